@@ -1,0 +1,67 @@
+"""The process that builds one engine: request in, engine file and result out. Started by `compile_engine`.
+
+The compiler holds the interpreter lock for minutes, so the process that shows progress and takes Ctrl-C is another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from ssdtrt import machine, torchscript, trt
+from ssdtrt.engine import BatchRange, EngineModule
+from ssdtrt.errors import SsdtrtError
+from ssdtrt.parity import DTYPE
+
+
+def build(request: dict) -> dict:
+    """Builds the engine that `request` describes into the file `request["out"]`; returns what was used and how long."""
+    device = torch.device(request["device"])
+    precision, batch = request["precision"], BatchRange.parse(request["batch"])
+    module = torchscript.load(request["module"])
+    started = time.perf_counter()
+    if request["backend"] == "tensorrt":
+        torch.cuda.set_device(device)
+        network = trt.build(module, precision, batch, request["workspace_mib"], device)
+        engine = EngineModule(network, DTYPE[precision], batch, channels_last=False)
+    else:
+        network = torchscript.freeze(module.to(DTYPE[precision]))
+        engine = EngineModule(network, DTYPE[precision], None, channels_last=True)
+    seconds = time.perf_counter() - started
+    with torchscript.quiet():
+        scripted = torch.jit.script(engine.eval())
+    torchscript.save(scripted, request["out"])
+    return {"seconds": round(seconds, 1), "versions": machine.versions(), "machine": machine.machine(device)}
+
+
+def die_with_parent() -> None:
+    """Linux: ends this process when the one that waits for it is gone, so that no orphan keeps the GPU."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def main(request_path: str) -> int:
+    """Reads the request, writes the result beside it as `result.json`; 0 when there is an engine."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the C++ compiler too, at once.
+    path = Path(request_path)
+    try:
+        result = build(json.loads(path.read_text(encoding="utf-8")))
+    except SsdtrtError as error:
+        result = {"error": str(error)}
+    except Exception as error:  # Reported by the parent; the whole traceback stands in the log.
+        traceback.print_exc()
+        result = {"error": f"The build failed ({type(error).__name__}: {str(error).strip().splitlines()[:1]})."}
+    path.with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
+    return 1 if "error" in result else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

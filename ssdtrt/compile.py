@@ -1,0 +1,179 @@
+"""From a saved module to an engine file: build it in a child process, prove it, and only then give it its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import ssdtrt
+from ssdtrt import config, machine, parity, torchscript, trt
+from ssdtrt.artifact import add_metadata, check_output, new_metadata, read_metadata
+from ssdtrt.engine import BatchRange
+from ssdtrt.errors import CompileError, ParityError
+from ssdtrt.files import Progress, replacing, sha256_file, silent
+from ssdtrt.image import synthetic_images
+from ssdtrt.results import ParityReport
+from ssdtrt.runner import eager_model
+
+LOG_LINES = 15
+
+
+def compile_engine(
+    module: str | Path = config.MODULE_FILE,
+    out: str | Path = config.ENGINE_FILE,
+    *,
+    precision: str | None = None,
+    batch: BatchRange | str | int = config.BATCH_SIZE,
+    workspace_mib: int = config.WORKSPACE_MIB,
+    backend: str = config.BACKEND,
+    device: str | torch.device | None = None,
+    progress: Progress = silent,
+) -> Path:
+    """Builds an engine from an exported module, proves it against FP32 eager, writes it to `out` and returns its path.
+
+    `precision` is fp16 or fp32 for the backend `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the
+    CPU, any batch size); by default fp16 and fp32. `batch` is a size, or "MIN:OPT:MAX". Nothing is written unless the
+    engine passes: relative L2 distance of each output at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs
+    that it is what it is called. Raises ArtifactError, CompileError, ParityError.
+    """
+    out, module = check_output(out), Path(module)
+    batch = batch if isinstance(batch, BatchRange) else BatchRange.parse(batch)
+    precision = precision or config.PRECISION_OF_BACKEND[backend]
+    check_request(backend, precision, workspace_mib, device)
+    metadata = read_metadata(module, ("module",))
+    target = torch.device("cpu") if backend == "torchscript" else machine.pick_device(device)
+    request = {
+        "module": str(module.resolve()),
+        "backend": backend,
+        "precision": precision,
+        "batch": str(batch),
+        "workspace_mib": workspace_mib,
+        "device": str(target),
+    }
+    with replacing(out) as temporary:
+        result = build_in_child({**request, "out": str(temporary.resolve())}, progress)
+        progress("proving the engine against FP32 eager")
+        report = prove(temporary, module, request, result, progress)
+        add_metadata(temporary, engine_metadata(metadata, module, request, result, report))
+    return out
+
+
+def check_request(backend: str, precision: str, workspace_mib: int, device) -> None:
+    """Raises CompileError for what cannot be built, or not here."""
+    allowed = config.PRECISIONS_OF_BACKEND.get(backend)
+    if allowed is None:
+        raise CompileError(f"Unknown backend {backend!r}; expected {' or '.join(config.PRECISIONS_OF_BACKEND)}.")
+    if precision not in allowed:
+        raise CompileError(f"The backend {backend} builds {' or '.join(allowed)}, not {precision}.")
+    if workspace_mib < 1:
+        raise CompileError(f"The workspace is in MiB and at least 1; found {workspace_mib}.")
+    if backend == "tensorrt":
+        reason = trt.why_not()
+        if reason:
+            raise CompileError(reason)
+    if device is not None and torch.device(device).type != ("cuda" if backend == "tensorrt" else "cpu"):
+        raise CompileError(f"The backend {backend} does not build for {device}.")
+
+
+def build_in_child(request: dict, progress: Progress) -> dict:
+    """Runs `ssdtrt.build` in a process of its own and returns its result. Interrupting ends that process at once."""
+    package = str(Path(ssdtrt.__file__).parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    with tempfile.TemporaryDirectory(prefix="ssdtrt-build-") as folder:
+        request_path, log_path = Path(folder, "request.json"), Path(folder, "log.txt")
+        request_path.write_text(json.dumps(request), encoding="utf-8")
+        with open(log_path, "wb") as log:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "ssdtrt.build", str(request_path)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+            wait(child, f"building the {request['precision'].upper()} engine for batch {request['batch']}", progress)
+        result_path = request_path.with_name("result.json")
+        said = log_path.read_text(encoding="utf-8", errors="replace").strip()
+        if not result_path.exists():
+            last = "\n".join(said.splitlines()[-LOG_LINES:])
+            raise CompileError(f"The building process ended with {child.returncode} and no engine.\n{last}".rstrip())
+        result = json.loads(result_path.read_text(encoding="utf-8"))
+    if "error" in result:
+        raise CompileError(result["error"])
+    return result
+
+
+def wait(child: subprocess.Popen, doing: str, progress: Progress) -> None:
+    """Waits for the child, saying every second how long it has been; kills it when the wait is broken off."""
+    started = time.monotonic()
+    try:
+        while child.poll() is None:
+            progress(f"{doing}, {time.monotonic() - started:.0f} s")
+            try:
+                child.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                pass
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+
+
+def prove(engine: Path, module: Path, request: dict, result: dict, progress: Progress) -> ParityReport:
+    """Loads the built file afresh and compares it with FP32 eager on seeded pictures. Raises ParityError."""
+    device, precision = torch.device(request["device"]), request["precision"]
+    batch = BatchRange.parse(request["batch"])
+    tensorrt = request["backend"] == "tensorrt"
+    sizes = batch.sizes if tensorrt else (1, config.PARITY_IMAGES)
+    reference = eager_model(module, device)
+    if precision != "fp32":
+        check_size(engine, reference, precision)
+    if tensorrt:
+        trt.import_torch_tensorrt()
+        torch.cuda.set_device(device)
+    loaded = torchscript.load(engine, device)
+    images = synthetic_images(max(config.PARITY_IMAGES, *sizes), seed=config.SEED + 1).to(device)
+    report = parity.compare(loaded, reference, images, precision=precision, batch_sizes=sizes)
+    parity.check(report)
+    return report
+
+
+def check_size(engine: Path, reference: torch.nn.Module, precision: str) -> None:
+    """Raises ParityError when the file is too large to hold 16-bit weights: a sign besides the distance to FP32."""
+    parameters = sum(parameter.numel() for parameter in reference.parameters())
+    per_parameter = engine.stat().st_size / parameters
+    if per_parameter > config.MAX_BYTES_PER_PARAMETER_16:
+        raise ParityError(
+            f"The engine is not {precision.upper()}: it takes {per_parameter:.2f} bytes a parameter, as FP32 weights do; "
+            f"expected at most {config.MAX_BYTES_PER_PARAMETER_16}."
+        )
+
+
+def engine_metadata(base: dict, module: Path, request: dict, result: dict, report: ParityReport) -> dict:
+    """The metadata of an engine: the module's, what it was built with, and how near it came."""
+    tensorrt = request["backend"] == "tensorrt"
+    build = {
+        "backend": request["backend"],
+        "front_end": "torchscript",
+        "precision": request["precision"],
+        "batch": request["batch"] if tensorrt else None,
+        "workspace_mib": request["workspace_mib"] if tensorrt else None,
+        "disable_tf32": True,
+        "seconds": result["seconds"],
+        "method": base["build"]["method"],
+    }
+    return {
+        **base,
+        **new_metadata("engine"),
+        "versions": result["versions"],
+        "machine": result["machine"],
+        "module": {"file": module.name, "sha256": sha256_file(module)},
+        "build": build,
+        "parity": report.as_dict(),
+    }

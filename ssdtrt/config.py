@@ -1,0 +1,81 @@
+"""SSD300's numbers, COCO's class names and every default value: the one place where a constant lives. No torch here."""
+
+# The network (NVIDIA SSD300 v1.1, ResNet-50 backbone).
+IMAGE_SIZE = 300
+FEATURE_MAPS = (38, 19, 10, 5, 3, 1)
+STEPS = (8, 16, 32, 64, 100, 300)
+SCALES = (21, 45, 99, 153, 207, 261, 315)
+ASPECT_RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
+BOXES_PER_CELL = tuple(2 + 2 * len(ratios) for ratios in ASPECT_RATIOS)
+NUM_BOXES = sum(size * size * boxes for size, boxes in zip(FEATURE_MAPS, BOXES_PER_CELL))  # A = 8732
+CENTRE_VARIANCE = 0.1
+SIZE_VARIANCE = 0.2
+FEATURE_CHANNELS = (1024, 512, 512, 256, 256, 256)
+MIDDLE_CHANNELS = (256, 256, 128, 128, 128)
+
+# Decoding, as in the reference.
+MIN_SCORE = 0.05
+NMS_IOU = 0.5
+MAX_PER_CLASS = 200
+MAX_DETECTIONS = 200
+
+# Preparing a picture the way the published evaluation does.
+PREPROCESS = "eval"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Weights.
+COCO_URL = (
+    "https://api.ngc.nvidia.com/v2/models/nvidia/ssd_pyt_ckpt_amp/versions/20.06.0/files/nvidia_ssdpyt_amp_200703.pt"
+)
+COCO_URL_VARIABLE = "SSDTRT_COCO_URL"
+COCO_FILE = "nvidia_ssdpyt_amp_200703.pt"
+WEIGHTS = "coco"
+SEED = 0
+
+# Files.
+MODULE_FILE = "ssd300.ts"
+ENGINE_FILE = "ssd300.engine.ts"
+RUN_DIR = "ssdtrt-run"
+DETECT_DIR = "detections"
+METADATA_NAME = "ssdtrt.json"
+SCHEMA = 1
+
+# Building.
+METHOD = "trace"
+BACKEND = "tensorrt"
+PRECISION_OF_BACKEND = {"tensorrt": "fp16", "torchscript": "fp32"}
+PRECISIONS_OF_BACKEND = {"tensorrt": ("fp16", "fp32"), "torchscript": ("fp32", "bf16")}
+BATCH_SIZE = 1
+WORKSPACE_MIB = 4096
+
+# Parity: the largest relative L2 distance of an output to FP32 eager, for each precision.
+PARITY_BOUND = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
+PARITY_IMAGES = 8
+# A low-precision engine nearer to FP32 than this part of what eager shows in that precision is not that precision.
+PRECISION_FLOOR = 0.3
+# Bytes of a saved engine for each parameter, above which it does not hold 16-bit weights.
+MAX_BYTES_PER_PARAMETER_16 = 3.5
+
+# Measuring.
+WARMUP = 10
+ROUNDS = {"cuda": 10, "cpu": 5}
+ITERATIONS = {"cuda": 10, "cpu": 4}
+
+# Detecting and drawing.
+THRESHOLD = 0.4
+DETECT_BATCH = 8
+
+COCO_LABELS = (
+    "background",
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard",
+    "tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple",
+    "sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone",
+    "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear",
+    "hair drier", "toothbrush",
+)  # fmt: skip
+NUM_CLASSES = len(COCO_LABELS)  # C = 81 with the background

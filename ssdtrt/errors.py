@@ -1,0 +1,33 @@
+"""What can go wrong for a user: each error is one sentence that says what was found, what was expected and what to do."""
+
+
+class SsdtrtError(Exception):
+    """A failure the user can act on. The command line shows it as one message and exits with 1."""
+
+
+class WeightsError(SsdtrtError):
+    """A checkpoint that cannot be read or fitted to the network."""
+
+
+class FetchError(WeightsError):
+    """A checkpoint that cannot be fetched."""
+
+
+class ArtifactError(SsdtrtError):
+    """A saved file that is missing, damaged, of another kind, or made for another machine."""
+
+
+class CompileError(SsdtrtError):
+    """An engine that cannot be built here, or whose build failed."""
+
+
+class ParityError(SsdtrtError):
+    """An engine that does not say what the FP32 model says. `report` is the ParityReport with the figures."""
+
+    def __init__(self, message, report=None):
+        super().__init__(message)
+        self.report = report
+
+
+class ImageError(SsdtrtError):
+    """A picture that cannot be read."""

@@ -1,0 +1,100 @@
+"""What this machine is: its GPU, processor, driver and the versions that decide what an engine does here."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+
+import torch
+
+from ssdtrt import __version__
+
+
+def versions() -> dict[str, str | None]:
+    """The versions of everything that a saved engine depends on; None for what is not installed."""
+    return {
+        "ssdtrt": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": installed("torchvision"),
+        "torch_tensorrt": installed("torch-tensorrt"),
+        "tensorrt": installed("tensorrt") or installed("tensorrt-cu13") or installed("tensorrt-cu12"),
+        "cuda": torch.version.cuda,
+        "driver": driver_version(),
+    }
+
+
+def machine(device: torch.device | str = "cpu") -> dict[str, str | int | None]:
+    """The machine as `device` sees it: OS, architecture, processor, cores and, for a CUDA device, the GPU and its SM."""
+    device = torch.device(device)
+    found = {
+        "os": platform.system(),
+        "architecture": platform.machine(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": None,
+        "sm": None,
+    }
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        found.update(gpu=torch.cuda.get_device_name(device), sm=f"{major}.{minor}")
+    return found
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for; without one the current GPU where there is one, else the CPU."""
+    if device is not None:
+        device = torch.device(device)
+    elif torch.cuda.is_available():
+        device = torch.device("cuda")
+    else:
+        return torch.device("cpu")
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
+
+
+def installed(distribution: str) -> str | None:
+    """The version of an installed distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def driver_version() -> str | None:
+    """The NVIDIA driver's version, from nvidia-smi, or None."""
+    try:
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = answer.stdout.split()
+    return lines[0] if answer.returncode == 0 and lines else None
+
+
+def cpu_name() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@contextlib.contextmanager
+def plain_fp32():
+    """Inside the block FP32 means FP32: TF32 off for convolutions and matrix products, cudnn picks its fastest kernels."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    try:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = False, False, True
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before

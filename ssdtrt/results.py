@@ -1,0 +1,165 @@
+"""What the library hands back: frozen dataclasses that hold numbers, know their verdict and become JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Result:
+    """A result that becomes plain JSON types with `as_dict`."""
+
+    def as_dict(self) -> dict:
+        """The result as a dict of JSON types; NaN and Inf, which JSON does not have, become None."""
+        return _plain(dataclasses.asdict(self))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+@dataclass(frozen=True)
+class Detection(Result):
+    """One object found in a picture. `box` is (left, top, right, bottom) in the pixels of the original picture."""
+
+    label: str
+    label_id: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ImageDetections(Result):
+    """The detections of one picture, best first, with its path and its size in pixels."""
+
+    image: str
+    width: int
+    height: int
+    detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True)
+class WeightsSource(Result):
+    """Where a model's weights came from.
+
+    `name` is `coco`, `random` or a file name; `sha256` is that of the tensors, `file_sha256` that of the file they were
+    read from (None for `random`); `trained` is False for seeded random weights.
+    """
+
+    name: str
+    sha256: str
+    trained: bool
+    file_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class OutputDistance(Result):
+    """How far one output is from the reference: relative L2 distance, largest absolute difference, all finite."""
+
+    name: str
+    relative_l2: float
+    max_abs: float
+    finite: bool
+
+
+@dataclass(frozen=True)
+class DetectionAgreement(Result):
+    """How the decoded detections of two runners compare.
+
+    A detection is matched when the other side has one of the same class at IoU >= 0.5 (one to one, best scores first).
+    `max_score_change` is over the matched pairs; None when there is none.
+    """
+
+    reference: int
+    engine: int
+    matched: int
+    max_score_change: float | None
+
+    @property
+    def share(self) -> float | None:
+        """Matched detections over the larger of the two counts, 0..1; None when there is nothing to compare."""
+        larger = max(self.reference, self.engine)
+        return self.matched / larger if larger else None
+
+    def as_dict(self) -> dict:
+        return {**super().as_dict(), "share": self.share}
+
+
+@dataclass(frozen=True)
+class ParityReport(Result):
+    """An engine against the FP32 model on the same pictures.
+
+    `bound` is the largest relative L2 distance allowed; `floor` the smallest that an engine of this precision can
+    have (0 for FP32), from what eager PyTorch shows in that precision on the same pictures.
+    """
+
+    precision: str
+    images: int
+    batch_sizes: tuple[int, ...]
+    bound: float
+    floor: float
+    outputs: tuple[OutputDistance, ...]
+    detections: DetectionAgreement
+
+    @property
+    def distance(self) -> float:
+        """The largest relative L2 distance over the outputs."""
+        return max(output.relative_l2 for output in self.outputs)
+
+    @property
+    def passed(self) -> bool:
+        """Every output is finite and within the bound."""
+        return all(output.finite and output.relative_l2 <= self.bound for output in self.outputs)
+
+    def as_dict(self) -> dict:
+        return {**super().as_dict(), "detections": self.detections.as_dict(), "passed": self.passed}
+
+
+@dataclass(frozen=True)
+class BenchRow(Result):
+    """One runner at one batch size. Times are milliseconds for a batch.
+
+    `speedup` is over the FP32 eager row of the same batch size; `memory_mib` is what loading and running the runner took
+    from the device's free memory (on a CPU: added to the process); `agreement` is None where it was not compared.
+    """
+
+    name: str
+    precision: str
+    batch_size: int
+    samples: int
+    median_ms: float
+    p90_ms: float
+    p99_ms: float
+    images_per_second: float
+    speedup: float | None
+    memory_mib: float | None
+    build_seconds: float | None = None
+    agreement: ParityReport | None = None
+
+    def as_dict(self) -> dict:
+        return {**super().as_dict(), "agreement": self.agreement.as_dict() if self.agreement else None}
+
+
+@dataclass(frozen=True)
+class BenchReport(Result):
+    """Runners measured in one process on the same images, interleaved.
+
+    `clock` says what was read: CUDA events on a GPU, the host's monotonic clock on a CPU. `notes` are what a reader of
+    the figures must know.
+    """
+
+    machine: dict
+    settings: dict
+    rows: tuple[BenchRow, ...]
+    notes: tuple[str, ...] = field(default=())
+
+    def as_dict(self) -> dict:
+        return {**super().as_dict(), "rows": [row.as_dict() for row in self.rows]}

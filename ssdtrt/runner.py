@@ -1,0 +1,131 @@
+"""From a saved file to a runner: something that is called with images and returns `loc` and `conf`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssdtrt import machine, torchscript, trt
+from ssdtrt.artifact import read_metadata
+from ssdtrt.engine import BatchRange
+from ssdtrt.errors import ArtifactError, CompileError
+from ssdtrt.files import sha256_file
+from ssdtrt.model.ssd import SSD300
+from ssdtrt.model.weights import model_from_state, state_sha256
+
+
+class FileRunner:
+    """A loaded module or engine. Called with images [N, 3, 300, 300] it returns (loc [N, 4, A], conf [N, C, A]), float32.
+
+    `metadata` is what the file says of itself, `device` where it runs, `batch` the BatchRange of a TensorRT engine and
+    None where any batch will do.
+    """
+
+    def __init__(self, path: Path, metadata: dict, module: torch.jit.ScriptModule, device: torch.device):
+        self.path, self.metadata, self.module, self.device = path, metadata, module, device
+        batch = metadata["build"].get("batch")
+        self.batch = BatchRange.parse(batch) if batch else None
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self.module(images.to(self.device, non_blocking=True))
+
+    @property
+    def precision(self) -> str:
+        """fp32, fp16 or bf16: what the network computes in."""
+        return self.metadata["build"]["precision"]
+
+    @property
+    def labels(self) -> list[str]:
+        """The names of the classes, background first."""
+        return self.metadata["model"]["labels"]
+
+    @property
+    def trained(self) -> bool:
+        """False when the weights are seeded random numbers."""
+        weights = self.metadata["model"]["weights"]
+        return bool(weights and weights["trained"])
+
+
+def load_engine(path: str | Path, device: str | torch.device | None = None) -> FileRunner:
+    """Loads an engine or a module that ssdtrt wrote, ready to be called.
+
+    An engine runs where it was built for: a TensorRT engine on a GPU, a TorchScript engine on the CPU; a module on
+    `device`, or on the GPU where there is one. TorchScript files are executable code: load only what you trust.
+    Raises ArtifactError, or CompileError where Torch-TensorRT is missing.
+    """
+    path = Path(path)
+    metadata = read_metadata(path, ("engine", "module"))
+    chosen = device_for(path, metadata, device)
+    if metadata["build"].get("backend") == "tensorrt":
+        check_fits(path, metadata, chosen)
+        trt.import_torch_tensorrt()
+        torch.cuda.set_device(chosen)
+    return FileRunner(path, metadata, torchscript.load(path, chosen), chosen)
+
+
+def device_for(path: Path, metadata: dict, device: str | torch.device | None) -> torch.device:
+    """The device that a file runs on; ArtifactError where that is not the one asked for, or is not here."""
+    backend = metadata["build"].get("backend")
+    if backend == "torchscript":
+        if device is not None and torch.device(device).type != "cpu":
+            raise ArtifactError(f"{path} is a CPU engine and cannot run on {device}; leave --device out.")
+        return torch.device("cpu")
+    if backend == "tensorrt":
+        if device is not None and torch.device(device).type != "cuda":
+            raise ArtifactError(f"{path} is a TensorRT engine and cannot run on {device}; leave --device out.")
+        if not torch.cuda.is_available():
+            raise CompileError(f"{path} is a TensorRT engine. {trt.why_not()}")
+    return machine.pick_device(device)
+
+
+def check_fits(path: Path, metadata: dict, device: torch.device) -> None:
+    """Raises ArtifactError when the engine was built for another GPU generation, TensorRT or Torch-TensorRT."""
+    here = {**machine.versions(), **machine.machine(device)}
+    built = {**metadata["versions"], **metadata["machine"]}
+    names = {"sm": "compute capability", "tensorrt": "TensorRT", "torch_tensorrt": "Torch-TensorRT"}
+    for key, name in names.items():
+        if here[key] != built[key]:
+            raise ArtifactError(
+                f"{path} was built for {name} {built[key]}; this machine has {here[key]}. "
+                f"Build it again here: {rebuild_command(metadata)}"
+            )
+
+
+def rebuild_command(metadata: dict) -> str:
+    """The command that builds an engine like this one."""
+    build = metadata["build"]
+    batch = BatchRange.parse(build["batch"])
+    size = f"--batch-size {batch}" if batch.static else f"--batch-range {batch}"
+    return f"ssdtrt compile {metadata['module']['file']} --{build['precision']} {size}"
+
+
+def find_module(runner: FileRunner, module: str | Path | None = None) -> tuple[Path | None, str]:
+    """The module that an engine was built from, and why there is none: (path, "") or (None, reason).
+
+    `module` if given, else the file of the recorded name beside the engine or in the current folder; in each case only
+    if its SHA-256 is the recorded one. A module is its own.
+    """
+    if runner.metadata["kind"] == "module":
+        return runner.path, ""
+    recorded = runner.metadata["module"]
+    places = [Path(module)] if module else [runner.path.parent / recorded["file"], Path(recorded["file"])]
+    found = [place for place in places if place.is_file()]
+    for place in found:
+        if sha256_file(place) == recorded["sha256"]:
+            return place, ""
+    if found:
+        return None, f"{found[0]} is not the module it was built from"
+    return None, f"its module {recorded['file']} was not found; name it with --module"
+
+
+def eager_model(module: str | Path, device: torch.device) -> SSD300:
+    """The FP32 eager model with the weights of an exported module. Raises ArtifactError."""
+    metadata = read_metadata(module, ("module",))
+    state = torchscript.load(module).state_dict()
+    weights = metadata["model"]["weights"]
+    if weights and state_sha256(state) != weights["sha256"]:
+        raise ArtifactError(f"{module} is damaged: its weights are not the recorded ones. Make it again: ssdtrt export")
+    return model_from_state(state, str(module)).to(device)

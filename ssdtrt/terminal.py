@@ -1,0 +1,56 @@
+"""How the command line speaks: a progress line on stderr, hints, and the width there is."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+QUIET_INTERVAL = 15.0  # seconds between progress lines where stderr is not a terminal
+
+
+class Terminal:
+    """Progress on stderr: one line that is written over on a terminal, a line now and then elsewhere, none when quiet."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self.live = sys.stderr.isatty()
+        self.doing, self.shown_at, self.open = "", 0.0, False
+
+    def progress(self, text: str) -> None:
+        """Says how far a step is. A step is known by its first words, up to a comma or a bracket."""
+        if self.quiet:
+            return
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write("\r\x1b[K" + text[:width])
+            sys.stderr.flush()
+            self.open = True
+            return
+        doing = text.split(",")[0].split("[")[0]
+        if doing != self.doing or time.monotonic() - self.shown_at > QUIET_INTERVAL:
+            self.doing, self.shown_at = doing, time.monotonic()
+            print(text, file=sys.stderr)
+
+    def note(self, text: str) -> None:
+        """A line that must be seen, also when quiet."""
+        self.done()
+        print(f"note: {text}", file=sys.stderr)
+
+    def hint(self, command: str) -> None:
+        """The command that usually comes next; not when quiet or when stdout goes elsewhere."""
+        self.done()
+        if not self.quiet and sys.stdout.isatty():
+            print(f"next: {command}", file=sys.stderr)
+
+    def done(self) -> None:
+        """Clears the progress line."""
+        if self.open:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self.open = False
+
+    @staticmethod
+    def width() -> int:
+        """Columns for a table: the terminal's, and no limit where stdout goes elsewhere."""
+        return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000

@@ -1,0 +1,46 @@
+"""TorchScript, our files' format: save, load, and keep newer torch quiet about its maintenance."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from pathlib import Path
+
+import torch
+
+from ssdtrt.errors import ArtifactError
+
+
+@contextlib.contextmanager
+def quiet():
+    """Hides newer torch's notice that TorchScript is in maintenance."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=category)
+        yield
+
+
+def save(module: torch.jit.ScriptModule, path: str | Path) -> None:
+    """`torch.jit.save`, without metadata."""
+    with quiet():
+        torch.jit.save(module, str(path))
+
+
+def freeze(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The module with its weights as constants, which folds BatchNorm into the convolutions; it can be a submodule."""
+    buffer = io.BytesIO()
+    with quiet():
+        torch.jit.save(torch.jit.freeze(module.eval()), buffer)
+        buffer.seek(0)
+        return torch.jit.load(buffer)  # A frozen module is no submodule until it was saved and loaded.
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:
+    """`torch.jit.load` in eval mode. Raises ArtifactError."""
+    try:
+        with quiet():
+            return torch.jit.load(str(path), map_location=device).eval()
+    except RuntimeError as error:
+        reason = [line for line in str(error).strip().splitlines() if line.strip()][-1].strip()
+        raise ArtifactError(f"{path} cannot be loaded ({reason}). Make it again.") from error

@@ -1,0 +1,41 @@
+"""A saved engine against the FP32 model that it was built from, on pictures of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ssdtrt import config, parity
+from ssdtrt.errors import ArtifactError
+from ssdtrt.image import synthetic_images, to_batch
+from ssdtrt.results import ParityReport
+from ssdtrt.runner import eager_model, find_module, load_engine
+
+
+def verify_engine(
+    path: str | Path = config.ENGINE_FILE,
+    pictures: Sequence[str | Path] = (),
+    *,
+    module: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> ParityReport:
+    """Compares the file with FP32 eager on `pictures`, or on seeded ones where none is given.
+
+    The report says whether it passed; what cannot be compared raises ArtifactError (also where the module that the
+    engine was built from is not found), CompileError or ImageError.
+    """
+    runner = load_engine(path, device)
+    place, reason = find_module(runner, module)
+    if place is None:
+        raise ArtifactError(f"{path} cannot be verified: {reason}.")
+    images = to_batch(pictures) if pictures else synthetic_images(config.PARITY_IMAGES, seed=config.SEED + 1)
+    sizes = runner.batch.sizes if runner.batch else (config.DETECT_BATCH,)
+    return parity.compare(
+        runner,
+        eager_model(place, runner.device),
+        images.to(runner.device),
+        precision=runner.precision,
+        batch_sizes=sizes,
+    )
