@@ -80,7 +80,7 @@ def main(quiet, verbose):
 
     On a GPU machine: ssdtrt export && ssdtrt compile --fp16 && ssdtrt bench
     """
-    terminal.__init__(quiet)
+    terminal.begin(quiet)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, stream=sys.stderr)
 
 

@@ -12,7 +12,11 @@ QUIET_INTERVAL = 15.0  # seconds between progress lines where stderr is not a te
 class Terminal:
     """Progress on stderr: one line that is written over on a terminal, a line now and then elsewhere, none when quiet."""
 
-    def __init__(self, quiet: bool = False):
+    def __init__(self):
+        self.begin(quiet=False)
+
+    def begin(self, quiet: bool) -> None:
+        """Starts afresh with the streams there are now."""
         self.quiet = quiet
         self.live = sys.stderr.isatty()
         self.doing, self.shown_at, self.open = "", 0.0, False

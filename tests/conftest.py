@@ -1,0 +1,98 @@
+"""What many tests share: one random model, its module and its engines, each made once."""
+
+import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from ssdtrt.cli import main
+from ssdtrt.compile import compile_engine
+from ssdtrt.export import export_module
+from ssdtrt.model import build_model
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "ssdtrt" / "samples"
+
+
+@pytest.fixture(autouse=True)
+def no_surprises(monkeypatch, tmp_path_factory):
+    """No test reaches the network or a user's cache by accident, and none leaves a global flag changed."""
+    monkeypatch.setenv("SSDTRT_COCO_URL", "http://127.0.0.1:9/nothing-listens-here.pt")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    before = torch.get_rng_state(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    yield
+    assert torch.backends.cudnn.allow_tf32 == before[1] and torch.backends.cudnn.benchmark == before[2]
+    torch.set_rng_state(before[0])
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The seeded random model; read only."""
+    return build_model("random")
+
+
+@pytest.fixture(scope="session")
+def module(model, tmp_path_factory):
+    """The random model's exported module, in a folder of its own."""
+    return export_module(model, tmp_path_factory.mktemp("module") / "ssd300.ts")
+
+
+@pytest.fixture(scope="session")
+def engine(module):
+    """A CPU engine in FP32, beside its module."""
+    return compile_engine(module, module.parent / "ssd300.engine.ts", backend="torchscript", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def engine_bf16(module):
+    """A CPU engine in BF16, beside its module."""
+    return compile_engine(module, module.parent / "bf16.engine.ts", backend="torchscript", precision="bf16")
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """The paths of the sample photographs."""
+    return sorted(SAMPLES.glob("*.jpg"))
+
+
+@pytest.fixture
+def ssdtrt(tmp_path, monkeypatch):
+    """Runs the command line in an empty folder: `ssdtrt("export", "--weights", "random")` -> click's result."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="ssdtrt")
+
+    return call
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server on this machine over an empty folder: (address, folder)."""
+    folder = tmp_path / "www"
+    folder.mkdir()
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as httpd:
+        thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{httpd.server_port}", folder
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def not_root():
+    """Skips where permissions do not bind."""
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
