@@ -1,0 +1,43 @@
+#!/bin/bash
+# Builds the engines, runs the GPU tests and measures: bash benchmarks/h200.sh STEP WORK OUT
+#
+# WORK keeps the engines between the steps; the JSON reports and logs go to OUT. The steps, in order:
+#   first    the whole job (`ssdtrt run`: export, FP16 engine of batch 1, bench, detect), the GPU tests, an engine of batch 8
+#   rest     engines of batch 32, 128 and 1:8:32, and an FP32 engine of batch 1 to compare sizes with
+#   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
+set -euo pipefail
+step=$1 work=$2 out=$3
+ssdtrt() { echo "+ ssdtrt $*"; python3.10 -m ssdtrt "$@" 2>&1; }
+samples=$PWD/ssdtrt/samples
+mkdir -p "$work" "$out"
+
+build() { # NAME ARGUMENTS...
+    ssdtrt compile "$work/ssd300.ts" -o "$work/$1.engine.ts" "${@:2}" | tee "$out/compile-$1.txt"
+    ls -l "$work/$1.engine.ts" | awk '{print $5, "bytes"}' | tee -a "$out/compile-$1.txt"
+}
+
+case $step in
+first)
+    ssdtrt run --weights random -o "$work/run" | tee "$out/run.txt"
+    cp "$work/run/ssd300.ts" "$work/"
+    cp "$work/run/ssd300.engine.ts" "$work/b1.engine.ts"
+    cp "$work/run/report.json" "$work"/run/*.jpg "$out/"
+    SSDTRT_GPU_DIR=$work/run timeout 200 python3.10 -m pytest -m gpu -q --durations=5 2>&1 | tee "$out/pytest.txt" || true
+    build b8 --fp16 --batch-size 8
+    ;;
+rest)
+    build b32 --fp16 --batch-size 32
+    build b128 --fp16 --batch-size 128
+    build range --fp16 --batch-range 1:8:32
+    build fp32 --fp32
+    ;;
+measure)
+    cd "$work"
+    ssdtrt bench b1.engine.ts b8.engine.ts b32.engine.ts b128.engine.ts --json "$out/static.json" | tee "$out/static.txt"
+    ssdtrt bench range.engine.ts --batch-size 1,8,32 --json "$out/range.json" | tee "$out/range.txt"
+    for engine in b1 b8 b32 b128 range; do
+        ssdtrt verify "$engine.engine.ts" "$samples"/*.jpg --json "$out/verify-$engine.json"
+    done | tee "$out/verify.txt"
+    ssdtrt detect b8.engine.ts "$samples"/*.jpg -o detections | tee "$out/detect.txt"
+    ;;
+esac

@@ -1,0 +1,195 @@
+"""What only a CUDA GPU with Torch-TensorRT can show. One engine is built, once, and shared by all tests.
+
+`pytest -m gpu`. SSDTRT_GPU_DIR names a folder with ssd300.ts and ssd300.engine.ts (FP16, batch 1) to use instead, such as
+the one that `ssdtrt run` wrote.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssdtrt import parity
+from ssdtrt.artifact import read_metadata
+from ssdtrt.bench import EAGER, bench_files
+from ssdtrt.detect import Detector
+from ssdtrt.errors import ArtifactError, ParityError
+from ssdtrt.image import synthetic_images, to_batch
+from ssdtrt.machine import plain_fp32
+from ssdtrt.model import boxes
+from ssdtrt.runner import eager_model, load_engine
+from ssdtrt.verify import verify_engine
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+    # Torch-TensorRT 2.2.0 and what it imports.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch_tensorrt"),
+]
+
+
+def command(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "ssdtrt", *map(str, arguments)], capture_output=True, text=True, timeout=600, **options
+    )
+
+
+@pytest.fixture(scope="session")
+def gpu_dir(tmp_path_factory):
+    """A folder with a module and the FP16 engine built from it."""
+    given = os.environ.get("SSDTRT_GPU_DIR")
+    if given:
+        return Path(given)
+    folder = tmp_path_factory.mktemp("gpu")
+    for arguments in (["export", "--weights", "random"], ["compile", "--fp16"]):
+        done = command(*arguments, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gpu_engine(gpu_dir):
+    return gpu_dir / "ssd300.engine.ts"
+
+
+@pytest.fixture(scope="session")
+def reference(gpu_dir):
+    """The FP32 eager model on the GPU."""
+    return eager_model(gpu_dir / "ssd300.ts", torch.device("cuda", 0))
+
+
+def test_engine_is_fp16_by_size_and_by_distance(gpu_engine):
+    metadata = read_metadata(gpu_engine, ("engine",))
+    assert metadata["build"]["precision"] == "fp16"
+    assert metadata["build"]["backend"] == "tensorrt"
+    assert metadata["parity"]["passed"]
+    for output in metadata["parity"]["outputs"]:
+        assert 1e-3 < output["relative_l2"] <= 2e-2
+    assert gpu_engine.stat().st_size / 22_894_902 < 3.5
+    assert metadata["machine"]["gpu"] == torch.cuda.get_device_name(0)
+
+
+def test_engine_agrees_with_fp32_on_photographs(gpu_engine, photographs):
+    report = verify_engine(gpu_engine, photographs)
+    assert report.passed and report.distance >= report.floor > 0
+    assert report.detections.reference > 0 and report.detections.share > 0.9
+    assert report.detections.max_score_change < 0.1
+
+
+def test_engine_returns_float32_on_the_gpu(gpu_engine, reference):
+    runner = load_engine(gpu_engine)
+    images = synthetic_images(1, seed=9)
+    loc, conf = runner(images)
+    assert (loc.shape, conf.shape) == ((1, 4, 8732), (1, 81, 8732))
+    assert loc.dtype == conf.dtype == torch.float32 and loc.is_cuda
+    with torch.no_grad(), plain_fp32():
+        expected = reference(images.cuda())
+    assert 0 < parity.relative_l2(loc, expected[0]) <= 2e-2
+    assert 0 < parity.relative_l2(conf, expected[1]) <= 2e-2
+
+
+def test_engine_refuses_more_images_than_it_takes(gpu_engine):
+    with pytest.raises(torch.jit.Error, match="takes 1 to 1 images at once, found 2"):
+        load_engine(gpu_engine)(synthetic_images(2))
+
+
+def test_engine_loads_without_ssdtrt(gpu_engine):
+    code = (
+        "import sys, torch, torch_tensorrt\n"
+        "engine = torch.jit.load(sys.argv[1]).cuda()\n"
+        "loc, conf = engine(torch.zeros(1, 3, 300, 300, device='cuda'))\n"
+        "assert 'ssdtrt' not in sys.modules\n"
+        "print(tuple(loc.shape), tuple(conf.shape), bool(conf.isfinite().all()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(gpu_engine)], capture_output=True, text=True, timeout=300)
+    assert done.stdout.split("\n")[-2] == "(1, 4, 8732) (1, 81, 8732) True", done.stderr
+
+
+def tf32(model):
+    """The FP32 model as a careless FP32 build runs: with TF32 on."""
+
+    def runner(images):
+        torch.backends.cudnn.allow_tf32 = True
+        try:
+            return model(images)
+        finally:
+            torch.backends.cudnn.allow_tf32 = False
+
+    return runner
+
+
+@pytest.mark.parametrize("claimed", ["fp16", "fp32"])
+def test_tf32_passes_neither_for_fp16_nor_for_fp32(reference, claimed):
+    images = synthetic_images(8, seed=3).cuda()
+    report = parity.compare(tf32(reference), reference, images, precision=claimed, batch_sizes=(8,))
+    with pytest.raises(ParityError, match="is not FP16" if claimed == "fp16" else "too far from the FP32 model"):
+        parity.check(report)
+
+
+def test_plain_fp32_on_the_gpu_is_fp32(reference, gpu_dir):
+    module = load_engine(gpu_dir / "ssd300.ts", "cuda")
+    report = parity.compare(module, reference, synthetic_images(8).cuda(), precision="fp32", batch_sizes=(1, 8))
+    assert report.passed and report.distance < 1e-5
+    pretending = parity.compare(module, reference, synthetic_images(8).cuda(), precision="fp16", batch_sizes=(8,))
+    with pytest.raises(ParityError, match="is not FP16"):
+        parity.check(pretending)
+
+
+def test_detections_on_the_gpu_are_those_on_the_cpu(reference, photographs):
+    with torch.no_grad(), plain_fp32():
+        loc, conf = reference(to_batch(photographs).cuda())
+    defaults = boxes.default_boxes()
+    on_gpu = boxes.detect(loc, conf, defaults.cuda())
+    on_cpu = boxes.detect(loc.cpu(), conf.cpu(), defaults)
+    for (gpu_boxes, gpu_labels, gpu_scores), (cpu_boxes, cpu_labels, cpu_scores) in zip(on_gpu, on_cpu):
+        assert len(cpu_scores) > 0
+        assert torch.equal(gpu_labels.cpu(), cpu_labels)
+        assert torch.allclose(gpu_scores.cpu(), cpu_scores, atol=1e-6)
+        assert torch.allclose(gpu_boxes.cpu(), cpu_boxes, atol=1e-5)
+
+
+def test_detector_finds_with_the_engine_what_the_module_finds(gpu_engine, gpu_dir, photographs):
+    with_engine = Detector(gpu_engine, threshold=0.45)(photographs)
+    with_module = Detector(gpu_dir / "ssd300.ts", "cuda", threshold=0.35)(photographs)
+    assert sum(len(found.detections) for found in with_engine) > 0
+    for found, expected in zip(with_engine, with_module):
+        known = {detection.label for detection in expected.detections}
+        assert {detection.label for detection in found.detections} <= known
+
+
+def test_bench_measures_with_cuda_events_and_compares(gpu_engine, gpu_dir):
+    report = bench_files([gpu_engine, gpu_dir / "ssd300.ts"], rounds=2, iterations=5)
+    assert report.settings["clock"] == "CUDA events"
+    assert [row.name for row in report.rows] == [EAGER, str(gpu_engine), str(gpu_dir / "ssd300.ts")]
+    eager, engine, module = report.rows
+    assert eager.speedup == 1 and engine.samples == 10
+    assert engine.agreement.passed and module.agreement.passed
+    assert all(row.memory_mib > 20 for row in report.rows)
+    assert report.machine["gpu"] == torch.cuda.get_device_name(0)
+    json.dumps(report.as_dict(), allow_nan=False)
+
+
+def test_engine_does_not_run_on_a_cpu(gpu_engine):
+    with pytest.raises(ArtifactError, match="is a TensorRT engine and cannot run on cpu"):
+        load_engine(gpu_engine, "cpu")
+
+
+def test_interrupting_a_build_ends_it_at_once(gpu_dir, tmp_path):
+    arguments = [sys.executable, "-m", "ssdtrt", "compile", str(gpu_dir / "ssd300.ts"), "-o", str(tmp_path / "e.ts")]
+    process = subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    time.sleep(25)  # well into the builder's C++, which holds the interpreter lock
+    assert process.poll() is None
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - started < 5
+    assert process.returncode == 130
+    assert "interrupted" in said
+    assert list(tmp_path.iterdir()) == []
