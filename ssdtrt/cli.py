@@ -106,7 +106,8 @@ def export(weights, method, labels, sha256, trust_weights, output):
     model = build_model(weights, labels=names, sha256=sha256, trust=trust_weights, progress=terminal.progress)
     path = export_module(model, output, method=method, progress=terminal.progress)
     terminal.done()
-    click.echo(f"{path}: {"traced" if method == "trace" else "scripted"}, {model.num_classes - 1} classes, weights {model.source.name}")
+    how = {"trace": "traced", "script": "scripted"}[method]
+    click.echo(f"{path}: {how}, {model.num_classes - 1} classes, weights {model.source.name}")
     terminal.hint(f"ssdtrt compile {path}")
 
 
