@@ -29,10 +29,10 @@ def build(request: dict) -> dict:
     started = time.perf_counter()
     if request["backend"] == "tensorrt":
         torch.cuda.set_device(device)
-        network = trt.build(module, precision, batch, request["workspace_mib"], device)
+        network = torchscript.reload(trt.build(module, precision, batch, request["workspace_mib"], device))
         engine = EngineModule(network, DTYPE[precision], batch, channels_last=False)
     else:
-        network = torchscript.freeze(module.to(DTYPE[precision]))
+        network = torchscript.reload(torchscript.freeze(module.to(DTYPE[precision])))
         engine = EngineModule(network, DTYPE[precision], None, channels_last=True)
     seconds = time.perf_counter() - started
     with torchscript.quiet():

@@ -50,8 +50,11 @@ def export_module(
 
 
 def to_torchscript(model: SSD300, method: str) -> torch.jit.ScriptModule:
-    """The model traced or scripted, in memory."""
-    with torchscript.quiet(), torch.no_grad():
+    """The model traced or scripted, in memory.
+
+    Tracing writes the TF32 switch of the moment into every convolution, so it is off then.
+    """
+    with torchscript.quiet(), torch.no_grad(), machine.plain_fp32(autotune=False):
         if method == "script":
             return torch.jit.script(model)
         return torch.jit.trace(model, synthetic_images(config.BATCH_SIZE), check_trace=False)

@@ -89,12 +89,15 @@ def cpu_name() -> str:
 
 
 @contextlib.contextmanager
-def plain_fp32():
-    """Inside the block FP32 means FP32: TF32 off for convolutions and matrix products, cudnn picks its fastest kernels."""
+def plain_fp32(autotune: bool = True):
+    """Inside the block FP32 means FP32: TF32 off for convolutions and matrix products.
+
+    With `autotune` cudnn also picks its fastest kernels (`cudnn.benchmark`).
+    """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
     try:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = False, False, True
+        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = False, False, autotune
         yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before

@@ -28,12 +28,18 @@ def save(module: torch.jit.ScriptModule, path: str | Path) -> None:
 
 
 def freeze(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The module with its weights as constants, which folds BatchNorm into the convolutions; it can be a submodule."""
+    """The module with its weights as constants, which folds BatchNorm into the convolutions."""
+    with quiet():
+        return torch.jit.freeze(module.eval())
+
+
+def reload(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The module saved and loaded again, in memory: one that a compiler made cannot be part of another until then."""
     buffer = io.BytesIO()
     with quiet():
-        torch.jit.save(torch.jit.freeze(module.eval()), buffer)
+        torch.jit.save(module, buffer)
         buffer.seek(0)
-        return torch.jit.load(buffer)  # A frozen module is no submodule until it was saved and loaded.
+        return torch.jit.load(buffer)
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Writes the README's table of measurements from the recorded reports: python benchmarks/table.py [--check]
+
+The table stands between two marker lines in README.md. With --check nothing is written, and the exit code is 1 when the
+README does not hold the table that the reports give.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
+REPORTS = ("h200-static.json", "h200-range.json")
+BEGIN, END = "<!-- table: benchmarks/table.py -->", "<!-- end of table -->"
+HEADER = (
+    "| Runner | Batch | Median ms | p90 | p99 | Images/s | Over FP32 eager | GPU MiB | Relative L2 | Detections matched |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+)
+
+
+def name(row):
+    """What was measured, from the file's name."""
+    if row["agreement"] is None:
+        return "FP32 eager"
+    kind = "range 1:8:32" if "range" in row["name"] else "static"
+    return f"TensorRT {row['precision'].upper()}, {kind}"
+
+
+def line(row):
+    """One row in Markdown: speed and agreement together."""
+    agreement = row["agreement"]
+    distance = f"{max(output['relative_l2'] for output in agreement['outputs']):.1e}" if agreement else "-"
+    matched = f"{100 * agreement['detections']['share']:.1f} %" if agreement else "-"
+    cells = (
+        name(row),
+        row["batch_size"],
+        f"{row['median_ms']:.3f}",
+        f"{row['p90_ms']:.3f}",
+        f"{row['p99_ms']:.3f}",
+        f"{row['images_per_second']:,.0f}",
+        f"{row['speedup']:.1f}x",
+        f"{row['memory_mib']:,.0f}",
+        distance,
+        matched,
+    )
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def table():
+    """The machine, how it was measured, and the rows of every report."""
+    reports = [json.loads((HERE / file).read_text(encoding="utf-8")) for file in REPORTS]
+    machine, settings = reports[0]["machine"], reports[0]["settings"]
+    versions = machine["versions"]
+    said = (
+        f"{machine['gpu']}, driver {versions['driver']}; torch {versions['torch']}, Torch-TensorRT "
+        f"{versions['torch_tensorrt']}, TensorRT {versions['tensorrt']}; {settings['rounds']} interleaved rounds of "
+        f"{settings['iterations']} calls after {settings['warmup']} to warm up, {settings['clock']}, TF32 off."
+    )
+    return "\n".join([said, "", HEADER, *(line(row) for report in reports for row in report["rows"])])
+
+
+def main(check):
+    """Writes the table into the README, or with `check` says whether it is there."""
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    wanted = f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    if check:
+        return int(wanted != text)
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
