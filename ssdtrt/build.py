@@ -58,7 +58,8 @@ def main(request_path: str) -> int:
         result = {"error": str(error)}
     except Exception as error:  # Reported by the parent; the whole traceback stands in the log.
         traceback.print_exc()
-        result = {"error": f"The build failed ({type(error).__name__}: {str(error).strip().splitlines()[:1]})."}
+        first = (str(error).strip() or "no message").splitlines()[0]
+        result = {"error": f"The build failed ({type(error).__name__}: {first})."}
     path.with_name("result.json").write_text(json.dumps(result), encoding="utf-8")
     return 1 if "error" in result else 0
 

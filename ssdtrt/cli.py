@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,13 @@ class Group(click.Group):
 
                 click.echo(parity_text(error.report, terminal.width()), err=True)
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            terminal.done()
+            logging.getLogger(__name__).debug("what the system refused", exc_info=True)
+            place = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{place}{error.strerror or error}") from error
         except KeyboardInterrupt:
             terminal.done()
             click.echo("interrupted; finished files are whole, nothing half-written is left", err=True)
@@ -46,6 +54,17 @@ class Batch(click.ParamType):
         return value
 
 
+class Device(click.ParamType):
+    """cpu, cuda, or cuda:N."""
+
+    name = "device"
+
+    def convert(self, value, param, ctx):
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+            self.fail(f"{value!r} is not cpu, cuda or cuda:N.", param, ctx)
+        return value
+
+
 class Sizes(click.ParamType):
     """Batch sizes, separated by commas."""
 
@@ -58,7 +77,9 @@ class Sizes(click.ParamType):
         return [int(part) for part in parts]
 
 
-device_option = click.option("--device", help="Where it runs: cpu, cuda, cuda:1.  [default: what the file is for]")
+device_option = click.option(
+    "--device", type=Device(), help="Where it runs: cpu, cuda, cuda:1.  [default: what the file is for]"
+)
 weights_option = click.option(
     "--weights", default=config.WEIGHTS, show_default=True, help="coco, random, or a checkpoint's path."
 )

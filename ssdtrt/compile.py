@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from ssdtrt.results import ParityReport
 from ssdtrt.runner import eager_model
 
 LOG_LINES = 15
+logger = logging.getLogger(__name__)
 
 
 def compile_engine(
@@ -100,6 +102,7 @@ def build_in_child(request: dict, progress: Progress) -> dict:
             wait(child, f"building the {request['precision'].upper()} engine for batch {request['batch']}", progress)
         result_path = request_path.with_name("result.json")
         said = log_path.read_text(encoding="utf-8", errors="replace").strip()
+        logger.debug("the building process said:\n%s", said)
         if not result_path.exists():
             last = "\n".join(said.splitlines()[-LOG_LINES:])
             raise CompileError(f"The building process ended with {child.returncode} and no engine.\n{last}".rstrip())

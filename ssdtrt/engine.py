@@ -72,10 +72,10 @@ class EngineModule(nn.Module):
         if self.channels_last:
             images = images.to(self.dtype, memory_format=torch.channels_last)
         else:
-            images = images.to(self.dtype)
+            images = images.to(self.dtype).contiguous()
         if count < self.min_batch:
             missing = images.new_zeros([self.min_batch - count, 3, self.size, self.size])
             loc, conf = self.network(torch.cat([images, missing]))
             return loc[:count].float(), conf[:count].float()
-        loc, conf = self.network(images.contiguous() if not self.channels_last else images)
+        loc, conf = self.network(images)
         return loc.float(), conf.float()

@@ -14,6 +14,7 @@ from ssdtrt.files import Progress, replacing, silent
 from ssdtrt.image import synthetic_images
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.ssd import SSD300
+from ssdtrt.model.weights import class_names
 from ssdtrt.parity import relative_l2
 
 EXPORT_BOUND = 1e-5
@@ -71,7 +72,7 @@ def module_metadata(model: SSD300, method: str) -> dict:
         "model": {
             "architecture": "ssd300-resnet50",
             "num_classes": model.num_classes,
-            "labels": list(getattr(model, "labels", ())),
+            "labels": list(getattr(model, "labels", None) or class_names(model.num_classes, None)),
             "weights": source.as_dict() if source else None,
             "default_boxes_sha256": boxes,
             "preprocess": config.PREPROCESS,

@@ -11,6 +11,7 @@ import subprocess
 import torch
 
 from ssdtrt import __version__
+from ssdtrt.errors import SsdtrtError
 
 
 def versions() -> dict[str, str | None]:
@@ -45,16 +46,22 @@ def machine(device: torch.device | str = "cpu") -> dict[str, str | int | None]:
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for; without one the current GPU where there is one, else the CPU."""
+    """The device asked for; without one the current GPU where there is one, else the CPU.
+
+    Raises SsdtrtError for a GPU that is not there.
+    """
     if device is not None:
         device = torch.device(device)
     elif torch.cuda.is_available():
         device = torch.device("cuda")
     else:
         return torch.device("cpu")
-    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return device
+    if device.type != "cuda":
+        return device
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if (device.index or 0) >= count:
+        raise SsdtrtError(f"There is no device {device} here: torch {torch.__version__} sees {count} CUDA GPUs.")
+    return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
 def installed(distribution: str) -> str | None:

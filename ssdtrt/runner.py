@@ -44,9 +44,9 @@ class FileRunner:
 
     @property
     def trained(self) -> bool:
-        """False when the weights are seeded random numbers."""
+        """False when the weights are known to be seeded random numbers."""
         weights = self.metadata["model"]["weights"]
-        return bool(weights and weights["trained"])
+        return weights is None or weights["trained"]
 
 
 def load_engine(path: str | Path, device: str | torch.device | None = None) -> FileRunner:
