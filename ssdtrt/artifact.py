@@ -26,7 +26,7 @@ def read_metadata(path: str | Path, kinds: tuple[str, ...] = KINDS) -> dict:
             names = archive.namelist()
             ours = [name for name in names if name.endswith(f"/extra/{config.METADATA_NAME}")]
             text = archive.read(ours[-1]) if ours else None
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+    except Exception as error:  # A damaged archive raises more than BadZipFile.
         raise ArtifactError(f"{path} is truncated or not one of ssdtrt's files ({error}). Make it again.") from error
     if text is None:
         raise ArtifactError(f"{path} {describe_foreign(names)}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except Exception as error:  # A damaged directory raises more than BadZipFile.
         size = path.stat().st_size
         raise WeightsError(f"{path} is truncated or damaged ({size:,} bytes, {error}). Fetch it again.") from error
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
@@ -76,7 +77,8 @@ def check_zip(path: Path) -> None:
 def load(path: Path, weights_only: bool):
     """`torch.load` to the CPU, with its failures told apart."""
     try:
-        with _allowing_counter():
+        with _allowing_counter(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # What torch has to say of a damaged file, the error below says.
             return torch.load(path, map_location="cpu", weights_only=weights_only)
     except pickle.UnpicklingError as error:
         if weights_only and "nsupported" in str(error):
@@ -86,7 +88,7 @@ def load(path: Path, weights_only: bool):
                 "If you trust where the file is from, add --trust-weights."
             ) from error
         raise WeightsError(f"{path} is truncated or damaged ({_first_line(error)}). Fetch it again.") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, ImportError) as error:
+    except Exception as error:  # A damaged pickle raises almost anything.
         raise WeightsError(f"{path} cannot be loaded ({_first_line(error)}). It is damaged or from another tool.") from error
 
 
@@ -116,9 +118,10 @@ def _describe(loaded) -> str:
 
 def _allowing_counter():
     """NVIDIA's training files keep a Counter in the scheduler's state; newer torch can be told that it is harmless."""
-    if hasattr(torch.serialization, "safe_globals"):
-        return torch.serialization.safe_globals([collections.Counter])
-    return contextlib.nullcontext()
+    counter = collections.Counter
+    if not hasattr(torch.serialization, "safe_globals") or counter in torch.serialization.get_safe_globals():
+        return contextlib.nullcontext()
+    return torch.serialization.safe_globals([counter])
 
 
 def _first_line(error: BaseException) -> str:

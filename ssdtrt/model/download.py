@@ -20,8 +20,12 @@ from ssdtrt.files import Progress, replacing, sha256_file, silent, write_text
 TIMEOUT = 30  # seconds without a byte
 
 
+def no_check(_: Path) -> None:
+    """The check of a file that was checked before."""
+
+
 def coco_checkpoint(
-    sha256: str | None = None, check: Callable[[Path], None] = lambda path: None, progress: Progress = silent
+    sha256: str | None = None, check: Callable[[Path], None] = no_check, progress: Progress = silent
 ) -> Path:
     """The path of NVIDIA's COCO checkpoint, fetched if it is not in torch's hub cache yet.
 
@@ -39,18 +43,33 @@ def coco_checkpoint(
             download(url, path, sha256, check, progress)
         except OSError as error:
             raise FetchError(f"{path} cannot be written: {error.strerror or error}.") from error
+        try:
+            verify_digest(path, sha256)
+        except WeightsError:  # The record of an earlier file is still there, and this is another one.
+            path.unlink()
+            raise
+        return path
+    if not record_of(path).exists():
+        check(path)
     verify_digest(path, sha256)
     return path
 
 
+def record_of(path: Path) -> Path:
+    """Where the digest of a fetched file is recorded."""
+    return path.with_name(path.name + ".sha256")
+
+
 def verify_digest(path: Path, sha256: str | None) -> None:
     """Checks the file against `sha256` and against the digest beside it, which is recorded where there is none."""
-    record = path.with_name(path.name + ".sha256")
+    if path.is_dir():
+        raise WeightsError(f"{path} is a directory; expected the checkpoint. Remove it.")
+    record = record_of(path)
     found = sha256_file(path)
     if sha256 and found != sha256.lower():
         raise WeightsError(f"{path} has SHA-256 {found}; expected {sha256.lower()}.")
     if record.exists():
-        recorded = record.read_text(encoding="utf-8").split()[:1]
+        recorded = record.read_text(encoding="utf-8", errors="replace").split()[:1]
         if recorded != [found]:
             raise WeightsError(
                 f"{path} has changed: its SHA-256 is {found}, and {record.name} says {' '.join(recorded) or 'nothing'}. "
@@ -63,9 +82,10 @@ def verify_digest(path: Path, sha256: str | None) -> None:
 def download(url: str, path: Path, sha256: str | None, check: Callable[[Path], None], progress: Progress) -> None:
     """Fetches `url` to `path` atomically, honouring the proxy variables. Raises FetchError or WeightsError."""
     advice = f"Fetch it by hand and give its path with --weights, or set {config.COCO_URL_VARIABLE} to a mirror."
+    opener = urllib.request.build_opener()  # A new one, so that the proxy variables are those of now.
     with replacing(path) as temporary:
         try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT) as answer, open(temporary, "wb") as file:
+            with opener.open(url, timeout=TIMEOUT) as answer, open(temporary, "wb") as file:
                 expected = int(answer.headers.get("Content-Length") or 0)
                 kind = answer.headers.get_content_type()
                 if kind == "text/html":
@@ -75,6 +95,7 @@ def download(url: str, path: Path, sha256: str | None, check: Callable[[Path], N
                     raise FetchError(f"{path.parent} has {free:,} bytes free; the checkpoint needs {needed:,}.")
                 digest, size = copy(answer, file, expected, progress)
         except urllib.error.HTTPError as error:
+            error.close()
             raise FetchError(f"{url} answered {error.code} ({error.reason}). {advice}") from error
         except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
             raise FetchError(f"{url} cannot be fetched ({getattr(error, 'reason', error)}). {advice}") from error

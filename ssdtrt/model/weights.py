@@ -91,9 +91,14 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], orig
         for key in expected
         if key in state and state[key].shape != expected[key].shape
     ]
+    integers = [
+        f"{key} of {state[key].dtype}"
+        for key in expected
+        if key in state and expected[key].is_floating_point() and not state[key].is_floating_point()
+    ]
     problems = [
         f"{len(keys)} {name}: {_some(keys)}"
-        for name, keys in (("missing", missing), ("extra", extra), ("misshapen", misshapen))
+        for name, keys in (("missing", missing), ("extra", extra), ("misshapen", misshapen), ("without floats", integers))
         if keys
     ]
     if problems:

@@ -1,0 +1,256 @@
+"""From the name of some weights to a network: classes, names, digests, and what does not fit."""
+
+import hashlib
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from ssdtrt.errors import WeightsError
+from ssdtrt.model import SSD300, build_model
+from ssdtrt.model.weights import class_names, model_from_state, read_labels, state_sha256
+
+TRUST = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    """The random model's weights in NVIDIA's format, as a file."""
+    path = tmp_path_factory.mktemp("weights") / "coco.pt"
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory):
+    """(state dict, file) of a network of five classes, background included."""
+    torch.manual_seed(11)
+    state = SSD300(5).state_dict()
+    path = tmp_path_factory.mktemp("weights") / "fruit.pt"
+    torch.save({"model": state}, path)
+    return state, path
+
+
+def sha256_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# What comes out
+
+
+def test_model_of_a_checkpoint_is_ready_to_run(checkpoint, model):
+    loaded = build_model(checkpoint, trust=TRUST)
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+    assert {parameter.device.type for parameter in loaded.parameters()} == {"cpu"}
+    assert loaded.source.as_dict() == {
+        "name": "coco.pt",
+        "sha256": model.source.sha256,
+        "trained": True,
+        "file_sha256": sha256_of(checkpoint),
+    }
+    images = torch.randn(1, 3, 300, 300, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert all(torch.equal(found, expected) for found, expected in zip(loaded(images), model(images)))
+
+
+def test_five_classes_are_taken_from_the_heads(fine_tuned):
+    state, path = fine_tuned
+    loaded = build_model(path, trust=TRUST)
+    assert loaded.num_classes == 5
+    assert loaded.labels == ("background", "class 1", "class 2", "class 3", "class 4")
+    assert loaded.conf[0].weight.shape == (20, 1024, 3, 3)
+    assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+    with torch.no_grad():
+        loc, conf = loaded(torch.zeros(1, 3, 300, 300))
+    assert (loc.shape, conf.shape) == ((1, 4, 8732), (1, 5, 8732))
+
+
+def test_labels_name_the_classes(fine_tuned):
+    loaded = build_model(str(fine_tuned[1]), labels=["apple", "pear", "plum", "fig"], trust=TRUST)
+    assert loaded.labels == ("background", "apple", "pear", "plum", "fig")
+
+
+@pytest.mark.parametrize("labels", [[], ["apple", "pear", "plum"], ["apple", "pear", "plum", "fig", "background"]])
+def test_wrong_number_of_labels(labels, fine_tuned):
+    message = f"{len(labels)} labels were given; the weights have 4 classes besides the background."
+    with pytest.raises(WeightsError) as caught:
+        build_model(fine_tuned[1], labels=labels, trust=TRUST)
+    assert str(caught.value) == message
+
+
+def test_default_names():
+    names = class_names(81, None)
+    assert len(names) == 81
+    assert (names[0], names[1], names[17], names[80]) == ("background", "person", "dog", "toothbrush")
+    assert class_names(2, None) == ("background", "class 1")
+
+
+def test_half_precision_weights_become_float32(fine_tuned):
+    state = {key: value.half() if value.is_floating_point() else value for key, value in fine_tuned[0].items()}
+    found = model_from_state(state, "half.pt").state_dict()
+    assert found["loc.0.weight"].dtype == torch.float32
+    assert all(torch.equal(found[key], value.to(found[key].dtype)) for key, value in state.items())
+    assert found["additional_blocks.0.1.num_batches_tracked"].dtype == torch.int64
+
+
+def test_the_given_tensors_are_not_written(fine_tuned):
+    state = fine_tuned[0]
+    before = {key: value.clone() for key, value in state.items()}
+    model_from_state(state, "fruit.pt")
+    assert all(torch.equal(value, before[key]) for key, value in state.items())
+
+
+# SHA-256
+
+
+def test_demanded_sha256(checkpoint):
+    digest = sha256_of(checkpoint)
+    assert build_model(checkpoint, sha256=digest.upper(), trust=TRUST).source.file_sha256 == digest
+
+
+def test_wrong_sha256(checkpoint):
+    with pytest.raises(WeightsError) as caught:
+        build_model(checkpoint, sha256="AB" * 32, trust=TRUST)
+    assert str(caught.value) == f"{checkpoint} has SHA-256 {sha256_of(checkpoint)}; expected {'ab' * 32}."
+
+
+def test_wrong_sha256_is_told_before_anything_is_read(tmp_path):
+    path = tmp_path / "damaged.pt"
+    path.write_bytes(b"\x80damaged")
+    with pytest.raises(WeightsError, match="expected 00"):
+        build_model(path, sha256="00" * 32, trust=True)
+
+
+def test_random_weights_have_no_file():
+    with pytest.raises(WeightsError, match="Random weights come from no file"):
+        build_model("random", sha256="00" * 32)
+
+
+def test_state_sha256_literal():
+    """Names in their order, each with type, shape and bytes; written out once by hand."""
+    state = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor(7)}
+    content = b"a torch.int64 []\n" + bytes([7, 0, 0, 0, 0, 0, 0, 0])
+    content += b"b torch.float32 [2]\n" + bytes.fromhex("0000803f00000040")
+    assert state_sha256(state) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"a": torch.zeros(2, 3), "c": torch.ones(2)},
+        {"a": torch.zeros(3, 2), "b": torch.ones(2)},
+        {"a": torch.zeros(2, 3, dtype=torch.int32), "b": torch.ones(2)},
+        {"a": torch.zeros(2, 3), "b": torch.tensor([1.0, 1.0000001])},
+        {"a": torch.zeros(2, 3)},
+    ],
+)
+def test_state_sha256_tells_names_shapes_types_and_values_apart(other):
+    state = {"a": torch.zeros(2, 3), "b": torch.ones(2)}
+    assert state_sha256(other) != state_sha256(state)
+    strided = torch.zeros(3, 2).t()
+    assert state_sha256({"b": torch.ones(2), "a": strided}) == state_sha256(state)
+
+
+# What does not fit
+
+
+def fit_error(state, origin="some.pt"):
+    with pytest.raises(WeightsError) as caught:
+        model_from_state(state, origin)
+    message = str(caught.value)
+    assert message.startswith(origin) and "\n" not in message
+    return message
+
+
+def test_checkpoint_of_another_model(tmp_path):
+    path = tmp_path / "resnet18.pt"
+    torch.save(resnet18(weights=None).state_dict(), path)
+    with pytest.raises(WeightsError) as caught:
+        build_model(path, trust=TRUST)
+    root = "feature_extractor.feature_extractor"
+    assert str(caught.value) == (
+        f"{path} does not fit SSD300 with a ResNet-50 backbone (342 missing: {root}.0.weight, {root}.1.weight, "
+        f"{root}.1.bias, {root}.1.running_mean and 338 more; 122 extra: conv1.weight, bn1.weight, bn1.bias, "
+        "bn1.running_mean and 118 more). Expected NVIDIA's SSD300 v1.1 checkpoint or one fine-tuned from it."
+    )
+
+
+def test_missing_extra_and_misshapen_keys_are_listed(model):
+    state = dict(model.state_dict())
+    del state["loc.3.bias"]
+    state["fc.weight"] = torch.zeros(1)
+    state["loc.0.weight"] = torch.zeros(16, 512, 3, 3)
+    state["conf.5.bias"] = torch.zeros(7)
+    message = fit_error(state)
+    assert "1 missing: loc.3.bias;" in message
+    assert "1 extra: fc.weight;" in message
+    assert "2 misshapen: loc.0.weight [16, 512, 3, 3] instead of [16, 1024, 3, 3], conf.5.bias [7]" in message
+    assert "conf.5.bias [7] instead of [324])" in message
+
+
+def test_only_what_is_wrong_is_listed(model):
+    state = {key: value for key, value in model.state_dict().items() if key != "loc.3.bias"}
+    message = fit_error(state)
+    assert "(1 missing: loc.3.bias)" in message
+    assert "extra" not in message and "misshapen" not in message
+
+
+def test_heads_that_disagree_on_the_classes(model, fine_tuned):
+    """The first head has 5 classes and the others 81."""
+    state = dict(model.state_dict())
+    state["conf.0.weight"] = fine_tuned[0]["conf.0.weight"]
+    message = fit_error(state)
+    assert "11 misshapen: conf.0.bias [324] instead of [20], conf.1.weight [486, 512, 3, 3]" in message
+
+
+@pytest.mark.parametrize("shape", [(), (20,), (21, 1024, 3, 3), (4, 1024, 3, 3), (0, 1024, 3, 3)])
+def test_class_head_of_no_possible_shape(shape, model):
+    state = {**model.state_dict(), "conf.0.weight": torch.zeros(shape)}
+    assert f"conf.0.weight {list(shape)} instead of [324, 1024, 3, 3]" in fit_error(state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_nan_and_inf(value, model):
+    state = dict(model.state_dict())
+    for key in ("conf.0.bias", "additional_blocks.1.4.running_var"):
+        state[key] = state[key].clone()
+        state[key][3] = value
+    message = fit_error(state)
+    assert "holds NaN or Inf in" in message
+    assert "conf.0.bias" in message and "additional_blocks.1.4.running_var" in message
+
+
+def test_weights_that_are_no_floats(model):
+    """One message, as for a wrong shape."""
+    state = {**model.state_dict(), "loc.0.weight": torch.zeros(16, 1024, 3, 3, dtype=torch.int64)}
+    assert "loc.0.weight" in fit_error(state)
+
+
+# Labels files
+
+
+def test_read_labels(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("\napple\n  crab apple  \r\n\nJerusalem artichoke\nkäki", encoding="utf-8")
+    assert read_labels(path) == ("apple", "crab apple", "Jerusalem artichoke", "käki")
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [(b"", "names no class"), (b"\n \n", "names no class"), (b"\xff\xfe\x00", "cannot be read as")],
+)
+def test_labels_file_without_labels(content, part, tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=part) as caught:
+        read_labels(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_labels_file(tmp_path):
+    with pytest.raises(WeightsError, match="none.txt cannot be read as a list of labels .No such file or directory"):
+        read_labels(tmp_path / "none.txt")
+    with pytest.raises(WeightsError, match="cannot be read as a list of labels .Is a directory"):
+        read_labels(tmp_path)
