@@ -93,7 +93,7 @@ def detect_to_folder(
 ) -> tuple[list[ImageDetections], list[ImageError]]:
     """Detects in picture files, and writes into `folder` each picture with its boxes and `detections.json`.
 
-    Pictures of the same name are numbered. Returns what was found and what could not be read; the good pictures are
+    Pictures of the same name are numbered, and one that lies in `folder` itself is not written over. Returns what was found and what could not be read; the good pictures are
     done either way. Raises ArtifactError where the folder cannot be written.
     """
     folder = Path(folder)
@@ -101,7 +101,7 @@ def detect_to_folder(
         folder.mkdir(parents=True, exist_ok=True)
         results: list[ImageDetections] = []
         failures: list[ImageError] = []
-        names: set[str] = set()
+        names = {Path(path).name.lower() for path in pictures if Path(path).parent.resolve() == folder.resolve()}
         note = "" if detector.runner.trained else UNTRAINED
         for image, found in detector.stream(pictures, failures):
             with replacing(folder / unused_name(Path(found.image).stem, names)) as temporary:

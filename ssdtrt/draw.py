@@ -28,7 +28,9 @@ def draw_detections(
     width = max(1, round(shorter / 160))
     for detection in reversed(detections):
         colour = colour_of(detection.label_id)
-        canvas.rectangle(detection.box, outline=colour, width=width)
+        left, top, right, bottom = detection.box
+        right, bottom = min(right, picture.width - 1), min(bottom, picture.height - 1)  # the last pixels
+        canvas.rectangle((min(left, right), min(top, bottom), right, bottom), outline=colour, width=width)
         text = f"{detection.label} {detection.score:.2f}"
         write(canvas, picture.size, text, (detection.box[0], detection.box[1]), font, colour)
     if note:

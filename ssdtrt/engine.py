@@ -22,7 +22,10 @@ class BatchRange:
 
     def __post_init__(self):
         if not 1 <= self.min <= self.opt <= self.max:
-            raise CompileError(f"A batch range is MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX; found {self}.")
+            raise CompileError(
+                "A batch range is MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX; "
+                f"found {self.min}:{self.opt}:{self.max}."
+            )
 
     def __str__(self):
         return str(self.opt) if self.static else f"{self.min}:{self.opt}:{self.max}"
@@ -41,7 +44,7 @@ class BatchRange:
     def parse(cls, text: str | int) -> BatchRange:
         """`8` or `1:8:32`. Raises CompileError."""
         parts = str(text).split(":")
-        if len(parts) not in (1, 3) or not all(part.strip().isdigit() for part in parts):
+        if len(parts) not in (1, 3) or not all(part.isascii() and part.isdigit() for part in parts):
             raise CompileError(f"A batch is a number or MIN:OPT:MAX, such as 8 or 1:8:32; found {text!r}.")
         numbers = [int(part) for part in parts]
         return cls(*(numbers * 3 if len(numbers) == 1 else numbers))
@@ -65,7 +68,7 @@ class EngineModule(nn.Module):
     def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
         """images [N, 3, 300, 300] float32 -> (loc [N, 4, A], conf [N, C, A]), float32."""
         if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != self.size or images.shape[3] != self.size:
-            raise ValueError("expected images [N, 3, {0}, {0}], found {1}".format(self.size, images.shape))
+            raise ValueError("expected images [N, 3, {}, {}], found {}".format(self.size, self.size, images.shape))
         count = images.shape[0]
         if count < 1 or count > self.max_batch:
             raise ValueError("this engine takes 1 to {} images at once, found {}".format(self.max_batch, count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,10 @@ def load_image(picture: str | Path | Image.Image | np.ndarray) -> Image.Image:
 
     The EXIF orientation is applied; transparent parts become white. Raises ImageError.
     """
+    if isinstance(picture, np.ndarray):
+        check_array(picture)
+    elif not isinstance(picture, (str, os.PathLike, Image.Image)) and not hasattr(picture, "read"):
+        raise ImageError(f"A {type(picture).__name__} cannot be read as a picture (expected a path, an image or an array).")
     try:
         if isinstance(picture, np.ndarray):
             return to_rgb(Image.fromarray(picture))
@@ -32,9 +37,18 @@ def load_image(picture: str | Path | Image.Image | np.ndarray) -> Image.Image:
     except IsADirectoryError as error:
         raise ImageError(f"{picture} is a directory; expected a picture.") from error
     except Exception as error:  # Pillow's decoders raise almost anything on a broken file.
-        name = f"the array of shape {picture.shape}" if isinstance(picture, np.ndarray) else picture
         reason = str(error).split("\n")[0] or type(error).__name__
-        raise ImageError(f"{name} cannot be read as a picture ({reason}).") from error
+        raise ImageError(f"{picture} cannot be read as a picture ({reason}).") from error
+
+
+def check_array(pixels: np.ndarray) -> None:
+    """Raises ImageError unless the array is uint8 [H, W], [H, W, 3] or, with transparency, [H, W, 4], and not empty."""
+    shape = pixels.shape
+    if pixels.dtype != np.uint8 or not pixels.size or not (len(shape) == 2 or len(shape) == 3 and shape[2] in (3, 4)):
+        raise ImageError(
+            f"the array of shape {shape} cannot be read as a picture (expected uint8 [H, W] or [H, W, 3], "
+            f"found {pixels.dtype})."
+        )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -51,7 +51,10 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     Raises SsdtrtError for a GPU that is not there.
     """
     if device is not None:
-        device = torch.device(device)
+        try:
+            device = torch.device(device)
+        except RuntimeError as error:
+            raise SsdtrtError(f"{device!r} is no device; expected cpu, cuda or cuda:N.") from error
     elif torch.cuda.is_available():
         device = torch.device("cuda")
     else:

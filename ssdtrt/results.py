@@ -111,8 +111,9 @@ class ParityReport(Result):
 
     @property
     def distance(self) -> float:
-        """The largest relative L2 distance over the outputs."""
-        return max(output.relative_l2 for output in self.outputs)
+        """The largest relative L2 distance over the outputs; NaN when one of them has none."""
+        distances = [output.relative_l2 for output in self.outputs]
+        return math.nan if any(map(math.isnan, distances)) else max(distances)
 
     @property
     def passed(self) -> bool:

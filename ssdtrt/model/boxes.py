@@ -1,7 +1,7 @@
 """Default boxes, decoding of the network's outputs, and non-maximum suppression.
 
 Boxes are fractions of the picture, 0..1. `ltrb` is (left, top, right, bottom); `cxcywh` is centre, then width and height.
-Everything here works on any device, writes to no argument, and can be scripted.
+Everything here works on any device and writes to no argument.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import pickle
 import warnings
 import zipfile
@@ -77,7 +75,7 @@ def check_zip(path: Path) -> None:
 def load(path: Path, weights_only: bool):
     """`torch.load` to the CPU, with its failures told apart."""
     try:
-        with _allowing_counter(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # What torch has to say of a damaged file, the error below says.
             return torch.load(path, map_location="cpu", weights_only=weights_only)
     except pickle.UnpicklingError as error:
@@ -114,14 +112,6 @@ def _describe(loaded) -> str:
         shown = ", ".join(map(str, list(loaded)[:5]))
         return f"a dict with the keys {shown}" if loaded else "an empty dict"
     return f"an object of type {type(loaded).__name__}"
-
-
-def _allowing_counter():
-    """NVIDIA's training files keep a Counter in the scheduler's state; newer torch can be told that it is harmless."""
-    counter = collections.Counter
-    if not hasattr(torch.serialization, "safe_globals") or counter in torch.serialization.get_safe_globals():
-        return contextlib.nullcontext()
-    return torch.serialization.safe_globals([counter])
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import os
 import shutil
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -97,7 +98,7 @@ def download(url: str, path: Path, sha256: str | None, check: Callable[[Path], N
         except urllib.error.HTTPError as error:
             error.close()
             raise FetchError(f"{url} answered {error.code} ({error.reason}). {advice}") from error
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
+        except (urllib.error.URLError, ssl.SSLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
             raise FetchError(f"{url} cannot be fetched ({getattr(error, 'reason', error)}). {advice}") from error
         if expected and size != expected:
             raise FetchError(f"{url} broke off after {size:,} of {expected:,} bytes. Try again. {advice}")

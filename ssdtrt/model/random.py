@@ -21,8 +21,8 @@ def random_model(num_classes: int, seed: int) -> SSD300:
 
     Xavier-uniform weights in the additional blocks and heads, as the reference initialises them. Untrained residual
     branches multiply rounding errors (relative L2 of BF16: 4e-2), so their last norm starts at RESIDUAL_GAIN, near to
-    what training leaves (1e-2), and BatchNorm statistics move towards those of seeded pictures, which keeps every
-    activation in FP16's range. Each head is then scaled so that its outputs have a fixed standard deviation: boxes of
+    what training leaves (1e-2). BatchNorm statistics move towards those of seeded pictures, which evens out the pictures;
+    activations stay far inside FP16's range. Each head is then scaled so that its outputs have a fixed standard deviation: boxes of
     sensible sizes, and in every picture some with scores that can be compared and drawn.
     """
     with torch.random.fork_rng(devices=[]):

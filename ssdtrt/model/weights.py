@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def build_model(
     else:
         name, path = ("coco", None) if weights == "coco" else (Path(weights).name, Path(weights))
         if path is None:
-            path = coco_checkpoint(sha256, _check_coco, progress)
+            path = coco_checkpoint(sha256, functools.partial(_check_coco, trust=trust), progress)
             state = _read_coco(path, trust)
             file_sha256 = sha256_file(path)
         else:
@@ -144,9 +145,8 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     return names
 
 
-def _check_coco(path: Path) -> None:
-    check_looks_like_checkpoint(path)
-    model_from_state(_read_coco(path, False), str(path))
+def _check_coco(path: Path, trust: bool) -> None:
+    model_from_state(_read_coco(path, trust), str(path))
 
 
 def _read_coco(path: Path, trust: bool) -> dict[str, Tensor]:

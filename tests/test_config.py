@@ -1,0 +1,90 @@
+"""SSD300's numbers and COCO's labels, and what importing them costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ssdtrt import config
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "torchvision", "numpy", "PIL", "torch_tensorrt")
+
+
+def loaded_after(statement):
+    """Which of the heavy packages a fresh interpreter holds after a statement."""
+    code = f"{statement}\nimport sys\nprint('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_network_numbers():
+    assert config.IMAGE_SIZE == 300
+    assert config.FEATURE_MAPS == (38, 19, 10, 5, 3, 1)
+    assert config.STEPS == (8, 16, 32, 64, 100, 300)
+    assert config.SCALES == (21, 45, 99, 153, 207, 261, 315)
+    assert config.BOXES_PER_CELL == (4, 6, 6, 6, 4, 4)
+    assert config.NUM_BOXES == 8732
+    assert (config.CENTRE_VARIANCE, config.SIZE_VARIANCE) == (0.1, 0.2)
+
+
+def test_channels_fit_each_other():
+    assert config.FEATURE_CHANNELS == (1024, 512, 512, 256, 256, 256)
+    assert config.MIDDLE_CHANNELS == (256, 256, 128, 128, 128)
+    assert len(config.STEPS) == len(config.FEATURE_MAPS) == len(config.ASPECT_RATIOS) == len(config.SCALES) - 1
+
+
+def test_decoding_numbers():
+    assert (config.MIN_SCORE, config.NMS_IOU) == (0.05, 0.5)
+    assert (config.MAX_PER_CLASS, config.MAX_DETECTIONS) == (200, 200)
+
+
+def test_preparation_numbers():
+    assert config.PREPROCESS == "eval"
+    assert config.IMAGENET_MEAN == (0.485, 0.456, 0.406)
+    assert config.IMAGENET_STD == (0.229, 0.224, 0.225)
+
+
+def test_labels_are_cocos_in_order():
+    labels = config.COCO_LABELS
+    assert len(labels) == config.NUM_CLASSES == 81
+    assert len(set(labels)) == 81
+    assert labels[:5] == ("background", "person", "bicycle", "car", "motorcycle")
+    assert (labels[16], labels[17], labels[42], labels[48], labels[63]) == ("cat", "dog", "cup", "apple", "tv")
+    assert (labels[12], labels[59], labels[80]) == ("stop sign", "potted plant", "toothbrush")
+
+
+def test_defaults():
+    assert (config.WEIGHTS, config.SEED, config.METHOD, config.BACKEND) == ("coco", 0, "trace", "tensorrt")
+    assert (config.MODULE_FILE, config.ENGINE_FILE) == ("ssd300.ts", "ssd300.engine.ts")
+    assert config.PRECISION_OF_BACKEND == {"tensorrt": "fp16", "torchscript": "fp32"}
+    assert (config.BATCH_SIZE, config.THRESHOLD) == (1, 0.4)
+    assert config.PARITY_BOUND == {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
+
+
+def test_default_precision_is_one_the_backend_builds():
+    for backend, precision in config.PRECISION_OF_BACKEND.items():
+        assert precision in config.PRECISIONS_OF_BACKEND[backend]
+    assert config.PRECISION_OF_BACKEND.keys() == config.PRECISIONS_OF_BACKEND.keys()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import ssdtrt; dir(ssdtrt); ssdtrt.__version__",
+        "import ssdtrt.config",
+        "import ssdtrt.errors, ssdtrt.results, ssdtrt.report, ssdtrt.artifact, ssdtrt.terminal",
+        "import ssdtrt.cli",
+        "from ssdtrt.cli import main; main(['--help'], standalone_mode=False)",
+        "from ssdtrt.cli import main; main(['bench', '--help'], standalone_mode=False)",
+    ],
+)
+def test_import_is_light(statement):
+    assert loaded_after(statement) == []
+
+
+def test_lazy_name_brings_torch_only_when_used():
+    assert loaded_after("from ssdtrt import SsdtrtError") == []
+    assert "torch" in loaded_after("from ssdtrt import BatchRange")

@@ -1,0 +1,391 @@
+"""Pictures of every kind, prepared as the published evaluation does, and boxes back to their pixels."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image, TiffImagePlugin
+
+from ssdtrt.errors import ImageError
+from ssdtrt.image import load_image, normalise, prepare, synthetic_images, to_batch, to_pixels
+
+MEAN = np.array([0.485, 0.456, 0.406])
+STD = np.array([0.229, 0.224, 0.225])
+RED, GREEN, BLUE, YELLOW, CYAN, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (90, 90, 90)
+UPRIGHT = np.array([[RED, GREEN, BLUE], [YELLOW, CYAN, GREY]], dtype=np.uint8)  # [2, 3, 3]
+# What a camera stores for each EXIF orientation, so that the viewer sees UPRIGHT.
+STORED = {
+    1: UPRIGHT,
+    2: UPRIGHT[:, ::-1],
+    3: UPRIGHT[::-1, ::-1],
+    4: UPRIGHT[::-1],
+    5: UPRIGHT.transpose(1, 0, 2),
+    6: np.rot90(UPRIGHT, 1),
+    7: UPRIGHT[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90(UPRIGHT, -1),
+}
+
+
+def random_picture(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def bilinear(size):
+    """The matrix [300, size] of Pillow's bilinear filter: a triangle that widens when it shrinks."""
+    scale = size / 300
+    centres = (np.arange(300) + 0.5) * scale
+    distance = np.abs(np.arange(size) + 0.5 - centres[:, None]) / max(scale, 1)
+    weights = (1 - distance).clip(min=0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def colour(path, place=(0, 0)):
+    """One pixel of a picture after it was read; it must be RGB."""
+    image = load_image(path)
+    assert image.mode == "RGB"
+    return image.getpixel(place)
+
+
+def refusal(picture):
+    with pytest.raises(ImageError) as caught:
+        load_image(picture)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+@pytest.mark.parametrize("width, height", [(640, 480), (300, 300), (37, 411), (1, 1), (1, 500)])
+def test_prepare_is_bilinear_without_a_crop(width, height):
+    picture = random_picture(width, height)
+    found = prepare(picture)
+    assert found.shape == (3, 300, 300) and found.dtype == torch.uint8
+    pixels = np.asarray(picture).astype(np.float64)
+    expected = np.stack([bilinear(height) @ pixels[:, :, c] @ bilinear(width).T for c in range(3)])
+    assert np.abs(found.numpy() - expected).max() <= 1.01  # Pillow rounds after each direction.
+    assert np.abs(found.numpy() - expected).mean() <= 0.35
+
+
+def test_batch_is_pillows_resize_normalised(photographs):
+    found = to_batch(photographs)
+    assert found.shape == (3, 3, 300, 300) and found.dtype == torch.float32
+    for path, image in zip(photographs, found):
+        with Image.open(path) as opened:
+            pixels = np.asarray(opened.convert("RGB").resize((300, 300), Image.Resampling.BILINEAR))
+        expected = (pixels / 255 - MEAN) / STD
+        assert np.abs(image.permute(1, 2, 0).numpy() - expected).max() < 2e-6
+
+
+def test_normalise_literal_values():
+    images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 300, 300)
+    found = normalise(images)
+    assert found.dtype == torch.float32
+    assert found[0, :, 7, 9].tolist() == pytest.approx([-2.1179039, -2.0357143, -1.8044444], abs=1e-6)
+    assert found[1, :, 7, 9].tolist() == pytest.approx([2.2489083, 2.4285715, 2.6400001], abs=1e-6)
+
+
+def test_normalise_leaves_its_argument(photographs):
+    images = prepare(load_image(photographs[0]))[None]
+    before = images.clone()
+    normalise(images)
+    assert torch.equal(images, before)
+
+
+def test_prepared_channels_are_red_green_blue():
+    found = prepare(Image.new("RGB", (50, 20), (10, 20, 30)))
+    assert [found[channel].unique().tolist() for channel in range(3)] == [[10], [20], [30]]
+
+
+def test_prepared_rows_are_rows():
+    picture = Image.new("RGB", (40, 40), "black")
+    picture.paste((255, 255, 255), (0, 0, 40, 20))
+    found = prepare(picture)
+    assert found[0, 0, 0] == 255 and found[0, 0, 299] == 255 and found[0, 299, 0] == 0
+
+
+def test_prepared_pictures_own_their_pixels():
+    picture = random_picture(300, 300)
+    before = picture.tobytes()
+    prepare(picture).zero_()
+    assert picture.tobytes() == before
+
+
+@pytest.mark.parametrize("value", [0, 100, 255])
+def test_grey(tmp_path, value):
+    Image.new("L", (4, 3), value).save(tmp_path / "grey.png")
+    Image.new("L", (4, 3), value).save(tmp_path / "grey.jpg", quality=100)
+    assert colour(tmp_path / "grey.png") == colour(tmp_path / "grey.jpg") == (value,) * 3
+
+
+def test_palette(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 30, 40, 10, 20, 250])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "palette.png")
+    assert colour(tmp_path / "palette.png") == (200, 30, 40)
+    assert colour(tmp_path / "palette.png", (1, 0)) == (10, 20, 250)
+
+
+def test_palette_with_a_transparent_colour(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 30, 40, 10, 20, 250])
+    image.putpixel((1, 0), 1)
+    for name in ("palette.png", "palette.gif"):
+        image.save(tmp_path / name, transparency=0)
+        assert colour(tmp_path / name) == (255, 255, 255)
+        assert colour(tmp_path / name, (1, 0)) == (10, 20, 250)
+
+
+def test_palette_with_half_transparent_colours(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([0, 0, 0, 10, 20, 250])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "palette.png", transparency=bytes([51, 255]))
+    assert colour(tmp_path / "palette.png") == pytest.approx((204, 204, 204), abs=1)
+    assert colour(tmp_path / "palette.png", (1, 0)) == (10, 20, 250)
+
+
+def test_grey_with_alpha(tmp_path):
+    image = Image.new("LA", (2, 1), (100, 255))
+    image.putpixel((1, 0), (100, 51))
+    image.save(tmp_path / "grey.png")
+    assert colour(tmp_path / "grey.png") == (100, 100, 100)
+    assert colour(tmp_path / "grey.png", (1, 0)) == pytest.approx((224, 224, 224), abs=1)  # 255 - 155 / 5
+
+
+def test_transparency_is_on_white(tmp_path):
+    image = Image.new("RGBA", (3, 1), (10, 20, 30, 255))
+    image.putpixel((1, 0), (10, 20, 30, 0))
+    image.putpixel((2, 0), (5, 105, 205, 102))
+    image.save(tmp_path / "alpha.png")
+    assert colour(tmp_path / "alpha.png") == (10, 20, 30)
+    assert colour(tmp_path / "alpha.png", (1, 0)) == (255, 255, 255)
+    assert colour(tmp_path / "alpha.png", (2, 0)) == pytest.approx((155, 195, 235), abs=1)  # 0.4 of it, 0.6 of white
+
+
+@pytest.mark.parametrize("mode, key, other", [("RGB", (1, 2, 3), (1, 2, 4)), ("L", 7, 8)])
+def test_transparent_key_colour_is_white(tmp_path, mode, key, other):
+    image = Image.new(mode, (2, 1), key)
+    image.putpixel((1, 0), other)
+    image.save(tmp_path / "key.png", transparency=key)
+    assert colour(tmp_path / "key.png") == (255, 255, 255)
+    assert colour(tmp_path / "key.png", (1, 0)) == (other if mode == "RGB" else (8, 8, 8))
+
+
+def test_cmyk(tmp_path):
+    image = Image.new("CMYK", (32, 16), (255, 0, 0, 0))
+    image.paste((0, 0, 0, 0), (16, 0, 32, 16))
+    image.save(tmp_path / "cmyk.tif")
+    image.save(tmp_path / "cmyk.jpg", quality=100)
+    for name in ("cmyk.tif", "cmyk.jpg"):
+        assert colour(tmp_path / name, (4, 8)) == pytest.approx((0, 255, 255), abs=3)
+        assert colour(tmp_path / name, (28, 8)) == pytest.approx((255, 255, 255), abs=3)
+
+
+def test_one_bit(tmp_path):
+    image = Image.new("1", (2, 1), 0)
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "bits.png")
+    assert colour(tmp_path / "bits.png") == (0, 0, 0)
+    assert colour(tmp_path / "bits.png", (1, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("value, level", [(0, 0), (257, 1), (25700, 100), (25828, 100), (65535, 255)])
+def test_sixteen_bits(tmp_path, value, level):
+    image = Image.fromarray(np.full((3, 4), value, dtype=np.uint16))
+    for name in ("deep.png", "deep.tif"):
+        image.save(tmp_path / name)
+        assert colour(tmp_path / name) == (level,) * 3
+
+
+def test_thirty_two_bits_are_taken_as_sixteen():
+    assert colour(Image.new("I", (2, 2), 25700)) == (100, 100, 100)
+    assert colour(Image.new("I", (2, 2), 70000)) == (255, 255, 255)
+
+
+def test_floats(tmp_path):
+    image = Image.new("F", (2, 1), 100.0)
+    image.putpixel((1, 0), 300.0)
+    image.save(tmp_path / "floats.tif")
+    assert (colour(tmp_path / "floats.tif"), colour(tmp_path / "floats.tif", (1, 0))) == ((100,) * 3, (255,) * 3)
+
+
+def test_first_picture_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (5, 4), shade) for shade in ((250, 0, 0), (0, 250, 0))]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert colour(tmp_path / "moving.png") == colour(tmp_path / "moving.gif") == (250, 0, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    image = Image.fromarray(np.ascontiguousarray(STORED[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.png", exif=exif)
+    found = load_image(tmp_path / "turned.png")
+    assert found.size == (3, 2)
+    assert np.array_equal(np.asarray(found), UPRIGHT)
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert np.array_equal(np.asarray(load_image(opened)), UPRIGHT)
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_exif_orientation_of_a_jpeg(tmp_path, orientation):
+    stored = np.kron(STORED[orientation], np.ones((16, 16, 1), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    found = load_image(tmp_path / "turned.jpg")
+    assert found.size == (48, 32)
+    assert np.abs(np.asarray(found)[8::16, 8::16].astype(int) - UPRIGHT).max() < 12
+
+
+def test_broken_exif_is_no_reason_to_refuse(tmp_path):
+    Image.new("RGB", (8, 6), (250, 250, 250)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0rubbish that is no TIFF")
+    assert load_image(tmp_path / "odd.jpg").size == (8, 6)
+
+
+def test_arrays():
+    pixels = np.asarray(random_picture(7, 5)).copy()
+    found = load_image(pixels)
+    assert found.size == (7, 5) and np.array_equal(np.asarray(found), pixels)
+    grey = load_image(pixels[:, :, 0])
+    assert np.array_equal(np.asarray(grey), np.repeat(pixels[:, :, :1], 3, axis=2))
+
+
+def test_array_that_is_a_view():
+    pixels = np.asarray(random_picture(8, 6))[::2, ::-1]
+    assert np.array_equal(np.asarray(load_image(pixels)), pixels)
+
+
+def test_picture_in_memory_is_left_alone():
+    image = Image.new("RGBA", (3, 2), (1, 2, 3, 0))
+    before = image.tobytes()
+    found = load_image(image)
+    assert found.getpixel((0, 0)) == (255, 255, 255)
+    assert image.mode == "RGBA" and image.tobytes() == before
+
+
+def test_all_ways_to_give_a_picture_agree(photographs):
+    path = photographs[0]
+    with Image.open(path) as opened:
+        opened.load()
+        ways = [path, str(path), opened, np.asarray(opened)]
+        batch = to_batch(ways)
+    assert all(torch.equal(image, batch[0]) for image in batch)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [
+        ((4, 5, 3), np.float32), ((4, 5, 3), np.int64), ((4, 5, 3), np.uint16), ((4, 5), np.float32),
+        ((4, 5), np.int32), ((4, 5), np.int64), ((3, 4, 5), np.uint8), ((4, 5, 1), np.uint8), ((4, 5, 6), np.uint8),
+        ((1, 4, 5, 3), np.uint8), ((5,), np.uint8), ((), np.uint8), ((0, 5, 3), np.uint8), ((5, 0, 3), np.uint8),
+    ],
+)  # fmt: skip
+def test_wrong_array(shape, dtype):
+    message = refusal(np.zeros(shape, dtype=dtype))
+    assert message.startswith(f"the array of shape {shape} cannot be read as a picture (")
+
+
+def test_missing_picture(tmp_path):
+    path = tmp_path / "no.jpg"
+    assert refusal(path) == refusal(str(path)) == f"{path}: no such file."
+
+
+def test_directory(tmp_path):
+    assert refusal(tmp_path) == f"{tmp_path} is a directory; expected a picture."
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+def test_not_a_picture(tmp_path, content):
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    assert refusal(path).startswith(f"{path} cannot be read as a picture (")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_truncated_picture(tmp_path, photographs, kind, share):
+    path = tmp_path / f"whole.{kind}"
+    load_image(photographs[1]).save(path)
+    content = path.read_bytes()
+    cut = tmp_path / f"cut.{kind}"
+    cut.write_bytes(content[: int(len(content) * share)])
+    assert refusal(cut).startswith(f"{cut} cannot be read as a picture (")
+
+
+def test_damaged_tiff(tmp_path):
+    path = tmp_path / "bad.tif"
+    path.write_bytes(TiffImagePlugin.II + b"\x08\x00\x00\x00\xff\xff")
+    assert str(path) in refusal(path)
+
+
+@pytest.mark.parametrize("picture", [None, torch.zeros(3, 4, 4)])
+def test_something_else_is_refused(picture):
+    assert "cannot be read as a picture (" in refusal(picture)
+
+
+def test_unreadable_picture(tmp_path, not_root):
+    path = tmp_path / "closed.png"
+    random_picture(3, 3).save(path)
+    path.chmod(0)
+    assert str(path) in refusal(path)
+
+
+def test_to_pixels_literal():
+    boxes = torch.tensor([[0.25, 0.5, 0.75, 1.0], [-0.5, -0.01, 1.01, 2.0], [0.0, 0.0, 0.0, 0.0]])
+    before = boxes.clone()
+    found = to_pixels(boxes, 640, 480)
+    assert found.tolist() == [[160, 240, 480, 480], [0, 0, 640, 480], [0, 0, 0, 0]]
+    assert torch.equal(boxes, before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    boxes=hnp.arrays(np.float32, st.tuples(st.integers(0, 6), st.just(4)), elements=st.floats(-2, 3, width=32)),
+    width=st.integers(1, 20000),
+    height=st.integers(1, 20000),
+)
+def test_to_pixels_maps_and_clips(boxes, width, height):
+    found = to_pixels(torch.from_numpy(boxes), width, height).numpy()
+    size = np.array([width, height, width, height])
+    assert (found >= 0).all() and (found <= size).all()
+    assert np.allclose(found / size, boxes.clip(0, 1), atol=1e-6)
+
+
+def test_to_pixels_of_none():
+    assert to_pixels(torch.zeros(0, 4), 640, 480).shape == (0, 4)
+
+
+def test_synthetic_image_does_not_depend_on_the_count():
+    five = synthetic_images(5)
+    assert torch.equal(synthetic_images(1)[0], five[0])
+    assert torch.equal(synthetic_images(3), five[:3])
+    assert five.shape == (5, 3, 300, 300) and five.dtype == torch.float32
+
+
+def test_synthetic_images_are_seeded_and_all_different():
+    images = torch.cat([synthetic_images(3, seed=0), synthetic_images(3, seed=1)])
+    assert torch.equal(images[:3], synthetic_images(3, seed=0))
+    for i in range(6):
+        assert all((images[i] - images[j]).abs().mean() > 0.1 for j in range(i))
+
+
+def test_synthetic_images_are_normalised_pictures():
+    images = synthetic_images(4)
+    assert images.isfinite().all()
+    levels = (images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255
+    assert (levels - levels.round()).abs().max() < 1e-3
+    assert levels.min() > -0.5 and levels.max() < 255.5
+    assert all(channel.std() > 25 for image in levels for channel in image)
+
+
+def test_synthetic_images_leave_the_random_state():
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    synthetic_images(2)
+    assert torch.equal(torch.get_rng_state(), before)
