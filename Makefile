@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN_ARGS ?=
-PYTEST_ARGS ?=
+# One thread a process and two processes: torch's threads wait more than they work on small pictures.
+PYTEST_ARGS ?= -q -n 2 --dist loadfile --durations=10
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
@@ -15,7 +16,7 @@ demo: $(VENV)/.tensorrt
 	$(BIN)/ssdtrt run $(RUN_ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 # The same tests on Python 3.10 with torch 2.2.2; PYTHON names such a Python where `python3.10` is not on the path.
 test-oldest:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from ssdtrt import config
 from ssdtrt.errors import ArtifactError
-from ssdtrt.files import check_writable
+from ssdtrt.files import check_writable, replacing
 
 KINDS = ("module", "engine", "detector")
 
@@ -98,6 +100,16 @@ def new_metadata(kind: str) -> dict:
     """What every file's metadata begins with."""
     created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     return {"schema": config.SCHEMA, "kind": kind, "created": created}
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[Path]:
+    """`files.replacing`, with what the system refuses said as an ArtifactError."""
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
 def check_output(path: str | Path) -> Path:

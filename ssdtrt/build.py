@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import sys
 import time
@@ -41,19 +42,22 @@ def build(request: dict) -> dict:
     return {"seconds": round(seconds, 1), "versions": machine.versions(), "machine": machine.machine(device)}
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Linux: ends this process when the one that waits for it is gone, so that no orphan keeps the GPU."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # It was gone before.
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(request_path: str) -> int:
     """Reads the request, writes the result beside it as `result.json`; 0 when there is an engine."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the C++ compiler too, at once.
     path = Path(request_path)
+    request = json.loads(path.read_text(encoding="utf-8"))
+    die_with_parent(request.get("parent", os.getppid()))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the C++ compiler too, at once.
     try:
-        result = build(json.loads(path.read_text(encoding="utf-8")))
+        result = build(request)
     except SsdtrtError as error:
         result = {"error": str(error)}
     except Exception as error:  # Reported by the parent; the whole traceback stands in the log.

@@ -15,10 +15,10 @@ import torch
 
 import ssdtrt
 from ssdtrt import config, machine, parity, torchscript, trt
-from ssdtrt.artifact import add_metadata, check_output, new_metadata, read_metadata
+from ssdtrt.artifact import add_metadata, check_output, new_metadata, read_metadata, writing
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import CompileError, ParityError
-from ssdtrt.files import Progress, replacing, sha256_file, silent
+from ssdtrt.files import Progress, sha256_file, silent
 from ssdtrt.image import synthetic_images
 from ssdtrt.results import ParityReport
 from ssdtrt.runner import eager_model
@@ -47,7 +47,7 @@ def compile_engine(
     """
     out, module = check_output(out), Path(module)
     batch = batch if isinstance(batch, BatchRange) else BatchRange.parse(batch)
-    precision = precision or config.PRECISION_OF_BACKEND[backend]
+    precision = precision or config.PRECISION_OF_BACKEND.get(backend)
     check_request(backend, precision, workspace_mib, device)
     metadata = read_metadata(module, ("module",))
     target = torch.device("cpu") if backend == "torchscript" else machine.pick_device(device)
@@ -58,8 +58,9 @@ def compile_engine(
         "batch": str(batch),
         "workspace_mib": workspace_mib,
         "device": str(target),
+        "parent": os.getpid(),
     }
-    with replacing(out) as temporary:
+    with writing(out) as temporary:
         result = build_in_child({**request, "out": str(temporary.resolve())}, progress)
         progress("proving the engine against FP32 eager")
         report = prove(temporary, module, request, result, progress)
@@ -99,7 +100,8 @@ def build_in_child(request: dict, progress: Progress) -> dict:
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": path},
             )
-            wait(child, f"building the {request['precision'].upper()} engine for batch {request['batch']}", progress)
+            size = f"batch {request['batch']}" if request["backend"] == "tensorrt" else "any batch"
+            wait(child, f"building the {request['precision'].upper()} engine for {size}", progress)
         result_path = request_path.with_name("result.json")
         said = log_path.read_text(encoding="utf-8", errors="replace").strip()
         logger.debug("the building process said:\n%s", said)

@@ -24,7 +24,7 @@ class BatchRange:
         if not 1 <= self.min <= self.opt <= self.max:
             raise CompileError(
                 "A batch range is MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX; "
-                f"found {self.min}:{self.opt}:{self.max}."
+                f"found {self.min if self.min == self.opt == self.max else f'{self.min}:{self.opt}:{self.max}'}."
             )
 
     def __str__(self):

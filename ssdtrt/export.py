@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from ssdtrt import config, machine, torchscript
-from ssdtrt.artifact import add_metadata, check_output, new_metadata
+from ssdtrt.artifact import add_metadata, check_output, new_metadata, writing
 from ssdtrt.errors import ParityError
-from ssdtrt.files import Progress, replacing, silent
+from ssdtrt.files import Progress, silent
 from ssdtrt.image import synthetic_images
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.ssd import SSD300
@@ -44,7 +44,7 @@ def export_module(
         distance = relative_l2(found, expected)
         if not distance <= EXPORT_BOUND:
             raise ParityError(f"The exported module's {name} is {distance:.1e} from the eager model's; nothing was written.")
-    with replacing(out) as temporary:
+    with writing(out) as temporary:
         torchscript.save(module, temporary)
         add_metadata(temporary, module_metadata(model, method))
     return out

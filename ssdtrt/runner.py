@@ -60,8 +60,8 @@ def load_engine(path: str | Path, device: str | torch.device | None = None) -> F
     metadata = read_metadata(path, ("engine", "module"))
     chosen = device_for(path, metadata, device)
     if metadata["build"].get("backend") == "tensorrt":
-        check_fits(path, metadata, chosen)
         trt.import_torch_tensorrt()
+        check_fits(path, metadata, chosen)
         torch.cuda.set_device(chosen)
     return FileRunner(path, metadata, torchscript.load(path, chosen), chosen)
 
@@ -113,6 +113,8 @@ def find_module(runner: FileRunner, module: str | Path | None = None) -> tuple[P
     recorded = runner.metadata["module"]
     places = [Path(module)] if module else [runner.path.parent / recorded["file"], Path(recorded["file"])]
     found = [place for place in places if place.is_file()]
+    if module and not found:
+        return None, f"{module}: no such file"
     for place in found:
         if sha256_file(place) == recorded["sha256"]:
             return place, ""

@@ -22,9 +22,8 @@ def quiet():
 
 
 def save(module: torch.jit.ScriptModule, path: str | Path) -> None:
-    """`torch.jit.save`, without metadata."""
-    with quiet():
-        torch.jit.save(module, str(path))
+    """`torch.jit.save`, without metadata. Raises OSError: torch's own writer ends the process on a full disk."""
+    Path(path).write_bytes(in_memory(module).getbuffer())
 
 
 def freeze(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
@@ -35,11 +34,17 @@ def freeze(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 def reload(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """The module saved and loaded again, in memory: one that a compiler made cannot be part of another until then."""
+    with quiet():
+        return torch.jit.load(in_memory(module))
+
+
+def in_memory(module: torch.jit.ScriptModule) -> io.BytesIO:
+    """The module's archive as bytes, ready to be read."""
     buffer = io.BytesIO()
     with quiet():
         torch.jit.save(module, buffer)
-        buffer.seek(0)
-        return torch.jit.load(buffer)
+    buffer.seek(0)
+    return buffer
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:

@@ -103,4 +103,5 @@ def build(module: torch.jit.ScriptModule, precision: str, batch: BatchRange, wor
     try:
         return torch_tensorrt.compile(module.eval(), **arguments)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise CompileError(f"TensorRT could not build the engine ({str(error).strip().splitlines()[0]}).") from error
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompileError(f"TensorRT could not build the engine ({first}).") from error

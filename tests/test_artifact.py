@@ -17,7 +17,8 @@ from ssdtrt.artifact import add_metadata, check_output, new_metadata, read_metad
 from ssdtrt.errors import ArtifactError
 
 ROOT = Path(__file__).parent.parent
-METADATA = {"schema": 1, "kind": "module", "model": {"labels": ["background", "café", "猫"]}, "build": {"method": "trace"}}
+LABELS = ["background", "café", "猫"]
+METADATA = {"schema": 1, "kind": "module", "model": {"labels": LABELS}, "build": {"method": "trace"}}
 
 
 class Small(nn.Module):
@@ -320,7 +321,8 @@ def test_output_without_a_folder(tmp_path):
     path = tmp_path / "no" / "new.ts"
     with pytest.raises(ArtifactError) as caught:
         check_output(path)
-    assert str(caught.value) == f"{path} cannot be written: there is no directory {path.parent}. Give another path with -o."
+    reason = f"there is no directory {path.parent}"
+    assert str(caught.value) == f"{path} cannot be written: {reason}. Give another path with -o."
 
 
 def test_schema_is_the_first():

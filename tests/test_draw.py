@@ -59,6 +59,11 @@ def test_lines_are_thicker_on_large_pictures(size):
     assert np.flatnonzero(mask[400]).tolist() == [100, 101, 102, 103, 597, 598, 599, 600]
 
 
+def test_lines_are_never_thinner_than_a_pixel():
+    mask = where(draw_detections(black(60, 40), [detection((10, 20, 50, 35))]), colour_of(1))
+    assert mask[20:36, 10].all() and mask[20:36, 50].all() and mask[35, 10:51].all()
+
+
 def test_nothing_else_is_painted():
     picture = Image.new("RGB", (400, 320), (9, 9, 9))
     drawn = np.asarray(draw_detections(picture, [detection((100, 150, 300, 250))]))
@@ -94,7 +99,7 @@ def test_label_holds_name_and_score():
         return (pixels == colour_of(1)).all(-1).any(0).sum()
 
     assert np.array_equal(chip("cat", 0.501), chip("cat", 0.499))
-    assert not np.array_equal(chip("cat", 0.5), chip("cat", 0.6))
+    assert not np.array_equal(chip("cat", 0.5), chip("cat", 0.52))
     assert not np.array_equal(chip("cat", 0.5), chip("dog", 0.5))
     assert width(chip("traffic light", 0.5)) > width(chip("cat", 0.5)) + 30
 
@@ -149,7 +154,8 @@ def test_tiny_pictures(size, note):
 
 
 @pytest.mark.parametrize(
-    "box", [(50, 60, 50, 60), (50, 60, 50, 90), (50, 60, 90, 60), (50.2, 60.2, 50.3, 60.3), (0, 0, 0, 0), (200, 150, 200, 150)]
+    "box",
+    [(50, 60, 50, 60), (50, 60, 50, 90), (50, 60, 90, 60), (50.2, 60.2, 50.3, 60.3), (0, 0, 0, 0), (200, 150, 200, 150)],
 )
 def test_boxes_without_area(box):
     drawn = draw_detections(black(200, 150), [detection(box)])

@@ -182,10 +182,13 @@ def test_images_are_not_written_to():
 @pytest.mark.parametrize("count", [0, 5])
 def test_batch_of_the_wrong_size(count):
     engine = face(batch=BatchRange(2, 2, 4))
-    assert refusal(engine, torch.zeros(count, 3, 300, 300)) == f"this engine takes 1 to 4 images at once, found {count}"
+    message = refusal(engine, torch.zeros(count, 3, 300, 300))
+    assert message == f"this engine takes 1 to 4 images at once, found {count}"
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 300, 301), (2, 3, 299, 300), (1, 1, 300, 300), (3, 300, 300), (1, 300, 300, 3)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 300, 301), (2, 3, 299, 300), (1, 1, 300, 300), (3, 300, 300), (1, 300, 300, 3)]
+)
 def test_images_of_the_wrong_shape(shape):
     assert refusal(face(), torch.zeros(shape)) == f"expected images [N, 3, 300, 300], found {list(shape)}"
 

@@ -13,7 +13,8 @@ from ssdtrt.image import load_image, normalise, prepare, synthetic_images, to_ba
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
-RED, GREEN, BLUE, YELLOW, CYAN, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (90, 90, 90)
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+YELLOW, CYAN, GREY = (255, 255, 0), (0, 255, 255), (90, 90, 90)
 UPRIGHT = np.array([[RED, GREEN, BLUE], [YELLOW, CYAN, GREY]], dtype=np.uint8)  # [2, 3, 3]
 # What a camera stores for each EXIF orientation, so that the viewer sees UPRIGHT.
 STORED = {
@@ -192,7 +193,7 @@ def test_one_bit(tmp_path):
     assert colour(tmp_path / "bits.png", (1, 0)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("value, level", [(0, 0), (257, 1), (25700, 100), (25828, 100), (65535, 255)])
+@pytest.mark.parametrize("value, level", [(0, 0), (257, 1), (25700, 100), (25828, 100), (25829, 101), (65535, 255)])
 def test_sixteen_bits(tmp_path, value, level):
     image = Image.fromarray(np.full((3, 4), value, dtype=np.uint16))
     for name in ("deep.png", "deep.tif"):

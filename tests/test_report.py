@@ -22,10 +22,10 @@ CPU = {"cpu": "Some CPU", "cores": 2, "gpu": None, "sm": None, "versions": {**VE
 GPU = {"cpu": "Some CPU", "cores": 2, "gpu": "Some GPU", "sm": "9.0", "versions": VERSIONS}
 
 
-def parity(reference=40, engine=39, matched=38, change=0.0123, loc=1.23e-3, conf=4.56e-4, finite=True, precision="fp16"):
+def parity(reference=40, engine=39, matched=38, change=0.0123, loc=1.23e-3, conf=4.56e-4, finite=True):
     outputs = (OutputDistance("loc", loc, 0.5, finite), OutputDistance("conf", conf, 0.25, True))
     agreement = DetectionAgreement(reference, engine, matched, change)
-    return ParityReport(precision, 8, (1, 8), 2e-2, 1e-4, outputs, agreement)
+    return ParityReport("fp16", 8, (1, 8), 2e-2, 1e-4, outputs, agreement)
 
 
 def row(name, precision, agreement=None, **changes):

@@ -78,7 +78,7 @@ class Anything(Result):
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(Path("a/b")),
-    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner) | st.dictionaries(st.integers(), inner, max_size=3),
+    lambda some: st.lists(some, max_size=3) | st.tuples(some, some) | st.dictionaries(st.integers(), some, max_size=3),
     max_leaves=8,
 )
 
@@ -102,7 +102,8 @@ def test_results_are_frozen(result):
 
 
 @pytest.mark.parametrize(
-    "reference, engine, matched, share", [(10, 8, 8, 0.8), (8, 10, 8, 0.8), (4, 4, 4, 1.0), (3, 0, 0, 0.0), (0, 3, 0, 0.0)]
+    "reference, engine, matched, share",
+    [(10, 8, 8, 0.8), (8, 10, 8, 0.8), (4, 4, 4, 1.0), (3, 0, 0, 0.0), (0, 3, 0, 0.0)],
 )
 def test_share_is_of_the_larger_side(reference, engine, matched, share):
     agreement = DetectionAgreement(reference, engine, matched, None)

@@ -1,0 +1,258 @@
+"""Measuring: what is timed, in which order, and what is made of the samples."""
+
+import json
+import shutil
+import time
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from ssdtrt import bench, config
+from ssdtrt.bench import bench_files, benchmark, plan_sizes, quantile, summarise
+from ssdtrt.cli import main
+from ssdtrt.engine import BatchRange
+from ssdtrt.errors import ArtifactError
+from ssdtrt.report import bench_text
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(8))
+
+
+def strict(text):
+    """JSON as the standard has it: NaN and Infinity are refused."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def recorder(name, calls, seconds=0.0):
+    """A runner that notes that it was called, and takes its time."""
+
+    def runner(images):
+        calls.append((name, images))
+        time.sleep(seconds)
+        return images, images
+
+    return runner
+
+
+def test_runners_are_warmed_up_then_take_turns_round_by_round(images):
+    calls = []
+    runners = {name: recorder(name, calls) for name in "abc"}
+    benchmark(runners, images, rounds=3, iterations=2, warmup=4)
+    assert "".join(name for name, _ in calls) == "aaaabbbbcccc" + "aabbcc" * 3
+
+
+def test_the_inputs_are_used_in_turn_and_are_the_same_for_everybody(images):
+    calls = []
+    benchmark({name: recorder(name, calls) for name in "ab"}, images, rounds=1, iterations=5, warmup=0)
+    mine, other = ([batch for name, batch in calls if name == wanted] for wanted in "ab")
+    assert [batch.data_ptr() for batch in mine] == [batch.data_ptr() for batch in other]
+    assert len({batch.data_ptr() for batch in mine}) == 4 and mine[4] is mine[0] is images
+    assert all(not torch.equal(mine[i], mine[j]) for i in range(4) for j in range(i))
+    assert all(batch.shape == images.shape and batch.is_contiguous() for batch in mine)
+
+
+def test_times_and_rates_follow_from_what_the_runners_take(images):
+    calls = []
+    runners = {"slow": recorder("slow", calls, 0.03), "fast": recorder("fast", calls, 0.01)}
+    report = benchmark(runners, images, rounds=2, iterations=3, warmup=1)
+    slow, fast = report.rows
+    assert (slow.name, fast.name, slow.batch_size, slow.samples) == ("slow", "fast", 2, 6)
+    assert 30 <= slow.median_ms < 60 and 10 <= fast.median_ms < 30
+    assert slow.speedup == 1 and 1.5 < fast.speedup < 6
+    assert fast.speedup == slow.median_ms / fast.median_ms
+    assert fast.images_per_second == pytest.approx(2000 / fast.median_ms)
+    assert all(row.median_ms <= row.p90_ms <= row.p99_ms for row in report.rows)
+    assert slow.agreement is slow.memory_mib is slow.build_seconds is None
+
+
+def test_settings_and_machine_are_reported(images):
+    report = benchmark({"a": recorder("a", [])}, images, rounds=2, iterations=3, warmup=0)
+    assert report.settings == {
+        "rounds": 2,
+        "iterations": 3,
+        "warmup": 0,
+        "tf32": False,
+        "cudnn_benchmark": True,
+        "input_sets": 4,
+        "clock": "host monotonic clock",
+    }
+    assert set(report.machine) == {"os", "architecture", "cpu", "cores", "gpu", "sm", "versions"}
+    assert report.machine["versions"]["torch"] == torch.__version__
+
+
+def test_without_numbers_it_takes_those_of_a_cpu(images):
+    calls = []
+    report = benchmark({"a": recorder("a", calls)}, images)
+    assert (report.settings["rounds"], report.settings["iterations"], report.settings["warmup"]) == (5, 4, 10)
+    assert len(calls) == 30 and report.rows[0].samples == 20
+
+
+def test_it_measures_with_tf32_off_and_without_gradients(images):
+    seen = []
+
+    def runner(batch):
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        seen.append((cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark, torch.is_grad_enabled()))
+
+    benchmark({"a": runner}, images, rounds=1, iterations=1, warmup=1)
+    assert seen == [(False, False, True, False)] * 2
+
+
+def test_progress_names_each_warm_up_and_each_round(images):
+    said = []
+    benchmark({"a": recorder("a", [])}, images, rounds=2, iterations=1, warmup=1, progress=said.append)
+    assert said == ["warming up a, batch 2", "measuring batch 2, round 1 of 2", "measuring batch 2, round 2 of 2"]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.99])
+def test_the_quantile_is_numpys_nearest_rank(share):
+    random = np.random.default_rng(9)
+    for count in (1, 2, 5, 19, 20, 21, 99, 101, 137):
+        samples = random.normal(size=count)
+        assert quantile(list(samples), share) == np.quantile(samples, share, method="inverted_cdf")
+
+
+def test_the_quantile_of_any_count_is_the_smallest_sample_that_covers_the_share():
+    for count in range(1, 1001):
+        samples = list(range(1, count + 1))[::-1]
+        for share, exact in ((0.9, Fraction(9, 10)), (0.99, Fraction(99, 100))):
+            assert quantile(samples, share) == next(n for n in sorted(samples) if n >= exact * count)
+
+
+def test_a_row_is_made_of_its_samples():
+    samples = [5.0, 1.0, 2.0, 4.0, 3.0, 10.0, 6.0, 9.0, 7.0, 8.0]
+    row = summarise("a", "fp16", 8, samples, baseline=22.0)
+    assert row.as_dict() == {
+        "name": "a",
+        "precision": "fp16",
+        "batch_size": 8,
+        "samples": 10,
+        "median_ms": 5.5,
+        "p90_ms": 9.0,
+        "p99_ms": 10.0,
+        "images_per_second": pytest.approx(1454.5454, rel=1e-6),
+        "speedup": 4.0,
+        "memory_mib": None,
+        "build_seconds": None,
+        "agreement": None,
+    }
+    assert samples[0] == 5.0  # Not sorted in place.
+
+
+def fake(name, batch):
+    return SimpleNamespace(path=Path(name), batch=BatchRange.parse(batch) if batch else None)
+
+
+STATIC, RANGE, ANY = fake("b8.ts", 8), fake("range.ts", "1:16:32"), fake("any.ts", None)
+
+
+def test_each_file_is_measured_at_what_it_was_built_for():
+    assert plan_sizes([STATIC, RANGE, ANY], None) == {1: [ANY], 8: [STATIC], 16: [RANGE]}
+    assert list(plan_sizes([STATIC, RANGE, ANY], None)) == [1, 8, 16]
+
+
+def test_sizes_that_are_asked_for_go_to_the_files_that_take_them():
+    assert plan_sizes([STATIC, RANGE, ANY], [32, 8, 1]) == {1: [RANGE, ANY], 8: [STATIC, RANGE, ANY], 32: [RANGE, ANY]}
+
+
+def test_a_size_that_none_takes_is_refused_with_what_they_take():
+    with pytest.raises(ArtifactError) as caught:
+        plan_sizes([STATIC, RANGE], [8, 64])
+    assert str(caught.value) == (
+        "No file takes batch size 64: b8.ts takes batch 8, range.ts takes batches of 1 to 32."
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(module, engine_bf16, tmp_path_factory):
+    """`ssdtrt bench` on a module and an engine elsewhere, at two sizes: click's result, the report, the engine's path."""
+    folder = tmp_path_factory.mktemp("measured")
+    alone = shutil.copyfile(engine_bf16, folder / "alone.engine.ts")
+    sizes = ("--batch-size", "2,1", "--rounds", "1", "--iterations", "2", "--warmup", "1", "--device", "cpu")
+    arguments = ("bench", str(module), str(alone), "--module", str(module), *sizes, "--json", "bench.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(config, "PARITY_IMAGES", 2)
+        done = CliRunner().invoke(main, arguments, prog_name="ssdtrt")
+    assert done.exit_code == 0, done.stderr
+    return done, strict((folder / "bench.json").read_text()), str(alone)
+
+
+def test_files_are_measured_at_each_size_beside_eager(measured, module):
+    _, report, engine = measured
+    rows = report["rows"]
+    names = ["eager FP32", str(module), engine]
+    assert [(row["name"], row["batch_size"]) for row in rows] == [(n, 1) for n in names] + [(n, 2) for n in names]
+    assert [row["precision"] for row in rows] == ["fp32", "fp32", "bf16"] * 2
+    assert [row["samples"] for row in rows] == [2] * 6 and [row["memory_mib"] for row in rows] == [None] * 6
+    assert [rows[0]["speedup"], rows[3]["speedup"]] == [1, 1]
+    assert rows[5]["speedup"] == rows[3]["median_ms"] / rows[5]["median_ms"]
+    built = [row["build_seconds"] for row in rows]
+    assert built[:2] == built[3:5] == [None, None] and built[2] == built[5] > 0
+
+
+def test_agreement_is_measured_at_the_same_batch_size(measured):
+    for row in measured[1]["rows"]:
+        agreement = row["agreement"]
+        if row["name"] == "eager FP32":
+            assert agreement is None
+            continue
+        assert (agreement["images"], agreement["batch_sizes"]) == (2, [row["batch_size"]])
+        assert agreement["precision"] == row["precision"] and agreement["passed"]
+        distances = [output["relative_l2"] for output in agreement["outputs"]]
+        if row["precision"] == "fp32":
+            assert distances == [0, 0] and agreement["detections"]["share"] == 1  # A trace is eager, bit for bit.
+        else:
+            assert all(1e-3 < distance <= 2e-2 for distance in distances)
+
+
+def test_the_command_shows_the_table_on_stdout_and_progress_on_stderr(measured):
+    done, report, engine = measured
+    assert set(report) == {"machine", "settings", "rows", "notes"}
+    assert report["notes"] == ["untrained: seeded random weights; speed and agreement hold, detections mean nothing"]
+    lines = done.stdout.splitlines()
+    assert lines[-1] == f"note: {report['notes'][0]}"
+    rows = [line for line in lines if line.startswith(engine)]
+    assert len(rows) == 2 and f"{report['rows'][2]['speedup']:.2f}x" in rows[0]
+    said = done.stderr.splitlines()
+    assert said[0] == "loading" and said[1] == "warming up eager FP32, batch 1"
+    assert "measuring batch 2, round 1 of 1" in said and said[-1] == "comparing with FP32, batch 2"
+
+
+@pytest.fixture(scope="module")
+def not_compared(model, engine, engine_bf16, tmp_path_factory):
+    """A report of two engines, one without a module and one beside another file of its name, and their paths."""
+    folder = tmp_path_factory.mktemp("not-compared")
+    paths = []
+    for name, source in (("gone", engine), ("other", engine_bf16)):
+        (folder / name).mkdir()
+        paths.append(Path(shutil.copyfile(source, folder / name / source.name)))
+    (folder / "other" / "ssd300.ts").write_bytes(b"another module")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(bench, "build_model", lambda weights: model)  # It takes seconds and is made already.
+        return bench_files(paths, rounds=1, iterations=1, warmup=1), paths
+
+
+def test_without_its_module_latency_is_measured_and_agreement_is_not(not_compared):
+    report, (gone, other) = not_compared
+    assert [row.name for row in report.rows] == ["eager FP32", str(gone), str(other)]
+    assert all(row.agreement is None and row.median_ms > 0 and row.speedup > 0 for row in report.rows)
+    assert report.notes[:2] == (
+        f"{gone}: agreement not compared, its module ssd300.ts was not found; name it with --module",
+        f"{other}: agreement not compared, {other.parent / 'ssd300.ts'} is not the module it was built from",
+    )
+
+
+def test_the_table_says_not_compared(not_compared):
+    report, (gone, other) = not_compared
+    lines = bench_text(report, 10_000).splitlines()
+    (row,) = [line for line in lines if line.startswith(str(gone))]
+    assert row.endswith("not compared  not compared")
+    assert f"note: {report.notes[0]}" in lines

@@ -1,0 +1,75 @@
+"""The process that builds: a request goes in as a file, an engine and a result come out as files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import ssdtrt
+from ssdtrt import build, torchscript
+
+
+def request_for(module, out, **changes):
+    return {
+        "module": str(module),
+        "backend": "torchscript",
+        "precision": "fp32",
+        "batch": "1",
+        "workspace_mib": 64,
+        "device": "cpu",
+        "out": str(out),
+        **changes,
+    }
+
+
+def run_process(folder, request):
+    """Runs the building process on a request; its exit code, its result and what it said on stderr."""
+    (folder / "request.json").write_text(json.dumps(request))
+    environment = {**os.environ, "PYTHONPATH": str(Path(ssdtrt.__file__).parent.parent)}
+    command = [sys.executable, "-m", "ssdtrt.build", str(folder / "request.json")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    return done.returncode, json.loads((folder / "result.json").read_text()), done.stderr
+
+
+def test_a_request_becomes_an_engine_and_a_result(module, tmp_path):
+    code, result, _ = run_process(tmp_path, request_for(module, tmp_path / "a.engine.ts", precision="bf16"))
+    assert code == 0
+    assert set(result) == {"seconds", "versions", "machine"}
+    assert 0 < result["seconds"] < 300 and result["seconds"] == round(result["seconds"], 1)
+    assert result["versions"]["torch"] == torch.__version__ and result["machine"]["gpu"] is None
+    engine = torchscript.load(tmp_path / "a.engine.ts")
+    assert not engine.state_dict()  # Frozen.
+    assert (engine.channels_last, engine.min_batch, engine.size) == (True, 1, 300)
+
+
+def test_a_known_failure_is_a_result_with_its_message(tmp_path):
+    (tmp_path / "broken.ts").write_bytes(b"not a module")
+    code, result, said = run_process(tmp_path, request_for(tmp_path / "broken.ts", tmp_path / "a.engine.ts"))
+    assert code == 1 and set(result) == {"error"}
+    assert result["error"].startswith(f"{tmp_path / 'broken.ts'} cannot be loaded (")
+    assert "Traceback" not in said
+    assert not (tmp_path / "a.engine.ts").exists()
+
+
+@pytest.mark.parametrize("error, shown", [(OSError("one\ntwo"), "OSError: one"), (MemoryError(), "MemoryError: no message")])
+def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown, tmp_path, monkeypatch, capsys):
+    def fail(request):
+        raise error
+
+    (tmp_path / "request.json").write_text("{}")
+    monkeypatch.setattr(build, "build", fail)
+    monkeypatch.setattr(build, "die_with_parent", lambda *_: None)  # The parent here is whoever runs the tests.
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert build.main(str(tmp_path / "request.json")) == 1
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert json.loads((tmp_path / "result.json").read_text()) == {"error": f"The build failed ({shown})."}
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback") and type(error).__name__ in said

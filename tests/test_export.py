@@ -1,0 +1,329 @@
+"""Exporting: the saved module is the eager model, for everybody who can load TorchScript."""
+
+import datetime
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ssdtrt
+from ssdtrt import torchscript
+from ssdtrt.errors import ArtifactError, ParityError
+from ssdtrt.export import export_module
+from ssdtrt.image import synthetic_images
+from ssdtrt.model.weights import class_names, model_from_state
+
+PLAIN_LOADER = """
+import sys
+sys.modules["ssdtrt"] = None  # from here on `import ssdtrt` fails
+import torch
+images = torch.load("images.pt")
+for path in sys.argv[1:]:
+    module = torch.jit.load(path)
+    with torch.no_grad():
+        torch.save([module(batch) for batch in images], path + ".answers")
+"""
+
+
+@pytest.fixture(scope="session")
+def scripted(model, tmp_path_factory):
+    """The random model exported by scripting."""
+    return export_module(model, tmp_path_factory.mktemp("scripted") / "scripted.ts", method="script")
+
+
+@pytest.fixture(scope="session")
+def metadata(module):
+    with zipfile.ZipFile(module) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/extra/ssdtrt.json")]
+        return json.loads(archive.read(name))
+
+
+class Toy(torch.nn.Module):
+    """Outputs of a kind, at no cost; what is exported need not be an SSD300 to be compared."""
+
+    num_classes = 81
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3))[:, None, None]
+        return mean.expand(-1, 4, 10), self.spoil(mean.expand(-1, 81, 10), images)
+
+    def spoil(self, conf, images):
+        return conf
+
+
+class CountsItsCalls(Toy):
+    """Answers from Python state, which a trace keeps as it was."""
+
+    calls = 0
+
+    def spoil(self, conf, images):
+        self.calls += 1
+        return conf * self.calls
+
+
+class KnowsOneImage(Toy):
+    """Answers otherwise for one image than for many, which shows only on another batch size than the traced one."""
+
+    def spoil(self, conf, images):
+        return conf if len(images) == 1 else conf * 3
+
+
+class AnswersNaN(Toy):
+    def spoil(self, conf, images):
+        return conf / 0 * 0
+
+
+class IsALittleOff(Toy):
+    """The second call and later ones are 2e-5 from the first: more than a module may be."""
+
+    calls = 0
+
+    def spoil(self, conf, images):
+        self.calls += 1
+        return conf * (1 + 2e-5 * (self.calls > 1))
+
+
+def test_plain_torch_loads_both_kinds_without_ssdtrt_and_answers_bit_for_bit(model, module, scripted, tmp_path):
+    images = [synthetic_images(1, seed=11), synthetic_images(4, seed=12)]
+    torch.save(images, tmp_path / "images.pt")
+    copies = []
+    for path in (module, scripted):
+        copies.append(tmp_path / path.name)
+        copies[-1].symlink_to(path)
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", PLAIN_LOADER, *(path.name for path in copies)], cwd=tmp_path, check=True
+    )
+    with torch.no_grad():
+        expected = [model(batch) for batch in images]
+    assert [tuple(part.shape) for part in expected[1]] == [(4, 4, 8732), (4, 81, 8732)]
+    for path in copies:
+        answers = torch.load(f"{path}.answers")
+        for found, wanted in zip(answers, expected):
+            assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
+
+
+@pytest.mark.parametrize("kind", ["module", "scripted"])
+def test_the_file_holds_every_weight_unchanged_and_not_frozen(request, model, kind):
+    loaded = torchscript.load(request.getfixturevalue(kind)).state_dict()
+    original = model.state_dict()
+    weights = {key: value for key, value in loaded.items() if not re.search("running_|num_batches", key)}
+    assert sum(value.numel() for value in weights.values()) == 22_894_902
+    assert loaded.keys() == original.keys()
+    assert all(torch.equal(loaded[key], original[key]) for key in original)
+
+
+def test_metadata_says_everything(metadata):
+    assert set(metadata) == {
+        "schema", "kind", "created", "versions", "machine", "model", "inputs", "outputs", "build"
+    }  # fmt: skip
+    assert metadata["schema"] == 1 and metadata["kind"] == "module"
+    created = datetime.datetime.fromisoformat(metadata["created"])
+    age = datetime.datetime.now(datetime.timezone.utc) - created
+    assert datetime.timedelta(0) <= age + datetime.timedelta(seconds=1) < datetime.timedelta(hours=1)
+    assert metadata["build"] == {"method": "trace", "precision": "fp32"}
+    assert metadata["inputs"] == [{"name": "images", "shape": ["N", 3, 300, 300], "dtype": "float32"}]
+    assert metadata["outputs"] == [
+        {"name": "loc", "shape": ["N", 4, 8732], "dtype": "float32"},
+        {"name": "conf", "shape": ["N", 81, 8732], "dtype": "float32"},
+    ]
+
+
+def test_metadata_names_the_machine_and_the_versions(metadata):
+    versions = metadata["versions"]
+    assert set(versions) == {
+        "ssdtrt", "python", "torch", "torchvision", "torch_tensorrt", "tensorrt", "cuda", "driver"
+    }  # fmt: skip
+    assert versions["ssdtrt"] == ssdtrt.__version__ and versions["torch"] == torch.__version__
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(metadata["machine"]) == {"os", "architecture", "cpu", "cores", "gpu", "sm"}
+    assert metadata["machine"]["cores"] >= 1 and metadata["machine"]["gpu"] is None
+
+
+def test_metadata_describes_the_model(metadata, model):
+    described = metadata["model"]
+    assert set(described) == {
+        "architecture", "num_classes", "labels", "weights", "default_boxes_sha256", "preprocess"
+    }  # fmt: skip
+    assert (described["architecture"], described["num_classes"]) == ("ssd300-resnet50", 81)
+    assert described["preprocess"] == "eval"
+    assert len(described["labels"]) == 81
+    assert described["labels"][:3] == ["background", "person", "bicycle"] and described["labels"][80] == "toothbrush"
+    weights = described["weights"]
+    assert (weights["name"], weights["trained"], weights["file_sha256"]) == ("random", False, None)
+    assert weights["sha256"] == digest_of(model.state_dict())
+
+
+def test_the_default_boxes_digest_is_that_of_the_formula(metadata):
+    boxes = []
+    scales = [21, 45, 99, 153, 207, 261, 315]
+    ratios = [(2,), (2, 3), (2, 3), (2, 3), (2,), (2,)]
+    for k, (cells, step) in enumerate([(38, 8), (19, 16), (10, 32), (5, 64), (3, 100), (1, 300)]):
+        small, large = scales[k] / 300, scales[k + 1] / 300
+        shapes = [(small, small), (math.sqrt(small * large),) * 2]
+        for ratio in ratios[k]:
+            wide, narrow = small * math.sqrt(ratio), small / math.sqrt(ratio)
+            shapes += [(wide, narrow), (narrow, wide)]
+        for width, height in shapes:
+            for row in range(cells):
+                for column in range(cells):
+                    boxes.append(((column + 0.5) / (300 / step), (row + 0.5) / (300 / step), width, height))
+    expected = np.clip(np.array(boxes), 0, 1).astype(np.float32)
+    assert expected.shape == (8732, 4)
+    assert metadata["model"]["default_boxes_sha256"] == hashlib.sha256(expected.tobytes()).hexdigest()
+
+
+def digest_of(state):
+    """SHA-256 over names, types, shapes and bytes of the tensors, in the order of the names."""
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_torch_itself_reads_the_metadata_too(module, metadata):
+    extra = {"ssdtrt.json": ""}
+    with torchscript.quiet():
+        torch.jit.load(str(module), _extra_files=extra)
+    assert json.loads(extra["ssdtrt.json"]) == metadata
+
+
+def test_the_method_is_recorded_and_used(scripted, module):
+    with zipfile.ZipFile(scripted) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/extra/ssdtrt.json")]
+        assert json.loads(archive.read(name))["build"]["method"] == "script"
+    assert isinstance(torchscript.load(module), torch.jit.ScriptModule)
+    # A script keeps the loop over the six maps' attribute; a trace has none.
+    assert hasattr(torchscript.load(scripted), "boxes_per_map")
+    assert not hasattr(torchscript.load(module), "boxes_per_map")
+
+
+def test_five_classes(model, tmp_path):
+    state = dict(model.state_dict())
+    for i, boxes in enumerate((4, 6, 6, 6, 4, 4)):
+        for key in (f"conf.{i}.weight", f"conf.{i}.bias"):
+            state[key] = state[key][: 5 * boxes].clone()
+    small = model_from_state(state, "five")
+    small.labels = class_names(5, ["bolt", "nut", "washer", "screw"])
+    path = export_module(small, tmp_path / "five.ts")
+    extra = {"ssdtrt.json": ""}
+    with torchscript.quiet():
+        loaded = torch.jit.load(str(path), _extra_files=extra)
+    metadata = json.loads(extra["ssdtrt.json"])
+    assert metadata["model"]["labels"] == ["background", "bolt", "nut", "washer", "screw"]
+    assert metadata["model"]["num_classes"] == 5 and metadata["outputs"][1]["shape"] == ["N", 5, 8732]
+    images = synthetic_images(2, seed=3)
+    with torch.no_grad():
+        loc, conf = loaded(images)
+        everything = model(images)
+    assert conf.shape == (2, 5, 8732)
+    assert torch.equal(loc, everything[0])
+    torch.testing.assert_close(conf, everything[1][:, :5], rtol=0, atol=1e-5)
+
+
+def test_a_model_that_was_not_named_gets_default_labels_and_no_source(tmp_path):
+    path = export_module(Toy(), tmp_path / "toy.ts")
+    with zipfile.ZipFile(path) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith("/extra/ssdtrt.json")]
+        described = json.loads(archive.read(name))["model"]
+    assert described["weights"] is None
+    assert described["labels"][:2] == ["background", "person"] and len(described["labels"]) == 81
+
+
+def test_a_trace_keeps_tf32_off_whatever_the_switch_says(tmp_path, monkeypatch):
+    class Convolution(Toy):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 81, 300)
+
+        def forward(self, images):
+            return images, self.conv(images)
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    graph = torchscript.load(export_module(Convolution(), tmp_path / "conv.ts")).inlined_graph
+    (node,) = graph.findAllNodes("aten::_convolution")
+    assert list(node.inputs())[-1].toIValue() is False  # The last argument is allow_tf32.
+    assert torch.backends.cudnn.allow_tf32 is True
+
+
+@pytest.mark.parametrize(
+    "made, distance",
+    [(CountsItsCalls, "5.0e-01"), (KnowsOneImage, "6.7e-01"), (AnswersNaN, "nan"), (IsALittleOff, "2.0e-05")],
+)
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_module_that_disagrees_is_refused_and_nothing_is_written(made, distance, tmp_path):
+    existing = tmp_path / "existing.ts"
+    existing.write_bytes(b"what was here before")
+    for path in (existing, tmp_path / "new.ts"):
+        with pytest.raises(ParityError) as caught:
+            export_module(made(), path)
+        assert str(caught.value) == (
+            f"The exported module's conf is {distance} from the eager model's; nothing was written."
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["existing.ts"]
+    assert existing.read_bytes() == b"what was here before"
+
+
+def test_an_existing_file_is_replaced_without_litter(tmp_path):
+    path = tmp_path / "toy.ts"
+    path.write_bytes(b"what was here before")
+    said = []
+    assert export_module(Toy(), str(path), progress=said.append) == path
+    assert zipfile.is_zipfile(path) and [entry.name for entry in tmp_path.iterdir()] == ["toy.ts"]
+    assert said == ["exporting the module (trace)"]
+
+
+def test_an_unwritable_output_is_refused_before_any_work(tmp_path):
+    class Unused(Toy):
+        def forward(self, images):
+            raise AssertionError("the model ran")
+
+    with pytest.raises(ArtifactError) as caught:
+        export_module(Unused(), tmp_path / "none" / "toy.ts")
+    assert str(caught.value) == (
+        f"{tmp_path / 'none' / 'toy.ts'} cannot be written: there is no directory {tmp_path / 'none'}. "
+        "Give another path with -o."
+    )
+    with pytest.raises(ArtifactError) as caught:
+        export_module(Unused(), tmp_path)
+    assert str(caught.value) == f"{tmp_path} cannot be written: it is a directory. Give another path with -o."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_read_only_folder_is_refused(not_root, tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(ArtifactError, match="is not writable"):
+        export_module(Toy(), tmp_path / "toy.ts")
+
+
+FULL_DISK = """
+import resource
+from pathlib import Path
+from test_export import Toy
+from ssdtrt.errors import ArtifactError
+from ssdtrt.export import export_module
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+try:
+    export_module(Toy(), "toy.ts")
+except ArtifactError as error:
+    assert "toy.ts cannot be written: File too large" in str(error), error
+    print(*Path().iterdir())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs resource limits")
+def test_a_disk_that_takes_no_more_is_one_clear_error(tmp_path):
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(ssdtrt.__file__).parent.parent)])
+    command = [sys.executable, "-W", "ignore", "-c", FULL_DISK]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-500:]
+    assert list(tmp_path.iterdir()) == []

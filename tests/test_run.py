@@ -1,0 +1,228 @@
+"""The whole job in one command, and in its single steps with weights of one's own."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from ssdtrt import config, torchscript
+from ssdtrt.bench import bench_files
+from ssdtrt.cli import main
+from ssdtrt.image import synthetic_images
+from ssdtrt.run import run_job
+
+NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"
+TRUST = () if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6) else ("--trust-weights",)
+
+
+def strict(text):
+    """JSON as the standard has it: NaN and Infinity are refused."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """`ssdtrt run` with no argument, no GPU and no network, measuring briefly: its folder and click's result."""
+    folder = tmp_path_factory.mktemp("job")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SSDTRT_COCO_URL", NOWHERE)
+        patch.setenv("TORCH_HOME", str(folder / "cache"))
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            patch.delenv(name, raising=False)
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(config, "PARITY_IMAGES", 1)
+        patch.setitem(config.ROUNDS, "cpu", 1)
+        patch.setitem(bench_files.__kwdefaults__, "warmup", 1)
+        result = CliRunner().invoke(main, ["run"], prog_name="ssdtrt")
+    return folder / "ssdtrt-run", result
+
+
+@pytest.fixture(scope="module")
+def report(job):
+    return strict((job[0] / "report.json").read_text(encoding="utf-8"))
+
+
+def test_it_goes_to_its_end_and_leaves_these_files(job):
+    folder, result = job
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "astronaut.jpg", "chelsea.jpg", "coffee.jpg", "detections.json", "report.json", "ssd300.engine.ts", "ssd300.ts"
+    ]  # fmt: skip
+
+
+def test_it_says_on_stderr_what_it_did_otherwise_than_asked(job):
+    notes = [line for line in job[1].stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2
+    assert notes[0].startswith("note: CPU engine instead of TensorRT. A TensorRT engine cannot be built or run here;")
+    assert notes[1].startswith(
+        f"note: Untrained random weights instead of COCO's, so the detections mean nothing. {NOWHERE} cannot be fetched"
+    )
+
+
+def test_it_shows_every_step_on_stderr_and_the_results_on_stdout(job):
+    _, result = job
+    for step in ("exporting", "building", "proving", "warming up", "measuring", "comparing", "detecting"):
+        assert any(line.startswith(step) for line in result.stderr.splitlines()), step
+    assert "Error" not in result.stderr
+    first = "ssdtrt-run/ssd300.engine.ts: FP32 torchscript, any batch, built in"
+    assert result.stdout.splitlines()[0].startswith(first)
+    assert "eager FP32" in result.stdout and "astronaut.jpg" in result.stdout
+    assert result.stdout.splitlines()[-1] == "written to ssdtrt-run: report.json, detections.json and 3 pictures"
+
+
+def test_the_report_is_complete(report):
+    assert set(report) == {
+        "folder", "trained", "backend", "precision", "module", "engine", "bench", "detections", "notes", "failures"
+    }  # fmt: skip
+    assert (report["folder"], report["trained"]) == ("ssdtrt-run", False)
+    assert (report["backend"], report["precision"], report["failures"]) == ("torchscript", "fp32", [])
+    assert [note.split(".")[0] for note in report["notes"]] == [
+        "CPU engine instead of TensorRT",
+        "Untrained random weights instead of COCO's, so the detections mean nothing",
+    ]
+    assert report["module"]["kind"] == "module" and report["module"]["model"]["weights"]["name"] == "random"
+    assert report["engine"]["kind"] == "engine" and report["engine"]["parity"]["passed"] is True
+
+
+def test_the_report_holds_the_measurement(report):
+    bench = report["bench"]
+    assert set(bench) == {"machine", "settings", "rows", "notes"}
+    eager, engine = bench["rows"]
+    assert (eager["name"], engine["name"]) == ("eager FP32", "ssdtrt-run/ssd300.engine.ts")
+    assert eager["batch_size"] == engine["batch_size"] == 1 and eager["speedup"] == 1
+    assert engine["median_ms"] > 0 and engine["build_seconds"] > 0
+    assert engine["agreement"]["passed"] is True
+    assert engine["agreement"]["outputs"][0]["relative_l2"] <= 1e-4
+    assert any("untrained" in note for note in bench["notes"])
+
+
+def test_the_engine_is_that_of_the_module_beside_it(job, report):
+    digest = hashlib.sha256((job[0] / "ssd300.ts").read_bytes()).hexdigest()
+    assert report["engine"]["module"] == {"file": "ssd300.ts", "sha256": digest}
+
+
+def test_the_pictures_are_the_samples_with_boxes_and_the_mark(job, report, photographs):
+    folder, _ = job
+    found = {entry["image"]: entry for entry in report["detections"]}
+    assert sorted(found) == [str(path) for path in photographs]
+    for path in photographs:
+        with Image.open(path) as original, Image.open(folder / path.name) as drawn:
+            assert drawn.format == "JPEG" and drawn.mode == "RGB"
+            assert drawn.size == original.size == (found[str(path)]["width"], found[str(path)]["height"])
+            red, green, blue = drawn.getpixel((1, drawn.height - 2))  # The mark's ground, in the lower left corner.
+            assert max(abs(value - 40) for value in (red, green, blue)) < 25
+    assert strict((folder / "detections.json").read_text()) == report["detections"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_any_work(ssdtrt, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    done = ssdtrt("-q", "run", "--weights", "random", "-o", "taken")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "Error: taken cannot be made: File exists. Give another folder with -o.\n"
+
+
+def test_only_weights_that_cannot_be_fetched_are_replaced(ssdtrt, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = ssdtrt("-q", "run", "--weights", "missing.pt")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        "Error: missing.pt: no such file. Give a checkpoint's path, `coco` or `random` as weights."
+    )
+    assert "Untrained" not in done.stderr
+
+
+def test_export_does_not_fall_back(ssdtrt, tmp_path):
+    done = ssdtrt("-q", "export")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {NOWHERE} cannot be fetched (") and done.stderr.count("\n") == 1
+    assert done.stderr.endswith(
+        "Fetch it by hand and give its path with --weights, or set SSDTRT_COCO_URL to a mirror.\n"
+    )
+    assert not (tmp_path / "ssd300.ts").exists()
+
+
+def test_the_library_refuses_labels_of_another_number(model, tmp_path):
+    torch.save(model.state_dict(), tmp_path / "all.pt")
+    from ssdtrt.errors import WeightsError
+
+    with pytest.raises(WeightsError, match="2 labels were given; the weights have 80 classes besides the background"):
+        run_job([], tmp_path / "out", weights=tmp_path / "all.pt", labels=["bolt", "nut"], trust=bool(TRUST))
+
+
+LABELS = ["bolt", "nut", "washer", "wood screw"]
+
+
+@pytest.fixture(scope="module")
+def five(model, photographs, tmp_path_factory):
+    """A checkpoint with five classes taken through every command: its folder, and click's results by command."""
+    folder = tmp_path_factory.mktemp("five")
+    state = dict(model.state_dict())
+    for i, boxes in enumerate((4, 6, 6, 6, 4, 4)):
+        for key in (f"conf.{i}.weight", f"conf.{i}.bias"):
+            state[key] = state[key][: 5 * boxes].clone()
+    torch.save({"model": state, "epoch": 3}, folder / "five.pt")
+    (folder / "names.txt").write_text("\n".join(LABELS) + "\n\n")
+    results = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(config, "PARITY_IMAGES", 1)
+        for arguments in (
+            ("export", "--weights", "five.pt", "--labels", "names.txt", *TRUST),
+            ("compile", "--backend", "torchscript"),
+            ("verify", "ssd300.engine.ts", str(photographs[0])),
+            ("bench", "--rounds", "1", "--iterations", "1", "--warmup", "1", "--json", "-"),
+            ("detect", "ssd300.engine.ts", *map(str, photographs), "-o", "found", "--threshold", "0.5"),
+        ):
+            results[arguments[0]] = CliRunner().invoke(main, arguments, prog_name="ssdtrt")
+    return folder, results
+
+
+def test_five_classes_go_the_whole_way(five):
+    folder, results = five
+    assert {name: result.exit_code for name, result in results.items()} == {
+        "export": 0, "compile": 0, "verify": 0, "bench": 0, "detect": 0
+    }, [result.stderr for result in results.values()]  # fmt: skip
+    assert results["export"].stdout == "ssd300.ts: traced, 4 classes, weights five.pt\n"
+    assert results["compile"].stdout.splitlines()[0].startswith("ssd300.engine.ts: FP32 torchscript, any batch, built")
+    assert results["verify"].stdout.splitlines()[-1] == "passed"
+
+
+def test_five_classes_are_compared_by_bench_as_plain_json(five):
+    report = strict(five[1]["bench"].stdout)
+    assert [row["name"] for row in report["rows"]] == ["eager FP32", "ssd300.engine.ts"]
+    assert report["rows"][1]["agreement"]["passed"] is True
+    assert report["notes"] == []  # The weights are from a file: nothing says untrained.
+
+
+def test_five_classes_are_named_in_the_detections(five, photographs):
+    folder, results = five
+    found = strict((folder / "found" / "detections.json").read_text())
+    assert [entry["image"] for entry in found] == [str(path) for path in photographs]
+    detections = [one for entry in found for one in entry["detections"]]
+    assert len(detections) > 10
+    assert {(one["label_id"], one["label"]) for one in detections} <= set(enumerate(LABELS, start=1))
+    assert len({one["label"] for one in detections}) > 1
+    for entry in found:
+        scores = [one["score"] for one in entry["detections"]]
+        assert scores == sorted(scores, reverse=True) and all(0.5 <= score <= 1 for score in scores)
+        for one in entry["detections"]:
+            left, top, right, bottom = one["box"]
+            assert 0 <= left < right <= entry["width"] and 0 <= top < bottom <= entry["height"]
+    assert results["detect"].stdout.splitlines()[-1] == "written to found: 3 pictures and detections.json"
+
+
+def test_five_classes_and_their_names_are_in_the_engine(five):
+    folder, _ = five
+    extra = {"ssdtrt.json": ""}
+    with torchscript.quiet():
+        engine = torch.jit.load(str(folder / "ssd300.engine.ts"), _extra_files=extra)
+    model = json.loads(extra["ssdtrt.json"])["model"]
+    assert (model["num_classes"], model["labels"]) == (5, ["background", *LABELS])
+    assert (model["weights"]["name"], model["weights"]["trained"]) == ("five.pt", True)
+    assert model["weights"]["file_sha256"] == hashlib.sha256((folder / "five.pt").read_bytes()).hexdigest()
+    with torch.no_grad():
+        assert engine(synthetic_images(1))[1].shape == (1, 5, 8732)

@@ -1,0 +1,100 @@
+"""Comparing a saved file with the FP32 model that it was built from."""
+
+import json
+import shutil
+
+import pytest
+
+from ssdtrt import config
+from ssdtrt.errors import ArtifactError, ImageError
+from ssdtrt.verify import verify_engine
+
+
+@pytest.fixture
+def few_pictures(monkeypatch):
+    monkeypatch.setattr(config, "PARITY_IMAGES", 2)
+
+
+@pytest.fixture
+def alone(engine_bf16, tmp_path):
+    """The BF16 engine in a folder without its module."""
+    (tmp_path / "alone").mkdir()
+    return shutil.copyfile(engine_bf16, tmp_path / "alone" / "bf16.engine.ts")
+
+
+def strict(text):
+    """JSON as the standard has it: NaN and Infinity are refused."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_an_engine_passes_on_seeded_pictures(engine, few_pictures):
+    report = verify_engine(engine)
+    assert report.passed and 0 < report.distance <= 1e-4
+    assert (report.precision, report.images, report.batch_sizes, report.bound) == ("fp32", 2, (8,), 1e-4)
+    assert report.detections.share > 0.99
+
+
+def test_an_engine_passes_on_photographs(engine_bf16, photographs):
+    report = verify_engine(engine_bf16, photographs)
+    assert report.passed and 1e-3 < report.distance <= 2e-2
+    assert (report.precision, report.images, report.bound) == ("bf16", 3, 2e-2)
+    assert 0 < report.floor < report.distance
+
+
+def test_a_module_is_its_own_model(module, photographs):
+    report = verify_engine(str(module), [str(photographs[0])], device="cpu")
+    assert report.distance == 0 and report.images == 1 and report.detections.share == 1
+
+
+def test_without_its_module_it_cannot_be_verified(alone, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArtifactError) as caught:
+        verify_engine(alone)
+    assert str(caught.value) == (
+        f"{alone} cannot be verified: its module ssd300.ts was not found; name it with --module."
+    )
+
+
+def test_the_module_may_be_named_and_json_is_all_on_stdout(alone, module, few_pictures, ssdtrt, tmp_path):
+    done = ssdtrt("verify", alone, "--module", module, "--json", "-")
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr == "comparing with FP32 eager\n" and not (tmp_path / "-").exists()
+    report = strict(done.stdout)
+    assert set(report) == {"precision", "images", "batch_sizes", "bound", "floor", "outputs", "detections", "passed"}
+    assert (report["precision"], report["images"], report["passed"]) == ("bf16", 2, True)
+    assert [set(output) for output in report["outputs"]] == [{"name", "relative_l2", "max_abs", "finite"}] * 2
+    assert report["floor"] < max(output["relative_l2"] for output in report["outputs"]) <= 0.02
+
+
+def test_another_module_is_refused_by_name(engine, engine_bf16, ssdtrt):
+    done = ssdtrt("-q", "verify", engine, "--module", engine_bf16)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"Error: {engine} cannot be verified: {engine_bf16} is not the module it was built from.\n"
+    )
+
+
+def test_the_verdict_is_shown_and_written(engine, photographs, ssdtrt, tmp_path):
+    done = ssdtrt("verify", engine, photographs[0], "--json", "report.json")
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[0] == "FP32 against FP32 eager on 1 pictures, batch 8"
+    assert lines[1].split() == ["output", "relative", "L2", "bound", "max", "abs", "finite"]
+    assert [line.split()[0] for line in lines[2:4]] == ["loc", "conf"] and lines[-1] == "passed"
+    report = strict((tmp_path / "report.json").read_text())
+    assert report["passed"] is True and report["images"] == 1
+    assert f"{report['outputs'][0]['relative_l2']:.2e}" in lines[2]
+
+
+def test_beyond_the_bound_it_fails_with_the_figures(engine, few_pictures, monkeypatch, ssdtrt):
+    monkeypatch.setitem(config.PARITY_BOUND, "fp32", 1e-12)
+    done = ssdtrt("verify", engine)
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert done.stdout.splitlines()[-1] == "FAILED" and "1e-12" in done.stdout
+
+
+def test_a_picture_that_cannot_be_read_is_an_error_not_a_pass(engine, photographs, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="broken.jpg cannot be read as a picture"):
+        verify_engine(engine, [photographs[0], broken])
