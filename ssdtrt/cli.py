@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from ssdtrt import __version__, config
 from ssdtrt.errors import ParityError, SsdtrtError
+from ssdtrt.params import Batch, Device, Sizes
 from ssdtrt.terminal import Terminal
 
 terminal = Terminal()
@@ -39,42 +39,6 @@ class Group(click.Group):
             terminal.done()
             click.echo("interrupted; finished files are whole, nothing half-written is left", err=True)
             sys.exit(130)
-
-
-class Batch(click.ParamType):
-    """A batch size of at least 1, or MIN:OPT:MAX."""
-
-    name = "batch"
-
-    def convert(self, value, param, ctx):
-        parts = str(value).split(":")
-        numbers = [int(part) for part in parts if part.isascii() and part.isdigit()]
-        if len(numbers) != len(parts) or len(parts) != 3 or not 1 <= numbers[0] <= numbers[1] <= numbers[2]:
-            self.fail(f"{value!r} is not MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, such as 1:8:32.", param, ctx)
-        return value
-
-
-class Device(click.ParamType):
-    """cpu, cuda, or cuda:N."""
-
-    name = "device"
-
-    def convert(self, value, param, ctx):
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
-            self.fail(f"{value!r} is not cpu, cuda or cuda:N.", param, ctx)
-        return value
-
-
-class Sizes(click.ParamType):
-    """Batch sizes, separated by commas."""
-
-    name = "sizes"
-
-    def convert(self, value, param, ctx):
-        parts = str(value).split(",")
-        if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is not a list of batch sizes, such as 1,8,32.", param, ctx)
-        return [int(part) for part in parts]
 
 
 device_option = click.option(

@@ -47,6 +47,8 @@ class Detector:
 
         Raises ImageError for one that cannot be read.
         """
+        if isinstance(pictures, (str, Path)):
+            raise ImageError(f"{pictures} is one picture; expected a list of pictures.")
         return [found for _, found in self.stream(pictures)]
 
     def stream(self, pictures, failures: list[ImageError] | None = None) -> Iterator[tuple[Image.Image, ImageDetections]]:
@@ -93,8 +95,9 @@ def detect_to_folder(
 ) -> tuple[list[ImageDetections], list[ImageError]]:
     """Detects in picture files, and writes into `folder` each picture with its boxes and `detections.json`.
 
-    Pictures of the same name are numbered, and one that lies in `folder` itself is not written over. Returns what was found and what could not be read; the good pictures are
-    done either way. Raises ArtifactError where the folder cannot be written.
+    Pictures of the same name are numbered, and one that lies in `folder` itself is not written over. Returns what was
+    found and what could not be read; the good pictures are done either way. Raises ArtifactError where the folder
+    cannot be written.
     """
     folder = Path(folder)
     try:

@@ -31,6 +31,8 @@ def draw_detections(
         left, top, right, bottom = detection.box
         right, bottom = min(right, picture.width - 1), min(bottom, picture.height - 1)  # the last pixels
         canvas.rectangle((min(left, right), min(top, bottom), right, bottom), outline=colour, width=width)
+    for detection in reversed(detections):  # No box strikes through a label.
+        colour = colour_of(detection.label_id)
         text = f"{detection.label} {detection.score:.2f}"
         write(canvas, picture.size, text, (detection.box[0], detection.box[1]), font, colour)
     if note:

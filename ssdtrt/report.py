@@ -101,8 +101,8 @@ def settings_line(report: BenchReport) -> str:
 def parity_text(report: ParityReport, width: int) -> str:
     """The figures of a comparison and its verdict."""
     rows = [
-        (output.name, f"{output.relative_l2:.2e}", f"{report.bound:.0e}", f"{output.max_abs:.2e}", "yes" if output.finite else "NO")
-        for output in report.outputs
+        (o.name, f"{o.relative_l2:.2e}", f"{report.bound:.0e}", f"{o.max_abs:.2e}", "yes" if o.finite else "NO")
+        for o in report.outputs
     ]
     found = report.detections
     sizes = ", ".join(map(str, report.batch_sizes))

@@ -19,6 +19,9 @@ from ssdtrt.errors import FetchError, WeightsError
 from ssdtrt.files import Progress, replacing, sha256_file, silent, write_text
 
 TIMEOUT = 30  # seconds without a byte
+NETWORK_ERRORS = (
+    urllib.error.URLError, ssl.SSLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError
+)  # fmt: skip
 
 
 def no_check(_: Path) -> None:
@@ -98,7 +101,7 @@ def download(url: str, path: Path, sha256: str | None, check: Callable[[Path], N
         except urllib.error.HTTPError as error:
             error.close()
             raise FetchError(f"{url} answered {error.code} ({error.reason}). {advice}") from error
-        except (urllib.error.URLError, ssl.SSLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
+        except NETWORK_ERRORS as error:
             raise FetchError(f"{url} cannot be fetched ({getattr(error, 'reason', error)}). {advice}") from error
         if expected and size != expected:
             raise FetchError(f"{url} broke off after {size:,} of {expected:,} bytes. Try again. {advice}")

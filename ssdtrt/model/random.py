@@ -20,10 +20,10 @@ def random_model(num_classes: int, seed: int) -> SSD300:
     """SSD300 with seeded weights, in eval mode; torch's global random state is left as it was.
 
     Xavier-uniform weights in the additional blocks and heads, as the reference initialises them. Untrained residual
-    branches multiply rounding errors (relative L2 of BF16: 4e-2), so their last norm starts at RESIDUAL_GAIN, near to
-    what training leaves (1e-2). BatchNorm statistics move towards those of seeded pictures, which evens out the pictures;
-    activations stay far inside FP16's range. Each head is then scaled so that its outputs have a fixed standard deviation: boxes of
-    sensible sizes, and in every picture some with scores that can be compared and drawn.
+    branches multiply rounding errors (relative L2 of BF16: 4e-2), so their last norm starts at RESIDUAL_GAIN (1e-2).
+    BatchNorm statistics move towards those of seeded pictures, which evens out the pictures; activations stay far
+    inside FP16's range. Each head is then scaled so that its outputs have a fixed standard deviation: boxes of sensible
+    sizes, and in every picture some with scores that can be compared and drawn.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
