@@ -26,26 +26,25 @@ class Terminal:
         if self.quiet:
             return
         if self.live:
-            width = shutil.get_terminal_size().columns - 1
-            sys.stderr.write("\r\x1b[K" + text[:width])
+            sys.stderr.write("\r\x1b[K" + text[: columns() - 1])
             sys.stderr.flush()
             self.open = True
             return
         doing = text.split(",")[0].split("[")[0]
         if doing != self.doing or time.monotonic() - self.shown_at > QUIET_INTERVAL:
             self.doing, self.shown_at = doing, time.monotonic()
-            print(text, file=sys.stderr)
+            print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         """A line that must be seen, also when quiet."""
         self.done()
-        print(f"note: {text}", file=sys.stderr)
+        print(f"note: {text}", file=sys.stderr, flush=True)
 
     def hint(self, command: str) -> None:
         """The command that usually comes next; not when quiet or when stdout goes elsewhere."""
         self.done()
         if not self.quiet and sys.stdout.isatty():
-            print(f"next: {command}", file=sys.stderr)
+            print(f"next: {command}", file=sys.stderr, flush=True)
 
     def done(self) -> None:
         """Clears the progress line."""
@@ -57,4 +56,9 @@ class Terminal:
     @staticmethod
     def width() -> int:
         """Columns for a table: the terminal's, and no limit where stdout goes elsewhere."""
-        return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+        return columns() if sys.stdout.isatty() else 10_000
+
+
+def columns() -> int:
+    """The terminal's columns; a pseudo-terminal may say that it has none."""
+    return shutil.get_terminal_size().columns or 80

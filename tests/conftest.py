@@ -1,5 +1,6 @@
 """What many tests share: one random model, its module and its engines, each made once."""
 
+import inspect
 import os
 import threading
 from functools import partial
@@ -68,9 +69,15 @@ def ssdtrt(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):
-        return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="ssdtrt")
+        return runner().invoke(main, [str(argument) for argument in arguments], prog_name="ssdtrt")
 
     return call
+
+
+def runner():
+    """click's runner with stdout and stderr apart, which before click 8.2 had to be asked for."""
+    apart = "mix_stderr" in inspect.signature(CliRunner).parameters
+    return CliRunner(mix_stderr=False) if apart else CliRunner()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import runner
 
 from ssdtrt import bench, config
 from ssdtrt.bench import bench_files, benchmark, plan_sizes, quantile, summarise
@@ -179,7 +179,7 @@ def measured(module, engine_bf16, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(config, "PARITY_IMAGES", 2)
-        done = CliRunner().invoke(main, arguments, prog_name="ssdtrt")
+        done = runner().invoke(main, arguments, prog_name="ssdtrt")
     assert done.exit_code == 0, done.stderr
     return done, strict((folder / "bench.json").read_text()), str(alone)
 

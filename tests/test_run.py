@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import runner
 from PIL import Image
 
 from ssdtrt import config, torchscript
@@ -37,7 +37,7 @@ def job(tmp_path_factory):
         patch.setattr(config, "PARITY_IMAGES", 1)
         patch.setitem(config.ROUNDS, "cpu", 1)
         patch.setitem(bench_files.__kwdefaults__, "warmup", 1)
-        result = CliRunner().invoke(main, ["run"], prog_name="ssdtrt")
+        result = runner().invoke(main, ["run"], prog_name="ssdtrt")
     return folder / "ssdtrt-run", result
 
 
@@ -177,7 +177,7 @@ def five(model, photographs, tmp_path_factory):
             ("bench", "--rounds", "1", "--iterations", "1", "--warmup", "1", "--json", "-"),
             ("detect", "ssd300.engine.ts", *map(str, photographs), "-o", "found", "--threshold", "0.5"),
         ):
-            results[arguments[0]] = CliRunner().invoke(main, arguments, prog_name="ssdtrt")
+            results[arguments[0]] = runner().invoke(main, arguments, prog_name="ssdtrt")
     return folder, results
 
 
