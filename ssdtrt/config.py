@@ -18,6 +18,11 @@ MIN_SCORE = 0.05
 NMS_IOU = 0.5
 MAX_PER_CLASS = 200
 MAX_DETECTIONS = 200
+# How far the fixed-size way of suppression goes before the exact one takes over.
+NMS_CANDIDATES = 512  # a picture's best
+NMS_ANCHORS = 1024  # where it looks for them
+NMS_PASSES = 6
+NMS_PAIRS = 16_000_000  # pairs of boxes that the exact way compares at once, which bounds memory
 
 # Preparing a picture the way the published evaluation does.
 PREPROCESS = "eval"

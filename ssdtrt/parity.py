@@ -11,7 +11,8 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.errors import ParityError
 from ssdtrt.machine import plain_fp32
-from ssdtrt.model.boxes import default_boxes, detect, pairwise_iou
+from ssdtrt.model.boxes import default_boxes, pairwise_iou
+from ssdtrt.model.suppression import detect
 from ssdtrt.results import DetectionAgreement, OutputDistance, ParityReport
 
 MATCH_IOU = 0.5

@@ -1,0 +1,223 @@
+"""From the network's outputs to detections: non-maximum suppression as the reference defines it, on whole batches.
+
+Two ways to the same result. The fixed one takes the best candidates of every picture through steps of constant size,
+without asking the device for a number, and says of each picture whether that settled it. The exact one takes any
+candidates and any overlap, and asks several times. `detect_batch` is the first, and the second where it is needed. All
+of it can be scripted, and nothing writes to an argument.
+"""
+
+from __future__ import annotations
+
+from typing import List, Tuple
+
+import torch
+from torch import Tensor
+
+from ssdtrt import config
+from ssdtrt.model.boxes import decode, pairwise_iou, shift
+
+Detections = Tuple[Tensor, Tensor, Tensor, Tensor]
+"""boxes_ltrb [N, K, 4], labels [N, K] in 1..C-1, scores [N, K] best first, counts [N]; zeros after each picture's count."""
+
+
+def detect_batch(
+    loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
+) -> Detections:
+    """Network outputs to detections: loc [N, 4, A], conf [N, C, A] logits, default boxes [A, 4].
+
+    For each class: score > 0.05, the best 200, and of those a box stays while its IoU with every better one that stays
+    is < 0.5; then the best `max_detections` of all classes. Waits for the device once, and again only where there are
+    pictures that the fixed way does not settle.
+    """
+    packed = detect_fixed(loc, conf, boxes_cxcywh, max_detections)
+    return settle(packed, loc, conf, boxes_cxcywh)
+
+
+def detect(
+    loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
+) -> List[Tuple[Tensor, Tensor, Tensor]]:
+    """`detect_batch` without the padding: for each picture (boxes_ltrb [K, 4], labels [K], scores [K]), best first."""
+    boxes_ltrb, labels, scores, counts = detect_batch(loc, conf, boxes_cxcywh, max_detections)
+    return [(boxes_ltrb[i, :k], labels[i, :k], scores[i, :k]) for i, k in enumerate(counts.tolist())]
+
+
+def settle(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Detections:
+    """What `detect_fixed` packed, with the pictures that it did not settle done again, the longer way."""
+    max_detections = packed.shape[1] - 1
+    missed = torch.where(packed[:, max_detections, 1] == 0)[0]  # waits for the device
+    if missed.shape[0] > 0:
+        loc, conf = loc[missed], conf[missed]
+        again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, anchors=loc.shape[2])
+        open_still = torch.where(again[:, max_detections, 1] == 0)[0]
+        if open_still.shape[0] > 0:
+            exact = detect_exact(loc[open_still], conf[open_still], boxes_cxcywh, max_detections)
+            again = again.index_copy(0, open_still, exact)
+        packed = packed.index_copy(0, missed, again)
+    found = packed[:, :max_detections]
+    return found[..., :4], found[..., 4].long(), found[..., 5], packed[:, max_detections, 0].long()
+
+
+def detect_fixed(
+    loc: Tensor,
+    conf: Tensor,
+    boxes_cxcywh: Tensor,
+    max_detections: int = config.MAX_DETECTIONS,
+    candidates: int = config.NMS_CANDIDATES,
+    anchors: int = config.NMS_ANCHORS,
+    passes: int = config.NMS_PASSES,
+) -> Tensor:
+    """The detections from each picture's best `candidates`, packed [N, K + 1, 6], in steps of constant size.
+
+    A row is a box's ltrb, its label and its score; the last one holds (count, settled, 0, ...). A picture is settled, that
+    is `detect_exact` would say the same, when no candidate was left out, or when `max_detections` stay that are better
+    than any left out; and when the last pass of suppression changed nothing.
+    """
+    scores, labels, chosen, left_out = best_candidates(conf, candidates, anchors)
+    offsets = loc.gather(2, chosen[:, None].expand(-1, 4, -1)).transpose(1, 2)  # [N, P, 4]
+    boxes_ltrb = shift(offsets.float(), boxes_cxcywh[chosen])
+    stay, still = keep_in_passes(boxes_ltrb, labels, scores, passes)
+    place = stay.cumsum(dim=1)
+    sure = (stay & (scores > left_out)).sum(dim=1)
+    settled = still & ((left_out[:, 0] == 0) | (sure >= max_detections))
+    # Each that stays goes to its place; the rest to the last row, where the count is written over it.
+    slot = torch.where(stay, place - 1, max_detections).clamp(max=max_detections)
+    rows = torch.cat([boxes_ltrb, labels[..., None].to(boxes_ltrb), scores[..., None]], dim=2)  # [N, P, 6]
+    packed = rows.new_zeros(rows.shape[0], max_detections + 1, 6)
+    packed = packed.scatter(1, slot[..., None].expand(-1, -1, 6), rows)
+    packed[:, max_detections] = 0
+    packed[:, max_detections, 0] = place[:, -1].clamp(max=max_detections)
+    packed[:, max_detections, 1] = settled
+    return packed
+
+
+def best_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best `count` candidates among the classes of the best `anchors` of each picture, by score > 0.05.
+
+    conf [N, C, A] -> scores [N, P], best first and then zeros, labels [N, P], their anchors [N, P], and left_out [N, 1]:
+    no candidate left out has a score above it; 0 when none is. An anchor's score for a class is at most the sigmoid of
+    how far its best class's logit lies above the background's, so that margin finds the anchors without a softmax.
+    """
+    anchors = min(anchors, conf.shape[2])
+    margin = conf[:, 1:].amax(dim=1).float() - conf[:, 0].float()  # [N, A]
+    margin, chosen = margin.topk(anchors, dim=1, sorted=False)  # [N, B]
+    logits = conf.gather(2, chosen[:, None].expand(-1, conf.shape[1], -1)).float()  # [N, C, B]
+    scores = torch.threshold(logits.softmax(dim=1)[:, 1:], config.MIN_SCORE, 0.0).flatten(1)  # [N, (C - 1) B]
+    every = scores.shape[1]
+    scores, index = scores.topk(min(count, every), dim=1)  # [N, P]
+    labels = torch.div(index, anchors, rounding_mode="floor") + 1
+    left_out = scores[:, -1:] if count < every else torch.zeros_like(scores[:, -1:])
+    if anchors < conf.shape[2]:
+        bound = margin.amin(dim=1, keepdim=True).sigmoid() * (1 + 1e-5)  # with room for rounding
+        left_out = torch.maximum(left_out, torch.threshold(bound, config.MIN_SCORE, 0.0))
+    return scores, labels, chosen.gather(1, torch.remainder(index, anchors)), left_out
+
+
+def keep_in_passes(boxes_ltrb: Tensor, labels: Tensor, scores: Tensor, passes: int) -> Tuple[Tensor, Tensor]:
+    """Which candidates [N, P], best first, stay after `passes` of suppression, and of each picture [N] whether that is all.
+
+    See `greedy`; here each pass is a matrix product, which counts the better boxes that stay and overlap.
+    """
+    better = (labels[:, :, None] == labels[:, None, :]).triu(diagonal=1)  # [N, P, P], [n, i, j]: i is before j in its class
+    valid = (scores > 0) & (better.sum(dim=1) < config.MAX_PER_CLASS)
+    dtype = torch.float16 if boxes_ltrb.is_cuda else torch.float32  # Counts to 2,048 are exact in either.
+    over = ((pairwise_iou(boxes_ltrb) >= config.NMS_IOU) & better).to(dtype)
+    start = valid.to(dtype)[:, None]  # [N, 1, P]
+    before, stay = start, start
+    for _ in range(passes):
+        before = stay
+        stay = torch.baddbmm(start, before, over, alpha=-1.0).clamp(min=0)
+    return stay[:, 0] > 0, (stay == before)[:, 0].all(dim=1)
+
+
+def detect_exact(
+    loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
+) -> Tensor:
+    """The detections by `suppress`, whatever the candidates and however they overlap, packed as by `detect_fixed`."""
+    boxes_ltrb, scores = decode(loc, conf, boxes_cxcywh)
+    found = suppress(boxes_ltrb, scores, max_detections=max_detections)
+    packed = boxes_ltrb.new_zeros(len(found), max_detections + 1, 6)
+    for i, (boxes_of_one, labels_of_one, scores_of_one) in enumerate(found):
+        k = len(scores_of_one)
+        packed[i, :k, :4] = boxes_of_one
+        packed[i, :k, 4] = labels_of_one.to(packed.dtype)
+        packed[i, :k, 5] = scores_of_one
+        packed[i, max_detections, 0] = k
+        packed[i, max_detections, 1] = 1
+    return packed
+
+
+def suppress(
+    boxes_ltrb: Tensor,
+    scores: Tensor,
+    min_score: float = config.MIN_SCORE,
+    iou: float = config.NMS_IOU,
+    max_per_class: int = config.MAX_PER_CLASS,
+    max_detections: int = config.MAX_DETECTIONS,
+) -> List[Tuple[Tensor, Tensor, Tensor]]:
+    """Per-class non-maximum suppression of a batch.
+
+    boxes_ltrb [N, A, 4], scores [N, A, C] with the background first -> for each picture (boxes_ltrb [K, 4],
+    labels [K] in 1..C-1, scores [K]), best first. For each class: scores > `min_score`, the best `max_per_class`, and of
+    those a box stays while its IoU with every kept one is < `iou`; then the best `max_detections` of all classes.
+    """
+    pictures, classes = scores.shape[0], scores.shape[2]
+    picture, anchor, label = torch.where(scores[..., 1:] > min_score)  # [M] each
+    score = scores[picture, anchor, label + 1]
+    order = score.argsort(descending=True, stable=True)
+    picture, anchor, label, score = picture[order], anchor[order], label[order], score[order]
+    group = picture * (classes - 1) + label
+    rank = rank_in_group(group)
+    best = rank < max_per_class
+    picture, label, score, rank = picture[best], label[best], score[best], rank[best]
+    boxes = boxes_ltrb[picture, anchor[best]]  # [M, 4]
+    kept = keep_in_groups(boxes, group[best], rank, iou)
+    picture, boxes, label, score = picture[kept], boxes[kept], label[kept] + 1, score[kept]
+    results: List[Tuple[Tensor, Tensor, Tensor]] = []
+    for i in range(pictures):
+        mine = torch.where(picture == i)[0][:max_detections]
+        results.append((boxes[mine], label[mine], score[mine]))
+    return results
+
+
+def rank_in_group(group: Tensor) -> Tensor:
+    """group [M] of ints -> [M], how many earlier elements are of the same group."""
+    ordered, order = group.sort(stable=True)
+    position = torch.arange(group.shape[0], device=group.device)
+    first = torch.searchsorted(ordered, ordered)  # where each element's group begins
+    rank = torch.empty_like(position)
+    rank[order] = position - first
+    return rank
+
+
+def keep_in_groups(boxes_ltrb: Tensor, group: Tensor, rank: Tensor, iou: float) -> Tensor:
+    """Greedy suppression within each group: boxes [M, 4], group [M], rank in the group by score [M] -> kept [M], bool."""
+    kept = torch.ones_like(group, dtype=torch.bool)
+    if group.shape[0] == 0:
+        return kept
+    _, row = torch.unique(group, return_inverse=True)
+    rows, columns = int(row.max()) + 1, int(rank.max()) + 1
+    padded = boxes_ltrb.new_zeros(rows, columns, 4)
+    padded[row, rank] = boxes_ltrb
+    valid = torch.zeros(rows, columns, dtype=torch.bool, device=group.device)
+    valid[row, rank] = True
+    at_once = max(1, config.NMS_PAIRS // (columns * columns))
+    parts: List[Tensor] = []
+    for start in range(0, rows, at_once):
+        parts.append(greedy(padded[start : start + at_once], valid[start : start + at_once], iou))
+    return torch.cat(parts)[row, rank]
+
+
+def greedy(boxes_ltrb: Tensor, valid: Tensor, iou: float) -> Tensor:
+    """Boxes [G, K, 4], best first, and which of them count [G, K] -> which of them stay [G, K].
+
+    A box falls when a better one that stays overlaps it by `iou` or more. Starting from all, each pass settles at least
+    the next box of every row, so it ends; it usually does after three or four.
+    """
+    over = (pairwise_iou(boxes_ltrb) >= iou).triu(diagonal=1)  # [G, K, K], over[g, i, j]: i is better and overlaps j
+    before, stay = ~valid, valid
+    while not torch.equal(stay, before):
+        before = stay
+        stay = valid & ~(over & before[:, :, None]).any(dim=1)
+    return stay
+
+
