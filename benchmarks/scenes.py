@@ -21,7 +21,7 @@ from torch.nn import functional
 LABELS = ("disc", "rectangle", "triangle", "ring", "cross", "star", "dome", "diamond", "frame", "ell")
 CATEGORY_IDS = (1, 2, 4, 7, 11, 16, 22, 29, 37, 46)  # with gaps, as COCO's are
 MIN_OBJECTS, MAX_OBJECTS = 3, 8  # K = MAX_OBJECTS places a picture, of which some stay empty
-SIZES = (0.09, 0.6)  # the square root of a box's area, in fractions of the picture
+SIZES = (0.075, 0.6)  # the square root of a box's area, in fractions of the picture
 RATIO = 2.0  # width over height lies between 1 / RATIO and RATIO
 MARGIN = 0.01  # between a shape and the picture's edge
 MAX_COVER = 0.3  # the part of a box's area that a larger shape's box may share

@@ -278,9 +278,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training (default %(default)s)")
+    parser.add_argument("--minutes", type=float, default=4.0, help="of training (default %(default)s; 0: pictures only)")
     parser.add_argument("--batch", type=int, default=REFERENCE_BATCH, help="pictures a step (default %(default)s)")
-    parser.add_argument("--val", type=int, default=1000, help="validation pictures (default %(default)s)")
+    parser.add_argument("--val", type=int, default=1000, help="validation pictures (default %(default)s; 0: none)")
     parser.add_argument("--seed", type=int, default=config.SEED)
     parser.add_argument("--device", help="cuda, cuda:N or cpu (default: a GPU where there is one)")
     parser.add_argument("--smoke", action="store_true", help="two steps of two pictures, three validation pictures")
@@ -296,11 +296,14 @@ def main(arguments: list[str] | None = None) -> None:
     device = pick_device(args.device)
     torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark or device.type == "cuda"
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "training.json").unlink(missing_ok=True)  # It is there when the training went to its end.
     begun = time.monotonic()
-    scenes.write_val(args.out / "val", args.val, args.seed, device)
+    if args.val:
+        scenes.write_val(args.out / "val", args.val, args.seed, device)
+        say(begun, f"wrote {args.val} validation pictures")
+    if not args.minutes:
+        return
+    (args.out / "training.json").unlink(missing_ok=True)  # It is there when the training went to its end.
     write_text(args.out / "labels.txt", "\n".join(scenes.LABELS) + "\n")
-    say(begun, f"{args.val} validation pictures written")
     training = Training(new_model(args.seed), device, args.batch)
     streams = [Stream(args.seed, stream, args.batch, device) for stream in (scenes.TRAIN, scenes.CHECK)]
     done = train(training, *streams, 60 * args.minutes, 2 if args.smoke else None, args.out / "scenes.pt")
@@ -308,7 +311,7 @@ def main(arguments: list[str] | None = None) -> None:
     settings.update(rate=training.peak, weight_decay=WEIGHT_DECAY, average=AVERAGE, smooth_l1_beta=SMOOTH_L1_BETA)
     record = {"settings": settings, **done, "machine": {**machine(device), "versions": versions()}}
     write_text(args.out / "training.json", json.dumps(record, indent=2) + "\n")
-    say(begun, f"wrote scenes.pt, labels.txt, training.json and val/ to {args.out}")
+    say(begun, "wrote scenes.pt, labels.txt and training.json")
 
 
 if __name__ == "__main__":
