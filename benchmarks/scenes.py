@@ -64,7 +64,7 @@ def inside(label: int, u: Tensor, v: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """What B pictures show, in paint order, largest first; boxes are fractions of the picture, not cut by what hides them."""
+    """What B pictures show, in paint order, largest first; sizes are of whole shapes, in fractions of the picture."""
 
     labels: np.ndarray  # [B, K] in 1..len(LABELS), 0 where there is no object
     centre: np.ndarray  # [B, K, 2]
@@ -249,9 +249,10 @@ def write_val(folder: Path, count: int, seed: int, device: torch.device | str = 
             saving.append(pool.submit(Image.fromarray(pixels).save, folder / "images" / name, quality=95, subsampling=0))
             images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
             scale = torch.tensor([width, height, width, height])
-            for box, label, area in zip(scene.boxes_ltrb[0].cpu() * scale, scene.labels[0].tolist(), scene.areas[0].tolist()):
+            boxes = (scene.boxes_ltrb[0].cpu() * scale).tolist()
+            for box, label, area in zip(boxes, scene.labels[0].tolist(), scene.areas[0].tolist()):
                 if label:
-                    annotations.append(annotation(len(annotations) + 1, index + 1, label, box.tolist(), area))
+                    annotations.append(annotation(len(annotations) + 1, index + 1, label, box, area))
         for saved in saving:
             saved.result()
     path = folder / "annotations.json"

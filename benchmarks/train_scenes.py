@@ -41,7 +41,7 @@ RATE = 0.03  # for a batch of 64, and in proportion for others
 REFERENCE_BATCH = 64
 MOMENTUM, WEIGHT_DECAY, MAX_NORM = 0.9, 5e-4, 10.0
 WARM_UP = 0.05  # of the time
-AVERAGE = 0.998  # the decay of the moving average of the weights
+AVERAGE = 0.998  # the decay of the moving average of the weights; less at first, so that it forgets the random ones
 LOG_SECONDS, CHECK_SECONDS = 5, 30
 CHECK_SCORE = 0.3
 
@@ -132,6 +132,11 @@ def rate_at(progress: float, peak: float) -> float:
     return peak * (1 + math.cos(math.pi * min((progress - WARM_UP) / (1 - WARM_UP), 1))) / 2
 
 
+def move_average(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+    """Moves the averaged weights, in place, towards the current ones of step `count`."""
+    get_ema_multi_avg_fn(min(AVERAGE, (1 + int(count)) / (10 + int(count))))(averaged, current, count)
+
+
 class Stream:
     """Endless batches of scenes of the network's input size."""
 
@@ -157,7 +162,7 @@ class Training:
     def __init__(self, model: SSD300, device: torch.device, batch: int):
         self.device = device
         self.model = model.to(device, memory_format=torch.channels_last).train()
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE))
+        self.average = AveragedModel(self.model, multi_avg_fn=move_average)
         self.optimiser = optimiser(self.model)
         self.defaults = default_boxes().to(device)
         self.peak = RATE * batch / REFERENCE_BATCH
@@ -239,7 +244,7 @@ def say(begun: float, text: str) -> None:
 
 
 def train(training: Training, stream: Stream, fresh: Stream, seconds: float, max_steps: int | None, path: Path) -> dict:
-    """Trains for `seconds` or `max_steps` and returns what is worth recording; saves to `path` at every check and at the end."""
+    """Trains for `seconds` or `max_steps`, saves to `path` at every check and at the end, returns what is worth recording."""
     begun = logged = checked = time.monotonic()
     batches, steps_logged, losses, history = (1 if max_steps else 8), 0, None, []
     while (elapsed := time.monotonic() - begun) < seconds and training.steps != max_steps:

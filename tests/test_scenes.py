@@ -189,6 +189,13 @@ def test_learning_rate_warms_up_and_ends_at_zero():
     assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
+def test_average_follows_at_first_and_steadies_later():
+    for count, moved in ((1, 9 / 11), (100_000, 1 - train_scenes.AVERAGE)):
+        averaged = [torch.zeros(2), torch.zeros(3)]
+        train_scenes.move_average(averaged, [torch.ones(2), torch.ones(3)], torch.tensor(count))
+        assert torch.cat(averaged).tolist() == pytest.approx([moved] * 5, rel=1e-4)
+
+
 def test_perfect_outputs_cost_nothing_and_wrong_ones_do(rendered):
     defaults = default_boxes()
     which, taken = train_scenes.match(rendered.boxes_ltrb, rendered.labels, defaults)
