@@ -19,13 +19,14 @@ class Annotations:
 
     `images` is {image id: file name} and `categories` {category id: name}, both in ascending order of id. `objects` are
     COCO's annotations of those, in the file's order: dicts with `image_id`, `category_id`, `bbox` ([left, top, width,
-    height] in pixels), `area` (pixels) and `iscrowd` (0 or 1).
+    height] in pixels), `area` (pixels) and `iscrowd` (0 or 1). `sizes` is {image id: (width, height)}, where given.
     """
 
     path: Path
     images: dict[int, str]
     categories: dict[int, str]
     objects: tuple[dict, ...]
+    sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=())
 
 
@@ -50,7 +51,8 @@ def read_annotations(path: str | Path) -> Annotations:
         raise AnnotationsError(f"{path} has no object in the pictures and categories that it lists.")
     left = len(found) - len(objects)
     note = f"{left} of {len(found)} annotations are of pictures or categories that are not listed; left out"
-    return Annotations(path, images, categories, objects, (note,) if left else ())
+    sizes = {one["id"]: (one["width"], one["height"]) for one in data["images"] if {"width", "height"} <= one.keys()}
+    return Annotations(path, images, categories, objects, sizes, (note,) if left else ())
 
 
 def _read_json(path: Path):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config, machine, parity
-from ssdtrt.annotations import Annotations, find_pictures, match_categories, read_annotations
+from ssdtrt.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
 from ssdtrt.files import Progress, silent
@@ -73,22 +73,14 @@ def evaluate_file(
     runner = load_engine(path, device)
     match_categories(known.categories, runner.labels)
     peers = peer_runners(runner, module, against)
-    failures: list[ImageError] = []
-    report = evaluate_runner(runner, Path(path).name, known, places, failures, results, progress)
-    others = [evaluate_runner(peer, name, known, places, [], None, progress) for name, peer in peers.items()]
-    notes = [*report.notes]
-    if failures:
-        notes.append(f"{len(failures)} of {len(places)} pictures could not be read; they count as without detections")
-    if not runner.trained:
-        notes.append("untrained: seeded random weights; the figures mean nothing")
+    report = evaluate_runner(runner, Path(path).name, known, places, results, progress)
+    others = [evaluate_runner(peer, name, known, places, None, progress) for name, peer in peers.items()]
     versions = {**machine.versions(), "faster_coco_eval": machine.installed("faster-coco-eval")}
     return replace(
         report,
         machine={**machine.machine(runner.device), "versions": versions},
         settings={**report.settings, "images": str(images)},
         against=tuple(others),
-        notes=tuple(notes),
-        failures=tuple(map(str, failures)),
     )
 
 
@@ -113,28 +105,46 @@ def evaluate_runner(
     name: str,
     annotations: Annotations,
     places: dict[int, Path],
-    failures: list[ImageError],
     results: str | Path | None = None,
     progress: Progress = silent,
 ) -> EvalReport:
-    """One runner on the pictures `places` {image id: path}; what cannot be read goes to `failures`."""
-    found = counted(detections_of(runner, places, failures), name, len(places), progress)
+    """One runner on the pictures `places` {image id: path}, with notes on those that do not fit the annotations."""
+    failures: list[ImageError] = []
+    sizes: dict[int, tuple[int, int]] = {}
+    found = counted(detections_of(runner, places, failures, sizes), name, len(places), progress)
     with contextlib.nullcontext() if results is None else CocoResults(results) as writer:
         if writer is not None:
             found = written(found, writer, annotations, runner.labels)
         report = evaluate_detections(annotations, found, runner.labels)
-    return replace(report, name=name, precision=runner.precision)
+    notes = [*report.notes]
+    odd = [image for image, size in sizes.items() if size != annotations.sizes.get(image, size)]
+    if odd:
+        names = listed([annotations.images[image] for image in odd])
+        notes.append(f"not of the size in the annotations, so boxes cannot fit: {len(odd)} of {len(places)} ({names})")
+    if failures:
+        notes.append(f"{len(failures)} of {len(places)} pictures could not be read; they count as without detections")
+    if not runner.trained:
+        notes.append("untrained: seeded random weights; the figures mean nothing")
+    failed = tuple(map(str, failures))
+    return replace(report, name=name, precision=runner.precision, notes=tuple(notes), failures=failed)
 
 
 def detections_of(
-    runner: FileRunner | EagerRunner, places: dict[int, Path], failures: list[ImageError]
+    runner: FileRunner | EagerRunner,
+    places: dict[int, Path],
+    failures: list[ImageError],
+    sizes: dict[int, tuple[int, int]],
 ) -> Iterator[Found]:
-    """Each readable picture's detections, with the published settings. The one place that knows Detector."""
+    """Each readable picture's detections, with the published settings. The one place that knows Detector.
+
+    What cannot be read goes to `failures`, and the (width, height) of what can to `sizes`, by image id.
+    """
     detector = Detector.from_runner(
         runner, threshold=config.MIN_SCORE, max_detections=config.MAX_DETECTIONS, orient=False
     )
     numbers = list(places)
     for index, found in detector.stream(list(places.values()), failures):
+        sizes[numbers[index]] = found.width, found.height
         yield numbers[index], found.boxes, found.labels, found.scores
 
 
@@ -212,7 +222,7 @@ def coco_rows(image: int, boxes_ltrb: np.ndarray, category_ids: Sequence[int], s
     if not (np.isfinite(boxes_ltwh).all() and np.isfinite(scores).all()):
         raise SsdtrtError(f"Picture {image}: a box or score is not finite: the engine overflows (see ssdtrt verify).")
     return [
-        {"image_id": image, "category_id": category, "bbox": box, "score": score, "area": box[2] * box[3], "iscrowd": 0}
+        {"image_id": image, "category_id": category, "bbox": box, "score": score, "area": box[2] * box[3]}
         for box, category, score in zip(boxes_ltwh.tolist(), category_ids, scores.tolist())
     ]
 
@@ -227,19 +237,21 @@ def coco_tools():
 
 
 def coco_figures(
-    annotations: Annotations, rows: Sequence[dict]
+    annotations: Annotations, rows: list[dict]
 ) -> tuple[dict[str, float | None], tuple[ClassFigures, ...]]:
-    """The twelve figures, and those of each category, by id, from detections as COCO's dicts."""
+    """The twelve figures, and those of each category, by id, from detections as COCO's dicts, which it numbers."""
     coco, coco_eval = coco_tools()
     images = [{"id": image} for image in annotations.images]
     categories = [{"id": number, "name": name} for number, name in annotations.categories.items()]
 
     def dataset(objects):
         # Numbered from 1: a 0 means "not matched" to COCO's evaluation, and a file may repeat its ids.
-        numbered = [{**one, "id": index} for index, one in enumerate(objects, 1)]
-        return coco({"images": images, "categories": categories, "annotations": numbered})
+        for index, one in enumerate(objects, 1):
+            one["id"] = index
+        return coco({"images": images, "categories": categories, "annotations": objects})
 
-    run = coco_eval(dataset(annotations.objects), dataset(rows), iouType="bbox", print_function=lambda *_: None)
+    truth = dataset([dict(one) for one in annotations.objects])
+    run = coco_eval(truth, dataset(rows), iouType="bbox", print_function=lambda *_: None)
     run.evaluate()
     run.accumulate()
     run.summarize()

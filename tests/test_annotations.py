@@ -40,7 +40,12 @@ def test_read(saved):
     assert list(known.categories.items()) == [(1, "cat"), (4, "dog")]
     first = {"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], "area": 9, "iscrowd": 0}
     assert known.objects == (first, {**first, "iscrowd": 1})
-    assert known.notes == ()
+    assert known.sizes == {} and known.notes == ()
+
+
+def test_sizes_are_read_where_they_are_given(saved):
+    images = [{"id": 2, "file_name": "a.jpg", "width": 640, "height": 480}, {"id": 9, "file_name": "b.jpg", "width": 3}]
+    assert read_annotations(saved(data(images=images))).sizes == {2: (640, 480)}
 
 
 @pytest.mark.parametrize("area", [{}, {"area": None}])

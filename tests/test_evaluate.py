@@ -251,7 +251,9 @@ class Stream:
             outputs = self.runner(normalise(prepare(image)[None]))
             ((boxes_ltrb, labels, scores),) = boxes.detect(*outputs, self.default_boxes, 200)
             pixels = to_pixels(boxes_ltrb, *image.size).numpy()
-            yield index, SimpleNamespace(image=str(path), boxes=pixels, labels=labels.numpy(), scores=scores.numpy())
+            found = SimpleNamespace(image=str(path), width=image.width, height=image.height, boxes=pixels)
+            found.labels, found.scores = labels.numpy(), scores.numpy()
+            yield index, found
 
 
 @pytest.fixture
@@ -384,7 +386,19 @@ def test_picture_of_another_size_keeps_its_pixels(engine, photographs, tmp_path,
     with Image.open(photographs[0]) as photograph:
         photograph.resize((900, 300)).save(tmp_path / "wide.png")
     path = write_annotations(tmp_path / "wide.json", {1: "wide.png"}, [(1, 3, [0, 0, 900, 300])])
-    evaluate_file(engine, tmp_path, path, results=tmp_path / "r.json")
+    assert len(evaluate_file(engine, tmp_path, path, results=tmp_path / "r.json").notes) == 1  # untrained
     boxes_ltwh = np.array([row["bbox"] for row in json.loads((tmp_path / "r.json").read_text())])
     right, bottom = boxes_ltwh[:, 0] + boxes_ltwh[:, 2], boxes_ltwh[:, 1] + boxes_ltwh[:, 3]
     assert 600 < right.max() <= 900.001 and 150 < bottom.max() <= 300.001
+
+
+def test_picture_of_another_size_than_the_annotations_say(engine, photographs, truth, streamed, tmp_path):
+    data = json.loads(truth[0].read_text())
+    with Image.open(photographs[0]) as first, Image.open(photographs[1]) as second:
+        data["images"][0].update(width=first.width, height=first.height)
+        data["images"][1].update(width=second.width + 1, height=second.height)
+    (tmp_path / "sizes.json").write_text(json.dumps(data))
+    report = evaluate_file(engine, photographs[0].parent, tmp_path / "sizes.json")
+    assert report.notes[0] == (
+        f"not of the size in the annotations, so boxes cannot fit: 1 of 3 ({photographs[1].name})"
+    )
