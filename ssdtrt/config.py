@@ -71,6 +71,9 @@ ITERATIONS = {"cuda": 10, "cpu": 4}
 THRESHOLD = 0.4
 DETECT_BATCH = 8
 
+# Evaluating: what an engine can be set against.
+PEERS = ("eager", "eager-fp16")
+
 COCO_LABELS = (
     "background",
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",

@@ -31,3 +31,7 @@ class ParityError(SsdtrtError):
 
 class ImageError(SsdtrtError):
     """A picture that cannot be read."""
+
+
+class AnnotationsError(SsdtrtError):
+    """Annotations that cannot be read, or that do not fit the pictures or the model."""

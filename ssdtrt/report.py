@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 
-from ssdtrt.results import BenchReport, BenchRow, ImageDetections, ParityReport
+from ssdtrt.results import FIGURES, BenchReport, BenchRow, EvalReport, ImageDetections, ParityReport
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
@@ -125,6 +126,61 @@ def detections_text(results: Sequence[ImageDetections], width: int) -> str:
         best = found.detections[0] if found.detections else None
         rows.append((found.image, str(len(found.detections)), f"{best.label} {best.score:.2f}" if best else "-"))
     return table(("picture", "objects", "best"), rows, width) if rows else "no picture was read"
+
+
+def evaluation_text(report: EvalReport, width: int) -> str:
+    """COCO's figures, beside those of the peers with the differences, then every class, and what was noted."""
+    settings = report.settings
+    head = [
+        machine_line(report.machine),
+        f"{report.name} {report.precision.upper()} on {settings['annotations']}: {report.images} pictures, "
+        f"{report.objects} objects, {report.detections} detections, {report.images_per_second:,.1f} images/s",
+        f"score > {settings['min_score']:g}, NMS at IoU {settings['nms_iou']:g}, at most {settings['max_detections']} "
+        "detections a picture, EXIF orientation ignored",
+    ]
+    header = ["figure", "engine" if report.against else "value"]
+    for peer in report.against:
+        header += [peer.name, f"vs {peer.name}"]
+    figures = table(header, [figure_cells(report, name) for name in FIGURES], width)
+    parts = ["\n".join(fill(line, width) for line in head), figures, classes_table(report, width)]
+    if report.notes:
+        parts.append("\n".join(fill(f"note: {note}", width) for note in report.notes))
+    return "\n\n".join(parts)
+
+
+def figure_cells(report: EvalReport, name: str) -> list[str]:
+    """One figure of the report, then for each peer its figure and the signed difference to it."""
+    cells = [name, fraction(report.figures[name])]
+    for peer in report.against:
+        difference = report.minus(peer)[name]
+        cells += [fraction(peer.figures[name]), "-" if difference is None else f"{difference:+.4f}"]
+    return cells
+
+
+def classes_table(report: EvalReport, width: int) -> str:
+    """Every class, the best AP first and those without objects last; names are cut where the table is too wide."""
+    ordered = sorted(report.classes, key=lambda row: (row.ap is None, -(row.ap or 0.0)))
+    rows = [(row.name, fraction(row.ap), fraction(row.ap50), str(row.objects)) for row in ordered]
+    room = width - sum(2 + max(map(len, column)) for column in list(zip(CLASS_HEADER, *rows))[1:])
+    return table(CLASS_HEADER, [(shorten(name, max(room, 8)), *cells) for name, *cells in rows], width)
+
+
+CLASS_HEADER = ("class", "AP", "AP50", "objects")
+
+
+def fraction(value: float | None) -> str:
+    """A figure of 0..1 with three decimals, as COCO has them."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def shorten(name: str, width: int) -> str:
+    """The name, its end left out where it is longer than `width`."""
+    return name if len(name) <= width else name[: width - 3].rstrip() + "..."
+
+
+def fill(text: str, width: int) -> str:
+    """A line broken at its spaces into lines no wider than `width`."""
+    return textwrap.fill(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
 
 
 def as_json(result) -> str:

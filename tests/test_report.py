@@ -6,10 +6,13 @@ import pytest
 
 from ssdtrt import report
 from ssdtrt.results import (
+    FIGURES,
     BenchReport,
     BenchRow,
+    ClassFigures,
     Detection,
     DetectionAgreement,
+    EvalReport,
     ImageDetections,
     OutputDistance,
     ParityReport,
@@ -194,3 +197,86 @@ def test_json_is_strict_and_whole():
     assert found["rows"][1]["agreement"]["outputs"][0]["relative_l2"] is None
     assert found["rows"][1]["agreement"]["passed"] is False and found["rows"][1]["memory_mib"] is None
     assert strict(report.as_json(odd))["outputs"][1]["relative_l2"] == 4.56e-4
+
+
+def evaluation(name="ssd300.engine.ts", precision="fp16", first=0.2504, against=(), **changes):
+    """A report whose figures fall by 0.01 from `first`; there is no large object."""
+    figures = {figure: first - 0.01 * index for index, figure in enumerate(FIGURES)}
+    figures.update(APl=None, ARl=None)
+    values = {
+        "classes": (
+            ClassFigures("baseball glove", 40, 0.1234, 0.3336, 148),
+            ClassFigures("cat", 17, 0.5, 0.75, 202),
+            ClassFigures("hair drier", 89, None, None, 0),
+            ClassFigures("dog", 18, 0.0, 0.0, 218),
+        ),
+        "images": 5000, "objects": 36335, "detections": 298000, "seconds": 4.0, "images_per_second": 1250.0,
+        "machine": CPU, "settings": EVALUATION, "notes": ("classes are matched to the categories in order of id",),
+    }  # fmt: skip
+    return EvalReport(name, precision, figures, against=against, **{**values, **changes})
+
+
+EVALUATION = {"annotations": "instances_val2017.json", "min_score": 0.05, "nms_iou": 0.5, "max_detections": 200}
+PEERS = (evaluation("eager", "fp32", 0.2506), evaluation("eager-fp16", "fp16", 0.25))
+
+
+def test_evaluation_text():
+    assert report.evaluation_text(evaluation(against=PEERS), 100) == (
+        "Some CPU, 2 cores, torch 2.9.0\n"
+        "ssd300.engine.ts FP16 on instances_val2017.json: 5000 pictures, 36335 objects, 298000 detections,\n"
+        "1,250.0 images/s\n"
+        "score > 0.05, NMS at IoU 0.5, at most 200 detections a picture, EXIF orientation ignored\n"
+        "\n"
+        "figure  engine  eager  vs eager  eager-fp16  vs eager-fp16\n"
+        "AP       0.250  0.251   -0.0002       0.250        +0.0004\n"
+        "AP50     0.240  0.241   -0.0002       0.240        +0.0004\n"
+        "AP75     0.230  0.231   -0.0002       0.230        +0.0004\n"
+        "APs      0.220  0.221   -0.0002       0.220        +0.0004\n"
+        "APm      0.210  0.211   -0.0002       0.210        +0.0004\n"
+        "APl          -      -         -           -              -\n"
+        "AR1      0.190  0.191   -0.0002       0.190        +0.0004\n"
+        "AR10     0.180  0.181   -0.0002       0.180        +0.0004\n"
+        "AR100    0.170  0.171   -0.0002       0.170        +0.0004\n"
+        "ARs      0.160  0.161   -0.0002       0.160        +0.0004\n"
+        "ARm      0.150  0.151   -0.0002       0.150        +0.0004\n"
+        "ARl          -      -         -           -              -\n"
+        "\n"
+        "class              AP   AP50  objects\n"
+        "cat             0.500  0.750      202\n"
+        "baseball glove  0.123  0.334      148\n"
+        "dog             0.000  0.000      218\n"
+        "hair drier          -      -        0\n"
+        "\n"
+        "note: classes are matched to the categories in order of id"
+    )
+
+
+def test_evaluation_text_without_peers():
+    lines = report.evaluation_text(evaluation(notes=()), 10_000).splitlines()
+    assert lines[1].endswith("298000 detections, 1,250.0 images/s")
+    assert lines[4:6] == ["figure  value", "AP      0.250"] and lines[-1] == "hair drier          -      -        0"
+
+
+def test_narrow_evaluation_text():
+    odd = ClassFigures("a name that is much too long for here", 1, 0.9, 0.9, 7)
+    made = evaluation(against=PEERS[:1])
+    text = report.evaluation_text(evaluation(against=PEERS[:1], classes=(*made.classes, odd)), 40)
+    assert all(len(line) <= 40 for line in text.splitlines())
+    assert "\nfigure  engine  eager  vs eager\nAP       0.250  0.251   -0.0002\n" in text
+    assert "\na name that is...  0.900  0.900        7\ncat                0.500  0.750      202\n" in text
+    assert "\nssd300.engine.ts FP16 on\ninstances_val2017.json: 5000 pictures,\n" in text
+    stacked = report.evaluation_text(evaluation(against=PEERS), 40)
+    assert all(len(line) <= 40 for line in stacked.splitlines())
+    assert "\nAP\n  engine: 0.250\n  eager: 0.251\n  vs eager: -0.0002\n  eager-fp16: 0.250\n" in stacked
+
+
+def test_evaluation_as_json():
+    found = strict(report.as_json(evaluation(against=PEERS)))
+    assert found["figures"]["AP"] == 0.2504 and found["figures"]["APl"] is None
+    assert [peer["name"] for peer in found["against"]] == ["eager", "eager-fp16"]
+    assert found["against"][0]["difference"]["AP"] == pytest.approx(-0.0002)
+    assert found["against"][0]["difference"]["APl"] is None
+    assert found["classes"][0] == {
+        "name": "baseball glove", "category_id": 40, "ap": 0.1234, "ap50": 0.3336, "objects": 148
+    }  # fmt: skip
+    assert found["failures"] == [] and found["settings"]["max_detections"] == 200

@@ -1,0 +1,149 @@
+"""Detections written as they come, a picture at a time: JSON lines, and COCO's results as one JSON list.
+
+What is there is valid at any moment a run may end: by its end, an error or Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.results import Detection
+
+
+class Output:
+    """A text file that grows by whole pieces, or a stream such as sys.stdout, which stays open.
+
+    A piece is handed to the system in one write. When a run breaks off, a piece that got only half into a file is cut
+    off again. Raises ArtifactError for a path that cannot be written, OSError for a write that fails.
+    """
+
+    def __init__(self, target: str | os.PathLike | TextIO):
+        self.file = self.stream = None
+        if hasattr(target, "write"):
+            self.stream = target
+            return
+        try:
+            self.file = open(target, "wb", buffering=0)
+        except OSError as error:
+            raise ArtifactError(f"{target} cannot be written: {error.strerror or error}.") from error
+        self.whole = 0  # bytes of the file that are whole pieces
+
+    def write(self, text: str) -> None:
+        """Writes one piece, whole, and leaves it in no buffer."""
+        if self.stream is not None:
+            self.stream.write(text)
+            self.stream.flush()
+            return
+        piece = memoryview(text.encode())
+        rest = piece
+        while rest:
+            rest = rest[self.file.write(rest) :]
+        self.whole += len(piece)
+
+    def close(self, end: str, broken: bool) -> None:
+        """Writes the end and closes a file. After a failure (`broken`) another failure is not raised."""
+        try:
+            if broken and self.file is not None and self.file.seekable():
+                self.file.truncate(self.whole)
+                self.file.seek(self.whole)
+            if end:
+                self.write(end)
+        except OSError:
+            if not broken:
+                raise
+        finally:
+            if self.file is not None:
+                self.file.close()
+
+
+class JsonLines:
+    """One JSON object a picture and line, of the form of `ImageDetections.as_dict`.
+
+    `labels` are the model's, background first. Edges have 2 decimals and scores 6; what is not finite is null.
+    """
+
+    def __init__(self, target: str | os.PathLike | TextIO, labels: Sequence[str]):
+        self.labels = list(labels)
+        self.rows = [
+            f'{{"label": {_quoted(label)}, "label_id": {number}, "score": %.6f, "box": [%.2f, %.2f, %.2f, %.2f]}}'
+            for number, label in enumerate(labels)
+        ]
+        self.output = Output(target)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.output.close("", broken=kind is not None)
+
+    def write(self, image: str | Path, width: int, height: int, boxes_ltrb, labels, scores) -> None:
+        """One picture: boxes_ltrb [K, 4] in pixels, labels [K] in 1..C-1 and scores [K], arrays or CPU tensors."""
+        values = _columns(scores, boxes_ltrb)
+        row_of = self._row if np.isfinite(values).all() else self._row_with_nulls
+        rows = map(row_of, np.asarray(labels).tolist(), values.tolist())
+        head = f'{{"image": {json.dumps(str(image))}, "width": {width}, "height": {height}, "detections": ['
+        self.output.write(head + ", ".join(rows) + "]}\n")
+
+    def _row(self, label: int, values: list[float]) -> str:
+        return self.rows[label] % tuple(values)
+
+    def _row_with_nulls(self, label: int, values: list[float]) -> str:
+        score, *box = values
+        detection = Detection(self.labels[label], label, round(score, 6), tuple(round(edge, 2) for edge in box))
+        return json.dumps(detection.as_dict())
+
+
+class CocoResults:
+    """COCO's results: a list of {"image_id", "category_id", "bbox": [left, top, width, height], "score"}, a line each.
+
+    The numbers are the float32 ones, none rounded. What is not finite raises SsdtrtError.
+    """
+
+    def __init__(self, target: str | os.PathLike | TextIO):
+        self.output = Output(target)
+        self.before = ""
+        self.output.write("[")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.output.close("\n]\n", broken=kind is not None)
+
+    def write(self, image_id: int, boxes_ltrb, category_ids: Sequence[int], scores) -> None:
+        """One picture: boxes_ltrb [K, 4] in its pixels, the category ids [K] and scores [K], arrays or CPU tensors."""
+        values = _columns(to_ltwh(boxes_ltrb), scores)
+        if not len(values):
+            return
+        if not np.isfinite(values).all():
+            raise SsdtrtError(f"Picture {image_id}: a box or score is not finite; COCO's results have no such number.")
+        start = f'\n{{"image_id": {image_id}, "category_id": '
+        rows = [
+            '%s%d, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}' % (start, category, *row)
+            for category, row in zip(np.asarray(category_ids).tolist(), values.tolist())
+        ]
+        self.output.write(self.before + ",".join(rows))
+        self.before = ","
+
+
+def to_ltwh(boxes_ltrb) -> np.ndarray:
+    """Boxes [K, 4] from (left, top, right, bottom) to (left, top, width, height), float32."""
+    boxes = np.asarray(boxes_ltrb, dtype=np.float32).reshape(-1, 4)
+    return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+
+
+def _columns(*parts) -> np.ndarray:
+    """Arrays [K] and [K, n] side by side [K, M], float32."""
+    return np.column_stack([np.asarray(part, dtype=np.float32) for part in parts])
+
+
+def _quoted(label: str) -> str:
+    return json.dumps(label).replace("%", "%%")
+
