@@ -24,10 +24,14 @@ NMS_ANCHORS = 1024  # where it looks for them
 NMS_PASSES = 6
 NMS_PAIRS = 16_000_000  # pairs of boxes that the exact way compares at once, which bounds memory
 
-# Preparing a picture the way the published evaluation does.
+# Preparing a picture: `eval` as the published evaluation does (the whole picture squeezed into the square), `hub` as the
+# notebook's utilities do (the shorter side to 300, then the middle of the longer one).
+PREPROCESSES = ("eval", "hub")
 PREPROCESS = "eval"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# The mean and standard deviation of each way, for pixels in 0..1: (x - 0.5) / 0.5 is (256 x - 128) / 128.
+NORMALISATION = {"eval": (IMAGENET_MEAN, IMAGENET_STD), "hub": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
 # Weights.
 COCO_URL = (

@@ -35,3 +35,6 @@ class ImageError(SsdtrtError):
 
 class AnnotationsError(SsdtrtError):
     """Annotations that cannot be read, or that do not fit the pictures or the model."""
+
+
+    """A picture that cannot be read, or not prepared as asked."""

@@ -45,6 +45,9 @@ def test_preparation_numbers():
     assert config.PREPROCESS == "eval"
     assert config.IMAGENET_MEAN == (0.485, 0.456, 0.406)
     assert config.IMAGENET_STD == (0.229, 0.224, 0.225)
+    assert config.PREPROCESSES == ("eval", "hub") == tuple(config.NORMALISATION)
+    assert config.NORMALISATION["eval"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert config.NORMALISATION["hub"] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_labels_are_cocos_in_order():

@@ -1,4 +1,10 @@
-"""Pictures of every kind, prepared as the published evaluation does, and boxes back to their pixels."""
+"""Pictures of every kind, prepared in both ways, and boxes back to their pixels."""
+
+import io
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, TiffImagePlugin
 
 from ssdtrt.errors import ImageError
-from ssdtrt.image import load_image, normalise, prepare, synthetic_images, to_batch, to_pixels
+from ssdtrt.image import load_image, normalise, prepare, region, synthetic_images, to_batch, to_pixels
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
@@ -34,10 +40,10 @@ def random_picture(width, height, seed=0):
     return Image.fromarray(pixels)
 
 
-def bilinear(size):
-    """The matrix [300, size] of Pillow's bilinear filter: a triangle that widens when it shrinks."""
-    scale = size / 300
-    centres = (np.arange(300) + 0.5) * scale
+def bilinear(size, wanted=300):
+    """The matrix [wanted, size] of Pillow's bilinear filter: a triangle that widens when it shrinks."""
+    scale = size / wanted
+    centres = (np.arange(wanted) + 0.5) * scale
     distance = np.abs(np.arange(size) + 0.5 - centres[:, None]) / max(scale, 1)
     weights = (1 - distance).clip(min=0)
     return weights / weights.sum(1, keepdims=True)
@@ -69,6 +75,68 @@ def test_prepare_is_bilinear_without_a_crop(width, height):
     assert np.abs(found.numpy() - expected).mean() <= 0.35
 
 
+@pytest.mark.parametrize(
+    "width, height, scaled, first",
+    [(640, 480, (400, 300), (50, 0)), (37, 411, (300, 3332), (0, 1516)), (601, 400, (451, 300), (75, 0)),
+     (120, 90, (400, 300), (50, 0)), (300, 300, (300, 300), (0, 0)), (1, 1, (300, 300), (0, 0)),
+     (300, 301, (300, 301), (0, 0)), (5, 1, (1500, 300), (600, 0))],
+)  # fmt: skip
+def test_prepare_hub_is_the_middle_of_the_scaled_picture(width, height, scaled, first):
+    picture = random_picture(width, height)
+    found = prepare(picture, "hub")
+    assert found.shape == (3, 300, 300) and found.dtype == torch.uint8
+    rows, columns = bilinear(height, scaled[1]), bilinear(width, scaled[0])
+    rows, columns = rows[first[1] : first[1] + 300], columns[first[0] : first[0] + 300]
+    pixels = np.asarray(picture).astype(np.float64)
+    expected = np.stack([rows @ pixels[:, :, c] @ columns.T for c in range(3)])
+    assert np.abs(found.numpy() - expected).max() <= 1.01
+    assert np.abs(found.numpy() - expected).mean() <= 0.35
+
+
+def test_prepare_hub_is_pillows_resize_then_crop(photographs):
+    for path in photographs:
+        picture = load_image(path)
+        width, height = picture.size
+        scale = 300 / min(width, height)
+        whole = picture.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
+        left, top = (whole.width - 300) // 2, (whole.height - 300) // 2
+        expected = np.asarray(whole.crop((left, top, left + 300, top + 300))).astype(int)
+        assert np.abs(prepare(picture, "hub").permute(1, 2, 0).numpy() - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 20000), (20000, 1), (3, 9000)])
+@pytest.mark.parametrize("preprocess", ["eval", "hub"])
+def test_prepare_of_long_pictures(size, preprocess):
+    picture = Image.new("RGB", size, (1, 1, 1))
+    middle = tuple(length // 2 - 3 if length > 3 else 0 for length in size)
+    picture.paste((201, 101, 51), (*middle, *(start + min(6, length) for start, length in zip(middle, size))))
+    found = prepare(picture, preprocess)
+    assert found.shape == (3, 300, 300)
+    if preprocess == "hub":
+        assert found.flatten(1).unique(dim=1).T.tolist() == [[201, 101, 51]]
+    else:
+        assert found.float().mean() < 5
+
+
+def test_region_literal():
+    assert region(640, 480) == region(640, 480, "eval") == (0, 0, 640, 480)
+    assert region(640, 480, "hub") == (80, 0, 560, 480)
+    assert region(480, 640, "hub") == (0, 80, 480, 560)
+    assert region(7, 7, "hub") == (0, 0, 7, 7)
+    assert region(1, 20000, "hub") == (0, 9999.5, 1, 10000.5)
+
+
+@pytest.mark.parametrize("call", [
+    lambda way: prepare(Image.new("RGB", (4, 4)), way), lambda way: normalise(torch.zeros(1, 3, 300, 300), way),
+    lambda way: to_pixels(torch.zeros(1, 4), 4, 4, way), lambda way: to_batch([Image.new("RGB", (4, 4))], way),
+])  # fmt: skip
+@pytest.mark.parametrize("way", ["Eval", "", None])
+def test_another_way_to_prepare_is_refused(call, way):
+    with pytest.raises(ImageError) as caught:
+        call(way)
+    assert str(caught.value) == f"{way!r} is no way to prepare a picture; expected 'eval' or 'hub'."
+
+
 def test_batch_is_pillows_resize_normalised(photographs):
     found = to_batch(photographs)
     assert found.shape == (3, 3, 300, 300) and found.dtype == torch.float32
@@ -85,6 +153,27 @@ def test_normalise_literal_values():
     assert found.dtype == torch.float32
     assert found[0, :, 7, 9].tolist() == pytest.approx([-2.1179039, -2.0357143, -1.8044444], abs=1e-6)
     assert found[1, :, 7, 9].tolist() == pytest.approx([2.2489083, 2.4285715, 2.6400001], abs=1e-6)
+
+
+def test_normalise_hub_is_the_notebooks_arithmetic():
+    images = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, 3, 1, 1)
+    fractions = images.float() / 255
+    assert torch.equal(normalise(images, "hub"), (256 * fractions - 128) / 128)
+    assert normalise(images, "hub")[:, 2, 0, 0][[0, 51, 255]].tolist() == pytest.approx([-1, -0.6, 1], abs=1e-6)
+
+
+def test_normalise_eval_is_bit_for_bit_its_formula():
+    images = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, 3, 1, 1)
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    assert torch.equal(normalise(images), (images.float() / 255 - mean) / std)
+
+
+def test_batch_in_the_hub_way(photographs):
+    found = to_batch(photographs[:2], "hub")
+    pixels = torch.stack([prepare(load_image(path), "hub") for path in photographs[:2]]).double()
+    assert (found - (pixels / 255 * 2 - 1)).abs().max() < 1e-6
+    assert (found - to_batch(photographs[:2])).abs().max() > 0.5
 
 
 def test_normalise_leaves_its_argument(photographs):
@@ -201,6 +290,42 @@ def test_sixteen_bits(tmp_path, value, level):
         assert colour(tmp_path / name) == (level,) * 3
 
 
+@pytest.mark.parametrize("mode, order", [("I;16", "<u2"), ("I;16B", ">u2")])
+def test_sixteen_bits_of_either_byte_order(mode, order):
+    pixels = np.array([[0, 25700], [65535, 514]]).astype(order)
+    image = Image.frombytes(mode, (2, 2), pixels.tobytes())
+    assert np.asarray(load_image(image))[..., 1].tolist() == [[0, 100], [255, 2]]
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width, height, bits, kind, data, *chunks):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
+    parts = [chunk(*part) for part in chunks]
+    end = [chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join([header, *parts, *end])
+
+
+def test_sixteen_bits_a_channel():
+    row = struct.pack(">B6H", 0, 65535, 25700, 0, 257, 514, 771)
+    found = load_image(io.BytesIO(png(2, 1, 16, 2, row)))
+    assert np.asarray(found).tolist() == [[[255, 100, 0], [1, 2, 3]]]
+
+
+def test_sixteen_bits_with_alpha():
+    row = struct.pack(">B8H", 0, 25700, 0, 0, 65535, 25700, 0, 0, 0)
+    assert np.asarray(load_image(io.BytesIO(png(2, 1, 16, 6, row)))).tolist() == [[[100, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa"])
+def test_premultiplied_alpha(mode):
+    image = Image.new(mode.upper(), (2, 1), (100,) * (len(mode) - 1) + (255,)).convert(mode)
+    image.putpixel((1, 0), (0,) * len(mode))
+    assert np.asarray(load_image(image)).tolist() == [[[100] * 3, [255] * 3]]
+
+
 def test_thirty_two_bits_are_taken_as_sixteen():
     assert colour(Image.new("I", (2, 2), 25700)) == (100, 100, 100)
     assert colour(Image.new("I", (2, 2), 70000)) == (255, 255, 255)
@@ -217,7 +342,15 @@ def test_first_picture_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (5, 4), shade) for shade in ((250, 0, 0), (0, 250, 0))]
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
     assert colour(tmp_path / "moving.png") == colour(tmp_path / "moving.gif") == (250, 0, 0)
+    assert colour(tmp_path / "moving.webp") == (250, 0, 0)
+
+
+def test_animation_with_transparency(tmp_path):
+    frames = [Image.new("RGBA", (5, 4), (0, 0, 200, alpha)) for alpha in (0, 255)]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert colour(tmp_path / "moving.webp") == (255, 255, 255)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -231,6 +364,15 @@ def test_exif_orientation(tmp_path, orientation):
     assert np.array_equal(np.asarray(found), UPRIGHT)
     with Image.open(tmp_path / "turned.png") as opened:
         assert np.array_equal(np.asarray(load_image(opened)), UPRIGHT)
+
+
+def test_exif_orientation_can_be_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.ascontiguousarray(STORED[6])).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        for picture in (tmp_path / "turned.png", opened):
+            assert np.array_equal(np.asarray(load_image(picture, orient=False)), STORED[6])
 
 
 @pytest.mark.parametrize("orientation", [6, 8])
@@ -270,11 +412,16 @@ def test_picture_in_memory_is_left_alone():
     assert image.mode == "RGBA" and image.tobytes() == before
 
 
+def test_rgb_in_memory_is_not_copied():
+    image = Image.new("RGB", (3, 2))
+    assert load_image(image) is image
+
+
 def test_all_ways_to_give_a_picture_agree(photographs):
     path = photographs[0]
-    with Image.open(path) as opened:
+    with Image.open(path) as opened, open(path, "rb") as file:
         opened.load()
-        ways = [path, str(path), opened, np.asarray(opened)]
+        ways = [path, str(path), opened, np.asarray(opened), file, io.BytesIO(path.read_bytes())]
         batch = to_batch(ways)
     assert all(torch.equal(image, batch[0]) for image in batch)
 
@@ -306,6 +453,49 @@ def test_not_a_picture(tmp_path, content):
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
     assert refusal(path).startswith(f"{path} cannot be read as a picture (")
+
+
+def test_not_a_picture_in_words(tmp_path):
+    reason = "cannot be read as a picture (it is empty, or no format that Pillow knows)."
+    (tmp_path / "empty.png").touch()
+    assert refusal(tmp_path / "empty.png") == f"{tmp_path / 'empty.png'} {reason}"
+    assert refusal(io.BytesIO(b"text")) == f"The BytesIO {reason}"
+    with open(tmp_path / "empty.png", "rb") as file:
+        assert refusal(file) == f"{tmp_path / 'empty.png'} {reason}"
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000, 60_000])  # Pillow warns of the first and refuses the others.
+def test_too_many_pixels(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(side, side, 8, 2, bytes(100)))
+    assert refusal(path) == (
+        f"{path} cannot be read as a picture (it has more than 89,478,485 pixels, PIL.Image.MAX_IMAGE_PIXELS)."
+    )
+
+
+def odd_animation():
+    """A PNG that Pillow warns of: its animation claims no frames."""
+    return png(1, 1, 8, 2, bytes([0, 9, 8, 7]), (b"acTL", struct.pack(">II", 0, 0)))
+
+
+def test_pillows_warnings_stay_inside():
+    with pytest.warns(UserWarning, match="APNG"), Image.open(io.BytesIO(odd_animation())) as opened:
+        opened.load()
+    before = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert load_image(io.BytesIO(odd_animation())).getpixel((0, 0)) == (9, 8, 7)
+        with pytest.raises(ImageError):
+            load_image(io.BytesIO(b"text"))
+    assert caught == [] and warnings.filters == before
+
+
+def test_pillows_warnings_stay_inside_in_threads():
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: load_image(io.BytesIO(odd_animation())).getpixel((0, 0)), range(400)))
+    assert set(found) == {(9, 8, 7)}
+    assert warnings.filters == before
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
@@ -356,6 +546,38 @@ def test_to_pixels_maps_and_clips(boxes, width, height):
     size = np.array([width, height, width, height])
     assert (found >= 0).all() and (found <= size).all()
     assert np.allclose(found / size, boxes.clip(0, 1), atol=1e-6)
+
+
+def test_to_pixels_hub_literal():
+    boxes = torch.tensor([[0, 0, 1, 1], [0.5, 0.25, 0.75, 1], [-0.1, -0.1, 1.1, 1.1], [-1, -1, 2, 2]])
+    found = to_pixels(boxes, 640, 480, "hub")
+    expected = [[80, 0, 560, 480], [320, 120, 440, 480], [32, 0, 608, 480], [0, 0, 640, 480]]
+    assert found.tolist() == [pytest.approx(box, abs=1e-3) for box in expected]
+    assert to_pixels(boxes[:1], 480, 640, "hub").tolist() == [[0, 80, 480, 560]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(width=st.integers(1, 20000), height=st.integers(1, 20000), place=st.tuples(st.floats(0, 1), st.floats(0, 1)))
+def test_to_pixels_hub_undoes_the_crop(width, height, place):
+    """A point of the picture, scaled and cropped as the definition says, comes back to where it was."""
+    shorter = min(width, height)
+    scaled = [round(length * 300 / shorter) for length in (width, height)]
+    corner = [(length - 300) // 2 for length in scaled]
+    seen = [(corner[i] + place[i] * 300) * (width, height)[i] / scaled[i] for i in (0, 1)]  # in the picture's pixels
+    back = [(seen[i] * scaled[i] / (width, height)[i] - corner[i]) / 300 for i in (0, 1)]
+    found = to_pixels(torch.tensor([back * 2], dtype=torch.float64), width, height, "hub")[0].tolist()
+    assert found == pytest.approx(seen * 2, abs=1e-6 * max(width, height))
+
+
+@settings(max_examples=100, deadline=None)
+@given(width=st.integers(1, 10**6), height=st.integers(1, 10**6))
+def test_hub_region_is_a_square_in_the_middle(width, height):
+    left, top, right, bottom = region(width, height, "hub")
+    shorter = min(width, height)
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    assert (right - left, bottom - top) == pytest.approx((shorter, shorter), rel=0.002)  # The longer side is rounded.
+    pixel = shorter / 300
+    assert abs(left + right - width) <= 1.01 * pixel and abs(top + bottom - height) <= 1.01 * pixel
 
 
 def test_to_pixels_of_none():
