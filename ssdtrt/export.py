@@ -11,7 +11,7 @@ from ssdtrt import config, machine, torchscript
 from ssdtrt.artifact import add_metadata, check_output, new_metadata, writing
 from ssdtrt.errors import ParityError
 from ssdtrt.files import Progress, silent
-from ssdtrt.image import synthetic_images
+from ssdtrt.image import check_preprocess, synthetic_images
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import class_names
@@ -26,14 +26,17 @@ def export_module(
     out: str | Path = config.MODULE_FILE,
     *,
     method: str = config.METHOD,
+    preprocess: str = config.PREPROCESS,
     progress: Progress = silent,
 ) -> Path:
     """Writes `model` as a TorchScript module, checked against the eager model, and returns its path.
 
-    `method` is `trace` or `script`. The check runs on a batch of another size than the one that was traced; beyond a
-    relative L2 distance of 1e-5 nothing is written and ParityError is raised. Raises ArtifactError where `out` cannot
-    be written.
+    `method` is `trace` or `script`. `preprocess`, `eval` or `hub`, is how pictures are to be prepared for this network;
+    it is recorded in the file, and all that is made from the file prepares pictures so. The check runs on a batch of
+    another size than the one that was traced; beyond a relative L2 distance of 1e-5 nothing is written and ParityError
+    is raised. Raises ArtifactError where `out` cannot be written, ImageError for another `preprocess`.
     """
+    check_preprocess(preprocess)
     out = check_output(out)
     progress(f"exporting the module ({method})")
     module = to_torchscript(model, method)
@@ -46,7 +49,7 @@ def export_module(
             raise ParityError(f"The exported module's {name} is {distance:.1e} from the eager model's; nothing was written.")
     with writing(out) as temporary:
         torchscript.save(module, temporary)
-        add_metadata(temporary, module_metadata(model, method))
+        add_metadata(temporary, module_metadata(model, method, preprocess))
     return out
 
 
@@ -61,7 +64,7 @@ def to_torchscript(model: SSD300, method: str) -> torch.jit.ScriptModule:
         return torch.jit.trace(model, synthetic_images(config.BATCH_SIZE), check_trace=False)
 
 
-def module_metadata(model: SSD300, method: str) -> dict:
+def module_metadata(model: SSD300, method: str, preprocess: str) -> dict:
     """The metadata of an exported module."""
     source = getattr(model, "source", None)
     boxes = hashlib.sha256(default_boxes().numpy().tobytes()).hexdigest()
@@ -75,7 +78,7 @@ def module_metadata(model: SSD300, method: str) -> dict:
             "labels": list(getattr(model, "labels", None) or class_names(model.num_classes, None)),
             "weights": source.as_dict() if source else None,
             "default_boxes_sha256": boxes,
-            "preprocess": config.PREPROCESS,
+            "preprocess": preprocess,
         },
         "inputs": [{"name": "images", "shape": ["N", 3, config.IMAGE_SIZE, config.IMAGE_SIZE], "dtype": "float32"}],
         "outputs": [

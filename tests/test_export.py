@@ -17,7 +17,7 @@ import torch
 
 import ssdtrt
 from ssdtrt import torchscript
-from ssdtrt.errors import ArtifactError, ParityError
+from ssdtrt.errors import ArtifactError, ImageError, ParityError
 from ssdtrt.export import export_module
 from ssdtrt.image import synthetic_images
 from ssdtrt.model.weights import class_names, model_from_state
@@ -160,6 +160,20 @@ def test_metadata_describes_the_model(metadata, model):
     weights = described["weights"]
     assert (weights["name"], weights["trained"], weights["file_sha256"]) == ("random", False, None)
     assert weights["sha256"] == digest_of(model.state_dict())
+
+
+def test_the_way_to_prepare_pictures_is_recorded(tmp_path):
+    for asked in ("eval", "hub"):
+        with zipfile.ZipFile(export_module(Toy(), tmp_path / "toy.ts", preprocess=asked)) as archive:
+            (name,) = [name for name in archive.namelist() if name.endswith("/extra/ssdtrt.json")]
+            assert json.loads(archive.read(name))["model"]["preprocess"] == asked
+
+
+def test_another_way_to_prepare_pictures_is_refused(tmp_path):
+    with pytest.raises(ImageError) as caught:
+        export_module(Toy(), tmp_path / "toy.ts", preprocess="imagenet")
+    assert str(caught.value) == "'imagenet' is no way to prepare a picture; expected 'eval' or 'hub'."
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_default_boxes_digest_is_that_of_the_formula(metadata):
