@@ -74,6 +74,8 @@ ITERATIONS = {"cuda": 10, "cpu": 4}
 # Detecting and drawing.
 THRESHOLD = 0.4
 DETECT_BATCH = 8
+# Fonts of the system, by file name, for letters that Pillow's own font lacks.
+SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
 # Evaluating: what an engine can be set against.
 PEERS = ("eager", "eager-fp16")
