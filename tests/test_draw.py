@@ -177,12 +177,23 @@ def test_where_labels_crowd_the_best_stay():
     drawn = draw_detections(black(200, 150), crowd)
     labelled = [i for i in range(80) if where(drawn, colour_of(i + 1)).sum() > 100]
     assert labelled[:4] == [0, 1, 2, 3] and len(labelled) < 20
+    assert all(where(drawn, colour_of(i + 1)).sum() > 550 for i in labelled)  # and can be read
     assert drawn.size == (200, 150)
 
 
 def test_label_is_short_and_in_one_line():
     long = changed(draw_detections(black(640, 480), [detection((10, 100, 10, 100), label="m\nn " * 100)]))
     assert long[2] < 420 and long[3] - long[1] < 24
+    broken, whole = (draw_detections(black(400, 320), [detection((9, 99, 9, 99), label=label)]) for label in ("a\nb", "a b"))
+    assert broken.tobytes() == whole.tobytes()
+
+
+def test_labels_are_equally_high():
+    found = [
+        changed(draw_detections(black(400, 320), [detection((100, 150, 300, 250), label=label)]))[1]
+        for label in ("cow", "dog", "Tie", "...")
+    ]
+    assert len(set(found)) == 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 3), (16, 16), (20, 2000), (2000, 20), (60, 40)])

@@ -27,6 +27,15 @@ def test_shows(letter, there):
     assert shows(built_in(20), letter) is there
 
 
+def test_control_characters_are_missing_in_a_font_that_draws_them():
+    class DrawsAll:
+        def getmask(self, letter):
+            return built_in(12).getmask(f"{ord(letter):x}")
+
+    font = DrawsAll()
+    assert shows(font, "\u732b") and not shows(font, "\n")
+
+
 @pytest.mark.parametrize(
     "text, shown",
     [("caf\u00e9", "cafe"), ("cafe\u0301", "cafe"), ("\u732b cat", "? cat"), ("\U0001f408\U0001f408", "??"), ("a\nb", "a?b"),

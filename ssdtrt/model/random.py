@@ -27,11 +27,7 @@ def random_model(num_classes: int, seed: int) -> SSD300:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = SSD300(num_classes)
-        for part in (model.additional_blocks, model.loc, model.conf):
-            for parameter in part.parameters():
-                if parameter.dim() > 1:
-                    nn.init.xavier_uniform_(parameter)
+        model = reference_init(SSD300(num_classes))
         for block in model.modules():
             if isinstance(block, Bottleneck):
                 nn.init.constant_(block.bn3.weight, RESIDUAL_GAIN)
@@ -40,6 +36,15 @@ def random_model(num_classes: int, seed: int) -> SSD300:
         calibrate_norms(model, images)
         calibrate_heads(model.eval(), images)
     return model.requires_grad_(False)
+
+
+def reference_init(model: SSD300) -> SSD300:
+    """The same model, its additional blocks and heads initialised as the reference does: Xavier-uniform weights."""
+    for part in (model.additional_blocks, model.loc, model.conf):
+        for parameter in part.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+    return model
 
 
 def calibrate_norms(model: nn.Module, images: Tensor) -> None:

@@ -1,0 +1,6 @@
+"""torch.hub's entries: torch.hub.load(FOLDER, "nvidia_ssd", source="local"), FOLDER being the one that holds this file."""
+
+from ssdtrt.hub import nvidia_ssd, nvidia_ssd_processing_utils
+
+dependencies = ["torch", "torchvision", "numpy", "PIL"]
+__all__ = ["nvidia_ssd", "nvidia_ssd_processing_utils"]
