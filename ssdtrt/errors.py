@@ -30,11 +30,8 @@ class ParityError(SsdtrtError):
 
 
 class ImageError(SsdtrtError):
-    """A picture that cannot be read."""
+    """A picture that cannot be read, or not prepared as asked."""
 
 
 class AnnotationsError(SsdtrtError):
     """Annotations that cannot be read, or that do not fit the pictures or the model."""
-
-
-    """A picture that cannot be read, or not prepared as asked."""
