@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ssdtrt import machine, torchscript, trt
-from ssdtrt.engine import BatchRange, EngineModule
+from ssdtrt.engine import BatchRange, DetectorModule, EngineModule
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.parity import DTYPE
 
@@ -35,6 +35,8 @@ def build(request: dict) -> dict:
     else:
         network = torchscript.reload(torchscript.freeze(module.to(DTYPE[precision])))
         engine = EngineModule(network, DTYPE[precision], None, channels_last=True)
+    if request["detector"]:
+        engine = DetectorModule(engine, request["preprocess"]).to(device)
     seconds = time.perf_counter() - started
     with torchscript.quiet():
         scripted = torch.jit.script(engine.eval())

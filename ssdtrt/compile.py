@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import ssdtrt
 from ssdtrt import config, machine, parity, torchscript, trt
@@ -19,18 +20,22 @@ from ssdtrt.artifact import add_metadata, check_output, new_metadata, read_metad
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import CompileError, ParityError
 from ssdtrt.files import Progress, sha256_file, silent
-from ssdtrt.image import synthetic_images
+from ssdtrt.image import normalise, synthetic_pictures
+from ssdtrt.model.boxes import default_boxes
+from ssdtrt.model.suppression import detect_batch
 from ssdtrt.results import ParityReport
 from ssdtrt.runner import eager_model
 
 LOG_LINES = 15
+DETECTOR_BOUND = 1e-4  # of a box's edge or a score, both 0..1
 logger = logging.getLogger(__name__)
 
 
 def compile_engine(
     module: str | Path = config.MODULE_FILE,
-    out: str | Path = config.ENGINE_FILE,
+    out: str | Path | None = None,
     *,
+    detector: bool = False,
     precision: str | None = None,
     batch: BatchRange | str | int = config.BATCH_SIZE,
     workspace_mib: int = config.WORKSPACE_MIB,
@@ -40,12 +45,14 @@ def compile_engine(
 ) -> Path:
     """Builds an engine from an exported module, proves it against FP32 eager, writes it to `out` and returns its path.
 
-    `precision` is fp16 or fp32 for the backend `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the
+    With `detector` the file takes uint8 images and gives detections: it normalises, runs the engine, decodes and
+    suppresses. `out` is by default ssd300.engine.ts or ssd300.detector.ts. `precision` is fp16 or fp32 for the backend `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the
     CPU, any batch size); by default fp16 and fp32. `batch` is a size, or "MIN:OPT:MAX". Nothing is written unless the
     engine passes: relative L2 distance of each output at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs
     that it is what it is called. Raises ArtifactError, CompileError, ParityError.
     """
-    out, module = check_output(out), Path(module)
+    out = check_output(out or (config.DETECTOR_FILE if detector else config.ENGINE_FILE))
+    module = Path(module)
     batch = batch if isinstance(batch, BatchRange) else BatchRange.parse(batch)
     precision = precision or config.PRECISION_OF_BACKEND.get(backend)
     check_request(backend, precision, workspace_mib, device)
@@ -58,6 +65,8 @@ def compile_engine(
         "batch": str(batch),
         "workspace_mib": workspace_mib,
         "device": str(target),
+        "detector": detector,
+        "preprocess": metadata["model"]["preprocess"],
         "parent": os.getpid(),
     }
     with writing(out) as temporary:
@@ -143,10 +152,26 @@ def prove(engine: Path, module: Path, request: dict, result: dict, progress: Pro
         trt.import_torch_tensorrt()
         torch.cuda.set_device(device)
     loaded = torchscript.load(engine, device)
-    images = synthetic_images(max(config.PARITY_IMAGES, *sizes), seed=config.SEED + 1).to(device)
-    report = parity.compare(loaded, reference, images, precision=precision, batch_sizes=sizes)
+    network = loaded.engine if request["detector"] else loaded
+    pictures = synthetic_pictures(max(config.PARITY_IMAGES, *sizes), seed=config.SEED + 1).to(device)
+    images = normalise(pictures, request["preprocess"])
+    report = parity.compare(network, reference, images, precision=precision, batch_sizes=sizes)
     parity.check(report)
+    if request["detector"]:
+        for size in sizes:
+            check_detector(loaded, pictures[:size], images[:size])
     return report
+
+
+def check_detector(detector: torch.jit.ScriptModule, pictures: Tensor, images: Tensor) -> None:
+    """Raises ParityError unless the detector finds in `pictures`, uint8, what its engine's outputs for `images` decode to."""
+    with torch.no_grad():
+        found = detector(pictures)
+        expected = detect_batch(*detector.engine(images), default_boxes().to(images.device))
+    for name, a, b in zip(("boxes", "labels", "scores", "counts"), found, expected):
+        difference = float((a.double() - b.double()).abs().max())
+        if not difference <= DETECTOR_BOUND:
+            raise ParityError(f"The detector's {name} are {difference:.1e} from those of its own engine; nothing was written.")
 
 
 def check_size(engine: Path, reference: torch.nn.Module, precision: str) -> None:
@@ -175,10 +200,23 @@ def engine_metadata(base: dict, module: Path, request: dict, result: dict, repor
     }
     return {
         **base,
-        **new_metadata("engine"),
+        **(detector_metadata() if request["detector"] else new_metadata("engine")),
         "versions": result["versions"],
         "machine": result["machine"],
         "module": {"file": module.name, "sha256": sha256_file(module)},
         "build": build,
         "parity": report.as_dict(),
     }
+
+
+def detector_metadata() -> dict:
+    """What a detector file's metadata has of its own: what goes in and comes out."""
+    images = {"name": "images", "shape": ["N", 3, config.IMAGE_SIZE, config.IMAGE_SIZE], "dtype": "uint8"}
+    rows = ["N", config.MAX_DETECTIONS]
+    outputs = [
+        {"name": "boxes_ltrb", "shape": [*rows, 4], "dtype": "float32"},
+        {"name": "labels", "shape": rows, "dtype": "int64"},
+        {"name": "scores", "shape": rows, "dtype": "float32"},
+        {"name": "counts", "shape": ["N"], "dtype": "int64"},
+    ]
+    return {**new_metadata("detector"), "inputs": [images], "outputs": outputs}

@@ -45,6 +45,7 @@ SEED = 0
 # Files.
 MODULE_FILE = "ssd300.ts"
 ENGINE_FILE = "ssd300.engine.ts"
+DETECTOR_FILE = "ssd300.detector.ts"
 RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
 METADATA_NAME = "ssdtrt.json"
@@ -73,7 +74,8 @@ ITERATIONS = {"cuda": 10, "cpu": 4}
 
 # Detecting and drawing.
 THRESHOLD = 0.4
-DETECT_BATCH = 8
+DETECT_BATCH = {"cuda": 32, "cpu": 8}
+WORKERS = 16  # threads that read pictures, at most; no more than the machine has cores
 # Fonts of the system, by file name, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
@@ -93,3 +95,5 @@ COCO_LABELS = (
     "hair drier", "toothbrush",
 )  # fmt: skip
 NUM_CLASSES = len(COCO_LABELS)  # C = 81 with the background
+# COCO's numbers for them, which have gaps; the background has 0.
+COCO_CATEGORY_IDS = tuple(number for number in range(91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))

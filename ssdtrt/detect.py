@@ -1,127 +1,147 @@
-"""From pictures to detections, in batches, with any file that ssdtrt writes."""
+"""From pictures to detections, with any file that ssdtrt writes: read ahead by threads, run in batches."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.draw import draw_detections
-from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.files import Progress, replacing, silent, write_text
-from ssdtrt.image import load_image, normalise, prepare, to_pixels
-from ssdtrt.model import boxes
-from ssdtrt.results import Detection, ImageDetections
-from ssdtrt.runner import load_engine
+from ssdtrt.ahead import in_order, worker_count
+from ssdtrt.decoder import Decoder, to_host
+from ssdtrt.errors import ImageError, SsdtrtError
+from ssdtrt.image import Picture, load_image, normalisation, prepare, scale_to, to_pixels
+from ssdtrt.results import Found, ImageDetections
+from ssdtrt.runner import FileRunner, load_engine
 
-UNTRAINED = "untrained: random weights"
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture that was read: its place among all, its path, its size, uint8 [3, 300, 300], and itself where kept."""
+
+    index: int
+    name: str
+    size: tuple[int, int]
+    pixels: Tensor
+    picture: Image.Image | None
 
 
 class Detector:
-    """Detects with a saved module or engine.
+    """Detects with a saved module, engine or detector, in pictures prepared as was recorded at export.
 
     `threshold` is the lowest score reported, 0..1; `max_detections` the most for one picture. Scores of 0.05 and less
-    are never reported. Raises what `load_engine` raises.
+    are never reported. `orient` turns pictures as their EXIF orientation says; `workers` is how many threads read them,
+    by default one a core. Instead of a path it takes a runner that was loaded before. Raises what `load_engine` raises.
     """
 
     def __init__(
         self,
-        path: str | Path = config.ENGINE_FILE,
+        path: str | Path | FileRunner = config.ENGINE_FILE,
         device: str | torch.device | None = None,
         *,
         threshold: float = config.THRESHOLD,
         max_detections: int = config.MAX_DETECTIONS,
+        orient: bool = True,
+        workers: int | None = None,
     ):
-        self.runner = load_engine(path, device)
-        self.threshold, self.max_detections = threshold, max_detections
-        self.batch_size = self.runner.batch.max if self.runner.batch else config.DETECT_BATCH
-        self.default_boxes = boxes.default_boxes().to(self.runner.device)
+        runner = load_engine(path, device) if isinstance(path, (str, Path)) else path
+        self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
+        self.workers = workers or worker_count()
+        self.device = runner.device
+        self.batch_size = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
+        self.whole = getattr(runner, "detector", None)
+        if self.whole is not None and max_detections > config.MAX_DETECTIONS:
+            raise SsdtrtError(
+                f"{runner.path} is a detector, which gives up to {config.MAX_DETECTIONS} detections a picture; "
+                f"found {max_detections}."
+            )
+        self.normalisation = normalisation(runner.preprocess, self.device)
+        self.decoder = Decoder(self.device, max_detections)
 
-    def __call__(self, pictures: Sequence[str | Path | Image.Image | np.ndarray]) -> list[ImageDetections]:
+    def __call__(self, pictures: Sequence[Picture]) -> list[ImageDetections]:
         """The detections of each picture (a path, a PIL image, or an array [H, W, 3] of uint8), in their order.
 
         Raises ImageError for one that cannot be read.
         """
         if isinstance(pictures, (str, Path)):
             raise ImageError(f"{pictures} is one picture; expected a list of pictures.")
-        return [found for _, found in self.stream(pictures)]
+        return [found.named(self.runner.labels) for _, found in self.stream(pictures)]
 
-    def stream(self, pictures, failures: list[ImageError] | None = None) -> Iterator[tuple[Image.Image, ImageDetections]]:
-        """Each picture, upright in RGB, with its detections, as the batches are done.
+    def stream(
+        self, pictures: Iterable[Picture], failures: list[ImageError] | None = None, keep: bool = False
+    ) -> Iterator[tuple[int, Found]]:
+        """Each picture's place and its detections, in their order, as the batches are done.
 
-        One that cannot be read goes to `failures` and the others go on; without `failures` it raises.
+        `pictures` are taken as they are needed, and never more than a few batches are in memory. One that cannot be
+        read goes to `failures` and the others go on; without `failures` it raises. With `keep` the picture comes along.
         """
-        loaded: list[tuple[str, Image.Image]] = []
-        for picture in pictures:
+        finish, running = None, []
+        for batch in self._batches(pictures, failures, keep):
+            images = self._to_device(batch)
+            if finish is not None:
+                yield from self._found(running, finish())
+            finish, running = self.start(images), batch
+        if finish is not None:
+            yield from self._found(running, finish())
+
+    def start(self, images: Tensor) -> Callable[[], Tensor]:
+        """Begins to detect in uint8 images [N, 3, 300, 300] on the device; what is returned waits for the device.
+
+        It gives [N, K + 1, 6] on the host: rows of ltrb in 0..1, label and score, best first, and in the last row the
+        count. It is to be called before the next `start`.
+        """
+        if self.whole is None:
+            return self.decoder.start(*self.runner(scale_to(images, *self.normalisation)))
+        with torch.no_grad():
+            boxes_ltrb, labels, scores, counts = self.whole(images)
+        rows = torch.cat([boxes_ltrb, labels[..., None].to(boxes_ltrb), scores[..., None]], dim=2)
+        counts = counts[:, None, None].to(rows).expand(-1, 1, 6)
+        return to_host(torch.cat([rows[:, : self.max_detections], counts], dim=1))
+
+    def _batches(self, pictures, failures, keep: bool) -> Iterator[list[Prepared]]:
+        """Pictures that could be read, as many as a batch holds at a time."""
+
+        def read(numbered) -> Prepared | ImageError:
+            index, picture = numbered
             try:
-                image = load_image(picture)
+                image = load_image(picture, orient=self.orient)
             except ImageError as error:
+                return error
+            name = str(picture) if isinstance(picture, (str, Path)) else ""
+            return Prepared(index, name, image.size, prepare(image, self.runner.preprocess), image if keep else None)
+
+        batch: list[Prepared] = []
+        for one in in_order(read, enumerate(pictures), self.workers, 2 * max(self.batch_size, self.workers)):
+            if isinstance(one, ImageError):
                 if failures is None:
-                    raise
-                failures.append(error)
+                    raise one
+                failures.append(one)
                 continue
-            loaded.append((str(picture) if isinstance(picture, (str, Path)) else "", image))
-            if len(loaded) == self.batch_size:
-                yield from self._detect(loaded)
-                loaded = []
-        if loaded:
-            yield from self._detect(loaded)
+            batch.append(one)
+            if len(batch) == self.batch_size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
 
-    def _detect(self, loaded: list[tuple[str, Image.Image]]) -> Iterator[tuple[Image.Image, ImageDetections]]:
-        images = torch.stack([prepare(image) for _, image in loaded]).to(self.runner.device)  # [N, 3, 300, 300]
-        loc, conf = self.runner(normalise(images))
-        results = boxes.detect(loc, conf, self.default_boxes, self.max_detections)
-        for (name, image), result in zip(loaded, results):
-            yield image, ImageDetections(name, *image.size, self._detections(result, *image.size))
+    def _to_device(self, batch: list[Prepared]) -> Tensor:
+        """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device, in one copy."""
+        size, on_gpu = config.IMAGE_SIZE, self.device.type == "cuda"
+        host = torch.empty(len(batch), size, size, 3, dtype=torch.uint8, pin_memory=on_gpu)
+        for row, one in zip(host, batch):
+            row.copy_(one.pixels.permute(1, 2, 0))
+        return host.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
-    def _detections(self, result, width: int, height: int) -> tuple[Detection, ...]:
-        boxes_ltrb, labels, scores = (part.cpu() for part in result)
-        good = scores >= self.threshold
-        pixels = to_pixels(boxes_ltrb[good], width, height).tolist()
-        names = self.runner.labels
-        return tuple(
-            Detection(names[label], label, round(score, 6), tuple(round(edge, 2) for edge in box))
-            for label, score, box in zip(labels[good].tolist(), scores[good].tolist(), pixels)
-        )
-
-
-def detect_to_folder(
-    detector: Detector, pictures: Sequence[str | Path], folder: str | Path, progress: Progress = silent
-) -> tuple[list[ImageDetections], list[ImageError]]:
-    """Detects in picture files, and writes into `folder` each picture with its boxes and `detections.json`.
-
-    Pictures of the same name are numbered, and one that lies in `folder` itself is not written over. Returns what was
-    found and what could not be read; the good pictures are done either way. Raises ArtifactError where the folder
-    cannot be written.
-    """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        results: list[ImageDetections] = []
-        failures: list[ImageError] = []
-        names = {Path(path).name.lower() for path in pictures if Path(path).parent.resolve() == folder.resolve()}
-        note = "" if detector.runner.trained else UNTRAINED
-        for image, found in detector.stream(pictures, failures):
-            with replacing(folder / unused_name(Path(found.image).stem, names)) as temporary:
-                draw_detections(image, found.detections, note).save(temporary, format="JPEG", quality=92)
-            results.append(found)
-            progress(f"detecting, {len(results)} of {len(pictures)} pictures")
-        write_text(folder / "detections.json", json.dumps([found.as_dict() for found in results], indent=1) + "\n")
-    except OSError as error:
-        raise ArtifactError(f"{folder} cannot be written: {error.strerror or error}. Give another with -o.") from error
-    return results, failures
-
-
-def unused_name(stem: str, names: set[str]) -> str:
-    """`stem`.jpg, or `stem`-2.jpg and so on where that was given out; adds it to `names`."""
-    name, number = f"{stem}.jpg", 1
-    while name.lower() in names:
-        number += 1
-        name = f"{stem}-{number}.jpg"
-    names.add(name.lower())
-    return name
+    def _found(self, batch: list[Prepared], packed: Tensor) -> Iterator[tuple[int, Found]]:
+        """Packed detections as arrays, those of at least the threshold, in each picture's pixels."""
+        for one, rows in zip(batch, packed):
+            scores = rows[:-1, 5]
+            rows = rows[: min(int((scores >= self.threshold).sum()), int(rows[-1, 0]))]
+            width, height = one.size
+            boxes = to_pixels(rows[:, :4], width, height, self.runner.preprocess)
+            arrays = boxes.numpy(), rows[:, 4].long().numpy(), rows[:, 5].numpy().copy()
+            yield one.index, Found(one.name, width, height, *arrays, picture=one.picture)

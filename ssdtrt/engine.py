@@ -1,4 +1,4 @@
-"""What is inside an engine file: the built network behind one scripted face, FP32 in and out, for any batch it takes."""
+"""What is inside an engine file, and inside a detector file: the built network behind one scripted face."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from ssdtrt import config
 from ssdtrt.errors import CompileError
+from ssdtrt.image import scale_to
+from ssdtrt.model.boxes import default_boxes
+from ssdtrt.model.suppression import Detections, detect_batch
 
 
 @dataclass(frozen=True)
@@ -82,3 +85,29 @@ class EngineModule(nn.Module):
             return loc[:count].float(), conf[:count].float()
         loc, conf = self.network(images)
         return loc.float(), conf.float()
+
+
+class DetectorModule(nn.Module):
+    """From pictures to detections: normalises, runs the engine, decodes and suppresses. Scripted when saved.
+
+    `engine` is the whole EngineModule, and can be called by itself. The labels are numbers, 1..C-1.
+    """
+
+    def __init__(self, engine: EngineModule, preprocess: str, max_detections: int = config.MAX_DETECTIONS):
+        super().__init__()
+        self.engine = engine
+        self.max_detections = max_detections
+        mean, std = config.NORMALISATION[preprocess]
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.register_buffer("default_boxes", default_boxes())
+
+    def forward(self, images: Tensor) -> Detections:
+        """uint8 images [N, 3, 300, 300] -> boxes_ltrb [N, K, 4] in 0..1, labels [N, K], scores [N, K], counts [N].
+
+        Best first; each picture's rows after its count are zeros.
+        """
+        if images.dtype != torch.uint8:
+            raise ValueError("expected images of uint8, 0 to 255, found {}".format(images.dtype))
+        loc, conf = self.engine(scale_to(images, self.mean, self.std))
+        return detect_batch(loc, conf, self.default_boxes, self.max_detections)

@@ -27,25 +27,6 @@ Found = "tuple[int, np.ndarray, np.ndarray, np.ndarray]"
 PROGRESS_EVERY = 20  # pictures between two progress lines
 
 
-class EagerRunner:
-    """The eager model in FP32 or FP16 as a runner: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
-
-    TF32 is off in every call. What else a runner has is that of `engine`, which it is set against.
-    """
-
-    batch = None
-
-    def __init__(self, model: torch.nn.Module, engine: FileRunner, precision: str):
-        self.model = model.to(parity.DTYPE[precision])
-        self.path, self.metadata = engine.path, engine.metadata
-        self.device, self.labels, self.trained, self.precision = engine.device, engine.labels, engine.trained, precision
-
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), machine.plain_fp32():
-            loc, conf = self.model(images.to(self.device, parity.DTYPE[self.precision]))
-        return loc.float(), conf.float()
-
-
 def evaluate_file(
     path: str | Path,
     images: str | Path,
@@ -82,22 +63,6 @@ def evaluate_file(
         settings={**report.settings, "images": str(images)},
         against=tuple(others),
     )
-
-
-def peer_runners(runner: FileRunner, module: str | Path | None, names: Sequence[str]) -> dict[str, EagerRunner]:
-    """The peers by name, each once. Raises SsdtrtError for an unknown one, or ArtifactError without the module."""
-    for name in names:
-        if name not in config.PEERS:
-            raise SsdtrtError(f"{name!r} is nothing to evaluate against; expected {' or '.join(config.PEERS)}.")
-        if name == "eager-fp16" and runner.device.type != "cuda":
-            raise SsdtrtError("eager-fp16 needs a GPU: PyTorch has no fast FP16 on a CPU. Leave it out.")
-    if not names:
-        return {}
-    place, reason = find_module(runner, module)
-    if place is None:
-        raise ArtifactError(f"{runner.path} cannot be evaluated against {', '.join(names)}: {reason}.")
-    precisions = {"eager": "fp32", "eager-fp16": "fp16"}
-    return {name: EagerRunner(eager_model(place, runner.device), runner, precisions[name]) for name in names}
 
 
 def evaluate_runner(
@@ -139,9 +104,7 @@ def detections_of(
 
     What cannot be read goes to `failures`, and the (width, height) of what can to `sizes`, by image id.
     """
-    detector = Detector.from_runner(
-        runner, threshold=config.MIN_SCORE, max_detections=config.MAX_DETECTIONS, orient=False
-    )
+    detector = Detector(runner, threshold=config.MIN_SCORE, max_detections=config.MAX_DETECTIONS, orient=False)
     numbers = list(places)
     for index, found in detector.stream(list(places.values()), failures):
         sizes[numbers[index]] = found.width, found.height

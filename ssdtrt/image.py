@@ -141,8 +141,18 @@ def normalise(images: Tensor, preprocess: str = config.PREPROCESS) -> Tensor:
 
     / 255, then config.NORMALISATION's mean and standard deviation. Raises ImageError for another `preprocess`.
     """
+    return scale_to(images, *normalisation(preprocess, images.device))
+
+
+def normalisation(preprocess: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """config.NORMALISATION's mean and standard deviation [3, 1, 1] each, for pixels in 0..1. Raises ImageError."""
     check_preprocess(preprocess)
-    mean, std = (torch.tensor(part, device=images.device).view(3, 1, 1) for part in config.NORMALISATION[preprocess])
+    mean, std = (torch.tensor(part, device=device).view(3, 1, 1) for part in config.NORMALISATION[preprocess])
+    return mean, std
+
+
+def scale_to(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 images [N, 3, H, W] to float32: / 255, less the mean, over the standard deviation [3, 1, 1] each."""
     return (images.float() / 255 - mean) / std
 
 
@@ -163,12 +173,17 @@ def to_pixels(boxes_ltrb: Tensor, width: int, height: int, preprocess: str = con
     return (boxes_ltrb * extent + first).clamp(min=0).minimum(size)
 
 
-def synthetic_images(count: int, seed: int = config.SEED) -> Tensor:
-    """Seeded pictures [count, 3, 300, 300], float32, normalised: smooth colours, edges and fine grain, as photographs have.
+def synthetic_images(count: int, seed: int = config.SEED, preprocess: str = config.PREPROCESS) -> Tensor:
+    """`synthetic_pictures`, normalised: [count, 3, 300, 300], float32. Raises ImageError for another `preprocess`."""
+    return normalise(synthetic_pictures(count, seed), preprocess)
 
-    For measuring, comparing and calibrating where there is no photograph. Image i is the same whatever `count` is.
+
+def synthetic_pictures(count: int, seed: int = config.SEED) -> Tensor:
+    """Seeded pictures, uint8 [count, 3, 300, 300]: smooth colours, edges and fine grain, as photographs have.
+
+    For measuring, comparing and calibrating where there is no photograph. Picture i is the same whatever `count` is.
     """
-    pictures = []
+    pictures = [torch.empty(0, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=torch.uint8)]
     for index in range(count):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
         layers = [
@@ -180,4 +195,4 @@ def synthetic_images(count: int, seed: int = config.SEED) -> Tensor:
         grain = torch.rand(1, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, generator=generator)
         mixed = 0.4 * layers[0] + 0.3 * layers[1] + 0.15 * layers[2] + 0.1 * layers[3] + 0.05 * grain
         pictures.append(((mixed - 0.5) * 1.8 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8))
-    return normalise(torch.cat(pictures))
+    return torch.cat(pictures)

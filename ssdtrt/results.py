@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
 
 
 class Result:
@@ -44,6 +50,31 @@ class ImageDetections(Result):
     width: int
     height: int
     detections: tuple[Detection, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The detections of one picture as arrays, best first: `boxes` [K, 4] ltrb in its pixels, `labels` [K], `scores` [K].
+
+    `image` is its path ("" where it has none), `picture` the picture itself, RGB, where that was asked for.
+    """
+
+    image: str
+    width: int
+    height: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    picture: Image.Image | None = None
+
+    def named(self, labels: Sequence[str]) -> ImageDetections:
+        """The same with the classes' names, edges rounded to 2 decimals and scores to 6."""
+        rows = zip(self.labels.tolist(), self.scores.tolist(), self.boxes.tolist())
+        detections = tuple(
+            Detection(labels[label], label, round(score, 6), tuple(round(edge, 2) for edge in box))
+            for label, score, box in rows
+        )
+        return ImageDetections(self.image, self.width, self.height, detections)
 
 
 @dataclass(frozen=True)

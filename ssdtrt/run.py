@@ -11,12 +11,13 @@ from ssdtrt import config, trt
 from ssdtrt.artifact import read_metadata
 from ssdtrt.bench import bench_files
 from ssdtrt.compile import compile_engine
-from ssdtrt.detect import Detector, detect_to_folder
+from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, FetchError
 from ssdtrt.export import export_module
 from ssdtrt.files import Progress, silent, write_text
 from ssdtrt.model import build_model
 from ssdtrt.model.ssd import SSD300
+from ssdtrt.outputs import detect_to_folder
 from ssdtrt.results import BenchReport, ImageDetections, Result
 
 SAMPLES = Path(__file__).parent / "samples"

@@ -17,20 +17,28 @@ from ssdtrt.model.weights import model_from_state, state_sha256
 
 
 class FileRunner:
-    """A loaded module or engine. Called with images [N, 3, 300, 300] it returns (loc [N, 4, A], conf [N, C, A]), float32.
+    """A loaded file. Called with images [N, 3, 300, 300] it returns (loc [N, 4, A], conf [N, C, A]), float32.
 
     `metadata` is what the file says of itself, `device` where it runs, `batch` the BatchRange of a TensorRT engine and
-    None where any batch will do.
+    None where any batch will do. `detector` is the whole module of a detector file, whose engine alone is called here,
+    and None for the other kinds.
     """
 
     def __init__(self, path: Path, metadata: dict, module: torch.jit.ScriptModule, device: torch.device):
-        self.path, self.metadata, self.module, self.device = path, metadata, module, device
+        self.path, self.metadata, self.device = path, metadata, device
+        self.detector = module if metadata["kind"] == "detector" else None
+        self.module = module if self.detector is None else module.engine
         batch = metadata["build"].get("batch")
         self.batch = BatchRange.parse(batch) if batch else None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return self.module(images.to(self.device, non_blocking=True))
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
 
     @property
     def precision(self) -> str:
@@ -43,6 +51,11 @@ class FileRunner:
         return self.metadata["model"]["labels"]
 
     @property
+    def preprocess(self) -> str:
+        """How pictures are prepared for it, `eval` or `hub`: recorded at export."""
+        return self.metadata["model"]["preprocess"]
+
+    @property
     def trained(self) -> bool:
         """False when the weights are known to be seeded random numbers."""
         weights = self.metadata["model"]["weights"]
@@ -50,14 +63,14 @@ class FileRunner:
 
 
 def load_engine(path: str | Path, device: str | torch.device | None = None) -> FileRunner:
-    """Loads an engine or a module that ssdtrt wrote, ready to be called.
+    """Loads an engine, a detector or a module that ssdtrt wrote, ready to be called.
 
     An engine runs where it was built for: a TensorRT engine on a GPU, a TorchScript engine on the CPU; a module on
     `device`, or on the GPU where there is one. TorchScript files are executable code: load only what you trust.
     Raises ArtifactError, or CompileError where Torch-TensorRT is missing.
     """
     path = Path(path)
-    metadata = read_metadata(path, ("engine", "module"))
+    metadata = read_metadata(path)
     chosen = device_for(path, metadata, device)
     if metadata["build"].get("backend") == "tensorrt":
         trt.import_torch_tensorrt()
@@ -99,7 +112,8 @@ def rebuild_command(metadata: dict) -> str:
     build = metadata["build"]
     batch = BatchRange.parse(build["batch"])
     size = f"--batch-size {batch}" if batch.static else f"--batch-range {batch}"
-    return f"ssdtrt compile {metadata['module']['file']} --{build['precision']} {size}"
+    kind = " --detector" if metadata["kind"] == "detector" else ""
+    return f"ssdtrt compile {metadata['module']['file']} --{build['precision']} {size}{kind}"
 
 
 def find_module(runner: FileRunner, module: str | Path | None = None) -> tuple[Path | None, str]:

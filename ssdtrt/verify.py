@@ -30,8 +30,11 @@ def verify_engine(
     place, reason = find_module(runner, module)
     if place is None:
         raise ArtifactError(f"{path} cannot be verified: {reason}.")
-    images = to_batch(pictures) if pictures else synthetic_images(config.PARITY_IMAGES, seed=config.SEED + 1)
-    sizes = runner.batch.sizes if runner.batch else (config.DETECT_BATCH,)
+    if pictures:
+        images = to_batch(pictures, runner.preprocess)
+    else:
+        images = synthetic_images(config.PARITY_IMAGES, config.SEED + 1, runner.preprocess)
+    sizes = runner.batch.sizes if runner.batch else (config.PARITY_IMAGES,)
     return parity.compare(
         runner,
         eager_model(place, runner.device),

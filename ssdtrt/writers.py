@@ -85,11 +85,15 @@ class JsonLines:
 
     def write(self, image: str | Path, width: int, height: int, boxes_ltrb, labels, scores) -> None:
         """One picture: boxes_ltrb [K, 4] in pixels, labels [K] in 1..C-1 and scores [K], arrays or CPU tensors."""
+        self.output.write(self.line(image, width, height, boxes_ltrb, labels, scores) + "\n")
+
+    def line(self, image: str | Path, width: int, height: int, boxes_ltrb, labels, scores) -> str:
+        """What `write` writes, without the end of the line."""
         values = _columns(scores, boxes_ltrb)
         row_of = self._row if np.isfinite(values).all() else self._row_with_nulls
         rows = map(row_of, np.asarray(labels).tolist(), values.tolist())
         head = f'{{"image": {json.dumps(str(image))}, "width": {width}, "height": {height}, "detections": ['
-        self.output.write(head + ", ".join(rows) + "]}\n")
+        return head + ", ".join(rows) + "]}"
 
     def _row(self, label: int, values: list[float]) -> str:
         return self.rows[label] % tuple(values)
@@ -98,6 +102,23 @@ class JsonLines:
         score, *box = values
         detection = Detection(self.labels[label], label, round(score, 6), tuple(round(edge, 2) for edge in box))
         return json.dumps(detection.as_dict())
+
+
+class JsonList(JsonLines):
+    """The same objects as one JSON list, a line each."""
+
+    def __init__(self, target: str | os.PathLike | TextIO, labels: Sequence[str]):
+        super().__init__(target, labels)
+        self.before = "\n"
+        self.output.write("[")
+
+    def __exit__(self, kind, *_):
+        self.output.close("\n]\n", broken=kind is not None)
+
+    def write(self, image: str | Path, width: int, height: int, boxes_ltrb, labels, scores) -> None:
+        """One picture, as in `JsonLines`."""
+        self.output.write(self.before + self.line(image, width, height, boxes_ltrb, labels, scores))
+        self.before = ",\n"
 
 
 class CocoResults:

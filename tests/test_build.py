@@ -22,6 +22,8 @@ def request_for(module, out, **changes):
         "batch": "1",
         "workspace_mib": 64,
         "device": "cpu",
+        "detector": False,
+        "preprocess": "eval",
         "out": str(out),
         **changes,
     }

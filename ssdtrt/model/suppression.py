@@ -30,7 +30,9 @@ def detect_batch(
     pictures that the fixed way does not settle.
     """
     packed = detect_fixed(loc, conf, boxes_cxcywh, max_detections)
-    return settle(packed, loc, conf, boxes_cxcywh)
+    if bool((packed[:, max_detections, 1] == 0).any()):
+        packed = settle(packed, loc, conf, boxes_cxcywh)
+    return packed[:, :-1, :4], packed[:, :-1, 4].long(), packed[:, :-1, 5], packed[:, max_detections, 0].long()
 
 
 def detect(
@@ -41,20 +43,16 @@ def detect(
     return [(boxes_ltrb[i, :k], labels[i, :k], scores[i, :k]) for i, k in enumerate(counts.tolist())]
 
 
-def settle(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Detections:
-    """What `detect_fixed` packed, with the pictures that it did not settle done again, the longer way."""
+def settle(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+    """What `detect_fixed` packed, with the pictures that it did not settle done again: among all anchors, then exactly."""
     max_detections = packed.shape[1] - 1
-    missed = torch.where(packed[:, max_detections, 1] == 0)[0]  # waits for the device
-    if missed.shape[0] > 0:
-        loc, conf = loc[missed], conf[missed]
-        again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, anchors=loc.shape[2])
-        open_still = torch.where(again[:, max_detections, 1] == 0)[0]
-        if open_still.shape[0] > 0:
-            exact = detect_exact(loc[open_still], conf[open_still], boxes_cxcywh, max_detections)
-            again = again.index_copy(0, open_still, exact)
-        packed = packed.index_copy(0, missed, again)
-    found = packed[:, :max_detections]
-    return found[..., :4], found[..., 4].long(), found[..., 5], packed[:, max_detections, 0].long()
+    missed = torch.where(packed[:, max_detections, 1] == 0)[0]
+    loc, conf = loc[missed], conf[missed]
+    again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, anchors=loc.shape[2])
+    rest = torch.where(again[:, max_detections, 1] == 0)[0]
+    if rest.shape[0] > 0:
+        again = again.index_copy(0, rest, detect_exact(loc[rest], conf[rest], boxes_cxcywh, max_detections))
+    return packed.index_copy(0, missed, again)
 
 
 def detect_fixed(

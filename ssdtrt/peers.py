@@ -1,0 +1,49 @@
+"""What an engine is set against: the eager model that it came from, as a runner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ssdtrt import config, machine, parity
+from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.runner import FileRunner, eager_model, find_module
+
+
+class EagerRunner:
+    """The eager model in FP32 or FP16 as a runner: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
+
+    TF32 is off in every call. What else a runner has is that of `engine`, which it is set against.
+    """
+
+    batch = None
+
+    def __init__(self, name: str, model: torch.nn.Module, engine: FileRunner, precision: str):
+        self.name, self.model = name, model.to(parity.DTYPE[precision])
+        self.path, self.metadata = engine.path, engine.metadata
+        self.device, self.labels, self.trained, self.precision = engine.device, engine.labels, engine.trained, precision
+        self.preprocess = engine.preprocess
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), machine.plain_fp32():
+            loc, conf = self.model(images.to(self.device, parity.DTYPE[self.precision]))
+        return loc.float(), conf.float()
+
+
+def peer_runners(runner: FileRunner, module: str | Path | None, names: Sequence[str]) -> dict[str, EagerRunner]:
+    """The peers by name, each once. Raises SsdtrtError for an unknown one, or ArtifactError without the module."""
+    for name in names:
+        if name not in config.PEERS:
+            raise SsdtrtError(f"{name!r} is nothing to compare with; expected {' or '.join(config.PEERS)}.")
+        if name == "eager-fp16" and runner.device.type != "cuda":
+            raise SsdtrtError("eager-fp16 needs a GPU: PyTorch has no fast FP16 on a CPU. Leave it out.")
+    if not names:
+        return {}
+    place, reason = find_module(runner, module)
+    if place is None:
+        raise ArtifactError(f"{runner.path} cannot be compared with {', '.join(names)}: {reason}.")
+    precisions = {"eager": "fp32", "eager-fp16": "fp16"}
+    return {name: EagerRunner(name, eager_model(place, runner.device), runner, precisions[name]) for name in names}
