@@ -5,8 +5,10 @@ What is there is valid at any moment a run may end: by its end, an error or Ctrl
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
@@ -16,21 +18,23 @@ import numpy as np
 from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.results import Detection
 
+CHUNK = 4096  # bytes handed to a stream's buffer at once; the buffer holds more
+
 
 class Output:
-    """A text file that grows by whole pieces, or a stream such as sys.stdout, which stays open.
+    """A text file or a stream such as sys.stdout, which stays open, that grows by whole pieces.
 
-    A piece is handed to the system in one write. When a run breaks off, a piece that got only half into a file is cut
-    off again. Raises ArtifactError for a path that cannot be written, OSError for a write that fails.
+    When a run breaks off in the middle of a piece, that piece is cut off a file again, and completed on a stream.
+    Raises ArtifactError for a path that cannot be written, OSError for a write that fails.
     """
 
     def __init__(self, target: str | os.PathLike | TextIO):
         self.file = self.stream = None
-        if hasattr(target, "write"):
-            self.stream = target
-            return
         try:
-            self.file = open(target, "wb", buffering=0)
+            if hasattr(target, "write"):
+                self.stream = StreamOutput(target)
+            else:
+                self.file = open(target, "wb", buffering=0)
         except OSError as error:
             raise ArtifactError(f"{target} cannot be written: {error.strerror or error}.") from error
         self.whole = 0  # bytes of the file that are whole pieces
@@ -39,7 +43,6 @@ class Output:
         """Writes one piece, whole, and leaves it in no buffer."""
         if self.stream is not None:
             self.stream.write(text)
-            self.stream.flush()
             return
         piece = memoryview(text.encode())
         rest = piece
@@ -50,6 +53,8 @@ class Output:
     def close(self, end: str, broken: bool) -> None:
         """Writes the end and closes a file. After a failure (`broken`) another failure is not raised."""
         try:
+            if broken and self.stream is not None:
+                self.stream.complete()
             if broken and self.file is not None and self.file.seekable():
                 self.file.truncate(self.whole)
                 self.file.seek(self.whole)
@@ -61,6 +66,40 @@ class Output:
         finally:
             if self.file is not None:
                 self.file.close()
+            elif self.stream.buffer is not None:
+                with contextlib.suppress(OSError):  # What it holds has no reader any more.
+                    self.stream.buffer.close()
+
+
+class StreamOutput:
+    """A text stream that knows what it still has to say when it is interrupted. It is flushed after every piece."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.buffer = stream, None
+        stream.flush()
+        with contextlib.suppress(AttributeError, OSError):  # A stream in memory has no file below it.
+            self.buffer = open(stream.fileno(), "wb", buffering=2 * CHUNK, closefd=False)
+        self.pending: tuple[list[bytes], deque[int]] = [], deque()
+
+    def write(self, text: str) -> None:
+        """Writes one piece."""
+        if self.buffer is None:
+            self.stream.write(text)
+            self.stream.flush()
+            return
+        data = text.encode()
+        self.pending = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)], deque()
+        self.complete()
+
+    def complete(self) -> None:
+        """Writes what is missing of the last piece: Ctrl-C may come while a write waits for its reader."""
+        if self.buffer is None:
+            return
+        chunks, taken = self.pending
+        # The buffer takes a chunk whole or, when it raises, not at all; one call of C counts those taken, so that
+        # nothing comes between a write and its count.
+        taken.extend(map(self.buffer.write, chunks[len(taken) :]))
+        self.buffer.flush()
 
 
 class JsonLines:

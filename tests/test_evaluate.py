@@ -402,3 +402,23 @@ def test_picture_of_another_size_than_the_annotations_say(engine, photographs, t
     assert report.notes[0] == (
         f"not of the size in the annotations, so boxes cannot fit: 1 of 3 ({photographs[1].name})"
     )
+
+
+def test_eager_runner_in_half_precision():
+    seen = []
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+            seen.append((images.dtype, self.weight.dtype, cudnn.allow_tf32, matmul.allow_tf32, images.requires_grad))
+            return images + self.weight, images
+
+    engine = SimpleNamespace(path=None, metadata={}, device=torch.device("cpu"), labels=["background"], trained=True)
+    loc, conf = EagerRunner(Model(), engine, "fp16")(torch.full((1, 3), 0.1))
+    assert seen == [(torch.float16, torch.float16, False, False, False)]
+    assert loc.dtype == conf.dtype == torch.float32 and not loc.requires_grad
+    assert conf[0, 0] == torch.tensor(0.1).half().float()

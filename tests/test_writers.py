@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -172,9 +176,54 @@ def test_streams_stay_open_and_are_flushed():
     with CocoResults(coco) as results, JsonLines(jsonl, LABELS) as out:
         results.write(1, BOXES, [1, 2], SCORES)
         out.write("a.jpg", 9, 9, BOXES, [1, 2], SCORES)
-        assert jsonl.flushed == 1 and jsonl.getvalue().endswith("]}\n")
-    assert not coco.closed and len(strict(coco.getvalue())) == 2 and coco.flushed == 3
+        assert jsonl.flushed == 2 and jsonl.getvalue().endswith("]}\n")
+    assert not coco.closed and len(strict(coco.getvalue())) == 2 and coco.flushed == 4
     assert strict(jsonl.getvalue())["image"] == "a.jpg"
+
+
+def stop(*_):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", [CocoResults, lambda stream: JsonLines(stream, LABELS)])
+def test_interrupted_while_the_reader_waits(kind):
+    """A piece that is larger than a pipe: the write stands when the signal comes, and the rest follows."""
+    reading, writing = os.pipe()
+    said = []
+
+    def read():
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.1)
+        while block := os.read(reading, 1 << 16):
+            said.append(block)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with open(writing, "w", encoding="utf-8") as stream:
+            stream.write("")
+            with pytest.raises(KeyboardInterrupt), kind(stream) as out:
+                count = 5000
+                many = np.tile(BOXES, (count, 1)), [1, 2] * count, np.tile(SCORES, count)
+                out.write(*((1,) if kind is CocoResults else ("a.jpg", 9, 9)), *many)
+                raise AssertionError("nobody stopped it")
+    finally:
+        reader.join()
+        signal.signal(signal.SIGUSR1, before)
+        os.close(reading)
+    found = strict(b"".join(said).decode())
+    assert len(found if kind is CocoResults else found["detections"]) == 10_000
+
+
+def test_stream_of_a_reader_that_went_away():
+    reading, writing = os.pipe()
+    os.close(reading)
+    stream = open(writing, "w", encoding="utf-8")
+    with pytest.raises(BrokenPipeError), JsonLines(stream, LABELS) as out:
+        out.write("a.jpg", 9, 9, BOXES, [1, 2], SCORES)
+    stream.close()
 
 
 def test_interrupted_stream():
