@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ssdtrt import config, machine, parity
+from ssdtrt import config, machine
 from ssdtrt.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
 from ssdtrt.detect import Detector
-from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
+from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.files import Progress, silent
+from ssdtrt.peers import EagerRunner, peer_runners
 from ssdtrt.results import FIGURES, ClassFigures, EvalReport
-from ssdtrt.runner import FileRunner, eager_model, find_module, load_engine
+from ssdtrt.runner import FileRunner, load_engine
 from ssdtrt.writers import CocoResults, to_ltwh
 
 Found = "tuple[int, np.ndarray, np.ndarray, np.ndarray]"

@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ssdtrt.results import FIGURES, BenchReport, BenchRow, EvalReport, ImageDetections, ParityReport
+
+if TYPE_CHECKING:
+    from ssdtrt.outputs import Summary
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
@@ -181,6 +185,17 @@ def shorten(name: str, width: int) -> str:
 def fill(text: str, width: int) -> str:
     """A line broken at its spaces into lines no wider than `width`."""
     return textwrap.fill(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
+
+
+def summary_text(summary: Summary, width: int) -> str:
+    """A line for each picture, the first twenty of many, and how fast it went."""
+    lines = [detections_text(summary.first, width)]
+    if summary.pictures > len(summary.first):
+        lines.append(f"and {summary.pictures - len(summary.first)} more")
+    rate = summary.images_per_second
+    if summary.pictures:
+        lines.append(f"{summary.detections} objects in {summary.pictures} pictures, {rate:,.1f} images/s")
+    return "\n".join(lines)
 
 
 def as_json(result) -> str:

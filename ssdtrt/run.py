@@ -47,6 +47,7 @@ def run_job(
     folder: str | Path = config.RUN_DIR,
     *,
     weights: str | Path = config.WEIGHTS,
+    preprocess: str = config.PREPROCESS,
     labels: Sequence[str] | None = None,
     trust: bool = False,
     batch: str | int = config.BATCH_SIZE,
@@ -69,7 +70,7 @@ def run_job(
     make_folder(folder)
     backend = choose_backend(depart)
     model = get_model(weights, labels, trust, progress, depart)
-    module = export_module(model, folder / config.MODULE_FILE, progress=progress)
+    module = export_module(model, folder / config.MODULE_FILE, preprocess=preprocess, progress=progress)
     engine = compile_engine(module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress)
     report = bench_files([engine], progress=progress)
     pictures = pictures or sorted(SAMPLES.glob("*.jpg"))

@@ -1,0 +1,77 @@
+"""What the commands share: their options, and how they show a result."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from ssdtrt import config
+from ssdtrt.params import Device
+from ssdtrt.terminal import Terminal
+
+terminal = Terminal()
+
+device_option = click.option(
+    "--device", type=Device(), help="Where it runs: cpu, cuda, cuda:1.  [default: what the file is for]"
+)
+weights_option = click.option(
+    "--weights", default=config.WEIGHTS, show_default=True, help="coco, random, or a checkpoint's path."
+)
+labels_option = click.option("--labels", metavar="FILE", help="Class names, one a line, without the background.")
+trust_option = click.option("--trust-weights", is_flag=True, help="Let the checkpoint run code while it loads.")
+json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for stdout.")
+module_option = click.option("--module", metavar="FILE", help="The module the engine was built from.")
+threshold_option = click.option(
+    "--threshold", type=click.FloatRange(0, 1), default=config.THRESHOLD, show_default=True, help="Lowest score."
+)
+preprocess_option = click.option(
+    "--preprocess",
+    type=click.Choice(config.PREPROCESSES),
+    default=config.PREPROCESS,
+    show_default=True,
+    help="eval: the whole picture, squeezed; hub: its middle square.",
+)
+
+
+def check_json(json_file):
+    """Refuses a JSON path that cannot be written, before any work."""
+    if json_file and json_file != "-":
+        from ssdtrt.artifact import check_output
+
+        check_output(json_file)
+
+
+def show(report, json_file, text):
+    """The report as text on stdout and as JSON where it was asked for; `-` gives JSON instead of the text."""
+    terminal.done()
+    data = json.dumps(report.as_dict(), indent=1)
+    if json_file == "-":
+        click.echo(data)
+        return
+    click.echo(text(report, terminal.width()))
+    if json_file:
+        from ssdtrt.files import write_text
+
+        write_text(Path(json_file), data + "\n")
+
+
+def end_with(failures):
+    """One line for each picture that could not be read, and exit code 1 if there is one."""
+    terminal.done()
+    for failure in failures:
+        click.echo(f"Error: {failure}", err=True)
+    if failures:
+        sys.exit(1)
+
+
+def show_engine(path, metadata):
+    """What was built, and how near it came."""
+    build, parity = metadata["build"], metadata["parity"]
+    figures = ", ".join(f"{output['name']} {output['relative_l2']:.1e}" for output in parity["outputs"])
+    batch = f"batch {build['batch']}" if build["batch"] else "any batch"
+    click.echo(f"{path}: {build['precision'].upper()} {build['backend']}, {batch}, built in {build['seconds']:.0f} s")
+    click.echo(f"relative L2 to FP32 eager: {figures} (bound {parity['bound']:.0e})")
+    found = parity["detections"]
+    matched = "none to compare" if found["share"] is None else f"{100 * found['share']:.1f} % matched"
+    click.echo(f"detections: {found['reference']} FP32, {found['engine']} engine, {matched}")
