@@ -1,4 +1,4 @@
-"""torch.hub's entries: torch.hub.load(FOLDER, "nvidia_ssd", source="local"), FOLDER being the one that holds this file."""
+"""torch.hub's entries: torch.hub.load(FOLDER, "nvidia_ssd", source="local"), where FOLDER holds this file."""
 
 from ssdtrt.hub import nvidia_ssd, nvidia_ssd_processing_utils
 

@@ -24,8 +24,8 @@ NMS_ANCHORS = 1024  # where it looks for them
 NMS_PASSES = 6
 NMS_PAIRS = 16_000_000  # pairs of boxes that the exact way compares at once, which bounds memory
 
-# Preparing a picture: `eval` as the published evaluation does (the whole picture squeezed into the square), `hub` as the
-# notebook's utilities do (the shorter side to 300, then the middle of the longer one).
+# Preparing a picture: `eval` as the published evaluation does (the whole picture squeezed into the square), `hub` as
+# the notebook's utilities do (the shorter side to 300, then the middle of the longer one).
 PREPROCESSES = ("eval", "hub")
 PREPROCESS = "eval"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

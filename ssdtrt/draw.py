@@ -1,4 +1,4 @@
-"""Detections drawn on a picture: one colour a class, and labels that can be read at any size and do not hide each other."""
+"""Detections drawn on a picture: one colour a class, and labels that can be read and do not hide each other."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def draw_detections(image: Image.Image, detections: Sequence[Detection], note: s
     """
     letters = letter_size(image)
     labels = [
-        make_chip(f"{shorten(found.label)} {found.score:.2f}", letters, colour_of(found.label_id)) for found in detections
+        make_chip(f"{shorten(found.label)} {found.score:.2f}", letters, colour_of(found.label_id))
+        for found in detections
     ]
     notes = [make_chip(note, letters, DARK)] if note else []
     if any(chip.width > image.width or MIN_LINES * chip.height > image.height for chip in labels + notes):
@@ -131,7 +132,7 @@ def on_top(
 
 
 def places_at(box: tuple[float, float, float, float], chip: Chip) -> list[tuple[float, float]]:
-    """Upper left corners for a label at its box, the most usual first: above, inside, below, then further down and up."""
+    """Upper left corners for a label at its box, the usual first: above, inside, below, then further down and up."""
     left, top, right, bottom = box
     sides = [(left, top - chip.height), (left, top), (right - chip.width, top - chip.height), (left, bottom)]
     sides += [(right - chip.width, top), (left, bottom - chip.height), (right - chip.width, bottom - chip.height)]

@@ -46,7 +46,9 @@ def export_module(
     for name, found, expected in pairs:
         distance = relative_l2(found, expected)
         if not distance <= EXPORT_BOUND:
-            raise ParityError(f"The exported module's {name} is {distance:.1e} from the eager model's; nothing was written.")
+            raise ParityError(
+                f"The exported module's {name} is {distance:.1e} from the eager model's; nothing was written."
+            )
     with writing(out) as temporary:
         torchscript.save(module, temporary)
         add_metadata(temporary, module_metadata(model, method, preprocess))

@@ -15,8 +15,8 @@ NO_LETTER = "\U0010ffff"  # a code point that no font has, so it shows as the fo
 def lettering(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont]:
     """`text` as it can be shown, and the font of `size` pixels to show it in.
 
-    The first font that has all its letters, of Pillow's own and the system's of config.SYSTEM_FONTS. Where none has, the
-    one that has most; a letter that it lacks loses its accent or becomes `?`.
+    The first font that has all its letters, of Pillow's own and the system's of config.SYSTEM_FONTS. Where none has,
+    the one that has most; a letter that it lacks loses its accent or becomes `?`.
     """
     text = unicodedata.normalize("NFC", text)
     fonts = [built_in(size)]

@@ -67,12 +67,14 @@ def nvidia_ssd_processing_utils() -> Processing:
 
 
 class Processing:
-    """The notebook's utilities. Boxes are fractions, 0..1, of the prepared picture: the middle square of the original."""
+    """The notebook's utilities. Boxes are fractions, 0..1, of the prepared picture, the middle of the original."""
 
     @staticmethod
     def prepare_input(picture: str | Path | BinaryIO) -> np.ndarray:
-        """A path, an http(s) address or an open file to float32 [300, 300, 3] in -1..1: upright, the shorter side scaled
-        to 300, the middle of the longer one. Raises ImageError."""
+        """A path, an http(s) address or an open file to float32 [300, 300, 3] in -1..1.
+
+        Upright (EXIF), the shorter side scaled to 300, the middle of the longer one. Raises ImageError.
+        """
         if isinstance(picture, str) and picture.lower().startswith(("http://", "https://")):
             image = load_fetched(picture)
         else:

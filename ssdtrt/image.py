@@ -1,4 +1,4 @@
-"""Pictures: from a file to the network's input, boxes back to the picture's pixels, and seeded pictures for measuring."""
+"""Pictures: from a file to the network's input, boxes back to the picture's pixels, seeded pictures for measuring."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
     if isinstance(picture, np.ndarray):
         check_array(picture)
     elif not isinstance(picture, (str, os.PathLike, Image.Image)) and not hasattr(picture, "read"):
-        raise ImageError(f"A {type(picture).__name__} cannot be read as a picture (expected a path, an image or an array).")
+        kind = type(picture).__name__
+        raise ImageError(f"A {kind} cannot be read as a picture (expected a path, an image or an array).")
     try:
         with pillow_warnings.quiet():
             if isinstance(picture, np.ndarray):

@@ -22,7 +22,9 @@ def test_plain_letters_need_no_other_font():
     assert (text, font) == ("traffic light 0.87", built_in(20))
 
 
-@pytest.mark.parametrize("letter, there", [("a", True), ("~", True), (" ", True), ("\u732b", False), ("\n", False), ("\x00", False)])
+@pytest.mark.parametrize(
+    "letter, there", [("a", True), ("~", True), (" ", True), ("\u732b", False), ("\n", False), ("\x00", False)]
+)
 def test_shows(letter, there):
     assert shows(built_in(20), letter) is there
 
@@ -38,8 +40,8 @@ def test_control_characters_are_missing_in_a_font_that_draws_them():
 
 @pytest.mark.parametrize(
     "text, shown",
-    [("caf\u00e9", "cafe"), ("cafe\u0301", "cafe"), ("\u732b cat", "? cat"), ("\U0001f408\U0001f408", "??"), ("a\nb", "a?b"),
-     ("", "")],
+    [("caf\u00e9", "cafe"), ("cafe\u0301", "cafe"), ("\u732b cat", "? cat"), ("\U0001f408\U0001f408", "??"),
+     ("a\nb", "a?b"), ("", "")],
 )  # fmt: skip
 def test_missing_letters_are_replaced(no_system_fonts, text, shown):
     assert lettering(text, 16) == (shown, built_in(16))

@@ -50,7 +50,8 @@ def test_torch_hub_loads_both_entries_from_a_folder(tmp_path):
     shutil.copytree(ROOT / "ssdtrt", folder / "ssdtrt", ignore=shutil.ignore_patterns("__pycache__"))
     Image.new("RGB", (40, 30), "red").save(tmp_path / "picture.png")
     Image.new("L", (30, 40), 9).save(tmp_path / "grey.png")
-    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", NOTEBOOK.format(folder=str(folder))]
+    code = NOTEBOOK.format(folder=str(folder))
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == [
@@ -182,7 +183,7 @@ def test_decoded_results(utils):
     assert [[type(part) for part in picture] for picture in found] == [[np.ndarray] * 3] * 2
     boxes, labels, scores = found[0]
     assert labels.tolist() == [3, 17]
-    assert scores == pytest.approx([np.exp(15) / (np.exp(15) + np.exp(12) + 79), np.exp(13) / (np.exp(13) + np.exp(12) + 79)])
+    assert scores == pytest.approx([np.exp(logit) / (np.exp(logit) + np.exp(12) + 79) for logit in (15, 13)])
     assert boxes[1] == pytest.approx([0.065, 0.065, 0.935, 0.935], abs=1e-6)
     assert boxes[0] == pytest.approx([1 / 6 - 0.345, 1 / 6 - 0.345, 1 / 6 + 0.345, 1 / 6 + 0.345], abs=1e-6)
     assert [part.shape for part in found[1]] == [(0, 4), (0,), (0,)]

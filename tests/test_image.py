@@ -366,6 +366,17 @@ def test_exif_orientation(tmp_path, orientation):
         assert np.array_equal(np.asarray(load_image(opened)), UPRIGHT)
 
 
+def test_exif_orientation_behind_the_pixels():
+    """A PNG may hold its orientation after its pixels."""
+    exif = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    content = png(3, 1, 8, 2, bytes([0, 10, 10, 10, 20, 20, 20, 30, 30, 30]))
+    end = content.index(b"IEND") - 4
+    content = content[:end] + chunk(b"eXIf", exif) + content[end:]
+    with Image.open(io.BytesIO(content)) as opened:
+        for picture in (io.BytesIO(content), opened):
+            assert np.asarray(load_image(picture))[..., 0].tolist() == [[10], [20], [30]]
+
+
 def test_exif_orientation_can_be_ignored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
