@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from ssdtrt.draw import colour_of, draw_detections, side_by_side
@@ -228,6 +230,26 @@ def test_margin_counts_what_it_leaves_out():
     assert draw_detections(black(10, 10), many).height <= draw_detections(black(10, 10), few).height + 25
     assert where(draw_detections(black(10, 10), many), NOTE_GROUND).any()
     assert not where(draw_detections(black(10, 10), few), NOTE_GROUND).any()
+
+
+FRACTIONS = st.tuples(*[st.floats(0, 1)] * 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 700), st.integers(1, 700)),
+    fractions=st.lists(FRACTIONS, max_size=12),
+    label=st.text(max_size=40),
+    note=st.sampled_from(["", "untrained"]),
+)
+def test_any_boxes_on_a_picture_of_any_size(size, fractions, label, note):
+    scale = (*size, *size)
+    boxes = [[part * edge for part, edge in zip(box, scale)] for box in fractions]
+    boxes = [(*map(min, box[:2], box[2:]), *map(max, box[:2], box[2:])) for box in boxes]
+    drawn = draw_detections(black(*size), [detection(box, i + 1, label) for i, box in enumerate(boxes)], note)
+    assert drawn.width >= size[0] and drawn.height >= size[1]
+    if min(size) > 350:
+        assert drawn.size == size
 
 
 def test_large_pictures_have_large_letters():
