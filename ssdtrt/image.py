@@ -36,6 +36,7 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
             if isinstance(picture, np.ndarray):
                 return to_rgb(Image.fromarray(picture))
             if isinstance(picture, Image.Image):
+                picture.load()  # Now, so that what is wrong with a file opened earlier is said here.
                 return to_rgb(upright(picture) if orient else picture)
             with Image.open(picture) as opened:
                 opened.load()
@@ -77,7 +78,6 @@ def reason_of(error: Exception) -> str:
 
 def upright(image: Image.Image) -> Image.Image:
     """The picture turned as its EXIF orientation says; the same object where there is nothing to turn."""
-    image.load()  # The orientation may stand behind the pixels.
     return image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
 
 

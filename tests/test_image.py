@@ -520,6 +520,15 @@ def test_truncated_picture(tmp_path, photographs, kind, share):
     assert refusal(cut).startswith(f"{cut} cannot be read as a picture (")
 
 
+@pytest.mark.parametrize("orient", [True, False])
+def test_truncated_picture_that_was_opened_already(tmp_path, photographs, orient):
+    content = photographs[0].read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    with Image.open(tmp_path / "cut.jpg") as opened, pytest.raises(ImageError) as caught:
+        load_image(opened, orient=orient)
+    assert str(caught.value).startswith(f"{tmp_path / 'cut.jpg'} cannot be read as a picture (image file is truncated")
+
+
 def test_damaged_tiff(tmp_path):
     path = tmp_path / "bad.tif"
     path.write_bytes(TiffImagePlugin.II + b"\x08\x00\x00\x00\xff\xff")
