@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssdtrt import config
 from ssdtrt.errors import ImageError, WeightsError
 from ssdtrt.image import load_image, normalise, prepare
-from ssdtrt.model import SSD300, boxes, build_model
+from ssdtrt.model import SSD300, boxes, build_model, suppression
 from ssdtrt.model.random import reference_init
 
 PREPROCESS = "hub"
@@ -104,7 +104,7 @@ class Processing:
         The best first. Labels are 1..C-1, so `get_coco_object_dictionary()[label - 1]` is the name.
         """
         loc, conf = (part.detach() for part in predictions)
-        found = boxes.detect(loc, conf, boxes.default_boxes().to(loc.device), MAX_DETECTIONS)
+        found = suppression.detect(loc, conf, boxes.default_boxes().to(loc.device), MAX_DETECTIONS)
         return [[part.cpu().numpy() for part in detections] for detections in found]
 
     @staticmethod
