@@ -5,6 +5,10 @@
 #   first    the whole job (`ssdtrt run`: export, FP16 engine of batch 1, bench, detect), the GPU tests, an engine of batch 8
 #   rest     engines of batch 32, 128 and 1:8:32, and an FP32 engine of batch 1 to compare sizes with
 #   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
+#   peers    FP32 eager of the machine's own python3, whose torch is newer than the one that Torch-TensorRT needs
+#   train    trains on generated scenes with that python3, four minutes, and writes the validation pictures
+#   accuracy the trained network as a detector of batch 32, and COCO's figures for it, FP32 eager and FP16 eager
+#   pictures decoding and NMS, pictures on the GPU to detections, and JPEG files to JSON lines
 set -euo pipefail
 step=$1 work=$2 out=$3
 ssdtrt() { echo "+ ssdtrt $*"; python3.10 -m ssdtrt "$@" 2>&1; }
@@ -39,5 +43,25 @@ measure)
         ssdtrt verify "$engine.engine.ts" "$samples"/*.jpg --json "$out/verify-$engine.json"
     done | tee "$out/verify.txt"
     ssdtrt detect b8.engine.ts "$samples"/*.jpg -o detections | tee "$out/detect.txt"
+    ;;
+peers)
+    (cd "$work" && python3 -m ssdtrt export --weights random -o peers.ts &&
+        python3 -m ssdtrt bench peers.ts --batch-size 1,8,32,128 --json "$out/eager.json") 2>&1 | tee "$out/peers.txt"
+    ;;
+train)
+    python3 benchmarks/train_scenes.py --out "$work/scenes" --minutes "${MINUTES:-4}" 2>&1 | tee "$out/train.txt"
+    cp "$work/scenes/training.json" "$out/"
+    ;;
+accuracy)
+    scenes=$work/scenes
+    ssdtrt export --weights "$scenes/scenes.pt" --trust-weights --labels "$scenes/labels.txt" -o "$scenes/scenes.ts"
+    ssdtrt compile "$scenes/scenes.ts" --detector --fp16 --batch-size 32 -o "$scenes/scenes.detector.ts" |
+        tee "$out/compile-scenes.txt"
+    ssdtrt evaluate "$scenes/scenes.detector.ts" --images "$scenes/val/images" --annotations "$scenes/val/annotations.json" \
+        --against eager,eager-fp16 --json "$out/accuracy.json" | tee "$out/accuracy.txt"
+    ;;
+pictures)
+    scenes=$work/scenes
+    python3.10 benchmarks/pictures.py "$scenes/scenes.detector.ts" --json "$out/pictures.json"
     ;;
 esac

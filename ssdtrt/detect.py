@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.ahead import in_order, worker_count
-from ssdtrt.decoder import Decoder, to_host
-from ssdtrt.errors import ImageError, SsdtrtError
+from ssdtrt.decoder import Decoder
+from ssdtrt.errors import ImageError
 from ssdtrt.image import Picture, load_image, normalisation, prepare, scale_to, to_pixels
 from ssdtrt.results import Found, ImageDetections
 from ssdtrt.runner import FileRunner, load_engine
@@ -53,12 +53,6 @@ class Detector:
         self.workers = workers or worker_count()
         self.device = runner.device
         self.batch_size = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
-        self.whole = getattr(runner, "detector", None)
-        if self.whole is not None and max_detections > config.MAX_DETECTIONS:
-            raise SsdtrtError(
-                f"{runner.path} is a detector, which gives up to {config.MAX_DETECTIONS} detections a picture; "
-                f"found {max_detections}."
-            )
         self.normalisation = normalisation(runner.preprocess, self.device)
         self.decoder = Decoder(self.device, max_detections)
 
@@ -91,16 +85,9 @@ class Detector:
     def start(self, images: Tensor) -> Callable[[], Tensor]:
         """Begins to detect in uint8 images [N, 3, 300, 300] on the device; what is returned waits for the device.
 
-        It gives [N, K + 1, 6] on the host: rows of ltrb in 0..1, label and score, best first, and in the last row the
-        count. It is to be called before the next `start`.
+        It gives what `Decoder` does, [N, K + 1, 6] on the host, and is to be called before the next `start`.
         """
-        if self.whole is None:
-            return self.decoder.start(*self.runner(scale_to(images, *self.normalisation)))
-        with torch.no_grad():
-            boxes_ltrb, labels, scores, counts = self.whole(images)
-        rows = torch.cat([boxes_ltrb, labels[..., None].to(boxes_ltrb), scores[..., None]], dim=2)
-        counts = counts[:, None, None].to(rows).expand(-1, 1, 6)
-        return to_host(torch.cat([rows[:, : self.max_detections], counts], dim=1))
+        return self.decoder.start(*self.runner(scale_to(images, *self.normalisation)))
 
     def _batches(self, pictures, failures, keep: bool) -> Iterator[list[Prepared]]:
         """Pictures that could be read, as many as a batch holds at a time."""

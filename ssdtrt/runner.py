@@ -20,8 +20,8 @@ class FileRunner:
     """A loaded file. Called with images [N, 3, 300, 300] it returns (loc [N, 4, A], conf [N, C, A]), float32.
 
     `metadata` is what the file says of itself, `device` where it runs, `batch` the BatchRange of a TensorRT engine and
-    None where any batch will do. `detector` is the whole module of a detector file, whose engine alone is called here,
-    and None for the other kinds.
+    None where any batch will do. `detector` is the whole module of a detector file, uint8 images to detections; what
+    is called here is the engine in it. It is None for the other kinds.
     """
 
     def __init__(self, path: Path, metadata: dict, module: torch.jit.ScriptModule, device: torch.device):

@@ -58,6 +58,12 @@ def engine_bf16(module):
 
 
 @pytest.fixture(scope="session")
+def detector_file(module):
+    """A CPU detector in FP32, beside its module."""
+    return compile_engine(module, detector=True, out=module.parent / "ssd300.detector.ts", backend="torchscript")
+
+
+@pytest.fixture(scope="session")
 def photographs():
     """The paths of the sample photographs."""
     return sorted(SAMPLES.glob("*.jpg"))

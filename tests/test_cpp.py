@@ -1,4 +1,4 @@
-"""An exported module in C++: the example is built with libtorch and says what Python says."""
+"""An exported module and a detector in C++: the examples are built with libtorch and say what Python says."""
 
 import shutil
 import subprocess
@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-SOURCE = Path(__file__).parent.parent / "examples" / "cpp" / "run_module.cpp"
+from ssdtrt import torchscript
+
+SOURCES = Path(__file__).parent.parent / "examples" / "cpp"
 TORCH = Path(torch.__file__).parent
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 
@@ -18,16 +20,21 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    """The example, built as its first lines say."""
-    path = tmp_path_factory.mktemp("cpp") / "run_module"
+def built(name, folder):
+    """An example's program, built as its first lines say."""
+    path = folder / name
     flags = ["-std=c++20", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"]
     headers = [f"-I{TORCH / 'include'}", f"-I{TORCH / 'include/torch/csrc/api/include'}"]
     libraries = [f"-L{TORCH / 'lib'}", f"-Wl,-rpath,{TORCH / 'lib'}", "-Wl,--no-as-needed", "-ltorch_cpu", "-lc10"]
-    command = [COMPILER, *flags, "-w", *headers, str(SOURCE), "-o", str(path), *libraries]
+    command = [COMPILER, *flags, "-w", *headers, str(SOURCES / f"{name}.cpp"), "-o", str(path), *libraries]
     subprocess.run(command, check=True, timeout=600)
     return path
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """run_module."""
+    return built("run_module", tmp_path_factory.mktemp("cpp"))
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -49,3 +56,16 @@ def test_what_is_no_module_is_an_error(program, tmp_path):
     done = subprocess.run([program, tmp_path / "text.ts"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == "" and "zip archive" in done.stderr
     assert subprocess.run([program], capture_output=True).returncode == 2
+
+
+def test_a_detector_says_what_python_says(detector_file, tmp_path):
+    done = subprocess.run([built("run_detector", tmp_path), detector_file, "2"], capture_output=True, text=True, check=True)
+    rows, heights = torch.arange(300).view(1, 1, 300, 1), torch.tensor([10, 11]).view(2, 1, 1, 1)
+    pictures = (rows // heights * 53 % 256).to(torch.uint8).expand(2, 3, 300, 300).contiguous()
+    with torch.no_grad():
+        boxes, labels, scores, counts = torchscript.load(detector_file)(pictures)
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert [int(line[0]) for line in lines] == counts.tolist() and min(counts) > 0
+    assert [int(line[1]) for line in lines] == labels[:, 0].tolist()
+    for i, line in enumerate(lines):
+        assert [float(value) for value in line[2:]] == pytest.approx([float(scores[i, 0]), *boxes[i, 0].tolist()], abs=2e-5)

@@ -15,15 +15,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssdtrt import parity
+from ssdtrt import parity, torchscript
 from ssdtrt.artifact import read_metadata
 from ssdtrt.bench import EAGER, bench_files
 from ssdtrt.compile import check_size
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, ParityError
-from ssdtrt.image import synthetic_images, to_batch
+from ssdtrt.decoder import Decoder
+from ssdtrt.engine import DetectorModule
+from ssdtrt.image import synthetic_images, synthetic_pictures, to_batch
 from ssdtrt.machine import plain_fp32
-from ssdtrt.model import boxes
+from ssdtrt.model import boxes, suppression
 from ssdtrt.runner import eager_model, load_engine
 from ssdtrt.verify import verify_engine
 
@@ -149,13 +151,51 @@ def test_detections_on_the_gpu_are_those_on_the_cpu(reference, photographs):
     with torch.no_grad(), plain_fp32():
         loc, conf = reference(to_batch(photographs).cuda())
     defaults = boxes.default_boxes()
-    on_gpu = boxes.detect(loc, conf, defaults.cuda())
-    on_cpu = boxes.detect(loc.cpu(), conf.cpu(), defaults)
+    on_gpu = suppression.detect(loc, conf, defaults.cuda())
+    on_cpu = suppression.detect(loc.cpu(), conf.cpu(), defaults)
     for (gpu_boxes, gpu_labels, gpu_scores), (cpu_boxes, cpu_labels, cpu_scores) in zip(on_gpu, on_cpu):
         assert len(cpu_scores) > 0
         assert torch.equal(gpu_labels.cpu(), cpu_labels)
         assert torch.allclose(gpu_scores.cpu(), cpu_scores, atol=1e-6)
         assert torch.allclose(gpu_boxes.cpu(), cpu_boxes, atol=1e-5)
+
+
+@pytest.mark.parametrize("raised", [0.0, 7.0, 8.1, 99.0])  # from 26,000 candidates a picture to none
+def test_the_captured_decoder_says_what_the_exact_way_says(reference, raised):
+    device = torch.device("cuda", 0)
+    decoder, defaults = Decoder(device), boxes.default_boxes().to(device)
+    for seed in range(3):  # The second and third are replays.
+        with torch.no_grad():
+            loc, conf = reference(synthetic_images(4, seed=seed).to(device))
+        conf[:, 0] += raised
+        packed = decoder(loc, conf)
+        exact = suppression.detect_exact(loc, conf, defaults).cpu()
+        assert packed[:, -1].tolist() == exact[:, -1].tolist()
+        torch.testing.assert_close(packed, exact, rtol=0, atol=1e-6)
+        assert torch.equal(decoder(loc, conf), packed)
+    assert len(decoder.graphs) == 1
+
+
+def test_a_detector_around_the_engine_gives_what_its_decoder_gives(gpu_engine, tmp_path):
+    """The whole in one scripted module, saved, loaded without ssdtrt, on uint8 pictures on the GPU."""
+    detector = DetectorModule(torchscript.load(gpu_engine, "cuda"), "eval").cuda().eval()
+    torchscript.save(torch.jit.script(detector), tmp_path / "detector.ts")
+    pictures = synthetic_pictures(1, seed=5).cuda()
+    packed = Detector(gpu_engine, threshold=0.0).start(pictures)()
+    code = (
+        "import sys, torch, torch_tensorrt\n"
+        "found = torch.jit.load(sys.argv[1]).cuda()(torch.load(sys.argv[2]).cuda())\n"
+        "assert 'ssdtrt' not in sys.modules\n"
+        "torch.save([part.cpu() for part in found], sys.argv[3])\n"
+    )
+    torch.save(pictures.cpu(), tmp_path / "pictures.pt")
+    paths = [str(tmp_path / name) for name in ("detector.ts", "pictures.pt", "found.pt")]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, *paths], check=True, timeout=300)
+    found_boxes, labels, scores, counts = torch.load(paths[2])
+    assert counts.tolist() == [200] == packed[:, -1, 0].long().tolist()
+    assert torch.equal(labels[0], packed[0, :-1, 4].long())
+    torch.testing.assert_close(scores[0], packed[0, :-1, 5], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found_boxes[0], packed[0, :-1, :4], rtol=0, atol=1e-4)
 
 
 def test_detector_finds_with_the_engine_what_the_module_finds(gpu_engine, gpu_dir, photographs):
