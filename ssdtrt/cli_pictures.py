@@ -34,7 +34,7 @@ from ssdtrt.options import (
 @click.option("--max-detections", type=click.IntRange(min=1), default=config.MAX_DETECTIONS, show_default=True)
 @click.option("--side-by-side", is_flag=True, help="Draw what the FP32 model sees beside it.")
 @module_option
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads that read.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads or processes that read.  [default: one a core]")
 @device_option
 def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by_side, module, workers, device):
     """Detect in IMAGEs with FILE: annotated pictures and detections.json in DIR, or JSON alone.

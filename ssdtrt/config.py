@@ -75,7 +75,8 @@ ITERATIONS = {"cuda": 10, "cpu": 4}
 # Detecting and drawing.
 THRESHOLD = 0.4
 DETECT_BATCH = {"cuda": 32, "cpu": 8}
-WORKERS = 16  # threads that read pictures, at most; no more than the machine has cores
+WORKERS = 16  # threads or processes that read pictures, at most; no more than the machine has cores
+MANY = 200  # pictures from which on processes read, not threads
 # Fonts of the system, by file name, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 

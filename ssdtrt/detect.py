@@ -1,11 +1,14 @@
-"""From pictures to detections, with any file that ssdtrt writes: read ahead by threads, run in batches."""
+"""From pictures to detections, with any file that ssdtrt writes: read ahead, run in batches."""
 
 from __future__ import annotations
 
+import contextlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,28 +17,30 @@ from ssdtrt import config
 from ssdtrt.ahead import in_order, worker_count
 from ssdtrt.decoder import Decoder
 from ssdtrt.errors import ImageError
-from ssdtrt.image import Picture, load_image, normalisation, prepare, scale_to, to_pixels
+from ssdtrt.image import normalisation, scale_to
+from ssdtrt.pictures import Picture, load_image, squeeze, to_pixels
+from ssdtrt.readers import Readers
 from ssdtrt.results import Found, ImageDetections
 from ssdtrt.runner import FileRunner, load_engine
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture that was read: its place among all, its path, its size, uint8 [3, 300, 300], and itself where kept."""
+    """A picture that was read: its place among all, its path, its size, uint8 [300, 300, 3], and itself where kept."""
 
     index: int
     name: str
     size: tuple[int, int]
-    pixels: Tensor
-    picture: Image.Image | None
+    pixels: np.ndarray
+    picture: Image.Image | None = None
 
 
 class Detector:
     """Detects with a saved module, engine or detector, in pictures prepared as was recorded at export.
 
     `threshold` is the lowest score reported, 0..1; `max_detections` the most for one picture. Scores of 0.05 and less
-    are never reported. `orient` turns pictures as their EXIF orientation says; `workers` is how many threads read them,
-    by default one a core. Instead of a path it takes a runner that was loaded before. Raises what `load_engine` raises.
+    are never reported. `orient` turns pictures as their EXIF orientation says; `workers` is how many threads or
+    processes read them, by default one a core. Instead of a path it takes a runner that was loaded before. Raises what `load_engine` raises.
     """
 
     def __init__(
@@ -66,15 +71,23 @@ class Detector:
         return [found.named(self.runner.labels) for _, found in self.stream(pictures)]
 
     def stream(
-        self, pictures: Iterable[Picture], failures: list[ImageError] | None = None, keep: bool = False
+        self,
+        pictures: Iterable[Picture],
+        failures: list[ImageError] | None = None,
+        *,
+        keep: bool = False,
+        many: bool = False,
     ) -> Iterator[tuple[int, Found]]:
         """Each picture's place and its detections, in their order, as the batches are done.
 
         `pictures` are taken as they are needed, and never more than a few batches are in memory. One that cannot be
         read goes to `failures` and the others go on; without `failures` it raises. With `keep` the picture comes along.
+        With `many` pictures, which are paths then, processes read them instead of threads: slower to start, and as fast
+        as there are cores.
         """
+        prepared = self._read_by_processes(pictures) if many and not keep else self._read_by_threads(pictures, keep)
         finish, running = None, []
-        for batch in self._batches(pictures, failures, keep):
+        for batch in self._batches(prepared, failures):
             images = self._to_device(batch)
             if finish is not None:
                 yield from self._found(running, finish())
@@ -89,9 +102,11 @@ class Detector:
         """
         return self.decoder.start(*self.runner(scale_to(images, *self.normalisation)))
 
-    def _batches(self, pictures, failures, keep: bool) -> Iterator[list[Prepared]]:
-        """Pictures that could be read, as many as a batch holds at a time."""
+    @property
+    def _ahead(self) -> int:
+        return 2 * max(self.batch_size, self.workers)
 
+    def _read_by_threads(self, pictures: Iterable[Picture], keep: bool) -> Iterator[Prepared | ImageError]:
         def read(numbered) -> Prepared | ImageError:
             index, picture = numbered
             try:
@@ -99,19 +114,39 @@ class Detector:
             except ImageError as error:
                 return error
             name = str(picture) if isinstance(picture, (str, Path)) else ""
-            return Prepared(index, name, image.size, prepare(image, self.runner.preprocess), image if keep else None)
+            return Prepared(index, name, image.size, squeeze(image, self.runner.preprocess), image if keep else None)
 
+        return in_order(read, enumerate(pictures), self.workers, self._ahead)
+
+    def _read_by_processes(self, paths: Iterable[str | Path]) -> Iterator[Prepared | ImageError]:
+        names: deque[str] = deque()
+
+        def noted() -> Iterator[str]:
+            for path in paths:
+                names.append(str(path))
+                yield names[-1]
+
+        with Readers(self.workers, self._ahead, orient=self.orient, preprocess=self.runner.preprocess) as readers:
+            for index, read in enumerate(readers.read(noted())):
+                name = names.popleft()
+                yield read if isinstance(read, ImageError) else Prepared(index, name, *read)
+
+    def _batches(
+        self, prepared: Iterable[Prepared | ImageError], failures: list[ImageError] | None
+    ) -> Iterator[list[Prepared]]:
+        """Pictures that could be read, as many as a batch holds at a time."""
         batch: list[Prepared] = []
-        for one in in_order(read, enumerate(pictures), self.workers, 2 * max(self.batch_size, self.workers)):
-            if isinstance(one, ImageError):
-                if failures is None:
+        with contextlib.closing(prepared):
+            for one in prepared:
+                if not isinstance(one, ImageError):
+                    batch.append(one)
+                elif failures is None:
                     raise one
-                failures.append(one)
-                continue
-            batch.append(one)
-            if len(batch) == self.batch_size:
-                yield batch
-                batch = []
+                else:
+                    failures.append(one)
+                if len(batch) == self.batch_size:
+                    yield batch
+                    batch = []
         if batch:
             yield batch
 
@@ -119,16 +154,14 @@ class Detector:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device, in one copy."""
         size, on_gpu = config.IMAGE_SIZE, self.device.type == "cuda"
         host = torch.empty(len(batch), size, size, 3, dtype=torch.uint8, pin_memory=on_gpu)
-        for row, one in zip(host, batch):
-            row.copy_(one.pixels.permute(1, 2, 0))
+        np.stack([one.pixels for one in batch], out=host.numpy())
         return host.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
 
     def _found(self, batch: list[Prepared], packed: Tensor) -> Iterator[tuple[int, Found]]:
         """Packed detections as arrays, those of at least the threshold, in each picture's pixels."""
-        for one, rows in zip(batch, packed):
-            scores = rows[:-1, 5]
-            rows = rows[: min(int((scores >= self.threshold).sum()), int(rows[-1, 0]))]
-            width, height = one.size
-            boxes = to_pixels(rows[:, :4], width, height, self.runner.preprocess)
-            arrays = boxes.numpy(), rows[:, 4].long().numpy(), rows[:, 5].numpy().copy()
-            yield one.index, Found(one.name, width, height, *arrays, picture=one.picture)
+        every = packed.numpy()  # Small steps in torch would cost more than the network.
+        kept = np.minimum((every[:, :-1, 5] >= self.threshold).sum(axis=1), every[:, -1, 0].astype(int)).tolist()
+        for one, rows, count in zip(batch, every, kept):
+            boxes = to_pixels(rows[:count, :4], *one.size, self.runner.preprocess)
+            arrays = boxes, rows[:count, 4].astype(np.int64), rows[:count, 5].copy()
+            yield one.index, Found(one.name, *one.size, *arrays, picture=one.picture)

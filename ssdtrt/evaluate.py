@@ -106,7 +106,7 @@ def detections_of(
     """
     detector = Detector(runner, threshold=config.MIN_SCORE, max_detections=config.MAX_DETECTIONS, orient=False)
     numbers = list(places)
-    for index, found in detector.stream(list(places.values()), failures):
+    for index, found in detector.stream(list(places.values()), failures, many=len(places) >= config.MANY):
         sizes[numbers[index]] = found.width, found.height
         yield numbers[index], found.boxes, found.labels, found.scores
 

@@ -165,7 +165,8 @@ def detect_files(
         for output in outputs:
             stack.enter_context(output)
         keep = any(isinstance(output, Folder) for output in outputs)
-        for _, found in detector.stream(pictures, failures, keep):
+        many = total is None or total >= config.MANY
+        for _, found in detector.stream(pictures, failures, keep=keep, many=many):
             for output in outputs:
                 output.write(found)
             if each is not None:
