@@ -22,7 +22,7 @@ from ssdtrt.compile import check_size, compile_engine, prove
 from ssdtrt.errors import ArtifactError, CompileError, ParityError
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-REQUEST = {"backend": "torchscript", "batch": "1", "device": "cpu"}
+REQUEST = {"backend": "torchscript", "batch": "1", "device": "cpu", "detector": False, "preprocess": "eval"}
 OTHER = b"what was here before"
 
 
