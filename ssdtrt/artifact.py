@@ -77,7 +77,9 @@ def describe_foreign(names: list[str]) -> str:
 
 def making(path: Path) -> str:
     """The command that makes a file of this name."""
-    return "Make it first: ssdtrt compile" if ".engine" in path.name else "Make it first: ssdtrt export"
+    commands = {".engine": "ssdtrt compile", ".detector": "ssdtrt compile --detector"}
+    known = [command for part, command in commands.items() if part in path.name]
+    return f"Make it first: {known[0] if known else 'ssdtrt export'}"
 
 
 def wrong_kind(path: Path, kind: str, kinds: tuple[str, ...]) -> str:

@@ -46,10 +46,11 @@ def compile_engine(
     """Builds an engine from an exported module, proves it against FP32 eager, writes it to `out` and returns its path.
 
     With `detector` the file takes uint8 images and gives detections: it normalises, runs the engine, decodes and
-    suppresses. `out` is by default ssd300.engine.ts or ssd300.detector.ts. `precision` is fp16 or fp32 for the backend `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the
-    CPU, any batch size); by default fp16 and fp32. `batch` is a size, or "MIN:OPT:MAX". Nothing is written unless the
-    engine passes: relative L2 distance of each output at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs
-    that it is what it is called. Raises ArtifactError, CompileError, ParityError.
+    suppresses. `out` is by default ssd300.engine.ts or ssd300.detector.ts. `precision` is fp16 or fp32 for the backend
+    `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the CPU, any batch size); by default fp16 and
+    fp32. `batch` is a size, or "MIN:OPT:MAX". Nothing is written unless the engine passes: relative L2 distance of each
+    output at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs that it is what it is called. Raises
+    ArtifactError, CompileError, ParityError.
     """
     out = check_output(out or (config.DETECTOR_FILE if detector else config.ENGINE_FILE))
     module = Path(module)
@@ -164,14 +165,16 @@ def prove(engine: Path, module: Path, request: dict, result: dict, progress: Pro
 
 
 def check_detector(detector: torch.jit.ScriptModule, pictures: Tensor, images: Tensor) -> None:
-    """Raises ParityError unless the detector finds in `pictures`, uint8, what its engine's outputs for `images` decode to."""
+    """Raises ParityError unless it finds in `pictures`, uint8, what its engine's outputs for `images` decode to."""
     with torch.no_grad():
         found = detector(pictures)
         expected = detect_batch(*detector.engine(images), default_boxes().to(images.device))
     for name, a, b in zip(("boxes", "labels", "scores", "counts"), found, expected):
         difference = float((a.double() - b.double()).abs().max())
         if not difference <= DETECTOR_BOUND:
-            raise ParityError(f"The detector's {name} are {difference:.1e} from those of its own engine; nothing was written.")
+            raise ParityError(
+                f"The detector's {name} are {difference:.1e} from those of its own engine; nothing was written."
+            )
 
 
 def check_size(engine: Path, reference: torch.nn.Module, precision: str) -> None:

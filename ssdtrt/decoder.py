@@ -39,7 +39,8 @@ class Decoder:
             found = host()
             if bool(found[:, -1, 1].all()):
                 return found
-            return settle(packed.clone(), loc, conf, self.default_boxes).cpu()
+            with torch.no_grad():
+                return settle(packed.clone(), loc, conf, self.default_boxes).cpu()
 
         return finish
 

@@ -51,7 +51,13 @@ class Folder:
     second Detector, each picture is shown twice: as this detector and as the peer sees it.
     """
 
-    def __init__(self, folder: str | Path, detector: Detector, pictures: Sequence[str | Path] = (), peer: Detector | None = None):
+    def __init__(
+        self,
+        folder: str | Path,
+        detector: Detector,
+        pictures: Sequence[str | Path] = (),
+        peer: Detector | None = None,
+    ):
         self.folder, self.detector, self.peer = Path(folder), detector, peer
         self.names = {Path(path).name.lower() for path in pictures if self._inside(path)}
         self.note = "" if detector.runner.trained else UNTRAINED
@@ -63,7 +69,7 @@ class Folder:
     def __enter__(self):
         with unwritable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self.json = JsonList(self.folder / "detections.json", self.detector.runner.labels)
+            self.json = JsonList(self.folder / "detections.json", self.detector.runner.labels)
         self.pool = ThreadPoolExecutor(worker_count(), thread_name_prefix="ssdtrt-draw")
         return self
 
@@ -135,9 +141,8 @@ class Coco:
         """One picture."""
         stem = Path(found.image).stem
         if not (stem.isascii() and stem.isdigit()):
-            self.failures.append(
-                ImageError(f"{found.image} is not in COCO's results: they need a number as the file's name, as 000139.jpg.")
-            )
+            wanted = "they need a number as the file's name, as 000139.jpg"
+            self.failures.append(ImageError(f"{found.image} is not in COCO's results: {wanted}."))
             return
         categories = [self.categories[label] for label in found.labels.tolist()]
         self.results.write(int(stem), found.boxes, categories, found.scores)
@@ -166,7 +171,8 @@ def detect_files(
             stack.enter_context(output)
         keep = any(isinstance(output, Folder) for output in outputs)
         many = total is None or total >= config.MANY
-        for _, found in detector.stream(pictures, failures, keep=keep, many=many):
+        stream = stack.enter_context(contextlib.closing(detector.stream(pictures, failures, keep=keep, many=many)))
+        for index, found in stream:
             for output in outputs:
                 output.write(found)
             if each is not None:
@@ -175,9 +181,9 @@ def detect_files(
             if len(first) < SHOWN:
                 first.append(found.named(detector.runner.labels))
             now = time.perf_counter()
-            if now - said > PROGRESS_SECONDS or count == total:
+            if now - said > PROGRESS_SECONDS or index + 1 == total:
                 said = now
-                progress(bar(count + len(failures), total, count / (now - started)))
+                progress(bar(index + 1, total, count / (now - started)))
     return Summary(count, detections, time.perf_counter() - started, tuple(first), tuple(failures))
 
 
@@ -212,9 +218,11 @@ def detect_to_folder(
 
 @contextlib.contextmanager
 def unwritable(folder: Path):
-    """What the system refuses, said as an ArtifactError."""
+    """What the system refuses, said as an ArtifactError with what to do."""
     try:
         yield
+    except ArtifactError as error:
+        raise ArtifactError(f"{error} Give another with -o.") from error
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be written: {error.strerror or error}. Give another with -o.") from error
 

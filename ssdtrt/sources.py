@@ -30,7 +30,8 @@ def expand(arguments: Iterable[str | Path], stdin: TextIO, failures: list[ImageE
         if os.path.isdir(text):
             found, what = pictures_below(text), "holds no pictures"
         elif glob.has_magic(text) and not os.path.exists(text):
-            found, what = map(Path, sorted(glob.iglob(text, recursive=True))), "matches no file"
+            matches = sorted(glob.iglob(text, recursive=True))
+            found, what = (Path(match) for match in matches if not os.path.isdir(match)), "matches no file"
         else:
             yield Path(argument)
             continue

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from known import RED, known_file
+from PIL import Image
 
 from ssdtrt.cli import main
 from ssdtrt.compile import compile_engine
@@ -46,6 +48,12 @@ def module(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def hub_module(model, tmp_path_factory):
+    """The random model's module for pictures prepared as the hub utilities do, in a folder of its own."""
+    return export_module(model, tmp_path_factory.mktemp("hub") / "hub.ts", preprocess="hub")
+
+
+@pytest.fixture(scope="session")
 def engine(module):
     """A CPU engine in FP32, beside its module."""
     return compile_engine(module, module.parent / "ssd300.engine.ts", backend="torchscript", precision="fp32")
@@ -67,6 +75,25 @@ def detector_file(module):
 def photographs():
     """The paths of the sample photographs."""
     return sorted(SAMPLES.glob("*.jpg"))
+
+
+@pytest.fixture(scope="session")
+def known(tmp_path_factory):
+    """A file whose detections are known; read only."""
+    return known_file(tmp_path_factory.mktemp("known") / "known.ts")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Saves pictures of one colour: `pictures(name, colour, size)` -> path."""
+
+    def save(name, colour=RED, size=(200, 100)):
+        path = tmp_path / "pictures" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, colour).save(path)
+        return path
+
+    return save
 
 
 @pytest.fixture

@@ -327,3 +327,13 @@ def test_output_without_a_folder(tmp_path):
 
 def test_schema_is_the_first():
     assert (config.SCHEMA, config.METADATA_NAME) == (1, "ssdtrt.json")
+
+
+@pytest.mark.parametrize(
+    "name, command",
+    [("a.ts", "export"), ("ssd300.engine.ts", "compile"), ("ssd300.detector.ts", "compile --detector")],
+)
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path, name, command):
+    with pytest.raises(ArtifactError) as caught:
+        read_metadata(tmp_path / name)
+    assert str(caught.value) == f"{tmp_path / name}: no such file. Make it first: ssdtrt {command}"

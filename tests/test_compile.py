@@ -14,15 +14,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from known import Known
 
 import ssdtrt
 from ssdtrt import compile as compiling
-from ssdtrt import config
-from ssdtrt.compile import check_size, compile_engine, prove
+from ssdtrt import config, torchscript
+from ssdtrt.compile import check_detector, check_size, compile_engine, prove
+from ssdtrt.engine import DetectorModule, EngineModule
 from ssdtrt.errors import ArtifactError, CompileError, ParityError
+from ssdtrt.image import normalise, synthetic_pictures
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-REQUEST = {"backend": "torchscript", "batch": "1", "device": "cpu"}
+REQUEST = {"backend": "torchscript", "batch": "1", "device": "cpu", "detector": False, "preprocess": "eval"}
 OTHER = b"what was here before"
 
 
@@ -89,7 +92,8 @@ def test_bf16_halves_the_file(engine, engine_bf16):
 
 
 def test_only_what_was_asked_for_lies_in_the_folder(module, engine, engine_bf16):
-    assert sorted(os.listdir(module.parent)) == ["bf16.engine.ts", "ssd300.engine.ts", "ssd300.ts"]
+    names = set(os.listdir(module.parent)) - {"ssd300.detector.ts"}  # Where another test has asked for it.
+    assert names == {"bf16.engine.ts", "ssd300.engine.ts", "ssd300.ts"}
     assert engine.stat().st_mode & 0o444 == module.stat().st_mode & 0o444
 
 
@@ -202,6 +206,72 @@ def test_a_building_process_that_cannot_start_shows_the_end_of_its_log(module, o
     assert lines[0] == "The building process ended with 1 and no engine."
     assert any("No module named 'encodings'" in line for line in lines[1:]) and len(lines) <= 16
     assert untouched(out, scratch)
+
+
+def test_a_detector_says_what_goes_in_and_comes_out(detector_file, engine, module):
+    metadata, plain = metadata_of(detector_file), metadata_of(engine)
+    assert (metadata["kind"], metadata["schema"]) == ("detector", 1)
+    assert metadata["inputs"] == [{"name": "images", "shape": ["N", 3, 300, 300], "dtype": "uint8"}]
+    assert metadata["outputs"] == [
+        {"name": "boxes_ltrb", "shape": ["N", 200, 4], "dtype": "float32"},
+        {"name": "labels", "shape": ["N", 200], "dtype": "int64"},
+        {"name": "scores", "shape": ["N", 200], "dtype": "float32"},
+        {"name": "counts", "shape": ["N"], "dtype": "int64"},
+    ]
+    assert metadata["model"] == plain["model"] and metadata["module"] == plain["module"]
+    assert metadata["parity"]["passed"] and metadata["parity"]["precision"] == "fp32"
+    found = torchscript.load(detector_file)(synthetic_pictures(2))
+    for part, said in zip(found, metadata["outputs"]):
+        assert [2, *part.shape[1:]] == [2, *said["shape"][1:]] and str(part.dtype) == f"torch.{said['dtype']}"
+
+
+def test_a_detector_that_normalises_otherwise_is_refused_and_leaves_nothing(
+    module, out, scratch, few_pictures, monkeypatch
+):
+    build = compiling.build_in_child
+    monkeypatch.setattr(
+        compiling, "build_in_child", lambda request, progress: build({**request, "preprocess": "hub"}, progress)
+    )
+    with pytest.raises(ParityError, match="The detector's .* are .* from those of its own engine; nothing was written"):
+        compile_engine(module, out, detector=True, backend="torchscript")
+    assert untouched(out, scratch)
+
+
+def test_a_detector_whose_outputs_differ_is_refused():
+    pictures = synthetic_pictures(2)
+    images = normalise(pictures)
+    for change, name in (
+        (lambda detector: None, None),
+        (lambda detector: detector.default_boxes.add_(0.01), "boxes"),
+        (lambda detector: detector.default_boxes.fill_(float("nan")), "boxes"),
+        (lambda detector: setattr(detector, "forward", lambda images: swapped(detector, images)), "labels"),
+    ):
+        detector = DetectorModule(EngineModule(Known(), torch.float32, None, channels_last=False), "eval")
+        change(detector)
+        if name is None:
+            check_detector(detector, pictures, images)
+        else:
+            with pytest.raises(ParityError, match=f"The detector's {name} are .* from those of its own engine"):
+                check_detector(detector, pictures, images)
+
+
+def swapped(detector, images):
+    boxes, labels, scores, counts = DetectorModule.forward(detector, images)
+    return boxes, labels.flip(1), scores, counts
+
+
+def test_a_detector_has_a_name_of_its_own(module, few_pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compiling, "build_in_child", lambda request, progress: stop(request))
+    with pytest.raises(KeyError, match="True ssd300.detector.ts"):
+        compile_engine(module, detector=True, backend="torchscript")
+    with pytest.raises(KeyError, match="False ssd300.engine.ts"):
+        compile_engine(module, backend="torchscript")
+    assert os.listdir(tmp_path) == []
+
+
+def stop(request):
+    raise KeyError(f"{request['detector']} {re.sub('^[.]|[.][^.]*[.]tmp$', '', Path(request['out']).name)}")
 
 
 @LINUX

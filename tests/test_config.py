@@ -59,11 +59,26 @@ def test_labels_are_cocos_in_order():
     assert (labels[12], labels[59], labels[80]) == ("stop sign", "potted plant", "toothbrush")
 
 
+def test_category_ids_are_cocos():
+    """COCO numbers its 80 classes 1 to 90; ten numbers are missing."""
+    ids = dict(zip(config.COCO_LABELS, config.COCO_CATEGORY_IDS))
+    assert len(config.COCO_CATEGORY_IDS) == len(ids) == 81
+    assert list(config.COCO_CATEGORY_IDS) == sorted(set(config.COCO_CATEGORY_IDS))
+    assert {name: ids[name] for name in (
+        "background", "person", "fire hydrant", "stop sign", "elephant", "backpack", "umbrella", "handbag",
+        "wine glass", "bed", "dining table", "toilet", "tv", "refrigerator", "book", "hair drier", "toothbrush",
+    )} == {
+        "background": 0, "person": 1, "fire hydrant": 11, "stop sign": 13, "elephant": 22, "backpack": 27,
+        "umbrella": 28, "handbag": 31, "wine glass": 46, "bed": 65, "dining table": 67, "toilet": 70, "tv": 72,
+        "refrigerator": 82, "book": 84, "hair drier": 89, "toothbrush": 90,
+    }  # fmt: skip
+
+
 def test_defaults():
     assert (config.WEIGHTS, config.SEED, config.METHOD, config.BACKEND) == ("coco", 0, "trace", "tensorrt")
     assert (config.MODULE_FILE, config.ENGINE_FILE) == ("ssd300.ts", "ssd300.engine.ts")
     assert config.PRECISION_OF_BACKEND == {"tensorrt": "fp16", "torchscript": "fp32"}
-    assert (config.BATCH_SIZE, config.THRESHOLD) == (1, 0.4)
+    assert (config.BATCH_SIZE, config.THRESHOLD, config.DETECT_BATCH) == (1, 0.4, {"cuda": 32, "cpu": 8})
     assert config.PARITY_BOUND == {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
 
 
@@ -81,7 +96,10 @@ def test_default_precision_is_one_the_backend_builds():
         "import ssdtrt.errors, ssdtrt.results, ssdtrt.report, ssdtrt.artifact, ssdtrt.terminal",
         "import ssdtrt.cli",
         "from ssdtrt.cli import main; main(['--help'], standalone_mode=False)",
-        "from ssdtrt.cli import main; main(['bench', '--help'], standalone_mode=False)",
+        *(
+            f"from ssdtrt.cli import main; main(['{command}', '--help'], standalone_mode=False)"
+            for command in ("bench", "compile", "detect", "evaluate", "export", "run", "verify")
+        ),
     ],
 )
 def test_import_is_light(statement):

@@ -1,68 +1,21 @@
 """From pictures to detections: the real network against one by hand, and a network whose answers are known."""
 
-import json
-import math
-import os
+import threading
 
 import numpy as np
 import pytest
 import torch
+from known import BLUE, CAT, DOG, PERSON, RED, known_file
 from PIL import Image
-from torch import Tensor, nn
 
 from ssdtrt import config, torchscript
-from ssdtrt.artifact import add_metadata
-from ssdtrt.detect import UNTRAINED, Detector, detect_to_folder, unused_name
+from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
-from ssdtrt.model.boxes import default_boxes, detect
-from ssdtrt.results import Detection, ImageDetections
-
-RED, BLUE = (230, 20, 20), (20, 20, 230)
-
-
-class Known(nn.Module):
-    """Three detections in every picture; the best is a cat in a picture that is more red than blue, else a car.
-
-    At the last feature map's centre: a square of 0.87, one of 1.2304 x 0.6152 that is clamped to 1 x 0.6152, and
-    one of 0.6152 x 1, moved to the right by half its width.
-    """
-
-    def forward(self, images: Tensor):
-        count = images.shape[0]
-        loc = torch.zeros(count, 4, 8732)
-        loc[:, 0, 8731] = 5.0
-        conf = torch.zeros(count, 81, 8732)
-        red = images[:, 0].mean([1, 2]) > images[:, 2].mean([1, 2])
-        conf[:, 16, 8728] = torch.where(red, 6.0, -6.0)
-        conf[:, 3, 8728] = torch.where(red, -6.0, 6.0)
-        conf[:, 17, 8730] = 5.0
-        conf[:, 1, 8731] = 4.0
-        return loc, conf
-
-
-def probability(logit, other=0.0):
-    """Softmax of one logit among 79 zeros and one other."""
-    return math.exp(logit) / (math.exp(logit) + 79 + math.exp(other))
-
-
-CAT, DOG, PERSON = probability(6, -6), probability(5), probability(4)  # 0.836, 0.650, 0.406
-
-
-def known_file(path, trained=True):
-    """One of our files, of kind module, around `Known`."""
-    with torchscript.quiet():
-        module = torch.jit.script(Known().eval())
-    torchscript.save(module, path)
-    model = {"labels": list(config.COCO_LABELS), "weights": {"trained": trained}}
-    metadata = {"schema": 1, "kind": "module", "model": model, "build": {"method": "script", "precision": "fp32"}}
-    add_metadata(path, metadata)
-    return path
-
-
-@pytest.fixture(scope="module")
-def known(tmp_path_factory):
-    """A file whose detections are known."""
-    return known_file(tmp_path_factory.mktemp("known") / "known.ts")
+from ssdtrt.hub import nvidia_ssd_processing_utils
+from ssdtrt.model.boxes import default_boxes
+from ssdtrt.model.suppression import detect
+from ssdtrt.results import Detection, Found, ImageDetections
+from ssdtrt.runner import load_engine
 
 
 @pytest.fixture(scope="module")
@@ -72,19 +25,6 @@ def found(module, engine, photographs):
         "module": Detector(module, "cpu", threshold=0.3)(photographs),
         "engine": Detector(engine, threshold=0.3)(photographs),
     }
-
-
-@pytest.fixture
-def pictures(tmp_path):
-    """Saves pictures of one colour: `pictures(name, colour, size)` -> path."""
-
-    def save(name, colour=RED, size=(200, 100)):
-        path = tmp_path / "pictures" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, colour).save(path)
-        return path
-
-    return save
 
 
 def by_hand(path, photographs):
@@ -202,26 +142,108 @@ def test_unreadable_picture_raises(known, pictures, tmp_path):
         Detector(known, "cpu")([pictures("red.png"), tmp_path / "no.png"])
 
 
-def test_stream_gives_pictures_and_collects_failures(known, pictures, tmp_path):
+def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, tmp_path):
     failures = []
     paths = [tmp_path / "no.png", pictures("red.png"), tmp_path, pictures("blue.png", BLUE, (30, 20))]
-    pairs = list(Detector(known, "cpu").stream(paths, failures))
-    assert [image.size for image, _ in pairs] == [(200, 100), (30, 20)]
-    assert [image.mode for image, _ in pairs] == ["RGB", "RGB"]
-    assert [answer.detections[0].label for _, answer in pairs] == ["cat", "car"]
+    detector = Detector(known, "cpu")
+    pairs = list(detector.stream(paths, failures, keep=True))
+    assert [index for index, _ in pairs] == [1, 3] and all(isinstance(found, Found) for _, found in pairs)
+    assert [found.image for _, found in pairs] == [str(paths[1]), str(paths[3])]
+    assert [(found.width, found.height) for _, found in pairs] == [(200, 100), (30, 20)]
+    assert [found.picture.size for _, found in pairs] == [(200, 100), (30, 20)]
+    assert [found.labels.tolist() for _, found in pairs] == [[16, 17, 1], [3, 17, 1]]
+    found = pairs[0][1]
+    assert (found.boxes.dtype, found.labels.dtype, found.scores.dtype) == (np.float32, np.int64, np.float32)
+    assert found.scores.tolist() == pytest.approx([CAT, DOG, PERSON], abs=2e-6)
+    assert found.boxes[0].tolist() == pytest.approx([13.0, 6.5, 187.0, 93.5], abs=0.011)
     assert [str(failure) for failure in failures] == [
         f"{tmp_path / 'no.png'}: no such file.",
         f"{tmp_path} is a directory; expected a picture.",
     ]
+    assert all(found.picture is None for _, found in detector.stream(paths, []))
 
 
 def test_stream_is_lazy(known, pictures, tmp_path):
     detector = Detector(known, "cpu")
     detector.batch_size = 1
-    stream = detector.stream([pictures("red.png"), tmp_path / "no.png"])
-    assert next(stream)[1].detections[0].label == "cat"
+    stream = detector.stream([pictures("red.png"), pictures("blue.png", BLUE), tmp_path / "no.png"])
+    assert next(stream)[1].labels[0] == 16
     with pytest.raises(ImageError):
-        next(stream)
+        list(stream)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_stream_takes_only_what_it_needs(known, pictures, workers):
+    """Of many pictures no more are taken than a few batches hold, and none after leaving."""
+    path = pictures("red.png")
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            yield path
+
+    detector = Detector(known, "cpu", workers=workers)
+    detector.batch_size = 2
+    stream = detector.stream(endless())
+    for number in range(5):
+        assert next(stream)[0] == number
+    # Those given, the batch that runs, the one that is decoded, and those read ahead.
+    assert len(taken) <= 5 + 2 * detector.batch_size + 2 * max(detector.batch_size, workers)
+    stream.close()
+    count = len(taken)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ssdtrt")]
+    assert len(taken) == count
+
+
+def test_start_gives_packed_detections(known):
+    images = torch.full((2, 3, 300, 300), 20, dtype=torch.uint8)
+    images[0, 0] = 230
+    packed = Detector(known, "cpu", max_detections=2).start(images)()
+    assert packed.shape == (2, 3, 6)
+    assert packed[:, -1, 0].tolist() == [2, 2] and packed[:, :2, 4].tolist() == [[16, 17], [3, 17]]
+
+
+def test_a_runner_may_be_given_instead_of_a_path(known, pictures):
+    runner = load_engine(known, "cpu")
+    detector = Detector(runner, threshold=0.7)
+    (answer,) = detector([pictures("red.png")])
+    assert detector.runner is runner and [d.label for d in answer.detections] == ["cat"]
+
+
+def test_orientation_may_be_left_alone(known, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (200, 100), RED).save(tmp_path / "turned.jpg", exif=exif)
+    (answer,) = Detector(known, "cpu", orient=False)([tmp_path / "turned.jpg"])
+    assert (answer.width, answer.height) == (200, 100)
+
+
+def test_one_path_is_no_list(known):
+    with pytest.raises(ImageError, match="a.jpg is one picture; expected a list of pictures."):
+        Detector(known, "cpu")("a.jpg")
+
+
+def test_boxes_of_the_middle_square_are_mapped_back(tmp_path, pictures):
+    path = known_file(tmp_path / "hub.ts", preprocess="hub")
+    (answer,) = Detector(path, "cpu")([pictures("wide.png", RED, (600, 300))])
+    # What is 0..1 of the middle 300 pixels is 150..450 of the picture's width.
+    assert answer.detections[0].box == pytest.approx((169.5, 19.5, 430.5, 280.5), abs=0.011)
+    assert answer.detections[1].box == pytest.approx((150.0, 57.72, 450.0, 242.28), abs=0.011)
+
+
+def test_a_hub_module_is_prepared_as_the_hub_utilities_do(hub_module, photographs):
+    """The same detections as with the utilities' own preparation, in the middle square's coordinates."""
+    path = photographs[2]  # 600 x 400: the middle square is 100..500.
+    utils = nvidia_ssd_processing_utils()
+    images = torch.from_numpy(utils.prepare_input(path)).permute(2, 0, 1)[None]
+    with torchscript.quiet(), torch.no_grad():
+        loc, conf = torch.jit.load(str(hub_module))(images)
+    ((boxes, labels, scores),) = detect(loc, conf, default_boxes())
+    edges = boxes.double().numpy() * 400 + (100, 0, 100, 0)
+    expected = list(zip(labels.tolist(), scores.tolist(), edges.clip(0, (600, 400, 600, 400)).tolist()))
+    (answer,) = Detector(hub_module, "cpu", threshold=0.3)([path])
+    assert_same(answer.detections, [d for d in expected if d[1] >= 0.3], 0.3)
 
 
 def test_missing_file(tmp_path):
@@ -268,155 +290,3 @@ def test_batching_changes_nothing(found, module, photographs):
         assert_same(alone.detections, [(d.label_id, d.score, d.box) for d in together.detections], 0.3)
 
 
-def test_folder_holds_pictures_and_json(known, pictures, tmp_path):
-    paths = [pictures("red.png"), pictures("blue.jpg", BLUE, (400, 200))]
-    lines = []
-    results, failures = detect_to_folder(Detector(known, "cpu"), paths, tmp_path / "out", lines.append)
-    assert sorted(os.listdir(tmp_path / "out")) == ["blue.jpg", "detections.json", "red.jpg"]
-    assert [result.image for result in results] == [str(path) for path in paths] and failures == []
-    assert lines == ["detecting, 1 of 2 pictures", "detecting, 2 of 2 pictures"]
-
-
-def test_json_schema(known, pictures, tmp_path):
-    path = pictures("red.png")
-    detect_to_folder(Detector(known, "cpu", max_detections=1), [path], tmp_path / "out")
-    text = (tmp_path / "out" / "detections.json").read_text(encoding="utf-8")
-    (entry,) = json.loads(text)
-    assert list(entry) == ["image", "width", "height", "detections"]
-    (found_one,) = entry.pop("detections")
-    assert entry == {"image": str(path), "width": 200, "height": 100}
-    assert list(found_one) == ["label", "label_id", "score", "box"]
-    assert found_one == {
-        "label": "cat",
-        "label_id": 16,
-        "score": pytest.approx(CAT, abs=2e-6),
-        "box": pytest.approx([13.0, 6.5, 187.0, 93.5], abs=0.011),
-    }
-    assert text.endswith("\n")
-
-
-def test_json_is_what_was_returned(known, pictures, tmp_path):
-    paths = [pictures("a.png"), pictures("b.png", BLUE)]
-    results, _ = detect_to_folder(Detector(known, "cpu"), paths, tmp_path)
-    entries = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
-    assert entries == [result.as_dict() for result in results] and len(entries) == 2
-
-
-def test_annotated_picture(known, pictures, tmp_path):
-    path = pictures("grey.png", (128, 128, 129), (400, 200))
-    detect_to_folder(Detector(known, "cpu", max_detections=1), [path], tmp_path / "out")
-    with Image.open(tmp_path / "out" / "grey.jpg") as opened:
-        assert (opened.format, opened.mode, opened.size) == ("JPEG", "RGB", (400, 200))
-        pixels = np.asarray(opened).astype(int)
-    distance = np.abs(pixels - 128).max(-1)
-    # The box is (26, 13, 374, 187).
-    assert distance[100, 26] > 60 and distance[100, 374] > 60 and distance[187, 200] > 60
-    assert distance[60:180, 35:365].max() < 20 and distance[195:].max() < 20  # No note.
-
-
-def test_annotated_picture_is_upright(known, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (200, 100), RED).save(tmp_path / "turned.jpg", exif=exif)
-    detect_to_folder(Detector(known, "cpu"), [tmp_path / "turned.jpg"], tmp_path / "out")
-    with Image.open(tmp_path / "out" / "turned.jpg") as opened:
-        assert opened.size == (100, 200) and 0x0112 not in opened.getexif()
-
-
-def test_untrained_network_is_named_on_the_picture(pictures, tmp_path):
-    path = pictures("white.png", (255, 255, 255), (400, 200))
-    for trained in (True, False):
-        detector = Detector(known_file(tmp_path / "file.ts", trained), "cpu")
-        detect_to_folder(detector, [path], tmp_path / "out")
-        with Image.open(tmp_path / "out" / "white.jpg") as opened:
-            ground = np.asarray(opened)[194:, :30].reshape(-1, 3)
-        dark = (ground < 80).all(-1).mean() > 0.3
-        assert dark == (not trained)
-    assert UNTRAINED == "untrained: random weights"
-
-
-def test_good_pictures_are_done_among_bad_ones(known, pictures, tmp_path):
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(pictures("whole.jpg", RED, (300, 300)).read_bytes()[:500])
-    empty = tmp_path / "empty.png"
-    empty.touch()
-    paths = [broken, pictures("red.png"), empty, tmp_path / "no.png", pictures("blue.png", BLUE)]
-    results, failures = detect_to_folder(Detector(known, "cpu"), paths, tmp_path / "out")
-    assert [result.image for result in results] == [str(paths[1]), str(paths[4])]
-    assert sorted(os.listdir(tmp_path / "out")) == ["blue.jpg", "detections.json", "red.jpg"]
-    assert len(json.loads((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))) == 2
-    assert all(isinstance(failure, ImageError) for failure in failures)
-    bad = [broken, empty, tmp_path / "no.png"]
-    assert [str(failure).startswith(str(path)) for path, failure in zip(bad, failures)] == [True, True, True]
-
-
-def test_only_bad_pictures(known, tmp_path):
-    results, failures = detect_to_folder(Detector(known, "cpu"), [tmp_path / "no.png"], tmp_path / "out")
-    assert results == [] and len(failures) == 1
-    assert (tmp_path / "out" / "detections.json").read_text(encoding="utf-8") == "[]\n"
-
-
-def test_no_pictures_for_a_folder(known, tmp_path):
-    assert detect_to_folder(Detector(known, "cpu"), [], tmp_path / "out") == ([], [])
-    assert json.loads((tmp_path / "out" / "detections.json").read_text(encoding="utf-8")) == []
-
-
-def test_pictures_of_the_same_name_are_numbered(known, pictures, tmp_path):
-    paths = [
-        pictures("a/cat.png", RED, (201, 100)), pictures("b/cat.jpg", RED, (202, 100)),
-        pictures("c/cat-2.png", RED, (203, 100)), pictures("d/CAT.png", RED, (204, 100)),
-    ]  # fmt: skip
-    detect_to_folder(Detector(known, "cpu"), paths, tmp_path / "out")
-    names = ["cat.jpg", "cat-2.jpg", "cat-2-2.jpg", "CAT-3.jpg"]
-    assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "detections.json"])
-    for name, width in zip(names, (201, 202, 203, 204)):
-        with Image.open(tmp_path / "out" / name) as opened:
-            assert opened.width == width
-
-
-def test_the_same_picture_twice(known, pictures, tmp_path):
-    path = pictures("cat.png")
-    results, _ = detect_to_folder(Detector(known, "cpu"), [path, path], tmp_path / "out")
-    assert len(results) == 2 and results[0] == results[1]
-    assert sorted(os.listdir(tmp_path / "out")) == ["cat-2.jpg", "cat.jpg", "detections.json"]
-
-
-def test_unused_name():
-    names = set()
-    assert [unused_name(stem, names) for stem in ("a", "a", "A", "b", "a-2")] == [
-        "a.jpg", "a-2.jpg", "A-3.jpg", "b.jpg", "a-2-2.jpg"
-    ]  # fmt: skip
-
-
-def test_pictures_in_the_output_folder_are_not_overwritten(known, pictures):
-    path = pictures("red.jpg")
-    before = path.read_bytes()
-    detect_to_folder(Detector(known, "cpu"), [path], path.parent)
-    assert path.read_bytes() == before
-    assert len(os.listdir(path.parent)) == 3  # The picture, the annotated one and detections.json.
-
-
-def test_results_of_an_earlier_run_are_replaced(known, pictures, tmp_path):
-    for colour, label in ((RED, "cat"), (BLUE, "car")):
-        path = pictures("picture.png", colour)
-        detect_to_folder(Detector(known, "cpu"), [path], tmp_path / "deep" / "out")
-        (entry,) = json.loads((tmp_path / "deep" / "out" / "detections.json").read_text(encoding="utf-8"))
-        assert entry["detections"][0]["label"] == label
-    assert sorted(os.listdir(tmp_path / "deep" / "out")) == ["detections.json", "picture.jpg"]
-
-
-@pytest.mark.parametrize("below", [(), ("inner",)])
-def test_output_folder_is_a_file(known, pictures, tmp_path, below):
-    (tmp_path / "out").write_text("mine")
-    folder = tmp_path.joinpath("out", *below)
-    with pytest.raises(ArtifactError) as caught:
-        detect_to_folder(Detector(known, "cpu"), [pictures("red.png")], folder)
-    assert str(caught.value).startswith(f"{folder} cannot be written: ")
-    assert str(caught.value).endswith("Give another with -o.")
-    assert (tmp_path / "out").read_text() == "mine"
-
-
-def test_unwritable_output_folder(known, pictures, tmp_path, not_root):
-    (tmp_path / "out").mkdir(mode=0o555)
-    with pytest.raises(ArtifactError, match="out cannot be written: Permission denied. Give another with -o."):
-        detect_to_folder(Detector(known, "cpu"), [pictures("red.png")], tmp_path / "out")

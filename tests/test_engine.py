@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssdtrt import torchscript
-from ssdtrt.engine import BatchRange, EngineModule
+from ssdtrt.engine import BatchRange, DetectorModule, EngineModule
 from ssdtrt.errors import CompileError
+from ssdtrt.image import normalise, synthetic_pictures
+from ssdtrt.model.boxes import default_boxes
+from ssdtrt.model.suppression import detect_batch
 
 sizes = st.integers(1, 4096)
 
@@ -217,3 +220,72 @@ def test_saved_engine_is_read_by_plain_torch(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["True", "True", "False"], done.stderr
+
+
+class Sensitive(nn.Module):
+    """Two detections whose scores and places depend on the mean of each colour."""
+
+    def forward(self, images: Tensor):
+        red, green, blue = images.mean([2, 3]).unbind(1)
+        loc = torch.zeros(images.shape[0], 4, 8732)
+        loc[:, 0, 8728] = red
+        conf = torch.zeros(images.shape[0], 81, 8732)
+        conf[:, 16, 8728] = 4.5 + green
+        conf[:, 3, 8690] = 4.5 + blue
+        return loc, conf
+
+
+def detector(preprocess="eval", max_detections=200, batch=None):
+    """A scripted detector around `Sensitive`."""
+    with torchscript.quiet():
+        engine = EngineModule(torch.jit.script(Sensitive().eval()), torch.float32, batch, channels_last=False)
+        return torch.jit.script(DetectorModule(engine, preprocess, max_detections).eval())
+
+
+@pytest.mark.parametrize("preprocess", ["eval", "hub"])
+def test_a_detector_normalises_runs_the_engine_and_decodes(preprocess):
+    pictures = synthetic_pictures(3, seed=4)
+    found = detector(preprocess)(pictures)
+    images = normalise(pictures, preprocess)
+    expected = detect_batch(*Sensitive()(images), default_boxes())
+    assert [part.shape for part in found] == [(3, 200, 4), (3, 200), (3, 200), (3,)]
+    assert [part.dtype for part in found] == [torch.float32, torch.int64, torch.float32, torch.int64]
+    for mine, wanted in zip(found, expected):
+        torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-6)
+    assert found[3].tolist() == [2, 2, 2] and sorted(found[1][0, :2].tolist()) == [3, 16]
+    assert not found[0][:, 2:].any() and not found[1][:, 2:].any() and not found[2][:, 2:].any()
+
+
+def test_the_two_ways_to_normalise_differ():
+    pictures = synthetic_pictures(1, seed=4)
+    assert float((detector("eval")(pictures)[2] - detector("hub")(pictures)[2]).abs().max()) > 1e-3
+
+
+def test_a_detector_pads_a_small_batch_and_keeps_the_best():
+    found = detector(max_detections=1, batch=BatchRange(4, 4, 4))(synthetic_pictures(2, seed=4))
+    every = detector()(synthetic_pictures(2, seed=4))
+    assert [part.shape for part in found] == [(2, 1, 4), (2, 1), (2, 1), (2,)] and found[3].tolist() == [1, 1]
+    torch.testing.assert_close(found[0], every[0][:, :1], rtol=0, atol=1e-6)
+
+
+def test_a_detector_refuses_images_that_are_not_uint8():
+    message = refusal(detector(), torch.rand(1, 3, 300, 300))
+    assert message.startswith("expected images of uint8, 0 to 255, found ")
+    with pytest.raises(ValueError, match="found torch.float16"):
+        DetectorModule(EngineModule(Sensitive(), torch.float32, None, False), "eval")(torch.zeros(1, 3, 300, 300).half())
+
+
+def test_a_saved_detector_is_read_by_plain_torch(tmp_path):
+    pictures = synthetic_pictures(2, seed=4)
+    torchscript.save(detector(), tmp_path / "d.ts")
+    torch.save([pictures, *detector()(pictures)], tmp_path / "answers.pt")
+    code = (
+        "import sys, torch\n"
+        "pictures, *wanted = torch.load('answers.pt', weights_only=True)\n"
+        "module = torch.jit.load('d.ts')\n"
+        "found = module(pictures)\n"
+        "loc, conf = module.engine(torch.zeros(1, 3, 300, 300))\n"
+        "print(all(map(torch.equal, found, wanted)), tuple(conf.shape), 'ssdtrt' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "True (1, 81, 8732) False\n", done.stderr

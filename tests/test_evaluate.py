@@ -4,11 +4,9 @@ import contextlib
 import io
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -16,12 +14,10 @@ from pycocotools.cocoeval import COCOeval
 from ssdtrt import config, evaluate
 from ssdtrt.annotations import read_annotations
 from ssdtrt.detect import Detector
-from ssdtrt.errors import AnnotationsError, ArtifactError, ImageError, SsdtrtError
-from ssdtrt.evaluate import EagerRunner, evaluate_detections, evaluate_file
-from ssdtrt.image import load_image, normalise, prepare, to_pixels
-from ssdtrt.model import boxes
+from ssdtrt.errors import AnnotationsError, ArtifactError, SsdtrtError
+from ssdtrt.evaluate import evaluate_detections, evaluate_file
+from ssdtrt.peers import EagerRunner
 from ssdtrt.results import FIGURES
-from ssdtrt.runner import eager_model, load_engine
 from ssdtrt.writers import CocoResults
 
 # COCO's 80 ids have gaps; these have them elsewhere, and start at 3.
@@ -233,41 +229,17 @@ def test_missing_extra_is_said_before_anything_else(monkeypatch):
         evaluate_file("no.engine.ts", "no-folder", "no.json")
 
 
-class Stream:
-    """A detector with the face that evaluation uses, one picture at a time."""
-
-    def __init__(self, runner, settings):
-        self.runner, self.settings = runner, settings
-        self.default_boxes = boxes.default_boxes()
-
-    def stream(self, paths, failures):
-        assert self.settings == {"threshold": 0.05, "max_detections": 200, "orient": False}
-        for index, path in enumerate(paths):
-            try:
-                image = load_image(path)
-            except ImageError as error:
-                failures.append(error)
-                continue
-            outputs = self.runner(normalise(prepare(image)[None]))
-            ((boxes_ltrb, labels, scores),) = boxes.detect(*outputs, self.default_boxes, 200)
-            pixels = to_pixels(boxes_ltrb, *image.size).numpy()
-            found = SimpleNamespace(image=str(path), width=image.width, height=image.height, boxes=pixels)
-            found.labels, found.scores = labels.numpy(), scores.numpy()
-            yield index, found
-
-
 @pytest.fixture
 def streamed(monkeypatch):
-    """Evaluation through `Stream`; the list of what it was asked to run."""
+    """The list of the runners that were evaluated, each by a Detector with the published settings."""
     ran = []
 
-    class Fake:
-        @staticmethod
-        def from_runner(runner, **settings):
-            ran.append(runner)
-            return Stream(runner, settings)
+    def watched(runner, **settings):
+        assert settings == {"threshold": 0.05, "max_detections": 200, "orient": False}
+        ran.append(runner)
+        return Detector(runner, **settings)
 
-    monkeypatch.setattr(evaluate, "Detector", Fake)
+    monkeypatch.setattr(evaluate, "Detector", watched)
     return ran
 
 
@@ -329,22 +301,11 @@ def test_unreadable_picture_counts_as_empty(module, photographs, truth, streamed
     assert report.figures["AR100"] < 1.0 and report.objects == truth[1]
 
 
-def test_eager_runner_is_the_model(engine, module):
-    runner = load_engine(engine)
-    model = eager_model(module, runner.device)
-    images = torch.rand(2, 3, 300, 300)
-    with torch.no_grad():
-        expected = model(images)
-    eager = EagerRunner(model, runner, "fp32")
-    assert all(torch.equal(*pair) for pair in zip(eager(images), expected))
-    assert (eager.labels, eager.device, eager.trained, eager.batch) == (runner.labels, runner.device, False, None)
-
-
 @pytest.mark.parametrize(
     "against, message",
     [
         (["eager-fp16"], "eager-fp16 needs a GPU"),
-        (["eager", "pytorch"], "'pytorch' is nothing to evaluate against; expected eager or eager-fp16."),
+        (["eager", "pytorch"], "'pytorch' is nothing to compare with; expected eager or eager-fp16."),
     ],
 )
 def test_peers_that_cannot_be(engine, photographs, truth, streamed, against, message):
@@ -356,7 +317,7 @@ def test_peers_that_cannot_be(engine, photographs, truth, streamed, against, mes
 def test_peer_without_its_module(engine, photographs, truth, streamed, tmp_path):
     alone = tmp_path / "alone.engine.ts"
     alone.write_bytes(engine.read_bytes())
-    with pytest.raises(ArtifactError, match="alone.engine.ts cannot be evaluated against eager: its module ssd300.ts"):
+    with pytest.raises(ArtifactError, match="alone.engine.ts cannot be compared with eager: its module ssd300.ts"):
         evaluate_file(alone, photographs[0].parent, truth[0], against=["eager"])
     assert streamed == []
 
@@ -404,21 +365,12 @@ def test_picture_of_another_size_than_the_annotations_say(engine, photographs, t
     )
 
 
-def test_eager_runner_in_half_precision():
-    seen = []
-
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.ones(1))
-
-        def forward(self, images):
-            cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-            seen.append((images.dtype, self.weight.dtype, cudnn.allow_tf32, matmul.allow_tf32, images.requires_grad))
-            return images + self.weight, images
-
-    engine = SimpleNamespace(path=None, metadata={}, device=torch.device("cpu"), labels=["background"], trained=True)
-    loc, conf = EagerRunner(Model(), engine, "fp16")(torch.full((1, 3), 0.1))
-    assert seen == [(torch.float16, torch.float16, False, False, False)]
-    assert loc.dtype == conf.dtype == torch.float32 and not loc.requires_grad
-    assert conf[0, 0] == torch.tensor(0.1).half().float()
+def test_orientation_is_ignored(known, tmp_path):
+    """As the published evaluation does: boxes are those of the pixels as they are stored."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (200, 100), (230, 20, 20)).save(tmp_path / "turned.jpg", exif=exif)
+    objects = [(1, IDS[15], [13.05, 6.5, 173.9, 87.0])]
+    path = write_annotations(tmp_path / "turned.json", {1: "turned.jpg"}, objects)
+    report = evaluate_file(known, tmp_path, path, device="cpu")
+    assert report.figures["AP"] == 1.0 and report.detections == 3 and report.notes == ()

@@ -158,6 +158,7 @@ def fitting(**changes):
     metadata = {
         "versions": machine.versions(),
         "machine": machine.machine("cpu"),
+        "kind": "engine",
         "build": {"precision": "fp16", "batch": "8"},
         "module": {"file": "ssd300.ts"},
     }
@@ -188,8 +189,11 @@ def test_an_engine_of_another_machine_is_refused_with_both_values_and_the_comman
 
 
 def test_the_rebuild_command_names_module_precision_and_batches():
-    built = {"build": {"precision": "fp32", "batch": "1:8:32"}, "module": {"file": "mine.ts"}}
+    built = {"kind": "engine", "build": {"precision": "fp32", "batch": "1:8:32"}, "module": {"file": "mine.ts"}}
     assert rebuild_command(built) == "ssdtrt compile mine.ts --fp32 --batch-range 1:8:32"
+    assert rebuild_command({**built, "kind": "detector"}) == (
+        "ssdtrt compile mine.ts --fp32 --batch-range 1:8:32 --detector"
+    )
 
 
 def test_an_engine_takes_its_batches_from_the_metadata(tensorrt_engine):

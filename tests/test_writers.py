@@ -13,7 +13,7 @@ import torch
 
 from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.results import Detection, ImageDetections
-from ssdtrt.writers import CocoResults, JsonLines, to_ltwh
+from ssdtrt.writers import CocoResults, JsonLines, JsonList, to_ltwh
 
 LABELS = ["background", "cat", '100 % "wild" naïve %.2f\n']
 BOXES = np.float32([[1.005, 2, 30.126, 40], [0, 0.5, 1e-3, 640]])
@@ -183,6 +183,34 @@ def test_streams_stay_open_and_are_flushed():
 
 def stop(*_):
     raise KeyboardInterrupt
+
+
+def test_json_list_holds_what_the_lines_do(tmp_path):
+    path = tmp_path / "d.json"
+    with JsonList(path, LABELS) as out, JsonLines(tmp_path / "d.jsonl", LABELS) as single:
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            for one in (out, single):
+                one.write(name, 9, 9, BOXES, [1, 2], SCORES)
+    assert strict(path.read_text(encoding="utf-8")) == lines(tmp_path / "d.jsonl")
+    assert path.read_text(encoding="utf-8").count("\n") == 5 and path.read_text(encoding="utf-8").endswith("\n]\n")
+
+
+def test_json_list_without_pictures(tmp_path):
+    with JsonList(tmp_path / "d.json", LABELS):
+        pass
+    assert strict((tmp_path / "d.json").read_text()) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("whole", [0, 1, 2])
+def test_json_list_is_whole_when_it_breaks_off(tmp_path, error, whole):
+    with pytest.raises(type(error)), JsonList(tmp_path / "d.json", LABELS) as out:
+        out.output.file = Torn(out.output.file, error)
+        out.output.file.writes = 3 - whole  # Half of the next piece but `whole` is taken.
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            out.write(name, 9, 9, BOXES, [1, 2], SCORES)
+    found = strict((tmp_path / "d.json").read_text(encoding="utf-8"))
+    assert [entry["image"] for entry in found] == ["a.jpg", "b.jpg", "c.jpg"][:whole]
 
 
 @pytest.mark.parametrize("kind", [CocoResults, lambda stream: JsonLines(stream, LABELS)])
