@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ssdtrt import config
 from ssdtrt.errors import ArtifactError
-from ssdtrt.files import check_writable, replacing
+from ssdtrt.files import BusyError, check_writable, replacing
 
 KINDS = ("module", "engine", "detector")
 
@@ -106,10 +106,12 @@ def new_metadata(kind: str) -> dict:
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """`files.replacing`, with what the system refuses said as an ArtifactError."""
+    """`files.replacing`, alone, with what the system refuses said as an ArtifactError."""
     try:
-        with replacing(path) as temporary:
+        with replacing(path, alone=True) as temporary:
             yield temporary
+    except BusyError as error:
+        raise ArtifactError(f"{path} cannot be written: {error}. Wait for it, or give another path with -o.") from error
     except OSError as error:
         raise ArtifactError(f"{path} cannot be written: {error.strerror or error}.") from error
 

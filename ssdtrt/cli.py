@@ -1,7 +1,10 @@
 """The command line: parse, one library call, show."""
 
+import contextlib
 import logging
+import signal
 import sys
+import threading
 
 import click
 
@@ -23,12 +26,34 @@ from ssdtrt.options import (
 )
 from ssdtrt.params import Batch, Sizes
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def ending_on_sigterm():
+    """Inside, SIGTERM raises Terminated."""
+
+    def terminate(*_):
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Group(click.Group):
-    """Turns the library's errors into one message and exit code 1, and Ctrl-C into 130."""
+    """Turns the library's errors into one message and exit code 1, Ctrl-C into 130 and SIGTERM into 143."""
 
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            with ending_on_sigterm():
+                return super().invoke(ctx)
         except SsdtrtError as error:
             terminal.done()
             if isinstance(error, ParityError) and error.report is not None:
@@ -43,10 +68,12 @@ class Group(click.Group):
             logging.getLogger(__name__).debug("what the system refused", exc_info=True)
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror or error}") from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             terminal.done()
-            click.echo("interrupted; finished files are whole, nothing half-written is left", err=True)
-            sys.exit(130)
+            terminated = isinstance(error, Terminated)
+            word = "terminated" if terminated else "interrupted"
+            click.echo(f"{word}; finished files are whole, nothing half-written is left", err=True)
+            sys.exit(143 if terminated else 130)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Not on Windows.
+    fcntl = None
 
 Progress = Callable[[str], None]
 """Called with a short line that says how far a long step is."""
@@ -27,24 +33,71 @@ def sha256_file(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, *, alone: bool = False, clear: bool = True) -> Iterator[Path]:
     """Yields a temporary path in the same folder, which becomes `path` when the block ends and vanishes when it fails.
 
-    The bytes are on disk before the rename, so a reader sees the old file or the new one. Raises OSError where the
-    folder cannot be written.
+    The bytes are on disk before the rename, so a reader sees the old file or the new one. What a writer that was killed
+    left behind is cleared away, unless `clear` is False (a look through the folder). Raises OSError where the folder cannot be written and, with `alone`, BusyError where
+    another process is writing the same path.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
+    if clear and clear_litter(path) and alone:
+        raise BusyError(f"another process is writing {path}")
+    prefix = f"{_prefix(path)}{os.getpid()}."
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
+        _lock(handle)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+class BusyError(OSError):
+    """Another process is writing the same file."""
+
+
+def clear_litter(path: Path) -> int:
+    """Removes the temporary files of `path` whose writers are gone, and returns how many are still being written."""
+    busy = 0
+    for temporary in path.parent.glob(f"{glob.escape(_prefix(path))}*.tmp"):
+        writer = temporary.name[len(_prefix(path)) :].split(".")[0]
+        with contextlib.suppress(OSError), open(temporary, "rb") as file:
+            if not _lock(file.fileno()) or (writer.isdigit() and _alive(int(writer))):
+                busy += 1
+            else:
+                temporary.unlink()
+    return busy
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:60]}."
+
+
+def _lock(file: int) -> bool:
+    """Takes the lock of an open file, which the system gives back when its process ends; False where another has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -100,7 +100,7 @@ class Folder:
         if other is not None:
             names = tuple(f"{side.runner.precision.upper()} {side.runner.name}" for side in (self.detector, self.peer))
             picture = side_by_side(picture, draw_detections(found.picture, other.detections, self.note), names)
-        with replacing(path) as temporary:
+        with replacing(path, clear=False) as temporary:
             picture.save(temporary, format="JPEG", quality=92)
 
 

@@ -5,6 +5,8 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssdtrt.files import check_writable, replacing, sha256_file, silent, write_text
+from ssdtrt.files import BusyError, check_writable, replacing, sha256_file, silent, write_text
 
 NOBODY = 65534
 
@@ -237,3 +239,69 @@ def test_unwritable_folder(closed_folder):
 def test_silent_shows_nothing(capsys):
     silent("half way")
     assert capsys.readouterr() == ("", "")
+
+
+# Writers that are gone, and writers that are not
+
+
+WRITER = """
+import sys, time
+from ssdtrt.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process in the middle of writing `file.bin`; it is gone at the end of the test."""
+    path = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "file.bin")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+    )
+    assert process.stdout.readline() == "writing\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path, writer):
+    (tmp_path / "file.bin").write_text("old")
+    others = [tmp_path / ".file.bin.tmp", tmp_path / ".other.bin.1.x.tmp"]
+    for other in others:
+        other.write_text("of someone else")
+    writer.kill()
+    writer.wait()
+    assert len(list(tmp_path.iterdir())) == 4 and (tmp_path / "file.bin").read_text() == "old"
+    with replacing(tmp_path / "file.bin", alone=True) as temporary:
+        assert sorted(tmp_path.iterdir()) == sorted([*others, temporary, tmp_path / "file.bin"])
+        temporary.write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "file.bin"])
+    assert (tmp_path / "file.bin").read_text() == "new"
+
+
+def test_a_writer_that_must_be_alone(tmp_path, writer):
+    """The one that must be alone is refused, another is not, and neither touches what the first is writing."""
+    with pytest.raises(BusyError, match=f"another process is writing {tmp_path / 'file.bin'}"):
+        with replacing(tmp_path / "file.bin", alone=True):
+            raise AssertionError("not reached")
+    with replacing(tmp_path / "file.bin") as temporary:
+        temporary.write_text("mine")
+    with replacing(tmp_path / "another.bin", alone=True) as temporary:
+        temporary.write_text("apart")
+    assert (tmp_path / "file.bin").read_text() == "mine"
+    (left,) = tmp_path.glob(".*.tmp")
+    assert left.read_text() == "half" and writer.poll() is None
+
+
+def test_a_folder_of_many_is_not_looked_through(tmp_path, writer):
+    writer.kill()
+    writer.wait()
+    with replacing(tmp_path / "file.bin", clear=False):
+        pass
+    assert len(list(tmp_path.glob(".*.tmp"))) == 1
