@@ -22,11 +22,12 @@ from PIL import Image
 from ssdtrt import config, machine
 from ssdtrt.decoder import Decoder
 from ssdtrt.detect import Detector
-from ssdtrt.image import load_image, synthetic_images, synthetic_pictures
+from ssdtrt.image import synthetic_images, synthetic_pictures
 from ssdtrt.model import build_model
 from ssdtrt.model.boxes import decode
 from ssdtrt.model.suppression import detect_batch, detect_exact
 from ssdtrt.outputs import Lines, detect_files
+from ssdtrt.pictures import load_image
 from ssdtrt.run import SAMPLES
 
 DETECTIONS = 100

@@ -17,9 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdtrt import config
 from ssdtrt.errors import ImageError, WeightsError
-from ssdtrt.image import load_image, normalise, prepare
+from ssdtrt.image import normalise, prepare
 from ssdtrt.model import SSD300, boxes, build_model, suppression
 from ssdtrt.model.random import reference_init
+from ssdtrt.pictures import load_image
 
 PREPROCESS = "hub"
 MAX_DETECTIONS = 20

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ssdtrt.draw import colour_of, draw_detections, side_by_side
-from ssdtrt.image import load_image
+from ssdtrt.pictures import load_image
 from ssdtrt.results import Detection
 
 NOTE_GROUND = (40, 40, 40)
