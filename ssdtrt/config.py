@@ -1,5 +1,7 @@
 """SSD300's numbers, COCO's class names and every default value: the one place where a constant lives. No torch here."""
 
+import math
+
 # The network (NVIDIA SSD300 v1.1, ResNet-50 backbone).
 IMAGE_SIZE = 300
 FEATURE_MAPS = (38, 19, 10, 5, 3, 1)
@@ -19,8 +21,9 @@ NMS_IOU = 0.5
 MAX_PER_CLASS = 200
 MAX_DETECTIONS = 200
 # How far the fixed-size way of suppression goes before the exact one takes over.
-NMS_CANDIDATES = 512  # a picture's best
-NMS_ANCHORS = 1024  # where it looks for them
+NMS_CANDIDATES = 512  # of a picture
+NMS_ANCHORS = 1024  # where it looks for all of them
+LOWEST_MARGIN = math.log(MIN_SCORE / (1 - MIN_SCORE)) - 1e-4  # with room for rounding
 NMS_PASSES = 6
 NMS_PAIRS = 16_000_000  # pairs of boxes that the exact way compares at once, which bounds memory
 

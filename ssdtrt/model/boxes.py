@@ -69,10 +69,15 @@ def shift(offsets: Tensor, boxes_cxcywh: Tensor) -> Tensor:
 
 def pairwise_iou(boxes_ltrb: Tensor) -> Tensor:
     """Intersection over union of the boxes of each row: [G, K, 4] -> [G, K, K]; 0 between boxes without area."""
+    return torch.nan_to_num(overlap(boxes_ltrb))
+
+
+def overlap(boxes_ltrb: Tensor) -> Tensor:
+    """`pairwise_iou`, but NaN between boxes without area."""
     corners = boxes_ltrb.transpose(1, 2)  # [G, 4, K]
     low, high = corners[:, :2], corners[:, 2:]  # [G, 2, K]
     sides = torch.minimum(high[..., :, None], high[..., None, :]).sub_(torch.maximum(low[..., :, None], low[..., None, :]))
     sides.clamp_(min=0)  # [G, 2, K, K]
     shared = sides[:, 0] * sides[:, 1]
     area = (high - low).prod(dim=1)  # [G, K]
-    return torch.nan_to_num_(shared.div_((area[:, :, None] + area[:, None, :]).sub_(shared)))
+    return shared.div_((area[:, :, None] + area[:, None, :]).sub_(shared))

@@ -1,9 +1,9 @@
 """From the network's outputs to detections: non-maximum suppression as the reference defines it, on whole batches.
 
-Two ways to the same result. The fixed one takes the best candidates of every picture through steps of constant size,
-without asking the device for a number, and says of each picture whether that settled it. The exact one takes any
-candidates and any overlap, and asks several times. `detect_batch` is the first, and the second where it is needed. All
-of it can be scripted, and nothing writes to an argument.
+Two ways to the same result. The fixed one takes a picture's candidates, if they are few, or the best of them through steps
+of constant size, without asking the device for a number, and says of each picture whether that settled it. The exact
+one takes any candidates and any overlap, and asks several times. `detect_batch` is the first, and the second where it is
+needed. All of it can be scripted, and nothing writes to an argument.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.model.boxes import decode, pairwise_iou, shift
+from ssdtrt.model.boxes import decode, overlap, pairwise_iou, shift
 
 Detections = Tuple[Tensor, Tensor, Tensor, Tensor]
 """boxes_ltrb [N, K, 4], labels [N, K] in 1..C-1, scores [N, K] best first, counts [N]; zeros after each picture's count."""
@@ -44,11 +44,11 @@ def detect(
 
 
 def settle(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tensor:
-    """What `detect_fixed` packed, with the pictures that it did not settle done again: among all anchors, then exactly."""
+    """What `detect_fixed` packed, with the pictures that it did not settle done again: from the best, then exactly."""
     max_detections = packed.shape[1] - 1
     missed = torch.where(packed[:, max_detections, 1] == 0)[0]
     loc, conf = loc[missed], conf[missed]
-    again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, anchors=loc.shape[2])
+    again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, few=False)
     rest = torch.where(again[:, max_detections, 1] == 0)[0]
     if rest.shape[0] > 0:
         again = again.index_copy(0, rest, detect_exact(loc[rest], conf[rest], boxes_cxcywh, max_detections))
@@ -60,54 +60,83 @@ def detect_fixed(
     conf: Tensor,
     boxes_cxcywh: Tensor,
     max_detections: int = config.MAX_DETECTIONS,
+    few: bool = True,
     candidates: int = config.NMS_CANDIDATES,
     anchors: int = config.NMS_ANCHORS,
     passes: int = config.NMS_PASSES,
 ) -> Tensor:
-    """The detections from each picture's best `candidates`, packed [N, K + 1, 6], in steps of constant size.
+    """The detections from up to `candidates` of each picture, packed [N, K + 1, 6], in steps of constant size.
 
-    A row is a box's ltrb, its label and its score; the last one holds (count, settled, 0, ...). A picture is settled, that
-    is `detect_exact` would say the same, when no candidate was left out, or when `max_detections` stay that are better
-    than any left out; and when the last pass of suppression changed nothing.
+    With `few` from all candidates, where they are no more than that and at no more than `anchors`; else from the best.
+    A row is a box's ltrb, its label and its score; the last one holds (count, settled, 0, ...). A picture is settled,
+    that is `detect_exact` would say the same, when no candidate was left out, or when `max_detections` stay that are
+    better than any left out; and when the last pass of suppression changed nothing.
     """
-    scores, labels, chosen, left_out = best_candidates(conf, candidates, anchors)
+    if few:
+        scores, labels, chosen, left_out = few_candidates(conf, candidates, anchors)
+    else:
+        scores, labels, chosen, left_out = best_candidates(conf, candidates)
     offsets = loc.gather(2, chosen[:, None].expand(-1, 4, -1)).transpose(1, 2)  # [N, P, 4]
     boxes_ltrb = shift(offsets.float(), boxes_cxcywh[chosen])
     stay, still = keep_in_passes(boxes_ltrb, labels, scores, passes)
     place = stay.cumsum(dim=1)
-    sure = (stay & (scores > left_out)).sum(dim=1)
-    settled = still & ((left_out[:, 0] == 0) | (sure >= max_detections))
-    # Each that stays goes to its place; the rest to the last row, where the count is written over it.
+    settled = still & (left_out[:, 0] == 0)
+    if not few:
+        sure = (stay & (scores > left_out)).sum(dim=1)
+        settled = settled | (still & (sure >= max_detections))
+    # Each that stays goes to its place; the rest, as zeros, to the last row, where the count is written over them.
     slot = torch.where(stay, place - 1, max_detections).clamp(max=max_detections)
     rows = torch.cat([boxes_ltrb, labels[..., None].to(boxes_ltrb), scores[..., None]], dim=2)  # [N, P, 6]
+    rows = torch.where((slot < max_detections)[..., None], rows, 0.0)
     packed = rows.new_zeros(rows.shape[0], max_detections + 1, 6)
     packed = packed.scatter(1, slot[..., None].expand(-1, -1, 6), rows)
-    packed[:, max_detections] = 0
     packed[:, max_detections, 0] = place[:, -1].clamp(max=max_detections)
     packed[:, max_detections, 1] = settled
     return packed
 
 
-def best_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best `count` candidates among the classes of the best `anchors` of each picture, by score > 0.05.
+def few_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All candidates of each picture, where they are at most `count` and at no more than `anchors` anchors.
 
-    conf [N, C, A] -> scores [N, P], best first and then zeros, labels [N, P], their anchors [N, P], and left_out [N, 1]:
-    no candidate left out has a score above it; 0 when none is. An anchor's score for a class is at most the sigmoid of
-    how far its best class's logit lies above the background's, so that margin finds the anchors without a softmax.
+    conf [N, C, A] -> scores [N, P] > 0.05, best first and then zeros, labels [N, P], their anchors [N, P], and left_out
+    [N, 1]: 0, or 1 where there are more than that. A class's score is at most the sigmoid of how far its logit lies
+    above the background's, which rules most anchors out without a softmax.
     """
-    anchors = min(anchors, conf.shape[2])
     margin = conf[:, 1:].amax(dim=1).float() - conf[:, 0].float()  # [N, A]
-    margin, chosen = margin.topk(anchors, dim=1, sorted=False)  # [N, B]
-    logits = conf.gather(2, chosen[:, None].expand(-1, conf.shape[1], -1)).float()  # [N, C, B]
-    scores = torch.threshold(logits.softmax(dim=1)[:, 1:], config.MIN_SCORE, 0.0).flatten(1)  # [N, (C - 1) B]
+    chosen, near = first_true(margin > config.LOWEST_MARGIN, min(anchors, conf.shape[2]))  # [N, B], [N, 1]
+    width = chosen.shape[1]
+    scores = conf.gather(2, chosen[:, None].expand(-1, conf.shape[1], -1)).float().softmax(dim=1)  # [N, C, B]
+    there = torch.arange(width, device=conf.device) < near  # [N, B]
+    index, found = first_true(((scores[:, 1:] > config.MIN_SCORE) & there[:, None]).flatten(1), count)  # [N, P], [N, 1]
+    scores = scores.flatten(1).gather(1, index + width)
+    scores = torch.where(torch.arange(count, device=conf.device) < found, scores, 0.0)
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    index = index.gather(1, order)
+    labels = torch.div(index, width, rounding_mode="floor") + 1
+    left_out = ((near > width) | (found > count)).to(scores)
+    return scores, labels, chosen.gather(1, torch.remainder(index, width)), left_out
+
+
+def first_true(mask: Tensor, count: int) -> Tuple[Tensor, Tensor]:
+    """mask [N, M] -> where its first `count` true values are [N, count], zeros after those, and how many are true [N, 1]."""
+    place = mask.cumsum(dim=1)
+    slot = (place * mask).clamp(max=count + 1)  # from 1; the false ones go to 0 and those too many to the last
+    every = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape[0], -1)
+    found = torch.zeros([mask.shape[0], count + 2], dtype=torch.long, device=mask.device).scatter(1, slot, every)
+    return found[:, 1 : count + 1], place[:, -1:]
+
+
+def best_candidates(conf: Tensor, count: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best `count` candidates of each picture, whatever their number.
+
+    As `few_candidates`, but left_out is a score that no candidate left out is above, or 0 when none is left out.
+    """
+    scores = torch.threshold(conf.float().softmax(dim=1)[:, 1:], config.MIN_SCORE, 0.0).flatten(1)  # [N, (C - 1) A]
     every = scores.shape[1]
     scores, index = scores.topk(min(count, every), dim=1)  # [N, P]
-    labels = torch.div(index, anchors, rounding_mode="floor") + 1
+    labels = torch.div(index, conf.shape[2], rounding_mode="floor") + 1
     left_out = scores[:, -1:] if count < every else torch.zeros_like(scores[:, -1:])
-    if anchors < conf.shape[2]:
-        bound = margin.amin(dim=1, keepdim=True).sigmoid() * (1 + 1e-5)  # with room for rounding
-        left_out = torch.maximum(left_out, torch.threshold(bound, config.MIN_SCORE, 0.0))
-    return scores, labels, chosen.gather(1, torch.remainder(index, anchors)), left_out
+    return scores, labels, torch.remainder(index, conf.shape[2]), left_out
 
 
 def keep_in_passes(boxes_ltrb: Tensor, labels: Tensor, scores: Tensor, passes: int) -> Tuple[Tensor, Tensor]:
@@ -118,7 +147,7 @@ def keep_in_passes(boxes_ltrb: Tensor, labels: Tensor, scores: Tensor, passes: i
     better = (labels[:, :, None] == labels[:, None, :]).triu(diagonal=1)  # [N, P, P], [n, i, j]: i is before j in its class
     valid = (scores > 0) & (better.sum(dim=1) < config.MAX_PER_CLASS)
     dtype = torch.float16 if boxes_ltrb.is_cuda else torch.float32  # Counts to 2,048 are exact in either.
-    over = ((pairwise_iou(boxes_ltrb) >= config.NMS_IOU) & better).to(dtype)
+    over = ((overlap(boxes_ltrb) >= config.NMS_IOU) & better).to(dtype)
     start = valid.to(dtype)[:, None]  # [N, 1, P]
     before, stay = start, start
     for _ in range(passes):
