@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from PIL import Image
-
 from ssdtrt import config
 from ssdtrt.ahead import worker_count
 from ssdtrt.detect import Detector

@@ -10,6 +10,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from ssdtrt import config
 from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.reading import shared_slots
 
-Read = "tuple[tuple[int, int], np.ndarray] | ImageError"
+Read = Union[tuple[tuple[int, int], np.ndarray], ImageError]
 """A picture's (width, height) and its pixels, uint8 [300, 300, 3]; or why there are none."""
 
 
