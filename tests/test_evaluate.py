@@ -8,8 +8,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from ssdtrt import config, evaluate
 from ssdtrt.annotations import read_annotations
@@ -77,6 +75,9 @@ def world(seed=0, pictures=300):
 
 def by_pycocotools(annotations, results):
     """The twelve figures as pycocotools has them; `results` is a file or COCO's dicts."""
+    from pycocotools.coco import COCO  # Here, so that GPU tests can be collected where it is not installed.
+    from pycocotools.cocoeval import COCOeval
+
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
         run = COCOeval(truth, truth.loadRes(results), "bbox")

@@ -154,6 +154,7 @@ def test_device_that_does_not_exist():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_device_with_a_gpu():
     assert machine.pick_device() == machine.pick_device("cuda") == torch.device("cuda", torch.cuda.current_device())
     found = machine.machine("cuda")
