@@ -613,6 +613,13 @@ def test_a_torch_tensorrt_that_is_whole(shadow):
     assert probed("torch_tensorrt") == expected
 
 
+def test_the_child_finds_what_this_process_finds(tmp_path, monkeypatch):
+    (tmp_path / "torchvision.py").write_text("__version__ = '0.98'")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert probed("torchvision") == {"version": "0.98", "error": None}
+
+
 def test_real_imports():
     found = probed("torch")
     assert (found["version"], found["cuda"], found["error"]) == (torch.__version__, torch.version.cuda, None)
@@ -761,6 +768,15 @@ def test_eighty_columns_hang_under_the_finding():
     lines = text.splitlines()
     assert lines[0].startswith("problem  GPU               none none") and max(map(len, lines)) <= 80
     assert lines[1].startswith(" " * 27 + "none") and lines[2].startswith(" " * 27 + "fix: Do this")
+
+
+def test_a_command_is_broken_at_its_spaces_alone():
+    fix = f"pip install --force-reinstall {NEWEST}"
+    for width in (40, 80):
+        text = doctor_text(DoctorReport((Finding("torch", "problem", "not installed", fix),)), width)
+        assert set(fix.split()) <= set(text.split())
+    address = "https://an.address/" + "that/is/too/long/to/fit/" * 4
+    assert address in doctor_text(DoctorReport((Finding("GPU", "problem", address, ""),)), 40)
 
 
 @pytest.mark.parametrize(
