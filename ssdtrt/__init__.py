@@ -15,6 +15,7 @@ _HOMES = {
     "benchmark": "ssdtrt.bench",
     "build_model": "ssdtrt.model",
     "compile_engine": "ssdtrt.compile",
+    "doctor": "ssdtrt.doctor_checks",
     "evaluate_file": "ssdtrt.evaluate",
     "export_module": "ssdtrt.export",
     "load_engine": "ssdtrt.runner",

@@ -9,6 +9,7 @@ import threading
 import click
 
 from ssdtrt import __version__, config
+from ssdtrt.cli_doctor import doctor
 from ssdtrt.cli_pictures import detect, evaluate, run
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.options import (
@@ -228,5 +229,5 @@ def bench(files, batch_size, rounds, iterations, warmup, module, device, json_fi
     terminal.hint(f"ssdtrt detect {files[0]} IMAGE...")
 
 
-for command in (detect, evaluate, run):
+for command in (detect, doctor, evaluate, run):
     main.add_command(command)

@@ -86,6 +86,22 @@ SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf"
 # Evaluating: what an engine can be set against.
 PEERS = ("eager", "eager-fp16")
 
+# What `doctor` waits for, in seconds, and what it holds against the machine.
+SMI_SECONDS = 10
+IMPORT_SECONDS = 120
+TRIAL_SECONDS = 900
+FREE_MIB = 500  # of disk: a module and an engine take about 150, a checkpoint 90
+PYTHONS = ((3, 10), (3, 13))  # the oldest and the newest that is tested
+TORCH_TENSORRT_KNOWN = ((2, 2), (2, 14))  # the oldest and the newest whose arguments are known
+NEWEST_STACK = "torch==2.14.0 torchvision==0.29.0 torch-tensorrt==2.14.0"
+SAFE_WEIGHTS_ONLY = (2, 6)  # torch.load(weights_only=True) runs code below (CVE-2025-32434)
+DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}  # the oldest NVIDIA driver on Linux for each CUDA
+
+# Where what is missing comes from.
+HOW_TO_INSTALL = (
+    "pip install 'ssdtrt[tensorrt]' (or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10)"
+)
+
 COCO_LABELS = (
     "background",
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",

@@ -7,7 +7,17 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ssdtrt.results import FIGURES, BenchReport, BenchRow, EvalReport, ImageDetections, ParityReport
+from ssdtrt.results import (
+    FIGURES,
+    TRIAL,
+    BenchReport,
+    BenchRow,
+    DoctorReport,
+    EvalReport,
+    Finding,
+    ImageDetections,
+    ParityReport,
+)
 
 if TYPE_CHECKING:
     from ssdtrt.outputs import Summary
@@ -196,6 +206,33 @@ def summary_text(summary: Summary, width: int) -> str:
     if summary.pictures:
         lines.append(f"{summary.detections} objects in {summary.pictures} pictures, {rate:,.1f} images/s")
     return "\n".join(lines)
+
+
+def doctor_text(report: DoctorReport, width: int) -> str:
+    """A line for each finding, its fix under it, and the verdict."""
+    lines = [line for finding in report.findings for line in finding_lines(finding, width)]
+    count = len(report.problems)
+    verdict = "No problem was found. To be sure: ssdtrt doctor --build"
+    if count:
+        verdict = f"No TensorRT engine can be built here: {count} problem{'s' if count > 1 else ''}."
+    elif any(finding.check == TRIAL for finding in report.findings):
+        verdict = "A TensorRT engine can be built here."
+    return "\n".join([*lines, "", fill(verdict, width)])
+
+
+def finding_lines(finding: Finding, width: int) -> list[str]:
+    """Status and check in columns, or above what was found where there is little room."""
+    found = " ".join(finding.found.split())
+    if width < 60:
+        head, indent = [f"{finding.status}: {finding.check}"], "  "
+    else:
+        head, indent = [], " " * 27
+        found = f"{finding.status:<9}{finding.check:<18}{found}"
+    room = {"width": max(width, 20), "break_long_words": False, "break_on_hyphens": False}
+    lines = textwrap.wrap(found, initial_indent="" if not head else indent, subsequent_indent=indent, **room)
+    if finding.fix:
+        lines += textwrap.wrap(f"fix: {finding.fix}", initial_indent=indent, subsequent_indent=indent + "  ", **room)
+    return head + lines
 
 
 def as_json(result) -> str:

@@ -256,3 +256,40 @@ class EvalReport(Result):
             for peer in self.against
         ]
         return {**super().as_dict(), "against": peers}
+
+
+TRIAL = "trial build"
+"""The check that builds an engine, which is made only where it is asked for."""
+
+
+@dataclass(frozen=True)
+class Finding(Result):
+    """One check of `doctor`. `status` is ok, warning (an engine may still be built) or problem (none can be).
+
+    `found` is what there is, `fix` the command or the sentence that mends it ("" where nothing is to be mended).
+    """
+
+    check: str
+    status: str
+    found: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class DoctorReport(Result):
+    """What `doctor` found, in the order in which one thing rests on the other."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """What keeps a TensorRT engine from being built here."""
+        return tuple(finding for finding in self.findings if finding.status == "problem")
+
+    @property
+    def can_build(self) -> bool:
+        """Whether nothing is seen that keeps a TensorRT engine from being built here."""
+        return not self.problems
+
+    def as_dict(self) -> dict:
+        return {"can_build": self.can_build, **super().as_dict()}

@@ -12,9 +12,6 @@ from ssdtrt import config
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import CompileError
 
-HOW_TO_INSTALL = (
-    "pip install 'ssdtrt[tensorrt]' (or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10)"
-)
 CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
 
 
@@ -27,7 +24,7 @@ def why_not() -> str | None:
     if not torch.cuda.is_available():
         missing.append(f"a CUDA GPU (torch {torch.__version__} sees none)")
     if importlib.util.find_spec("torch_tensorrt") is None:
-        missing.append(f"Torch-TensorRT: {HOW_TO_INSTALL}")
+        missing.append(f"Torch-TensorRT: {config.HOW_TO_INSTALL}")
     if not missing:
         return None
     return f"A TensorRT engine cannot be built or run here; missing: {', and '.join(missing)}. {CPU_BACKEND}"
@@ -44,7 +41,7 @@ def import_torch_tensorrt():
         first = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise CompileError(
             f"Torch-TensorRT is installed but cannot be imported with torch {torch.__version__} ({first}). "
-            f"Install versions that belong together: {HOW_TO_INSTALL}"
+            f"Install versions that belong together: {config.HOW_TO_INSTALL}"
         ) from error
 
 
@@ -54,7 +51,7 @@ def check_front_end(torch_tensorrt) -> None:
     if not getattr(features, "torchscript_frontend", hasattr(torch_tensorrt, "ts")):
         raise CompileError(
             f"Torch-TensorRT {torch_tensorrt.__version__} has no TorchScript front end, which writes the engine file; "
-            f"install a build that has it: {HOW_TO_INSTALL}"
+            f"install a build that has it: {config.HOW_TO_INSTALL}"
         )
 
 

@@ -15,7 +15,7 @@ import ssdtrt
 ROOT = Path(__file__).parent.parent
 PUBLIC = [
     "BatchRange", "Detector", "SsdtrtError", "bench_files", "benchmark", "build_model", "compile_engine",
-    "evaluate_file", "export_module", "load_engine", "run_job", "verify_engine",
+    "doctor", "evaluate_file", "export_module", "load_engine", "run_job", "verify_engine",
 ]  # fmt: skip
 
 STATE = """

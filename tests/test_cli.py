@@ -297,7 +297,7 @@ def test_it_runs_as_a_module_and_imports_no_torch_for_its_help():
 
 
 def test_these_are_the_commands():
-    assert COMMANDS == ["bench", "compile", "detect", "evaluate", "export", "run", "verify"]
+    assert COMMANDS == ["bench", "compile", "detect", "doctor", "evaluate", "export", "run", "verify"]
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
