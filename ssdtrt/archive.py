@@ -112,7 +112,7 @@ def check_intact(path: str | Path) -> None:
 
 
 def check_digest(path: str | Path, sha256: str | None = None) -> None:
-    """Raises ArtifactError unless the file has the SHA-256 demanded, or without one that in `<path>.sha256` if it exists.
+    """Raises ArtifactError unless the file has the SHA-256 demanded, else that in `<path>.sha256` if it exists.
 
     A file beside it that holds no digest of it is an error too.
     """

@@ -45,7 +45,8 @@ def evaluate_file(
     0.5, 200 detections a picture, EXIF orientation ignored. `against` names peers of config.PEERS that are run on the
     same pictures, with the weights of the module that the engine was built from (see `find_module`). `results` is where
     the detections are written as COCO's results, `sha256` the digest that the file must have. A picture that cannot be
-    read counts as one without detections and stands in the report's `failures`. Raises SsdtrtError, before the first picture where it can be known by then.
+    read counts as one without detections and stands in the report's `failures`. Raises SsdtrtError, before the first
+    picture where it can be known by then.
     """
     coco_tools()
     progress("reading the annotations")

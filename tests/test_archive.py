@@ -345,6 +345,19 @@ def test_each_field_that_is_read_later_must_be_there(tmp_path, whole, kind, back
     assert refusal(path) == f"FILE carries damaged metadata ({name} is missing). Make it again."
 
 
+def test_these_are_the_fields_that_are_read_later():
+    module = (
+        "created versions machine model model.labels model.weights model.weights.sha256 model.weights.trained "
+        "model.preprocess inputs outputs build build.method build.precision"
+    )
+    more = (
+        "versions.torch_tensorrt versions.tensorrt machine.os machine.architecture machine.sm module module.file "
+        "module.sha256 build.backend build.batch build.seconds parity parity.bound parity.outputs parity.detections "
+        "parity.detections.reference parity.detections.engine parity.detections.share"
+    )
+    assert set(MODULE) == set(module.split()) and set(ENGINE) == set(f"{module} {more}".split())
+
+
 WRONG = [
     ("build", [], "build is []; expected an object"),
     ("build.precision", "fp8", "build.precision is 'fp8'; expected fp32 or fp16 or bf16"),
