@@ -9,61 +9,68 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ssdtrt import config
+from ssdtrt import config, fields
+from ssdtrt.archive import check_digest, check_intact, read_member
 from ssdtrt.errors import ArtifactError
 from ssdtrt.files import BusyError, check_writable, replacing
 
-KINDS = ("module", "engine", "detector")
+KINDS = tuple(fields.OF_KIND)
 
 
 def read_metadata(path: str | Path, kinds: tuple[str, ...] = KINDS) -> dict:
-    """The metadata of one of our files, and an ArtifactError that says what was found where it is not one.
+    """The metadata of one of our files, complete, and an ArtifactError that says what was found where it is not one.
 
-    `kinds` are those that the caller can use.
+    `kinds` are those that the caller can use. The other members are not read: `check_file` does that.
     """
     path = Path(path)
-    check_readable(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            ours = [name for name in names if name.endswith(f"/extra/{config.METADATA_NAME}")]
-            text = archive.read(ours[-1]) if ours else None
-    except Exception as error:  # A damaged archive raises more than BadZipFile.
-        raise ArtifactError(f"{path} is truncated or not one of ssdtrt's files ({error}). Make it again.") from error
+    text, names = read_member(path, f"/extra/{config.METADATA_NAME}", config.MAX_METADATA)
     if text is None:
         raise ArtifactError(f"{path} {describe_foreign(names)}.")
-    try:
-        metadata = json.loads(text)
-        kind, schema = metadata["kind"], int(metadata["schema"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} carries damaged metadata ({error}). Make it again.") from error
-    if schema > config.SCHEMA:
+    metadata = parse(path, text)
+    if metadata["schema"] > config.SCHEMA:
         raise ArtifactError(
-            f"{path} was written by a newer ssdtrt (schema {schema}, this one reads up to {config.SCHEMA}). Update ssdtrt."
+            f"{path} was written by a newer ssdtrt (schema {metadata['schema']}, "
+            f"this one reads up to {config.SCHEMA}). Update ssdtrt."
         )
+    kind = metadata["kind"]
+    if kind not in KINDS:
+        raise ArtifactError(f"{path} is of the unknown kind {kind[:40]!r}; expected {' or '.join(kinds)}.")
     if kind not in kinds:
         raise ArtifactError(wrong_kind(path, kind, kinds))
+    reason = fields.complaint(metadata, fields.OF_KIND[kind])
+    if reason:
+        raise ArtifactError(damaged(path, reason))
     return metadata
 
 
-def check_readable(path: Path) -> None:
-    """Raises ArtifactError, naming what is there instead, unless `path` is a file that can be a zip archive."""
-    if path.is_dir():
-        raise ArtifactError(f"{path} is a directory; expected a file that ssdtrt export or ssdtrt compile wrote.")
-    if not path.exists():
-        raise ArtifactError(f"{path}: no such file. {making(path)}")
+def parse(path: Path, text: bytes) -> dict:
+    """The JSON object, with a schema and a kind. Raises ArtifactError."""
     try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    if not start:
-        raise ArtifactError(f"{path} is empty; expected a file that ssdtrt export or ssdtrt compile wrote.")
-    if not start.startswith(b"PK"):
-        raise ArtifactError(
-            f"{path} is not one of ssdtrt's files (it begins with {start!r}); "
-            "expected one that ssdtrt export or ssdtrt compile wrote."
-        )
+        metadata = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(damaged(path, str(error))) from error
+    if not isinstance(metadata, dict):
+        raise ArtifactError(damaged(path, f"it is {fields.shown(metadata)}; expected an object"))
+    reason = fields.complaint(metadata, fields.ALWAYS)
+    if reason:
+        raise ArtifactError(damaged(path, reason))
+    return metadata
+
+
+def damaged(path: Path, reason: str) -> str:
+    """The message for metadata that we did not write."""
+    return f"{path} carries damaged metadata ({reason}). Make it again."
+
+
+def check_file(path: str | Path, kinds: tuple[str, ...] = KINDS, *, sha256: str | None = None) -> dict:
+    """The metadata of a file that may be loaded: its archive intact, its digest right, and what it says complete.
+
+    The digest is `sha256`, or that in `<path>.sha256` where there is one. Runs nothing of the file. Raises
+    ArtifactError.
+    """
+    check_intact(path)
+    check_digest(path, sha256)
+    return read_metadata(path, kinds)
 
 
 def describe_foreign(names: list[str]) -> str:
@@ -73,13 +80,6 @@ def describe_foreign(names: list[str]) -> str:
     if any(name.endswith("/data.pkl") for name in names):
         return "is a checkpoint, not a module; first run: ssdtrt export --weights FILE"
     return "is a zip archive, but not one of ssdtrt's files"
-
-
-def making(path: Path) -> str:
-    """The command that makes a file of this name."""
-    commands = {".engine": "ssdtrt compile", ".detector": "ssdtrt compile --detector"}
-    known = [command for part, command in commands.items() if part in path.name]
-    return f"Make it first: {known[0] if known else 'ssdtrt export'}"
 
 
 def wrong_kind(path: Path, kind: str, kinds: tuple[str, ...]) -> str:

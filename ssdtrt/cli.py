@@ -10,6 +10,7 @@ import click
 
 from ssdtrt import __version__, config
 from ssdtrt.cli_doctor import doctor
+from ssdtrt.cli_files import inspect
 from ssdtrt.cli_pictures import detect, evaluate, run
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.options import (
@@ -19,6 +20,7 @@ from ssdtrt.options import (
     labels_option,
     module_option,
     preprocess_option,
+    sha256_option,
     show,
     show_engine,
     terminal,
@@ -137,10 +139,11 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
 )
 @click.option("--detector", is_flag=True, help="Pictures in, detections out: with decoding and NMS inside.")
 @device_option
+@sha256_option
 @click.option(
     "-o", "--output", metavar="FILE", help=f"[default: {config.ENGINE_FILE}, a detector {config.DETECTOR_FILE}]"
 )
-def compile_(module, precision, batch_size, batch_range, workspace_mib, backend, detector, device, output):
+def compile_(module, precision, batch_size, batch_range, workspace_mib, backend, detector, device, sha256, output):
     """Build an engine from MODULE and prove it against the FP32 model.
 
     The file appears only when every output is within the bound (relative L2: 2e-2 in 16 bits, 1e-4 in FP32).
@@ -166,6 +169,7 @@ def compile_(module, precision, batch_size, batch_range, workspace_mib, backend,
         workspace_mib=workspace_mib,
         backend=backend,
         device=device,
+        sha256=sha256,
         progress=terminal.progress,
     )
     terminal.done()
@@ -178,8 +182,9 @@ def compile_(module, precision, batch_size, batch_range, workspace_mib, backend,
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @module_option
 @device_option
+@sha256_option
 @json_option
-def verify(engine, images, module, device, json_file):
+def verify(engine, images, module, device, sha256, json_file):
     """Compare ENGINE with the FP32 model, on your IMAGEs or on seeded ones.
 
     Example: ssdtrt verify ssd300.engine.ts street.jpg
@@ -189,7 +194,7 @@ def verify(engine, images, module, device, json_file):
 
     check_json(json_file)
     terminal.progress("comparing with FP32 eager")
-    report = verify_engine(engine, images, module=module, device=device)
+    report = verify_engine(engine, images, module=module, device=device, sha256=sha256)
     show(report, json_file, parity_text)
     if not report.passed:
         sys.exit(1)
@@ -229,5 +234,5 @@ def bench(files, batch_size, rounds, iterations, warmup, module, device, json_fi
     terminal.hint(f"ssdtrt detect {files[0]} IMAGE...")
 
 
-for command in (detect, doctor, evaluate, run):
+for command in (detect, doctor, evaluate, inspect, run):
     main.add_command(command)

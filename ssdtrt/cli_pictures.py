@@ -13,6 +13,7 @@ from ssdtrt.options import (
     labels_option,
     module_option,
     preprocess_option,
+    sha256_option,
     show,
     show_engine,
     terminal,
@@ -36,7 +37,8 @@ from ssdtrt.options import (
 @module_option
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads or processes that read.  [default: one a core]")
 @device_option
-def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by_side, module, workers, device):
+@sha256_option
+def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by_side, module, workers, device, sha256):
     """Detect in IMAGEs with FILE: annotated pictures and detections.json in DIR, or JSON alone.
 
     IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin.
@@ -51,13 +53,14 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     from ssdtrt.outputs import Coco, Folder, Lines, detect_files
     from ssdtrt.peers import peer_runners
     from ssdtrt.report import summary_text
+    from ssdtrt.runner import load_engine
     from ssdtrt.sources import expand
 
     for target in (jsonl, coco):
         check_json(target)
     terminal.progress("loading")
     options = {"threshold": threshold, "max_detections": max_detections, "workers": workers}
-    detector = Detector(file, device, **options)
+    detector = Detector(load_engine(file, device, sha256=sha256), **options)
     failures = []
     pictures, total = expand(images, sys.stdin, failures), None
     if "-" not in images:
@@ -92,8 +95,9 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
 @click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
 @module_option
 @device_option
+@sha256_option
 @json_option
-def evaluate(engine, images, annotations, against, coco, module, device, json_file):
+def evaluate(engine, images, annotations, against, coco, module, device, sha256, json_file):
     """COCO's twelve figures for ENGINE, with the settings of the published evaluation.
 
     Needs faster-coco-eval: pip install 'ssdtrt[eval]'
@@ -114,6 +118,7 @@ def evaluate(engine, images, annotations, against, coco, module, device, json_fi
         device=device,
         against=[name.strip() for name in against.split(",")] if against else (),
         results=coco,
+        sha256=sha256,
         progress=terminal.progress,
     )
     show(report, json_file, evaluation_text)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import ssdtrt
 from ssdtrt import config, machine, parity, torchscript, trt
-from ssdtrt.artifact import add_metadata, check_output, new_metadata, read_metadata, writing
+from ssdtrt.artifact import add_metadata, check_file, check_output, new_metadata, writing
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import CompileError, ParityError
 from ssdtrt.files import Progress, sha256_file, silent
@@ -41,6 +41,7 @@ def compile_engine(
     workspace_mib: int = config.WORKSPACE_MIB,
     backend: str = config.BACKEND,
     device: str | torch.device | None = None,
+    sha256: str | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Builds an engine from an exported module, proves it against FP32 eager, writes it to `out` and returns its path.
@@ -48,16 +49,16 @@ def compile_engine(
     With `detector` the file takes uint8 images and gives detections: it normalises, runs the engine, decodes and
     suppresses. `out` is by default ssd300.engine.ts or ssd300.detector.ts. `precision` is fp16 or fp32 for the backend
     `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the CPU, any batch size); by default fp16 and
-    fp32. `batch` is a size, or "MIN:OPT:MAX". Nothing is written unless the engine passes: relative L2 distance of each
-    output at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs that it is what it is called. Raises
-    ArtifactError, CompileError, ParityError.
+    fp32. `batch` is a size, or "MIN:OPT:MAX". `sha256` is the digest that the module must have. Nothing
+    is written unless the engine passes: relative L2 distance of each output at most 2e-2 (FP16, BF16) or 1e-4 (FP32)
+    and, in 16 bits, signs that it is what it is called. Raises ArtifactError, CompileError, ParityError.
     """
     out = check_output(out or (config.DETECTOR_FILE if detector else config.ENGINE_FILE))
     module = Path(module)
     batch = batch if isinstance(batch, BatchRange) else BatchRange.parse(batch)
     precision = precision or config.PRECISION_OF_BACKEND.get(backend)
     check_request(backend, precision, workspace_mib, device)
-    metadata = read_metadata(module, ("module",))
+    metadata = check_file(module, ("module",), sha256=sha256)
     target = torch.device("cpu") if backend == "torchscript" else machine.pick_device(device)
     request = {
         "module": str(module.resolve()),

@@ -53,6 +53,8 @@ RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
 METADATA_NAME = "ssdtrt.json"
 SCHEMA = 1
+MAX_METADATA = 1 << 20  # bytes
+MAX_INFLATED = 16 << 20  # bytes of an archive's compressed members, which are code; ours have less than 1 MiB
 
 # Building.
 METHOD = "trace"

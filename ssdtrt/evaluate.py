@@ -36,6 +36,7 @@ def evaluate_file(
     device: str | torch.device | None = None,
     against: Sequence[str] = (),
     results: str | Path | None = None,
+    sha256: str | None = None,
     progress: Progress = silent,
 ) -> EvalReport:
     """Runs a saved engine or module over every picture of an annotation file, and gives COCO's figures.
@@ -43,15 +44,16 @@ def evaluate_file(
     `images` is the pictures' directory. The settings are those of the published evaluation: score > 0.05, NMS at IoU
     0.5, 200 detections a picture, EXIF orientation ignored. `against` names peers of config.PEERS that are run on the
     same pictures, with the weights of the module that the engine was built from (see `find_module`). `results` is where
-    the detections are written as COCO's results. A picture that cannot be read counts as one without detections and
-    stands in the report's `failures`. Raises SsdtrtError, before the first picture where it can be known by then.
+    the detections are written as COCO's results, `sha256` the digest that the file must have. A picture that cannot be
+    read counts as one without detections and stands in the report's `failures`. Raises SsdtrtError, before the first
+    picture where it can be known by then.
     """
     coco_tools()
     progress("reading the annotations")
     known = read_annotations(annotations)
     places = find_pictures(known, images)
     progress("loading")
-    runner = load_engine(path, device)
+    runner = load_engine(path, device, sha256=sha256)
     match_categories(known.categories, runner.labels)
     peers = peer_runners(runner, module, against)
     report = evaluate_runner(runner, Path(path).name, known, places, results, progress)

@@ -78,6 +78,7 @@ def module_metadata(model: SSD300, method: str, preprocess: str) -> dict:
         "model": {
             "architecture": "ssd300-resnet50",
             "num_classes": model.num_classes,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "labels": list(getattr(model, "labels", None) or class_names(model.num_classes, None)),
             "weights": source.as_dict() if source else None,
             "default_boxes_sha256": boxes,

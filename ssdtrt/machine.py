@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -12,6 +11,7 @@ import torch
 
 from ssdtrt import __version__
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.host import installed, tensorrt_version
 
 
 def versions() -> dict[str, str | None]:
@@ -22,7 +22,7 @@ def versions() -> dict[str, str | None]:
         "torch": torch.__version__,
         "torchvision": installed("torchvision"),
         "torch_tensorrt": installed("torch-tensorrt"),
-        "tensorrt": installed("tensorrt") or installed("tensorrt-cu13") or installed("tensorrt-cu12"),
+        "tensorrt": tensorrt_version(),
         "cuda": torch.version.cuda,
         "driver": driver_version(),
     }
@@ -65,14 +65,6 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     if (device.index or 0) >= count:
         raise SsdtrtError(f"There is no device {device} here: torch {torch.__version__} sees {count} CUDA GPUs.")
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
-
-
-def installed(distribution: str) -> str | None:
-    """The version of an installed distribution, or None."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def driver_version() -> str | None:

@@ -22,6 +22,7 @@ labels_option = click.option("--labels", metavar="FILE", help="Class names, one 
 trust_option = click.option("--trust-weights", is_flag=True, help="Let the checkpoint run code while it loads.")
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for stdout.")
 module_option = click.option("--module", metavar="FILE", help="The module the engine was built from.")
+sha256_option = click.option("--sha256", metavar="DIGEST", help="The SHA-256 that the file must have.")
 threshold_option = click.option(
     "--threshold", type=click.FloatRange(0, 1), default=config.THRESHOLD, show_default=True, help="Lowest score."
 )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ssdtrt import machine, torchscript, trt
-from ssdtrt.artifact import read_metadata
+from ssdtrt import config, machine, torchscript, trt
+from ssdtrt.artifact import check_file
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import ArtifactError, CompileError
+from ssdtrt.fields import MUST_AGREE
 from ssdtrt.files import sha256_file
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import model_from_state, state_sha256
@@ -62,21 +64,46 @@ class FileRunner:
         return weights is None or weights["trained"]
 
 
-def load_engine(path: str | Path, device: str | torch.device | None = None) -> FileRunner:
+def load_engine(
+    path: str | Path, device: str | torch.device | None = None, *, sha256: str | None = None
+) -> FileRunner:
     """Loads an engine, a detector or a module that ssdtrt wrote, ready to be called.
 
     An engine runs where it was built for: a TensorRT engine on a GPU, a TorchScript engine on the CPU; a module on
-    `device`, or on the GPU where there is one. TorchScript files are executable code: load only what you trust.
-    Raises ArtifactError, or CompileError where Torch-TensorRT is missing.
+    `device`, or on the GPU where there is one. TorchScript files are executable code, so nothing of the file runs until
+    its archive is found intact, its SHA-256 right (`sha256`, or that in `<path>.sha256` where there is one), and its
+    metadata complete and of this machine. Then it is loaded and run once on zeros. Raises ArtifactError, or
+    CompileError where Torch-TensorRT or a GPU is missing.
     """
     path = Path(path)
-    metadata = read_metadata(path)
+    metadata = check_file(path, sha256=sha256)
     chosen = device_for(path, metadata, device)
     if metadata["build"].get("backend") == "tensorrt":
-        trt.import_torch_tensorrt()
         check_fits(path, metadata, chosen)
+        trt.import_torch_tensorrt()
         torch.cuda.set_device(chosen)
-    return FileRunner(path, metadata, torchscript.load(path, chosen), chosen)
+    runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen)
+    warm_up(runner)
+    return runner
+
+
+def warm_up(runner: FileRunner) -> None:
+    """Runs the file once on zeros, the smallest batch that it takes.
+
+    Raises ArtifactError unless it runs and all that it says is finite.
+    """
+    count = runner.batch.min if runner.batch else 1
+    dtype = torch.float32 if runner.detector is None else torch.uint8
+    images = torch.zeros(count, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=dtype, device=runner.device)
+    try:
+        with torch.no_grad():
+            outputs = (runner.detector or runner)(images)
+        finite = all(bool(torch.isfinite(output).all()) for output in outputs)
+    except (RuntimeError, TypeError, torch.jit.Error) as error:
+        reason = [line for line in str(error).strip().splitlines() if line.strip()][-1].strip()
+        raise ArtifactError(f"{runner.path} was loaded but does not run here ({reason}). Make it again.") from error
+    if not finite:
+        raise ArtifactError(f"{runner.path} gives values that are not finite for an empty image. Make it again.")
 
 
 def device_for(path: Path, metadata: dict, device: str | torch.device | None) -> torch.device:
@@ -89,17 +116,17 @@ def device_for(path: Path, metadata: dict, device: str | torch.device | None) ->
     if backend == "tensorrt":
         if device is not None and torch.device(device).type != "cuda":
             raise ArtifactError(f"{path} is a TensorRT engine and cannot run on {device}; leave --device out.")
-        if not torch.cuda.is_available():
-            raise CompileError(f"{path} is a TensorRT engine. {trt.why_not()}")
+        reason = trt.why_not()
+        if reason:
+            raise CompileError(f"{path} is a TensorRT engine. {reason}")
     return machine.pick_device(device)
 
 
 def check_fits(path: Path, metadata: dict, device: torch.device) -> None:
-    """Raises ArtifactError when the engine was built for another GPU generation, TensorRT or Torch-TensorRT."""
+    """Raises ArtifactError when the engine was built for another system, GPU generation, TensorRT or Torch-TensorRT."""
     here = {**machine.versions(), **machine.machine(device)}
     built = {**metadata["versions"], **metadata["machine"]}
-    names = {"sm": "compute capability", "tensorrt": "TensorRT", "torch_tensorrt": "Torch-TensorRT"}
-    for key, name in names.items():
+    for key, name in MUST_AGREE.items():
         if here[key] != built[key]:
             raise ArtifactError(
                 f"{path} was built for {name} {built[key]}; this machine has {here[key]}. "
@@ -113,7 +140,7 @@ def rebuild_command(metadata: dict) -> str:
     batch = BatchRange.parse(build["batch"])
     size = f"--batch-size {batch}" if batch.static else f"--batch-range {batch}"
     kind = " --detector" if metadata["kind"] == "detector" else ""
-    return f"ssdtrt compile {metadata['module']['file']} --{build['precision']} {size}{kind}"
+    return f"ssdtrt compile {shlex.quote(metadata['module']['file'])} --{build['precision']} {size}{kind}"
 
 
 def find_module(runner: FileRunner, module: str | Path | None = None) -> tuple[Path | None, str]:
@@ -139,7 +166,7 @@ def find_module(runner: FileRunner, module: str | Path | None = None) -> tuple[P
 
 def eager_model(module: str | Path, device: torch.device) -> SSD300:
     """The FP32 eager model with the weights of an exported module. Raises ArtifactError."""
-    metadata = read_metadata(module, ("module",))
+    metadata = check_file(module, ("module",))
     state = torchscript.load(module).state_dict()
     weights = metadata["model"]["weights"]
     if weights and state_sha256(state) != weights["sha256"]:

@@ -20,13 +20,14 @@ def verify_engine(
     *,
     module: str | Path | None = None,
     device: str | torch.device | None = None,
+    sha256: str | None = None,
 ) -> ParityReport:
     """Compares the file with FP32 eager on `pictures`, or on seeded ones where none is given.
 
-    The report says whether it passed; what cannot be compared raises ArtifactError (also where the module that the
-    engine was built from is not found), CompileError or ImageError.
+    `sha256` is the digest that the file must have. The report says whether it passed; what cannot be compared raises
+    ArtifactError (also where the module that the engine was built from is not found), CompileError or ImageError.
     """
-    runner = load_engine(path, device)
+    runner = load_engine(path, device, sha256=sha256)
     place, reason = find_module(runner, module)
     if place is None:
         raise ArtifactError(f"{path} cannot be verified: {reason}.")

@@ -39,12 +39,38 @@ def probability(logit, other=0.0):
 CAT, DOG, PERSON = probability(6, -6), probability(5), probability(4)  # 0.836, 0.650, 0.406
 
 
+def metadata_like(kind="module", backend="torchscript", labels=config.COCO_LABELS, trained=True, preprocess="eval"):
+    """Complete metadata of a file of this kind, the least that is accepted."""
+    weights = {"name": "coco", "sha256": "0" * 64, "trained": trained}
+    images = {"name": "images", "shape": ["N", 3, 300, 300], "dtype": "float32"}
+    found = {
+        "schema": 1,
+        "kind": kind,
+        "created": "2024-05-06T07:08:09+00:00",
+        "versions": {"ssdtrt": "0.1.0", "torch": "2.2.2", "torch_tensorrt": None, "tensorrt": None},
+        "machine": {"os": "Linux", "architecture": "x86_64", "gpu": None, "sm": None},
+        "model": {"labels": list(labels), "weights": weights, "preprocess": preprocess},
+        "inputs": [images],
+        "outputs": [{"name": "loc", "shape": ["N", 4, 8732], "dtype": "float32"}],
+        "build": {"method": "script", "precision": "fp32"},
+    }
+    if kind != "module":
+        found["module"] = {"file": "ssd300.ts", "sha256": "1" * 64}
+        found["build"].update(backend=backend, batch=None, seconds=2.5)
+        detections = {"reference": 10, "engine": 10, "matched": 10, "share": 1.0}
+        outputs = [{"name": "loc", "relative_l2": 1.2e-6}]
+        found["parity"] = {"bound": 1e-4, "outputs": outputs, "detections": detections}
+    if backend == "tensorrt":
+        found["build"].update(batch="1:8:32", precision="fp16")
+        found["machine"].update(gpu="NVIDIA H200", sm="9.0")
+        found["versions"].update(torch_tensorrt="2.2.0", tensorrt="8.6.0")
+    return found
+
+
 def known_file(path, trained=True, labels=config.COCO_LABELS, preprocess="eval"):
     """One of our files, of kind module, around `Known`."""
     with torchscript.quiet():
         module = torch.jit.script(Known().eval())
     torchscript.save(module, path)
-    model = {"labels": list(labels), "weights": {"trained": trained}, "preprocess": preprocess}
-    metadata = {"schema": 1, "kind": "module", "model": model, "build": {"method": "script", "precision": "fp32"}}
-    add_metadata(path, metadata)
+    add_metadata(path, metadata_like(labels=labels, trained=trained, preprocess=preprocess))
     return path

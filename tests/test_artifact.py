@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from known import metadata_like
 from torch import nn
 
 from ssdtrt import config, torchscript
@@ -18,7 +19,7 @@ from ssdtrt.errors import ArtifactError
 
 ROOT = Path(__file__).parent.parent
 LABELS = ["background", "café", "猫"]
-METADATA = {"schema": 1, "kind": "module", "model": {"labels": LABELS}, "build": {"method": "trace"}}
+METADATA = metadata_like(labels=LABELS)
 
 
 class Small(nn.Module):
@@ -81,7 +82,7 @@ def test_metadata_comes_back(ours):
 
 @pytest.mark.parametrize("kind", ["module", "engine", "detector"])
 def test_every_kind_is_read(ours, kind):
-    assert read_metadata(ours({"schema": 1, "kind": kind}))["kind"] == kind
+    assert read_metadata(ours(metadata_like(kind)))["kind"] == kind
 
 
 def test_metadata_is_a_plain_zip_member(ours):
@@ -100,7 +101,7 @@ def test_metadata_is_read_without_torch(ours):
     )
     command = [sys.executable, "-c", code, str(ours())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert (done.stdout.split(), done.stderr) == (["trace", "False"], "")
+    assert (done.stdout.split(), done.stderr) == (["script", "False"], "")
 
 
 def test_plain_torch_reads_the_file(bare, ours, tmp_path):
@@ -201,7 +202,7 @@ def test_truncated_anywhere(ours, tmp_path):
     for size in sizes:
         path.write_bytes(whole[:size])
         message = refusal(path)
-        assert message.startswith("FILE is truncated or not one of ssdtrt's files ("), size
+        assert message.startswith("FILE is truncated, damaged or not one of ssdtrt's files ("), size
         assert message.endswith("Make it again."), size
 
 
@@ -218,7 +219,7 @@ def test_flipped_bit_in_the_metadata(ours):
     content[content.index(b'"schema"') + 2] ^= 1
     path.write_bytes(content)
     message = refusal(path)
-    assert message.startswith("FILE is truncated or not one of ssdtrt's files (Bad CRC-32")
+    assert message.startswith("FILE is truncated, damaged or not one of ssdtrt's files (Bad CRC-32")
 
 
 @pytest.mark.parametrize("flip", [0x01, 0xFF])
@@ -303,7 +304,7 @@ def test_module_where_an_engine_is_expected(ours):
 
 def test_unknown_kind(ours):
     message = refusal(ours({"schema": 1, "kind": "banana"}))
-    assert message == "FILE is a banana; expected a file of kind module or engine or detector."
+    assert message == "FILE is of the unknown kind 'banana'; expected module or engine or detector."
 
 
 def test_output_that_can_be_written(tmp_path):

@@ -69,7 +69,7 @@ BAD_FILES = {
     "empty.ts": "{path} is empty; expected a file that ssdtrt export or ssdtrt compile wrote.",
     "text.ts": "{path} is not one of ssdtrt's files (it begins with b'not a mo'); "
     "expected one that ssdtrt export or ssdtrt compile wrote.",
-    "truncated.ts": "{path} is truncated or not one of ssdtrt's files (File is not a zip file). Make it again.",
+    "truncated.ts": "{path} is truncated, damaged or not one of ssdtrt's files (File is not a zip file). Make it again.",
     "checkpoint.pt": "{path} is a checkpoint, not a module; first run: ssdtrt export --weights FILE.",
     "plain.ts": "{path} is a TorchScript archive without ssdtrt's metadata; "
     "make it with ssdtrt export or ssdtrt compile.",
@@ -297,7 +297,7 @@ def test_it_runs_as_a_module_and_imports_no_torch_for_its_help():
 
 
 def test_these_are_the_commands():
-    assert COMMANDS == ["bench", "compile", "detect", "doctor", "evaluate", "export", "run", "verify"]
+    assert COMMANDS == ["bench", "compile", "detect", "doctor", "evaluate", "export", "inspect", "run", "verify"]
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])

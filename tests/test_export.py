@@ -151,9 +151,10 @@ def test_metadata_names_the_machine_and_the_versions(metadata):
 def test_metadata_describes_the_model(metadata, model):
     described = metadata["model"]
     assert set(described) == {
-        "architecture", "num_classes", "labels", "weights", "default_boxes_sha256", "preprocess"
+        "architecture", "num_classes", "parameters", "labels", "weights", "default_boxes_sha256", "preprocess"
     }  # fmt: skip
     assert (described["architecture"], described["num_classes"]) == ("ssd300-resnet50", 81)
+    assert described["parameters"] == 22_894_902
     assert described["preprocess"] == "eval"
     assert len(described["labels"]) == 81
     assert described["labels"][:3] == ["background", "person", "bicycle"] and described["labels"][80] == "toothbrush"

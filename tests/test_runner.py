@@ -163,7 +163,7 @@ def fitting(**changes):
         "module": {"file": "ssd300.ts"},
     }
     for key, value in changes.items():
-        part = "machine" if key == "sm" else "versions"
+        part = "machine" if key in ("os", "architecture", "sm") else "versions"
         metadata[part] = {**metadata[part], key: value}
     return metadata
 
@@ -174,12 +174,21 @@ def test_an_engine_of_this_machine_fits():
 
 
 @pytest.mark.parametrize(
-    "key, name", [("sm", "compute capability"), ("tensorrt", "TensorRT"), ("torch_tensorrt", "Torch-TensorRT")]
+    "key, name",
+    [
+        ("os", "operating system"),
+        ("architecture", "architecture"),
+        ("sm", "compute capability"),
+        ("tensorrt", "TensorRT"),
+        ("torch_tensorrt", "Torch-TensorRT"),
+    ],
 )
 def test_an_engine_of_another_machine_is_refused_with_both_values_and_the_command(key, name, monkeypatch):
-    here = {"tensorrt": "10.3.0", "torch_tensorrt": "2.5.0", "sm": "9.0"}
-    monkeypatch.setattr(machine, "versions", lambda: {"tensorrt": "10.3.0", "torch_tensorrt": "2.5.0"})
-    monkeypatch.setattr(machine, "machine", lambda device: {"sm": "9.0"})
+    versions = {"tensorrt": "10.3.0", "torch_tensorrt": "2.5.0"}
+    place = {"os": "Linux", "architecture": "x86_64", "sm": "9.0"}
+    here = {**versions, **place}
+    monkeypatch.setattr(machine, "versions", lambda: versions)
+    monkeypatch.setattr(machine, "machine", lambda device: place)
     with pytest.raises(ArtifactError) as caught:
         check_fits("b8.engine.ts", fitting(**{**here, key: "8.6"}), CPU)
     assert str(caught.value) == (
@@ -286,7 +295,7 @@ def test_the_eager_model_comes_back_bit_for_bit(model, module, images, expected)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
-def test_damaged_weights_are_noticed(module, tmp_path):
+def test_a_flipped_bit_in_the_weights_is_noticed(module, tmp_path):
     damaged = tmp_path / "damaged.ts"
     shutil.copyfile(module, damaged)
     with zipfile.ZipFile(damaged) as archive:
@@ -296,11 +305,23 @@ def test_damaged_weights_are_noticed(module, tmp_path):
         byte = file.read(1)
         file.seek(-1, 1)
         file.write(bytes([byte[0] ^ 1]))
+    for load in (load_engine, eager_model):
+        with pytest.raises(ArtifactError) as caught:
+            load(damaged, CPU)
+        assert str(caught.value) == (
+            f"{damaged} is truncated, damaged or not one of ssdtrt's files (Bad CRC-32 for file {largest.filename!r}). "
+            "Make it again."
+        )
+
+
+def test_other_weights_than_the_recorded_are_noticed(module, tmp_path):
+    def change(metadata):
+        metadata["model"]["weights"]["sha256"] = "0" * 64
+
+    other = rewritten(module, tmp_path / "other.ts", change)
     with pytest.raises(ArtifactError) as caught:
-        eager_model(damaged, CPU)
-    assert str(caught.value) == (
-        f"{damaged} is damaged: its weights are not the recorded ones. Make it again: ssdtrt export"
-    )
+        eager_model(other, CPU)
+    assert str(caught.value) == f"{other} is damaged: its weights are not the recorded ones. Make it again: ssdtrt export"
 
 
 def test_an_engine_is_no_source_of_eager_weights(engine):

@@ -1,0 +1,23 @@
+"""The commands on saved files."""
+
+import click
+
+from ssdtrt.options import check_json, json_option, sha256_option, show
+
+
+@click.command()
+@click.argument("file")
+@click.option("--check", is_flag=True, help="Read the whole file and check every member's CRC.")
+@sha256_option
+@json_option
+def inspect(file, check, sha256, json_file):
+    """Show what FILE says of itself: versions, machine, weights, labels, build and parity.
+
+    Works for any file that ssdtrt wrote, on any machine, and runs nothing of it.
+
+    Example: ssdtrt inspect ssd300.engine.ts
+    """
+    from ssdtrt.inspection import inspect_file, inspection_text
+
+    check_json(json_file)
+    show(inspect_file(file, check=check, sha256=sha256), json_file, inspection_text)
