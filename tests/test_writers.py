@@ -1,9 +1,12 @@
 """Detections written as they come: exact numbers, valid whenever a run ends, to files and streams."""
 
+import fcntl
 import io
 import json
 import os
 import signal
+import struct
+import termios
 import threading
 import time
 
@@ -219,8 +222,14 @@ def test_interrupted_while_the_reader_waits(kind):
     reading, writing = os.pipe()
     said = []
 
+    def waiting():
+        return struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, b"1234"))[0]
+
     def read():
-        time.sleep(0.2)
+        end = time.monotonic() + 30
+        while waiting() < 60_000 and time.monotonic() < end:  # until the pipe is full
+            time.sleep(0.01)
+        time.sleep(0.1)
         os.kill(os.getpid(), signal.SIGUSR1)
         time.sleep(0.1)
         while block := os.read(reading, 1 << 16):
