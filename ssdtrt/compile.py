@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import ssdtrt
 from ssdtrt import config, machine, parity, torchscript, trt
 from ssdtrt.artifact import add_metadata, check_file, check_output, new_metadata, writing
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import CompileError, ParityError
 from ssdtrt.files import Progress, sha256_file, silent
+from ssdtrt.host import child_environment
 from ssdtrt.image import normalise, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.suppression import detect_batch
@@ -98,8 +98,6 @@ def check_request(backend: str, precision: str, workspace_mib: int, device) -> N
 
 def build_in_child(request: dict, progress: Progress) -> dict:
     """Runs `ssdtrt.build` in a process of its own and returns its result. Interrupting ends that process at once."""
-    package = str(Path(ssdtrt.__file__).parent.parent)
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryDirectory(prefix="ssdtrt-build-") as folder:
         request_path, log_path = Path(folder, "request.json"), Path(folder, "log.txt")
         request_path.write_text(json.dumps(request), encoding="utf-8")
@@ -109,7 +107,7 @@ def build_in_child(request: dict, progress: Progress) -> dict:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": path},
+                env=child_environment(),
             )
             size = f"batch {request['batch']}" if request["backend"] == "tensorrt" else "any batch"
             wait(child, f"building the {request['precision'].upper()} engine for {size}", progress)

@@ -14,9 +14,9 @@ from typing import Union
 
 import numpy as np
 
-import ssdtrt
 from ssdtrt import config
 from ssdtrt.errors import ImageError, SsdtrtError
+from ssdtrt.host import child_environment
 from ssdtrt.reading import shared_slots
 
 Read = Union[tuple[tuple[int, int], np.ndarray], ImageError]
@@ -37,14 +37,12 @@ class Readers:
             self.processes = [self._start(file.fileno()) for _ in range(workers)]
 
     def _start(self, file: int) -> subprocess.Popen:
-        package = str(Path(ssdtrt.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
         return subprocess.Popen(
             [sys.executable, "-m", "ssdtrt.reading", str(file), str(self.depth)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[file],
-            env={**os.environ, "PYTHONPATH": path},
+            env=child_environment(),
             text=True,
         )
 

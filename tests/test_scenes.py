@@ -22,7 +22,7 @@ def script(name):
     return importlib.import_module(name)
 
 
-scenes, train_scenes = script("scenes"), script("train_scenes")
+scenes, ssd_loss, train_scenes = script("scenes"), script("ssd_loss"), script("train_scenes")
 CPU = torch.device("cpu")
 
 
@@ -114,7 +114,7 @@ def test_layouts_keep_to_their_limits():
     boxes = torch.from_numpy(np.concatenate([low, high], axis=-1))
     for picture in range(len(boxes)):
         mine = boxes[picture, there[picture]][None]
-        overlap = train_scenes.pair_iou(mine, mine[0])[0].fill_diagonal_(0)
+        overlap = ssd_loss.pair_iou(mine, mine[0])[0].fill_diagonal_(0)
         assert overlap.max() < 0.3
 
 
@@ -156,17 +156,17 @@ def test_category_ids_have_gaps():
 
 def test_encode_is_the_inverse_of_decode(rendered):
     defaults = default_boxes()
-    which, taken = train_scenes.match(rendered.boxes_ltrb, rendered.labels, defaults)
+    which, taken = ssd_loss.match(rendered.boxes_ltrb, rendered.labels, defaults)
     boxes = rendered.boxes_ltrb.gather(1, which[..., None].expand(-1, -1, 4))
-    loc = train_scenes.encode(boxes, defaults)
+    loc = ssd_loss.encode(boxes, defaults)
     decoded, _ = decode(loc, torch.zeros(len(loc), 2, loc.shape[2]), defaults)
     assert (decoded - boxes)[taken > 0].abs().max() < 1e-5
 
 
 def test_every_object_has_a_default_box_and_every_matched_one_overlaps(rendered):
     defaults = default_boxes()
-    which, taken = train_scenes.match(rendered.boxes_ltrb, rendered.labels, defaults)
-    overlap = train_scenes.pair_iou(rendered.boxes_ltrb, to_ltrb(defaults))
+    which, taken = ssd_loss.match(rendered.boxes_ltrb, rendered.labels, defaults)
+    overlap = ssd_loss.pair_iou(rendered.boxes_ltrb, to_ltrb(defaults))
     for picture, labels in enumerate(rendered.labels):
         own = taken[picture] > 0
         objects = torch.where(labels > 0)[0].tolist()
@@ -179,7 +179,7 @@ def test_every_object_has_a_default_box_and_every_matched_one_overlaps(rendered)
 
 def test_objects_that_want_the_same_default_box_get_one_each():
     boxes = torch.tensor([[[0.1, 0.1, 0.13, 0.13], [0.1, 0.1, 0.131, 0.13], [0.0, 0.0, 0.0, 0.0]]])
-    which, taken = train_scenes.match(boxes, torch.tensor([[4, 9, 0]]), default_boxes())
+    which, taken = ssd_loss.match(boxes, torch.tensor([[4, 9, 0]]), default_boxes())
     assert sorted(taken[taken > 0].tolist()) == [4, 9] and sorted(which[taken > 0].tolist()) == [0, 1]
 
 
@@ -199,14 +199,14 @@ def test_average_follows_at_first_and_steadies_later():
 
 def test_perfect_outputs_cost_nothing_and_wrong_ones_do(rendered):
     defaults = default_boxes()
-    which, taken = train_scenes.match(rendered.boxes_ltrb, rendered.labels, defaults)
-    loc = train_scenes.encode(rendered.boxes_ltrb.gather(1, which[..., None].expand(-1, -1, 4)), defaults)
+    which, taken = ssd_loss.match(rendered.boxes_ltrb, rendered.labels, defaults)
+    loc = ssd_loss.encode(rendered.boxes_ltrb.gather(1, which[..., None].expand(-1, -1, 4)), defaults)
     conf = 30 * torch.nn.functional.one_hot(taken, len(scenes.LABELS) + 1).transpose(1, 2).float()
-    good = train_scenes.detection_losses(loc, conf, rendered, defaults)
+    good = ssd_loss.detection_losses(loc, conf, rendered, defaults)
     assert [loss.item() for loss in good] == pytest.approx([0, 0], abs=1e-5)
-    flat = train_scenes.detection_losses(loc + 1, torch.zeros_like(conf), rendered, defaults)
+    flat = ssd_loss.detection_losses(loc + 1, torch.zeros_like(conf), rendered, defaults)
     classes = len(scenes.LABELS) + 1
-    assert flat[0].item() == pytest.approx(4 * (1 - train_scenes.SMOOTH_L1_BETA / 2), rel=1e-4)
+    assert flat[0].item() == pytest.approx(4 * (1 - ssd_loss.SMOOTH_L1_BETA / 2), rel=1e-4)
     assert flat[1].item() >= 4 * np.log(classes) - 1e-3  # at least three negatives for each positive; ties add more
 
 

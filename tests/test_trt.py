@@ -176,7 +176,7 @@ def test_a_build_without_the_front_end_is_named(package):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_build_with_the_front_end_is_taken(version):
-    trt.check_front_end(stand_in(version))
+    assert trt.check_front_end(stand_in(version)) is None
 
 
 def stand_in(version, answer=lambda module, **arguments: module):
