@@ -138,12 +138,15 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     help="torchscript is for machines without a GPU.",
 )
 @click.option("--detector", is_flag=True, help="Pictures in, detections out: with decoding and NMS inside.")
+@click.option("--no-cache", is_flag=True, help="Build it, also where one like it was built before.")
 @device_option
 @sha256_option
 @click.option(
     "-o", "--output", metavar="FILE", help=f"[default: {config.ENGINE_FILE}, a detector {config.DETECTOR_FILE}]"
 )
-def compile_(module, precision, batch_size, batch_range, workspace_mib, backend, detector, device, sha256, output):
+def compile_(
+    module, precision, batch_size, batch_range, workspace_mib, backend, detector, no_cache, device, sha256, output
+):
     """Build an engine from MODULE and prove it against the FP32 model.
 
     The file appears only when every output is within the bound (relative L2: 2e-2 in 16 bits, 1e-4 in FP32).
@@ -170,6 +173,7 @@ def compile_(module, precision, batch_size, batch_range, workspace_mib, backend,
         backend=backend,
         device=device,
         sha256=sha256,
+        cache=not no_cache,
         progress=terminal.progress,
     )
     terminal.done()

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ssdtrt import cache as kept
 from ssdtrt import config, machine, parity, torchscript, trt
 from ssdtrt.artifact import add_metadata, check_file, check_output, new_metadata, writing
 from ssdtrt.engine import BatchRange
@@ -42,6 +43,7 @@ def compile_engine(
     backend: str = config.BACKEND,
     device: str | torch.device | None = None,
     sha256: str | None = None,
+    cache: bool = True,
     progress: Progress = silent,
 ) -> Path:
     """Builds an engine from an exported module, proves it against FP32 eager, writes it to `out` and returns its path.
@@ -49,9 +51,11 @@ def compile_engine(
     With `detector` the file takes uint8 images and gives detections: it normalises, runs the engine, decodes and
     suppresses. `out` is by default ssd300.engine.ts or ssd300.detector.ts. `precision` is fp16 or fp32 for the backend
     `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the CPU, any batch size); by default fp16 and
-    fp32. `batch` is a size, or "MIN:OPT:MAX". `sha256` is the digest that the module must have. Nothing
-    is written unless the engine passes: relative L2 distance of each output at most 2e-2 (FP16, BF16) or 1e-4 (FP32)
-    and, in 16 bits, signs that it is what it is called. Raises ArtifactError, CompileError, ParityError.
+    fp32. `batch` is a size, or "MIN:OPT:MAX". `sha256` is the digest that the module must have. With `cache` an engine
+    that was built and proven before, of the same weights and settings with the same versions on the same GPU, is taken
+    instead (see `cache`). Nothing is written unless the engine passes: relative L2 distance of each output at most 2e-2
+    (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs that it is what it is called. Raises ArtifactError, CompileError,
+    ParityError.
     """
     out = check_output(out or (config.DETECTOR_FILE if detector else config.ENGINE_FILE))
     module = Path(module)
@@ -71,11 +75,17 @@ def compile_engine(
         "preprocess": metadata["model"]["preprocess"],
         "parent": os.getpid(),
     }
+    key = kept.key_of(request, module, metadata) if cache else ""
     with writing(out) as temporary:
-        result = build_in_child({**request, "out": str(temporary.resolve())}, progress)
-        progress("proving the engine against FP32 eager")
-        report = prove(temporary, module, request, result, progress)
-        add_metadata(temporary, engine_metadata(metadata, module, request, result, report))
+        built = kept.take(key, temporary) if cache else None
+        cached = built is not None
+        if not cached:
+            built = build_in_child({**request, "out": str(temporary.resolve())}, progress)
+            progress("proving the engine against FP32 eager")
+            built["parity"] = prove(temporary, module, request, progress).as_dict()
+            if cache:
+                kept.keep(key, temporary, built)
+        add_metadata(temporary, engine_metadata(metadata, module, request, built, cached))
     return out
 
 
@@ -139,7 +149,7 @@ def wait(child: subprocess.Popen, doing: str, progress: Progress) -> None:
         child.wait()
 
 
-def prove(engine: Path, module: Path, request: dict, result: dict, progress: Progress) -> ParityReport:
+def prove(engine: Path, module: Path, request: dict, progress: Progress) -> ParityReport:
     """Loads the built file afresh and compares it with FP32 eager on seeded pictures. Raises ParityError."""
     device, precision = torch.device(request["device"]), request["precision"]
     batch = BatchRange.parse(request["batch"])
@@ -187,7 +197,7 @@ def check_size(engine: Path, reference: torch.nn.Module, precision: str) -> None
         )
 
 
-def engine_metadata(base: dict, module: Path, request: dict, result: dict, report: ParityReport) -> dict:
+def engine_metadata(base: dict, module: Path, request: dict, built: dict, cached: bool) -> dict:
     """The metadata of an engine: the module's, what it was built with, and how near it came."""
     tensorrt = request["backend"] == "tensorrt"
     build = {
@@ -197,17 +207,18 @@ def engine_metadata(base: dict, module: Path, request: dict, result: dict, repor
         "batch": request["batch"] if tensorrt else None,
         "workspace_mib": request["workspace_mib"] if tensorrt else None,
         "disable_tf32": True,
-        "seconds": result["seconds"],
+        "seconds": built["seconds"],
+        "cached": cached,
         "method": base["build"]["method"],
     }
     return {
         **base,
         **(detector_metadata() if request["detector"] else new_metadata("engine")),
-        "versions": result["versions"],
-        "machine": result["machine"],
+        "versions": built["versions"],
+        "machine": built["machine"],
         "module": {"file": module.name, "sha256": sha256_file(module)},
         "build": build,
-        "parity": report.as_dict(),
+        "parity": built["parity"],
     }
 
 

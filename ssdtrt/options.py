@@ -71,7 +71,9 @@ def show_engine(path, metadata):
     build, parity = metadata["build"], metadata["parity"]
     figures = ", ".join(f"{output['name']} {output['relative_l2']:.1e}" for output in parity["outputs"])
     batch = f"batch {build['batch']}" if build["batch"] else "any batch"
-    click.echo(f"{path}: {build['precision'].upper()} {build['backend']}, {batch}, built in {build['seconds']:.0f} s")
+    known = " before, taken from the cache" if build.get("cached") else ""
+    made = f"built in {build['seconds']:.0f} s{known}"
+    click.echo(f"{path}: {build['precision'].upper()} {build['backend']}, {batch}, {made}")
     click.echo(f"relative L2 to FP32 eager: {figures} (bound {parity['bound']:.0e})")
     found = parity["detections"]
     matched = "none to compare" if found["share"] is None else f"{100 * found['share']:.1f} % matched"

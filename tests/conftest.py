@@ -18,6 +18,7 @@ from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module
 from ssdtrt.model import build_model
 
+os.environ["SSDTRT_CACHE"] = ""  # No test keeps an engine, or takes one that was kept, unless it says so.
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ssdtrt" / "samples"
 

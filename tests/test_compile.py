@@ -118,6 +118,7 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
         "batch": None,
         "workspace_mib": None,
         "disable_tf32": True,
+        "cached": False,
         "method": "trace",
     }
     parity = metadata["parity"]
@@ -172,7 +173,7 @@ def test_an_fp32_engine_passed_off_as_bf16_is_refused_and_leaves_nothing(
 def test_the_distance_alone_tells_that_it_is_not_bf16(module, engine, few_pictures, monkeypatch):
     monkeypatch.setattr(config, "MAX_BYTES_PER_PARAMETER_16", 100)
     with pytest.raises(ParityError) as caught:
-        prove(engine, module, {**REQUEST, "precision": "bf16"}, {}, lambda text: None)
+        prove(engine, module, {**REQUEST, "precision": "bf16"}, lambda text: None)
     report = caught.value.report
     assert report.passed and 0 < report.distance < 1e-4 < report.floor
     assert str(caught.value) == (
@@ -195,7 +196,7 @@ def test_the_size_alone_tells_that_it_is_not_bf16(model, engine, engine_bf16):
 
 def test_a_bf16_engine_passed_off_as_fp32_is_refused(module, engine_bf16, few_pictures):
     with pytest.raises(ParityError, match="too far from the FP32 model.*expected at most 1e-04 for FP32"):
-        prove(engine_bf16, module, {**REQUEST, "precision": "fp32"}, {}, lambda text: None)
+        prove(engine_bf16, module, {**REQUEST, "precision": "fp32"}, lambda text: None)
 
 
 def test_a_building_process_that_cannot_start_shows_the_end_of_its_log(module, out, scratch, monkeypatch):

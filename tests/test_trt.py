@@ -65,6 +65,7 @@ def test_a_static_engine_is_asked_for_in_half():
         "enabled_precisions": {torch.float16},
         "disable_tf32": True,
         "workspace_size": 4_294_967_296,
+        "num_avg_timing_iters": 8,
         "require_full_compilation": True,
         "truncate_long_and_double": True,
         "device": torch.device("cuda:1"),
