@@ -63,7 +63,6 @@ PRECISION_OF_BACKEND = {"tensorrt": "fp16", "torchscript": "fp32"}
 PRECISIONS_OF_BACKEND = {"tensorrt": ("fp16", "fp32"), "torchscript": ("fp32", "bf16")}
 BATCH_SIZE = 1
 WORKSPACE_MIB = 4096
-TIMING_RUNS = 8  # of each kernel that TensorRT may choose; most take microseconds
 CACHE_VARIABLE = "SSDTRT_CACHE"  # the folder of kept engines; empty: none are kept
 CACHE_ENGINES = 20
 

@@ -58,20 +58,20 @@ def check_front_end(torch_tensorrt) -> None:
 def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, device: torch.device) -> dict:
     """The keyword arguments of `torch_tensorrt.compile`; `inputs` holds those of `torch_tensorrt.Input`, one dict each.
 
-    Images come in float32 whatever the precision: the module casts them itself.
+    The module itself is cast as well: from TensorRT 11 on `enabled_precisions` is ignored.
     """
+    dtype = torch.half if precision == "fp16" else torch.float
     shapes = [(size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE) for size in (batch.min, batch.opt, batch.max)]
     if batch.static:
-        image = {"shape": shapes[0], "dtype": torch.float}
+        image = {"shape": shapes[0], "dtype": dtype}
     else:
-        image = {"min_shape": shapes[0], "opt_shape": shapes[1], "max_shape": shapes[2], "dtype": torch.float}
+        image = {"min_shape": shapes[0], "opt_shape": shapes[1], "max_shape": shapes[2], "dtype": dtype}
     return {
         "ir": "ts",
         "inputs": [image],
-        "enabled_precisions": {torch.half if precision == "fp16" else torch.float},
+        "enabled_precisions": {dtype},
         "disable_tf32": True,
         "workspace_size": workspace_mib << 20,
-        "num_avg_timing_iters": config.TIMING_RUNS,
         "require_full_compilation": True,
         "truncate_long_and_double": True,
         "device": device,
@@ -79,10 +79,9 @@ def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, dev
 
 
 def build(module: torch.jit.ScriptModule, precision: str, batch: BatchRange, workspace_mib: int, device: torch.device):
-    """A module of images in float32 as one TensorRT engine in a TorchScript module. Holds the interpreter lock for minutes.
+    """The module as one TensorRT engine in a TorchScript module. Holds the interpreter lock for minutes.
 
-    For FP16 its weights are half already: from TensorRT 11 on `enabled_precisions` is ignored. Raises CompileError, also
-    with what TensorRT said.
+    Raises CompileError, also with what TensorRT said.
     """
     torch_tensorrt = import_torch_tensorrt()
     check_front_end(torch_tensorrt)
@@ -95,8 +94,11 @@ def build(module: torch.jit.ScriptModule, precision: str, batch: BatchRange, wor
             "ssdtrt knows the versions 2.2.0 to 2.14.0."
         )
     arguments["inputs"] = [torch_tensorrt.Input(**image) for image in arguments["inputs"]]
+    module = module.to(device)
+    if precision == "fp16":
+        module = module.half()
     try:
-        return torch_tensorrt.compile(module.to(device).eval(), **arguments)
+        return torch_tensorrt.compile(module.eval(), **arguments)
     except (RuntimeError, ValueError, TypeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CompileError(f"TensorRT could not build the engine ({first}).") from error

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 import torch
 
-from ssdtrt import cache, config, export, machine
+from ssdtrt import cache, config, export, machine, torchscript
 from ssdtrt import compile as compiling
 from ssdtrt.artifact import read_metadata
 from ssdtrt.compile import compile_engine
@@ -72,7 +72,7 @@ def test_a_second_compile_takes_what_the_first_built(folder, module, engine, tmp
     assert again["build"] == {**built["build"], "cached": True, "seconds": 9.5}
     assert again["module"] == {"file": "another name.ts", "sha256": built["module"]["sha256"]}
     images = torch.rand(1, 3, 300, 300, generator=torch.Generator().manual_seed(1))
-    for found, expected in zip(torch.jit.load(out)(images), torch.jit.load(engine)(images)):
+    for found, expected in zip(torchscript.load(out)(images), torchscript.load(engine)(images)):
         assert torch.equal(found, expected)
     with pytest.raises(CompileError, match="it is built"):
         compile_engine(other, tmp_path / "again.ts", backend="torchscript", cache=False)
