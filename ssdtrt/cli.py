@@ -112,7 +112,8 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     check_output(output)
     terminal.progress("loading the weights")
     names = read_labels(labels) if labels else None
-    model = build_model(weights, labels=names, sha256=sha256, trust=trust_weights, progress=terminal.progress)
+    options = {"progress": terminal.progress, "note": terminal.note}
+    model = build_model(weights, labels=names, sha256=sha256, trust=trust_weights, **options)
     path = export_module(model, output, method=method, preprocess=preprocess, progress=terminal.progress)
     terminal.done()
     how = {"trace": "traced", "script": "scripted"}[method]

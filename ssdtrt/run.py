@@ -111,7 +111,7 @@ def choose_backend(depart: Progress) -> str:
 def get_model(weights, labels, trust: bool, progress: Progress, depart: Progress) -> SSD300:
     """The model with the weights asked for, or with random ones where `coco` cannot be fetched, and says so."""
     try:
-        return build_model(weights, labels=labels, trust=trust, progress=progress)
+        return build_model(weights, labels=labels, trust=trust, progress=progress, note=depart)
     except FetchError as error:
         depart(f"Untrained random weights instead of COCO's, so the detections mean nothing. {error}")
         return build_model("random", labels=labels, progress=progress)
