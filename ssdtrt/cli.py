@@ -14,6 +14,7 @@ from ssdtrt.cli_files import inspect
 from ssdtrt.cli_pictures import detect, evaluate, run
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.options import (
+    check_apart,
     check_json,
     device_option,
     json_option,
@@ -105,6 +106,7 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
 
     Example: ssdtrt export --weights coco -o ssd300.ts
     """
+    check_apart({"-o": output}, [weights])
     from ssdtrt.artifact import check_output
     from ssdtrt.export import export_module
     from ssdtrt.model.weights import build_model, read_labels
@@ -158,6 +160,7 @@ def compile_(module, precision, batch_size, batch_range, workspace_mib, backend,
         raise click.UsageError(f"The backend {backend} takes {allowed}, not --{precision}.")
     if backend == "torchscript" and (batch_size or batch_range):
         raise click.UsageError("The backend torchscript takes any batch: leave --batch-size and --batch-range out.")
+    check_apart({"-o": output}, [module])
     from ssdtrt.artifact import read_metadata
     from ssdtrt.compile import compile_engine
 
@@ -190,6 +193,7 @@ def verify(engine, images, module, device, sha256, json_file):
 
     Example: ssdtrt verify ssd300.engine.ts street.jpg
     """
+    check_apart({"--json": json_file}, [engine, module])
     from ssdtrt.report import parity_text
     from ssdtrt.verify import verify_engine
 
@@ -216,11 +220,12 @@ def bench(files, batch_size, rounds, iterations, warmup, module, device, json_fi
 
     Example: ssdtrt bench ssd300-b1.engine.ts ssd300-b8.engine.ts --json bench.json
     """
+    files = files or (config.ENGINE_FILE,)
+    check_apart({"--json": json_file}, [*files, module])
     from ssdtrt.bench import bench_files
     from ssdtrt.report import bench_text
 
     check_json(json_file)
-    files = files or (config.ENGINE_FILE,)
     report = bench_files(
         files,
         module=module,
