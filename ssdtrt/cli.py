@@ -72,6 +72,16 @@ class Group(click.Group):
             logging.getLogger(__name__).debug("what the system refused", exc_info=True)
             place = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{place}{error.strerror or error}") from error
+        except RuntimeError as error:
+            if "torch" not in sys.modules:
+                raise
+            from ssdtrt.gpu_errors import gpu_error
+
+            known = gpu_error(error)
+            if known is None:
+                raise
+            terminal.done()
+            raise click.ClickException(str(known)) from error
         except KeyboardInterrupt as error:
             terminal.done()
             terminated = isinstance(error, Terminated)

@@ -61,7 +61,7 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     for target in (jsonl, coco):
         check_json(target)
     terminal.progress("loading")
-    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers}
+    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
     detector = Detector(load_engine(file, device, sha256=sha256), **options)
     failures = []
     pictures, total = expand(images, sys.stdin, failures), None

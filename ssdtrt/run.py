@@ -74,7 +74,7 @@ def run_job(
     engine = compile_engine(module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress)
     report = bench_files([engine], progress=progress)
     pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
-    found, failures = detect_to_folder(Detector(engine, threshold=threshold), pictures, folder, progress)
+    found, failures = detect_to_folder(Detector(engine, threshold=threshold, note=depart), pictures, folder, progress)
     result = RunReport(
         folder=folder,
         trained=model.source.trained,

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ssdtrt.errors import ArtifactError
+from ssdtrt.gpu_errors import gpu_errors
 
 
 @contextlib.contextmanager
@@ -48,9 +49,9 @@ def in_memory(module: torch.jit.ScriptModule) -> io.BytesIO:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:
-    """`torch.jit.load` in eval mode. Raises ArtifactError."""
+    """`torch.jit.load` in eval mode. Raises ArtifactError, or GpuError where it is the GPU that fails."""
     try:
-        with quiet():
+        with quiet(), gpu_errors():
             return torch.jit.load(str(path), map_location=device).eval()
     except RuntimeError as error:
         reason = [line for line in str(error).strip().splitlines() if line.strip()][-1].strip()
