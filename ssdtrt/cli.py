@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -29,6 +30,7 @@ from ssdtrt.options import (
     weights_option,
 )
 from ssdtrt.params import Batch, Sizes
+from ssdtrt.terminal import lenient
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
@@ -51,6 +53,15 @@ def ending_on_sigterm():
         signal.signal(signal.SIGTERM, before)
 
 
+def drop_stdout():
+    """Gives up what stdout still holds where it cannot be written, so that the interpreter does not try again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Group(click.Group):
     """Turns the library's errors into one message and exit code 1, Ctrl-C into 130 and SIGTERM into 143."""
 
@@ -71,6 +82,7 @@ class Group(click.Group):
             terminal.done()
             logging.getLogger(__name__).debug("what the system refused", exc_info=True)
             place = f"{error.filename}: " if error.filename else ""
+            drop_stdout()
             raise click.ClickException(f"{place}{error.strerror or error}") from error
         except RuntimeError as error:
             if "torch" not in sys.modules:
@@ -99,6 +111,7 @@ def main(quiet, verbose):
 
     On a GPU machine: ssdtrt export && ssdtrt compile --fp16 && ssdtrt bench
     """
+    lenient()
     terminal.begin(quiet)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, stream=sys.stderr)
 

@@ -37,11 +37,13 @@ preprocess_option = click.option(
 
 
 def check_json(json_file):
-    """Refuses a JSON path that cannot be written, before any work."""
+    """Refuses a JSON path that cannot be written, before any work. A device or a pipe may be."""
     if json_file and json_file != "-":
         from ssdtrt.artifact import check_output
+        from ssdtrt.files import is_special
 
-        check_output(json_file)
+        if not is_special(json_file):
+            check_output(json_file)
 
 
 def check_apart(outputs, inputs=()):
