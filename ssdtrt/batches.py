@@ -49,7 +49,7 @@ class Batches:
             yield batch
 
     def run(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Tensor]]:
-        """Each batch and its result, in their order. Raises GpuError where the GPU fails or cannot hold the smallest."""
+        """Each batch and its result, in order. Raises GpuError where the GPU fails or cannot hold the smallest batch."""
         running, finish = [], None
         for batch in batches:
             images = self._if_it_fits(self.stage, batch)
@@ -81,8 +81,8 @@ class Batches:
     def _halve(self, count: int) -> None:
         if count <= self.smallest:
             raise GpuError(
-                f"The GPU has not enough memory for a batch of {self.smallest}, the smallest that this file takes. Free "
-                "some (nvidia-smi shows who has it), or compile with a smaller --batch-size."
+                f"The GPU has not enough memory for a batch of {self.smallest}, the smallest that this file takes. "
+                "Free some (nvidia-smi shows who has it), or compile with a smaller --batch-size."
             )
         self.size = max(self.smallest, count // 2)
         self.note(f"The GPU has not enough memory for {count} pictures at once; going on with {self.size}.")
@@ -92,7 +92,7 @@ class Batches:
 
     @staticmethod
     def _if_it_fits(function, *arguments):
-        """What the function returns, or None where the GPU's memory is too small. By then the error's frames are gone."""
+        """What the function returns; None where the GPU's memory is too small, and then the error's frames are gone."""
         with gpu_errors():
             try:
                 return function(*arguments)

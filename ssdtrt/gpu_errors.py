@@ -12,7 +12,9 @@ from ssdtrt.errors import GpuError
 
 # Inside TorchScript torch's own class is lost: what arrives is a RuntimeError with the text alone.
 NO_MEMORY = re.compile(r"CUDA out of memory|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|_STATUS_ALLOC_FAILED")
-FAILED = re.compile(r"CUDA (driver )?error(?!: no kernel image)|CUDA_ERROR_|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|NVML")
+FAILED = re.compile(
+    r"CUDA (driver )?error(?!: no kernel image)|CUDA_ERROR_|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|NVML"
+)
 FORKED = "Cannot re-initialize CUDA in forked subprocess"
 AFTER_FORK = (
     "This process was forked from one that uses the GPU, and CUDA does not work in it. Start it with multiprocessing's "
@@ -34,7 +36,8 @@ def gpu_error(error: RuntimeError) -> GpuError | None:
     reason = (said or [type(error).__name__])[0][:200]
     if out_of_memory(error):
         return GpuError(
-            f"The GPU has not enough memory ({reason}). Free some (nvidia-smi shows who has it), or use smaller batches."
+            f"The GPU has not enough memory ({reason}). Free some (nvidia-smi shows who has it), or use smaller "
+            "batches."
         )
     if FORKED in str(error):
         return GpuError(AFTER_FORK)

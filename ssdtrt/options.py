@@ -47,7 +47,7 @@ def check_json(json_file):
 
 
 def check_apart(outputs, inputs=()):
-    """Refuses one file for two outputs, given by the options that name them (`-` is stdout), or for one and an input."""
+    """Refuses one file for two outputs, by the options that name them (`-` is stdout), or for an output and an input."""
     seen, read = {}, {os.path.realpath(path) for path in inputs if path}
     for option, path in outputs.items():
         if path is None:

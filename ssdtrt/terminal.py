@@ -60,7 +60,7 @@ class Terminal:
 
 
 def lenient() -> None:
-    """Lets the streams take every name of a file: one that is not valid text here is read as it is, and shown escaped."""
+    """Lets the streams take every file's name: one that is not valid text here is read as it is, and shown escaped."""
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)

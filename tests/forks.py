@@ -29,10 +29,11 @@ def become(request):
         terminal = os.open(request["terminal"], os.O_RDWR)
         outputs = terminal, terminal
     else:
-        stdout = os.open(request["stdout"] or "stdout", os.O_WRONLY | os.O_CREAT) if request["stdout"] != "closed" else None
-        if stdout is None:
+        if request["stdout"] == "closed":
             reader, stdout = os.pipe()
             os.close(reader)
+        else:
+            stdout = os.open(request["stdout"] or "stdout", os.O_WRONLY | os.O_CREAT)
         outputs = stdout, os.open("stderr", os.O_WRONLY | os.O_CREAT)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number, output in enumerate(outputs, 1):
@@ -42,7 +43,7 @@ def become(request):
 
 def main():
     import torch  # noqa: F401
-    from ssdtrt import bench, cli, compile, detect, evaluate, export, inspection, outputs, report, run, verify  # noqa: F401
+    from ssdtrt import bench, cli, evaluate, inspection, outputs, report, run, verify  # noqa: F401
 
     gc.freeze()
     print("ready", flush=True)

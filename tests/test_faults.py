@@ -40,9 +40,9 @@ class Forks:
 
     def begin(self, folder, arguments, terminal=None, stdout=None, file_size=None, **environment):
         """Starts a command in a folder; returns its process's number."""
-        request = {"arguments": list(map(str, arguments)), "folder": str(folder), "terminal": terminal, "stdout": stdout}
-        request["file_size"] = file_size
-        self.server.stdin.write(json.dumps({**request, "environment": environment}) + "\n")
+        request = {"arguments": list(map(str, arguments)), "folder": str(folder), "environment": environment}
+        outputs = {"terminal": terminal, "stdout": stdout, "file_size": file_size}
+        self.server.stdin.write(json.dumps({**request, **outputs}) + "\n")
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
 
@@ -166,8 +166,8 @@ SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTER
 
 @pytest.mark.parametrize("name, sent", SENT)
 def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, module):
-    """A moment after it began. It ends at once, or when the batch that runs is done; the bound is for a busy machine."""
-    os.link(module, place / "m.ts") if place.stat().st_dev == module.stat().st_dev else shutil.copy(module, place / "m.ts")
+    """A moment after it began. It ends at once, or when the batch that runs is done; the bound is a busy machine's."""
+    os.symlink(module, place / "m.ts")
     if name == "inspect":
         large(place / "large.ts")
     before = set(os.listdir(place)) | {"stdout", "stderr"}
@@ -227,7 +227,7 @@ def test_a_device_is_written_into_or_refused_but_never_replaced(place, ssdtrt):
 
 
 def test_a_disk_that_takes_no_more_keeps_whole_lines_and_old_files(forks, place):
-    """Every write beyond 3,000 bytes fails: the lines that fit are there, and the pictures are refused with a message."""
+    """Every write beyond 3,000 bytes fails: the lines that fit are there, and pictures are refused with a message."""
     forks.begin(place, ["-q", *DETECT, "--jsonl", "d.jsonl"], file_size=3000)
     assert (forks.end(), (place / "stderr").read_text()) == (1, "Error: d.jsonl: File too large\n")
     lines = (place / "d.jsonl").read_text()
@@ -273,7 +273,8 @@ print(os.listdir("."))
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux namespaces")
 def test_a_full_file_system_leaves_the_old_file_and_no_litter(tmp_path):
     (tmp_path / "small").mkdir()
-    if subprocess.run(["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "small"], capture_output=True).returncode:
+    mount = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "small"]
+    if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
     script = SMALL_DISK.format(folder=tmp_path, python=sys.executable)
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], env=CHILD, capture_output=True, text=True)
@@ -343,7 +344,8 @@ for number in range(20):
 def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
     """Between any two lines of Python, from the first to the last, evenly; the old file or the new one, always whole."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", KILLED], **pipes, cwd=tmp_path, env=CHILD, text=True)
+    command = [sys.executable, "-W", "ignore", "-c", KILLED]
+    child = subprocess.Popen(command, **pipes, cwd=tmp_path, env=CHILD, text=True)
     littered = 0
     dates = set()
     for _ in range(20):
@@ -380,7 +382,9 @@ while time.monotonic() < end or not wrote:
         export_module(model, "toy.ts")
         wrote += 1
     except ArtifactError as error:
-        assert str(error) == "toy.ts cannot be written: another process is writing toy.ts. Wait for it, or give another path with -o.", error
+        assert str(error) == (
+            "toy.ts cannot be written: another process is writing toy.ts. Wait for it, or give another path with -o."
+        ), error
         busy += 1
 print(wrote, busy)
 """
