@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,7 @@ from ssdtrt.cli_files import inspect
 from ssdtrt.cli_pictures import detect, evaluate, run
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.options import (
+    check_apart,
     check_json,
     device_option,
     json_option,
@@ -28,6 +30,7 @@ from ssdtrt.options import (
     weights_option,
 )
 from ssdtrt.params import Batch, Sizes
+from ssdtrt.terminal import lenient
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
@@ -50,6 +53,15 @@ def ending_on_sigterm():
         signal.signal(signal.SIGTERM, before)
 
 
+def drop_stdout():
+    """Gives up what stdout still holds where it cannot be written, so that the interpreter does not try again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Group(click.Group):
     """Turns the library's errors into one message and exit code 1, Ctrl-C into 130 and SIGTERM into 143."""
 
@@ -70,7 +82,18 @@ class Group(click.Group):
             terminal.done()
             logging.getLogger(__name__).debug("what the system refused", exc_info=True)
             place = f"{error.filename}: " if error.filename else ""
+            drop_stdout()
             raise click.ClickException(f"{place}{error.strerror or error}") from error
+        except RuntimeError as error:
+            if "torch" not in sys.modules:
+                raise
+            from ssdtrt.gpu_errors import gpu_error
+
+            known = gpu_error(error)
+            if known is None:
+                raise
+            terminal.done()
+            raise click.ClickException(str(known)) from error
         except KeyboardInterrupt as error:
             terminal.done()
             terminated = isinstance(error, Terminated)
@@ -88,6 +111,7 @@ def main(quiet, verbose):
 
     On a GPU machine: ssdtrt export && ssdtrt compile --fp16 && ssdtrt bench
     """
+    lenient()
     terminal.begin(quiet)
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, stream=sys.stderr)
 
@@ -105,6 +129,7 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
 
     Example: ssdtrt export --weights coco -o ssd300.ts
     """
+    check_apart({"-o": output}, [weights])
     from ssdtrt.artifact import check_output
     from ssdtrt.export import export_module
     from ssdtrt.model.weights import build_model, read_labels
@@ -112,7 +137,8 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     check_output(output)
     terminal.progress("loading the weights")
     names = read_labels(labels) if labels else None
-    model = build_model(weights, labels=names, sha256=sha256, trust=trust_weights, progress=terminal.progress)
+    options = {"progress": terminal.progress, "note": terminal.note}
+    model = build_model(weights, labels=names, sha256=sha256, trust=trust_weights, **options)
     path = export_module(model, output, method=method, preprocess=preprocess, progress=terminal.progress)
     terminal.done()
     how = {"trace": "traced", "script": "scripted"}[method]
@@ -160,6 +186,7 @@ def compile_(
         raise click.UsageError(f"The backend {backend} takes {allowed}, not --{precision}.")
     if backend == "torchscript" and (batch_size or batch_range):
         raise click.UsageError("The backend torchscript takes any batch: leave --batch-size and --batch-range out.")
+    check_apart({"-o": output}, [module])
     from ssdtrt.artifact import read_metadata
     from ssdtrt.compile import compile_engine
 
@@ -193,6 +220,7 @@ def verify(engine, images, module, device, sha256, json_file):
 
     Example: ssdtrt verify ssd300.engine.ts street.jpg
     """
+    check_apart({"--json": json_file}, [engine, module])
     from ssdtrt.report import parity_text
     from ssdtrt.verify import verify_engine
 
@@ -219,11 +247,12 @@ def bench(files, batch_size, rounds, iterations, warmup, module, device, json_fi
 
     Example: ssdtrt bench ssd300-b1.engine.ts ssd300-b8.engine.ts --json bench.json
     """
+    files = files or (config.ENGINE_FILE,)
+    check_apart({"--json": json_file}, [*files, module])
     from ssdtrt.bench import bench_files
     from ssdtrt.report import bench_text
 
     check_json(json_file)
-    files = files or (config.ENGINE_FILE,)
     report = bench_files(
         files,
         module=module,

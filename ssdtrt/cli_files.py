@@ -2,7 +2,7 @@
 
 import click
 
-from ssdtrt.options import check_json, json_option, sha256_option, show
+from ssdtrt.options import check_apart, check_json, json_option, sha256_option, show
 
 
 @click.command()
@@ -17,6 +17,7 @@ def inspect(file, check, sha256, json_file):
 
     Example: ssdtrt inspect ssd300.engine.ts
     """
+    check_apart({"--json": json_file}, [file])
     from ssdtrt.inspection import inspect_file, inspection_text
 
     check_json(json_file)

@@ -1,11 +1,13 @@
 """The commands on pictures: detect, evaluate, and the whole job."""
 
 import sys
+from pathlib import Path
 
 import click
 
 from ssdtrt import config
 from ssdtrt.options import (
+    check_apart,
     check_json,
     device_option,
     end_with,
@@ -45,8 +47,8 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
-    if jsonl == "-" and coco == "-":
-        raise click.UsageError("Only one of --jsonl and --coco can go to stdout.")
+    pictures_json = Path(output or config.DETECT_DIR, "detections.json") if output or not (jsonl or coco) else None
+    check_apart({"-o": pictures_json, "--jsonl": jsonl, "--coco": coco}, [file, module])
     if side_by_side and (jsonl or coco) and not output:
         raise click.UsageError("--side-by-side draws pictures: give -o too.")
     from ssdtrt.detect import Detector
@@ -59,7 +61,7 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     for target in (jsonl, coco):
         check_json(target)
     terminal.progress("loading")
-    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers}
+    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
     detector = Detector(load_engine(file, device, sha256=sha256), **options)
     failures = []
     pictures, total = expand(images, sys.stdin, failures), None
@@ -104,6 +106,9 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
 
     Example: ssdtrt evaluate ssd300.engine.ts --images val2017 --annotations instances_val2017.json --against eager
     """
+    if coco == "-":
+        raise click.UsageError("--coco needs a file: the figures go to stdout.")
+    check_apart({"--json": json_file, "--coco": coco}, [engine, module, annotations])
     from ssdtrt.evaluate import evaluate_file
     from ssdtrt.report import evaluation_text
 

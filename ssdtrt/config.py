@@ -81,7 +81,7 @@ ITERATIONS = {"cuda": 10, "cpu": 4}
 
 # Detecting and drawing.
 THRESHOLD = 0.4
-DETECT_BATCH = {"cuda": 32, "cpu": 8}
+DETECT_BATCH = {"cuda": 32, "cpu": 2}  # On two cores 2 are as fast as 8, and Ctrl-C waits for one batch.
 WORKERS = 16  # threads or processes that read pictures, at most; no more than the machine has cores
 MANY = 200  # pictures from which on processes read, not threads
 # Fonts of the system, by file name, for letters that Pillow's own font lacks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.ahead import in_order, worker_count
+from ssdtrt.batches import Batches
 from ssdtrt.decoder import Decoder
-from ssdtrt.errors import ImageError
+from ssdtrt.errors import ArtifactError, ImageError
+from ssdtrt.files import Progress, silent
 from ssdtrt.image import normalisation, scale_to
 from ssdtrt.pictures import Picture, load_image, squeeze, to_pixels
 from ssdtrt.readers import Readers
@@ -40,7 +43,11 @@ class Detector:
 
     `threshold` is the lowest score reported, 0..1; `max_detections` the most for one picture. Scores of 0.05 and less
     are never reported. `orient` turns pictures as their EXIF orientation says; `workers` is how many threads or
-    processes read them, by default one a core. Instead of a path it takes a runner that was loaded before. Raises what `load_engine` raises.
+    processes read them, by default one a core. `sha256` is the digest that the file must have. Instead of a path it
+    takes a runner that was loaded before. Where the GPU's memory does not hold a batch it goes on with half of it, as
+    far as the file allows, and tells `note`. Raises what `load_engine` raises.
+
+    Pickled, as for a process that multiprocessing spawns, it is loaded again there, with `note` silent.
     """
 
     def __init__(
@@ -52,14 +59,37 @@ class Detector:
         max_detections: int = config.MAX_DETECTIONS,
         orient: bool = True,
         workers: int | None = None,
+        sha256: str | None = None,
+        note: Progress = silent,
     ):
-        runner = load_engine(path, device) if isinstance(path, (str, Path)) else path
+        if isinstance(path, (str, Path)):
+            runner = load_engine(path, device, sha256=sha256)
+        elif sha256 is None:
+            runner = path
+        else:
+            raise ArtifactError("A SHA-256 is demanded where a file is loaded: give it to load_engine.")
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
         self.workers = workers or worker_count()
         self.device = runner.device
-        self.batch_size = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         self.normalisation = normalisation(runner.preprocess, self.device)
         self.decoder = Decoder(self.device, max_detections)
+        largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
+        smallest = runner.batch.min if runner.batch else 1
+        release = self.decoder.graphs.clear
+        self.batches = Batches(self._to_device, self.start, largest, smallest, note=note, release=release)
+
+    def __reduce__(self):
+        options = {name: getattr(self, name) for name in ("threshold", "max_detections", "orient", "workers")}
+        return functools.partial(Detector, **options), (self.runner,)
+
+    @property
+    def batch_size(self) -> int:
+        """The pictures that run at once, at most."""
+        return self.batches.size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.batches.size = size
 
     def __call__(self, pictures: Sequence[Picture]) -> list[ImageDetections]:
         """The detections of each picture (a path, a PIL image, or an array [H, W, 3] of uint8), in their order.
@@ -86,14 +116,9 @@ class Detector:
         as there are cores.
         """
         prepared = self._read_by_processes(pictures) if many and not keep else self._read_by_threads(pictures, keep)
-        finish, running = None, []
-        for batch in self._batches(prepared, failures):
-            images = self._to_device(batch)
-            if finish is not None:
-                yield from self._found(running, finish())
-            finish, running = self.start(images), batch
-        if finish is not None:
-            yield from self._found(running, finish())
+        with contextlib.closing(prepared):
+            for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures))):
+                yield from self._found(batch, packed)
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
         """Begins to detect in uint8 images [N, 3, 300, 300] on the device; what is returned waits for the device.
@@ -131,25 +156,6 @@ class Detector:
                 name = names.popleft()
                 yield read if isinstance(read, ImageError) else Prepared(index, name, *read)
 
-    def _batches(
-        self, prepared: Iterable[Prepared | ImageError], failures: list[ImageError] | None
-    ) -> Iterator[list[Prepared]]:
-        """Pictures that could be read, as many as a batch holds at a time."""
-        batch: list[Prepared] = []
-        with contextlib.closing(prepared):
-            for one in prepared:
-                if not isinstance(one, ImageError):
-                    batch.append(one)
-                elif failures is None:
-                    raise one
-                else:
-                    failures.append(one)
-                if len(batch) == self.batch_size:
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
-
     def _to_device(self, batch: list[Prepared]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device, in one copy."""
         size, on_gpu = config.IMAGE_SIZE, self.device.type == "cuda"
@@ -165,3 +171,14 @@ class Detector:
             boxes = to_pixels(rows[:count, :4], *one.size, self.runner.preprocess)
             arrays = boxes, rows[:count, 4].astype(np.int64), rows[:count, 5].copy()
             yield one.index, Found(one.name, *one.size, *arrays, picture=one.picture)
+
+
+def readable(prepared: Iterable[Prepared | ImageError], failures: list[ImageError] | None) -> Iterator[Prepared]:
+    """The pictures that could be read; the others go to `failures` or, without, are raised."""
+    for one in prepared:
+        if not isinstance(one, ImageError):
+            yield one
+        elif failures is None:
+            raise one
+        else:
+            failures.append(one)

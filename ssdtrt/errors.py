@@ -35,3 +35,7 @@ class ImageError(SsdtrtError):
 
 class AnnotationsError(SsdtrtError):
     """Annotations that cannot be read, or that do not fit the pictures or the model."""
+
+
+class GpuError(SsdtrtError):
+    """A GPU that has not enough memory, or that failed while it worked."""

@@ -78,12 +78,13 @@ def evaluate_runner(
     """One runner on the pictures `places` {image id: path}, with notes on those that do not fit the annotations."""
     failures: list[ImageError] = []
     sizes: dict[int, tuple[int, int]] = {}
-    found = counted(detections_of(runner, places, failures, sizes), name, len(places), progress)
+    halved: list[str] = []
+    found = counted(detections_of(runner, places, failures, sizes, halved.append), name, len(places), progress)
     with contextlib.nullcontext() if results is None else CocoResults(results) as writer:
         if writer is not None:
             found = written(found, writer, annotations, runner.labels)
         report = evaluate_detections(annotations, found, runner.labels)
-    notes = [*report.notes]
+    notes = [*report.notes, *halved]
     odd = [image for image, size in sizes.items() if size != annotations.sizes.get(image, size)]
     if odd:
         names = listed([annotations.images[image] for image in odd])
@@ -101,12 +102,15 @@ def detections_of(
     places: dict[int, Path],
     failures: list[ImageError],
     sizes: dict[int, tuple[int, int]],
+    note: Progress = silent,
 ) -> Iterator[Found]:
     """Each readable picture's detections, with the published settings. The one place that knows Detector.
 
-    What cannot be read goes to `failures`, and the (width, height) of what can to `sizes`, by image id.
+    What cannot be read goes to `failures`, and the (width, height) of what can to `sizes`, by image id; `note` is told
+    when the GPU's memory is too small for the batch.
     """
-    detector = Detector(runner, threshold=config.MIN_SCORE, max_detections=config.MAX_DETECTIONS, orient=False)
+    settings = {"threshold": config.MIN_SCORE, "max_detections": config.MAX_DETECTIONS, "orient": False}
+    detector = Detector(runner, **settings, note=note)
     numbers = list(places)
     for index, found in detector.stream(list(places.values()), failures, many=len(places) >= config.MANY):
         sizes[numbers[index]] = found.width, found.height

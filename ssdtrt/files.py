@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,10 +39,13 @@ def replacing(path: str | Path, *, alone: bool = False, clear: bool = True) -> I
     """Yields a temporary path in the same folder, which becomes `path` when the block ends and vanishes when it fails.
 
     The bytes are on disk before the rename, so a reader sees the old file or the new one. What a writer that was killed
-    left behind is cleared away, unless `clear` is False (a look through the folder). Raises OSError where the folder cannot be written and, with `alone`, BusyError where
-    another process is writing the same path.
+    left behind is cleared away, unless `clear` is False (a look through the folder). Raises OSError where the folder
+    cannot be written or `path` is a device or a pipe and, with `alone`, BusyError where another process is writing the
+    same path.
     """
     path = Path(path)
+    if is_special(path):
+        raise OSError(errno.EINVAL, "it is a device or a pipe", str(path))
     if clear and clear_litter(path) and alone:
         raise BusyError(f"another process is writing {path}")
     prefix = f"{_prefix(path)}{os.getpid()}."
@@ -76,7 +81,8 @@ def clear_litter(path: Path) -> int:
 
 
 def _prefix(path: Path) -> str:
-    return f".{path.name[:60]}."
+    """What the names of its temporary files begin with, and those of no other file."""
+    return f".{path.name[:30]}-{zlib.crc32(os.fsencode(path.name)):08x}."
 
 
 def _lock(file: int) -> bool:
@@ -101,9 +107,29 @@ def _alive(process: int) -> bool:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replaces a text file atomically, UTF-8."""
+    """Replaces a text file atomically, UTF-8; into a device or a pipe it just writes."""
+    if is_special(path):
+        with open(path, "wb", buffering=0) as file, naming(path):
+            file.write(text.encode())
+        return
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Names the file in an OSError of a write, which does not know it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def is_special(path: str | Path) -> bool:
+    """Whether a device, a pipe or a socket is there, which is not to be replaced by a file."""
+    path = Path(path)
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def check_writable(path: str | Path) -> str | None:
@@ -111,6 +137,8 @@ def check_writable(path: str | Path) -> str | None:
     path = Path(path)
     if path.is_dir():
         return "it is a directory"
+    if is_special(path):
+        return "it is a device or a pipe"
     if not path.parent.is_dir():
         return f"there is no directory {path.parent}"
     if not os.access(path.parent, os.W_OK | os.X_OK):

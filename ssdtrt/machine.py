@@ -10,7 +10,8 @@ import subprocess
 import torch
 
 from ssdtrt import __version__
-from ssdtrt.errors import SsdtrtError
+from ssdtrt.errors import GpuError, SsdtrtError
+from ssdtrt.gpu_errors import AFTER_FORK
 from ssdtrt.host import installed, tensorrt_version
 
 
@@ -48,7 +49,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, str | int | None]:
 def pick_device(device: str | torch.device | None = None) -> torch.device:
     """The device asked for; without one the current GPU where there is one, else the CPU.
 
-    Raises SsdtrtError for a GPU that is not there.
+    Raises SsdtrtError for a GPU that is not there, or that this process cannot use since it was forked.
     """
     if device is not None:
         try:
@@ -61,6 +62,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         return torch.device("cpu")
     if device.type != "cuda":
         return device
+    if torch.cuda._is_in_bad_fork():
+        raise GpuError(AFTER_FORK)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
         raise SsdtrtError(f"There is no device {device} here: torch {torch.__version__} sees {count} CUDA GPUs.")

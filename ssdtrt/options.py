@@ -1,6 +1,7 @@
 """What the commands share: their options, and how they show a result."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -36,11 +37,28 @@ preprocess_option = click.option(
 
 
 def check_json(json_file):
-    """Refuses a JSON path that cannot be written, before any work."""
+    """Refuses a JSON path that cannot be written, before any work. A device or a pipe may be."""
     if json_file and json_file != "-":
         from ssdtrt.artifact import check_output
+        from ssdtrt.files import is_special
 
-        check_output(json_file)
+        if not is_special(json_file):
+            check_output(json_file)
+
+
+def check_apart(outputs, inputs=()):
+    """Refuses one file for two outputs, by the options that name them (`-` is stdout), or for an output and an input."""
+    seen, read = {}, {os.path.realpath(path) for path in inputs if path}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        place = path if path == "-" else os.path.realpath(path)
+        if place in read:
+            raise click.UsageError(f"{path} is what is read; give another for {option}.")
+        if place in seen:
+            where = "go to stdout" if path == "-" else f"be written to {path}"
+            raise click.UsageError(f"Only one of {seen[place]} and {option} can {where}.")
+        seen[place] = option
 
 
 def show(report, json_file, text):

@@ -74,7 +74,7 @@ def run_job(
     engine = compile_engine(module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress)
     report = bench_files([engine], progress=progress)
     pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
-    found, failures = detect_to_folder(Detector(engine, threshold=threshold), pictures, folder, progress)
+    found, failures = detect_to_folder(Detector(engine, threshold=threshold, note=depart), pictures, folder, progress)
     result = RunReport(
         folder=folder,
         trained=model.source.trained,
@@ -111,7 +111,7 @@ def choose_backend(depart: Progress) -> str:
 def get_model(weights, labels, trust: bool, progress: Progress, depart: Progress) -> SSD300:
     """The model with the weights asked for, or with random ones where `coco` cannot be fetched, and says so."""
     try:
-        return build_model(weights, labels=labels, trust=trust, progress=progress)
+        return build_model(weights, labels=labels, trust=trust, progress=progress, note=depart)
     except FetchError as error:
         depart(f"Untrained random weights instead of COCO's, so the detections mean nothing. {error}")
         return build_model("random", labels=labels, progress=progress)

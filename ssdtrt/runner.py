@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ssdtrt.engine import BatchRange
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.fields import MUST_AGREE
 from ssdtrt.files import sha256_file
+from ssdtrt.gpu_errors import gpu_errors
 from ssdtrt.graph import GraphRunner
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import model_from_state, state_sha256
@@ -42,10 +44,15 @@ class FileRunner:
         self.function = GraphRunner(self.module, device) if cuda_graph else self.module
         batch = metadata["build"].get("batch")
         self.batch = BatchRange.parse(batch) if batch else None
+        self.asked: dict = {"device": device, "sha256": None, "cuda_graph": cuda_graph}  # Of `load_engine`.
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return self.function(images.to(self.device, non_blocking=True))
+
+    def __reduce__(self):
+        """Another process loads the file anew, on a device of its own where none was asked for."""
+        return functools.partial(load_engine, **self.asked), (self.path.absolute(),)
 
     @property
     def name(self) -> str:
@@ -88,7 +95,7 @@ def load_engine(
     its archive is found intact, its SHA-256 right (`sha256`, or that in `<path>.sha256` where there is one), and its
     metadata complete and of this machine. Then it is loaded and run once on zeros. With `cuda_graph`, on a GPU, the
     network is launched as a CUDA graph, which saves the most at small batches (see FileRunner). Raises ArtifactError,
-    or CompileError where Torch-TensorRT or a GPU is missing.
+    or CompileError where Torch-TensorRT or a GPU is missing, or GpuError where the GPU fails or is full.
     """
     path = Path(path)
     metadata = check_file(path, sha256=sha256)
@@ -100,6 +107,7 @@ def load_engine(
     if cuda_graph and chosen.type != "cuda":
         raise ArtifactError(f"{path} runs on the CPU here, where there are no CUDA graphs; leave cuda_graph out.")
     runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen, cuda_graph)
+    runner.asked = {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
     warm_up(runner)
     return runner
 
@@ -113,7 +121,7 @@ def warm_up(runner: FileRunner) -> None:
     dtype = torch.float32 if runner.detector is None else torch.uint8
     images = torch.zeros(count, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=dtype, device=runner.device)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), gpu_errors():
             outputs = (runner.detector or runner)(images)
         finite = all(bool(torch.isfinite(output).all()) for output in outputs)
     except (RuntimeError, TypeError, torch.jit.Error) as error:

@@ -59,6 +59,13 @@ class Terminal:
         return columns() if sys.stdout.isatty() else 10_000
 
 
+def lenient() -> None:
+    """Lets the streams take every file's name: one that is not valid text here is read as it is, and shown escaped."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=errors)
+
+
 def columns() -> int:
     """The terminal's columns; a pseudo-terminal may say that it has none."""
     return shutil.get_terminal_size().columns or 80

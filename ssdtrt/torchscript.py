@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import warnings
 from pathlib import Path
 
 import torch
 
 from ssdtrt.errors import ArtifactError
+from ssdtrt.gpu_errors import gpu_errors
 
 
 @contextlib.contextmanager
@@ -47,11 +49,22 @@ def in_memory(module: torch.jit.ScriptModule) -> io.BytesIO:
     return buffer
 
 
-def load(path: str | Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:
-    """`torch.jit.load` in eval mode. Raises ArtifactError."""
+def source(path: str | Path) -> str | io.BytesIO:
+    """The path as torch takes it, which writes every name in UTF-8, or the file's bytes where it has another name."""
+    name = str(path)
     try:
-        with quiet():
-            return torch.jit.load(str(path), map_location=device).eval()
+        if name.encode() == os.fsencode(name):
+            return name
+    except UnicodeEncodeError:
+        pass
+    return io.BytesIO(Path(path).read_bytes())
+
+
+def load(path: str | Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:
+    """`torch.jit.load` in eval mode. Raises ArtifactError, or GpuError where it is the GPU that fails."""
+    try:
+        with quiet(), gpu_errors():
+            return torch.jit.load(source(path), map_location=device).eval()
     except RuntimeError as error:
         reason = [line for line in str(error).strip().splitlines() if line.strip()][-1].strip()
         raise ArtifactError(f"{path} cannot be loaded ({reason}). Make it again.") from error

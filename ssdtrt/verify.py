@@ -9,11 +9,13 @@ import torch
 
 from ssdtrt import config, parity
 from ssdtrt.errors import ArtifactError
+from ssdtrt.gpu_errors import gpu_errors
 from ssdtrt.image import synthetic_images, to_batch
 from ssdtrt.results import ParityReport
 from ssdtrt.runner import eager_model, find_module, load_engine
 
 
+@gpu_errors()
 def verify_engine(
     path: str | Path = config.ENGINE_FILE,
     pictures: Sequence[str | Path] = (),
@@ -25,7 +27,8 @@ def verify_engine(
     """Compares the file with FP32 eager on `pictures`, or on seeded ones where none is given.
 
     `sha256` is the digest that the file must have. The report says whether it passed; what cannot be compared raises
-    ArtifactError (also where the module that the engine was built from is not found), CompileError or ImageError.
+    ArtifactError (also where the module that the engine was built from is not found), CompileError, GpuError or
+    ImageError.
     """
     runner = load_engine(path, device, sha256=sha256)
     place, reason = find_module(runner, module)

@@ -16,6 +16,7 @@ from typing import TextIO
 import numpy as np
 
 from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.files import naming
 from ssdtrt.results import Detection
 
 CHUNK = 4096  # bytes handed to a stream's buffer at once; the buffer holds more
@@ -28,8 +29,9 @@ class Output:
     Raises ArtifactError for a path that cannot be written, OSError for a write that fails.
     """
 
-    def __init__(self, target: str | os.PathLike | TextIO):
+    def __init__(self, target: str | os.PathLike | TextIO, start: str = ""):
         self.file = self.stream = None
+        self.target = str(target)
         try:
             if hasattr(target, "write"):
                 self.stream = StreamOutput(target)
@@ -38,6 +40,12 @@ class Output:
         except OSError as error:
             raise ArtifactError(f"{target} cannot be written: {error.strerror or error}.") from error
         self.whole = 0  # bytes of the file that are whole pieces
+        if start:
+            try:
+                self.write(start)
+            except BaseException:
+                self.close("", broken=True)
+                raise
 
     def write(self, text: str) -> None:
         """Writes one piece, whole, and leaves it in no buffer."""
@@ -46,8 +54,9 @@ class Output:
             return
         piece = memoryview(text.encode())
         rest = piece
-        while rest:
-            rest = rest[self.file.write(rest) :]
+        with naming(self.target):
+            while rest:
+                rest = rest[self.file.write(rest) :]
         self.whole += len(piece)
 
     def close(self, end: str, broken: bool) -> None:
@@ -108,13 +117,13 @@ class JsonLines:
     `labels` are the model's, background first. Edges have 2 decimals and scores 6; what is not finite is null.
     """
 
-    def __init__(self, target: str | os.PathLike | TextIO, labels: Sequence[str]):
+    def __init__(self, target: str | os.PathLike | TextIO, labels: Sequence[str], start: str = ""):
         self.labels = list(labels)
         self.rows = [
             f'{{"label": {_quoted(label)}, "label_id": {number}, "score": %.6f, "box": [%.2f, %.2f, %.2f, %.2f]}}'
             for number, label in enumerate(labels)
         ]
-        self.output = Output(target)
+        self.output = Output(target, start)
 
     def __enter__(self):
         return self
@@ -147,9 +156,8 @@ class JsonList(JsonLines):
     """The same objects as one JSON list, a line each."""
 
     def __init__(self, target: str | os.PathLike | TextIO, labels: Sequence[str]):
-        super().__init__(target, labels)
+        super().__init__(target, labels, "[")
         self.before = "\n"
-        self.output.write("[")
 
     def __exit__(self, kind, *_):
         self.output.close("\n]\n", broken=kind is not None)
@@ -167,9 +175,8 @@ class CocoResults:
     """
 
     def __init__(self, target: str | os.PathLike | TextIO):
-        self.output = Output(target)
+        self.output = Output(target, "[")
         self.before = ""
-        self.output.write("[")
 
     def __enter__(self):
         return self

@@ -19,7 +19,7 @@ from ssdtrt import config, torchscript
 from ssdtrt.bench import bench_files
 from ssdtrt.detect import Detector
 from ssdtrt.image import synthetic_images
-from ssdtrt.runner import load_engine
+from ssdtrt.runner import FileRunner, load_engine
 from ssdtrt.verify import verify_engine
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -209,6 +209,80 @@ def test_help_is_fast(command):
         subprocess.run(arguments, env=ENVIRONMENT, check=True, capture_output=True)
         times.append(time.perf_counter() - started)
     assert min(times) < 0.3
+
+
+def failing_after(calls, error, monkeypatch):
+    """The network raises `error` from that call on; loading is one call."""
+    real, count = FileRunner.__call__, []
+
+    def run(runner, images):
+        count.append(len(images))
+        if len(count) > calls:
+            raise error
+        return real(runner, images)
+
+    monkeypatch.setattr(FileRunner, "__call__", run)
+    return count
+
+
+LOST = RuntimeError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+LOST_SAID = "Error: The GPU failed (CUDA error: unspecified launch failure). What was finished is kept. "
+
+
+def test_a_gpu_that_disappears_leaves_what_was_finished(known, pictures, ssdtrt, monkeypatch, tmp_path):
+    paths = [pictures(f"{number}.png") for number in range(1, 8)]
+    failing_after(3, LOST, monkeypatch)  # Loading, and two batches of two.
+    outputs = ["--jsonl", "d.jsonl", "--coco", "r.json", "-o", "out"]
+    done = ssdtrt("-q", "detect", known, *paths, *outputs, "--device", "cpu")
+    assert (done.exit_code, done.stdout) == (1, "") and isinstance(done.exception, SystemExit)
+    assert done.stderr.startswith(LOST_SAID) and len(done.stderr.splitlines()) == 1
+    images = [str(path) for path in paths[:4]]
+    assert [strict(line)["image"] for line in (tmp_path / "d.jsonl").read_text().splitlines()] == images
+    assert [entry["image"] for entry in strict((tmp_path / "out" / "detections.json").read_text())] == images
+    assert {row["image_id"] for row in strict((tmp_path / "r.json").read_text())} == {1, 2, 3, 4}
+
+
+def test_a_gpu_that_disappears_while_loading_or_comparing(known, module, photographs, ssdtrt, monkeypatch):
+    failing_after(0, LOST, monkeypatch)
+    for arguments in (["detect", known, photographs[0]], ["verify", module, photographs[0]], ["bench", module]):
+        done = ssdtrt("-q", *arguments, "--device", "cpu")
+        assert (done.exit_code, done.stdout) == (1, "") and isinstance(done.exception, SystemExit)
+        assert done.stderr.startswith(LOST_SAID) and len(done.stderr.splitlines()) == 1
+
+
+def test_a_failure_of_the_gpu_anywhere_is_one_message_and_a_bug_keeps_its_traceback(module, ssdtrt, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("ssdtrt.bench.bench_files", fail)
+    error = LOST
+    done = ssdtrt("bench", module)
+    assert done.exit_code == 1 and done.stderr.startswith(LOST_SAID)
+    error = RuntimeError("shape '[7]' is invalid")
+    assert ssdtrt("bench", module).exception is error
+
+
+def test_a_full_gpu_is_said_and_every_picture_done(known, pictures, ssdtrt, monkeypatch, tmp_path):
+    paths = [pictures(f"{number}.png") for number in range(5)]
+    real = FileRunner.__call__
+
+    def run(runner, images):
+        if len(images) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return real(runner, images)
+
+    monkeypatch.setattr(FileRunner, "__call__", run)
+    done = ssdtrt("-q", "detect", known, *paths, "--jsonl", "-", "--device", "cpu")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("note: The GPU has not enough memory for 2 pictures at once; going on with 1.\n")
+    assert [strict(line) for line in done.stdout.splitlines()] == [one.as_dict() for one in Detector(known, "cpu")(paths)]
+    categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
+    objects = [(1, 17, [13.0, 6.5, 174.0, 87.0])]
+    names = {number: path.name for number, path in enumerate(paths, 1)}
+    annotations = write_annotations(tmp_path / "a.json", names, objects, categories)
+    done = ssdtrt("-q", "evaluate", known, "--images", "pictures", "--annotations", annotations, "--device", "cpu")
+    assert done.exit_code == 0
+    assert "note: The GPU has not enough memory for 2 pictures at once; going on with 1." in done.stdout
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_defaults():
     assert (config.WEIGHTS, config.SEED, config.METHOD, config.BACKEND) == ("coco", 0, "trace", "tensorrt")
     assert (config.MODULE_FILE, config.ENGINE_FILE) == ("ssd300.ts", "ssd300.engine.ts")
     assert config.PRECISION_OF_BACKEND == {"tensorrt": "fp16", "torchscript": "fp32"}
-    assert (config.BATCH_SIZE, config.THRESHOLD, config.DETECT_BATCH) == (1, 0.4, {"cuda": 32, "cpu": 8})
+    assert (config.BATCH_SIZE, config.THRESHOLD, config.DETECT_BATCH) == (1, 0.4, {"cuda": 32, "cpu": 2})
     assert config.PARITY_BOUND == {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
 
 

@@ -1,5 +1,7 @@
 """From pictures to detections: the real network against one by hand, and a network whose answers are known."""
 
+import multiprocessing
+import pickle
 import threading
 
 import numpy as np
@@ -10,7 +12,9 @@ from PIL import Image
 
 from ssdtrt import config, torchscript
 from ssdtrt.detect import Detector
-from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
+from ssdtrt.engine import BatchRange
+from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
+from ssdtrt.files import sha256_file
 from ssdtrt.hub import nvidia_ssd_processing_utils
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.suppression import detect
@@ -98,7 +102,7 @@ def test_max_detections_keeps_the_best(known, pictures, most, labels):
 
 def test_defaults(known):
     detector = Detector(known, "cpu")
-    assert (detector.threshold, detector.max_detections, detector.batch_size) == (0.4, 200, 8)
+    assert (detector.threshold, detector.max_detections, detector.batch_size) == (0.4, 200, 2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8, 100])
@@ -290,3 +294,78 @@ def test_batching_changes_nothing(found, module, photographs):
         assert_same(alone.detections, [(d.label_id, d.score, d.box) for d in together.detections], 0.3)
 
 
+
+
+# Memory, digests and processes
+
+
+def narrow(runner, room, batch=None):
+    """The runner with room for so many images at once, as an engine of this range."""
+    runner.batch, module, tried = batch, runner.module, []
+
+    def run(images):
+        tried.append(len(images))
+        if len(images) > room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return module(images)
+
+    runner.module = run
+    return tried
+
+
+@pytest.mark.parametrize("batch, sizes", [("2:4:8", [8, 4, 2, 2, 2, 2, 2, 2]), ("1:8:8", [8, 4, 2, 2, 2, 2, 2, 2])])
+def test_too_little_memory_halves_the_batch_and_loses_nothing(known, pictures, batch, sizes):
+    colours = [RED, BLUE, BLUE, RED, RED, BLUE, RED, BLUE, BLUE, BLUE, RED, BLUE]
+    paths = [pictures(f"{i}.png", colour, (100 + i, 50)) for i, colour in enumerate(colours)]
+    runner, said = load_engine(known, "cpu"), []
+    tried = narrow(runner, 3, BatchRange.parse(batch))
+    answers = Detector(runner, note=said.append)(paths)
+    assert answers == Detector(known, "cpu")(paths) and len(answers) == 12
+    assert said == [f"The GPU has not enough memory for {n} pictures at once; going on with {n // 2}." for n in (8, 4)]
+    assert tried == sizes
+
+
+@pytest.mark.parametrize("batch, tries", [("8", [8]), ("4:4:16", [16, 8, 4])])
+def test_too_little_memory_for_the_smallest_batch_is_one_message(known, pictures, batch, tries):
+    runner = load_engine(known, "cpu")
+    tried = narrow(runner, 3, BatchRange.parse(batch))
+    with pytest.raises(GpuError, match=f"not enough memory for a batch of {tries[-1]}, the smallest that this file takes"):
+        Detector(runner)([pictures("red.png")] * 16)
+    assert tried == tries
+
+
+def test_demanded_sha256(known):
+    digest = sha256_file(known)
+    assert Detector(known, "cpu", sha256=digest.upper()).runner.path == known
+    with pytest.raises(ArtifactError, match=f"has the SHA-256 {digest}; expected {'0' * 64}, as demanded"):
+        Detector(known, "cpu", sha256="0" * 64)
+    with pytest.raises(ArtifactError, match="give it to load_engine"):
+        Detector(load_engine(known, "cpu"), sha256=digest)
+
+
+def test_a_spawned_process_loads_the_file_itself(known, pictures):
+    """Pickled are its path and options, and the digest is demanded there too."""
+    detector = Detector(known, sha256=sha256_file(known), threshold=0.7, max_detections=2, orient=False, workers=1)
+    copied = pickle.loads(pickle.dumps(detector))
+    assert (copied.threshold, copied.max_detections, copied.orient, copied.workers) == (0.7, 2, False, 1)
+    assert copied.runner.asked == {"device": None, "sha256": sha256_file(known)}
+    path = pictures("red.png")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(detector, ([path],)) == detector([path])
+
+
+def test_a_pickled_detector_does_not_take_a_file_that_has_changed(tmp_path):
+    path = known_file(tmp_path / "known.ts")
+    pickled = pickle.dumps(Detector(path, "cpu", sha256=sha256_file(path)))
+    known_file(path, trained=False)
+    with pytest.raises(ArtifactError, match="as demanded"):
+        pickle.loads(pickled)
+
+
+def test_a_process_forked_from_one_that_uses_the_gpu_is_told_so(known, monkeypatch):
+    """As torch sees it there; without a GPU it can only be pretended."""
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(GpuError, match="was forked from one that uses the GPU.*multiprocessing's spawn"):
+        Detector(known)
+    Detector(known, "cpu")

@@ -235,10 +235,10 @@ def streamed(monkeypatch):
     """The list of the runners that were evaluated, each by a Detector with the published settings."""
     ran = []
 
-    def watched(runner, **settings):
+    def watched(runner, note, **settings):
         assert settings == {"threshold": 0.05, "max_detections": 200, "orient": False}
         ran.append(runner)
-        return Detector(runner, **settings)
+        return Detector(runner, note=note, **settings)
 
     monkeypatch.setattr(evaluate, "Detector", watched)
     return ran

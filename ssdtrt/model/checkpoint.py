@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 
 from ssdtrt.errors import WeightsError
+from ssdtrt.files import Progress, silent
 
 DDP_PREFIXES = ("module.1.", "module.")
 
 
-def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, torch.Tensor]:
+def read_checkpoint(path: str | Path, trust: bool = False, note: Progress = silent) -> dict[str, torch.Tensor]:
     """The state dict in `path`: NVIDIA's format (key `model`), one under `state_dict`, or a plain state dict.
 
     A prefix that distributed training put on every key is removed. `trust` lets the file run code while it loads
     (`weights_only=False`); below torch 2.6 `weights_only=True` is no protection (CVE-2025-32434), so there a file is
-    read only with `trust`. Raises WeightsError.
+    read only with `trust`. `note` is told of a file that carries no checksums. Raises WeightsError.
     """
     path = Path(path)
     check_looks_like_checkpoint(path)
@@ -27,6 +28,11 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, torch.Te
         raise WeightsError(
             f"{path}: torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, mended in 2.6). "
             "Update torch, or, if you trust where the file is from, add --trust-weights."
+        )
+    if not check_sums(path):
+        note(
+            f"{path} carries no checksums (an old format, or they were switched off), so a flipped bit in it would not "
+            "be noticed. --sha256 demands the file that you know."
         )
     return state_dict_in(load(path, weights_only=not trust), path)
 
@@ -43,6 +49,8 @@ def check_looks_like_checkpoint(path: Path) -> None:
         raise WeightsError(f"{path} is a directory; expected a checkpoint file.")
     if not path.exists():
         raise WeightsError(f"{path}: no such file. Give a checkpoint's path, `coco` or `random` as weights.")
+    if not path.is_file():
+        raise WeightsError(f"{path} is a pipe or a device; expected a checkpoint file.")
     try:
         with open(path, "rb") as file:
             start = file.read(512)
@@ -64,12 +72,32 @@ def check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except Exception as error:  # A damaged directory raises more than BadZipFile.
-        size = path.stat().st_size
-        raise WeightsError(f"{path} is truncated or damaged ({size:,} bytes, {error}). Fetch it again.") from error
+        raise WeightsError(_damaged(path, str(error))) from error
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
         raise WeightsError(f"{path} is a TorchScript module, not a checkpoint. To build an engine: ssdtrt compile {path}")
     if not any(name.endswith("/data.pkl") for name in names):
         raise WeightsError(f"{path} is a zip archive but not a PyTorch checkpoint (it holds no data.pkl).")
+
+
+def check_sums(path: Path) -> bool:
+    """Whether the file carries checksums; raises WeightsError where one is wrong.
+
+    torch's zip format has a CRC of every member, which torch itself does not look at. They are all 0 after
+    `torch.serialization.set_crc32_options(False)`. The format before torch 1.6 has none.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\3\4":
+            return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if not any(member.CRC for member in archive.infolist()):
+                return False
+            bad = archive.testzip()
+    except Exception as error:  # As above.
+        raise WeightsError(_damaged(path, str(error) or type(error).__name__)) from error
+    if bad is not None:
+        raise WeightsError(_damaged(path, f"wrong checksum of {bad}"))
+    return True
 
 
 def load(path: Path, weights_only: bool):
@@ -105,6 +133,11 @@ def state_dict_in(loaded, path: Path) -> dict[str, torch.Tensor]:
         if all(str(key).startswith(prefix) for key in loaded):
             return {key[len(prefix) :]: value for key, value in loaded.items()}
     return {str(key): value for key, value in loaded.items()}
+
+
+def _damaged(path: Path, reason: str) -> str:
+    size = path.stat().st_size
+    return f"{path} is truncated or damaged ({size:,} bytes, {reason[:160]}). Fetch it again."
 
 
 def _describe(loaded) -> str:

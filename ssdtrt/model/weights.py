@@ -13,7 +13,13 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.errors import WeightsError
 from ssdtrt.files import Progress, sha256_file, silent
-from ssdtrt.model.checkpoint import check_looks_like_checkpoint, load, read_checkpoint, state_dict_in
+from ssdtrt.model.checkpoint import (
+    check_looks_like_checkpoint,
+    check_sums,
+    load,
+    read_checkpoint,
+    state_dict_in,
+)
 from ssdtrt.model.download import coco_checkpoint
 from ssdtrt.model.random import random_model
 from ssdtrt.model.ssd import SSD300
@@ -30,14 +36,15 @@ def build_model(
     sha256: str | None = None,
     trust: bool = False,
     progress: Progress = silent,
+    note: Progress = silent,
 ) -> SSD300:
     """SSD300 in eval mode, float32, on the CPU.
 
     `weights` is `coco` (NVIDIA's checkpoint, fetched once into torch's hub cache), a checkpoint's path, or `random`
     (drawn from `seed`). The number of classes is that of the checkpoint's class heads. `labels` names them without the
     background; by default COCO's names where there are 80, else "class 1", "class 2" and so on. `sha256` is the digest
-    the file must have; `trust` is that of `read_checkpoint`. The model's `source` and `labels` say what it carries.
-    Raises WeightsError.
+    the file must have; `trust` is that of `read_checkpoint`. `note` is called when nothing guards a file against
+    damage: no digest and no checksums. The model's `source` and `labels` say what it carries. Raises WeightsError.
     """
     if weights == "random":
         if sha256:
@@ -56,7 +63,7 @@ def build_model(
             file_sha256 = sha256_file(path)
             if sha256 and file_sha256 != sha256.lower():
                 raise WeightsError(f"{path} has SHA-256 {file_sha256}; expected {sha256.lower()}.")
-            state = read_checkpoint(path, trust)
+            state = read_checkpoint(path, trust, silent if sha256 else note)
         model = model_from_state(state, str(path))
     model.labels = class_names(model.num_classes, labels)
     model.source = WeightsSource(name, state_sha256(model.state_dict()), name != "random", file_sha256)
@@ -152,6 +159,7 @@ def _check_coco(path: Path, trust: bool) -> None:
 def _read_coco(path: Path, trust: bool) -> dict[str, Tensor]:
     """The published file is the one that the user asked for by its address, so no older torch refuses it."""
     check_looks_like_checkpoint(path)
+    check_sums(path)
     return state_dict_in(load(path, weights_only=not trust), path)
 
 

@@ -1,0 +1,467 @@
+"""What goes wrong around a command: killed writers, full disks, closed folders, two at once, Ctrl-C, odd streams."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from known import known_file
+from PIL import Image
+from test_cli import ENVIRONMENT, assert_refused
+from test_cli_pictures import INTERRUPTED, strict
+from test_evaluate import write_annotations
+from test_files import as_ordinary_user, closed_folder  # noqa: F401
+
+from ssdtrt import config
+from ssdtrt.artifact import check_file, writing
+from ssdtrt.files import sha256_file
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
+TESTS = Path(__file__).parent
+CHILD = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(TESTS)]), "OMP_NUM_THREADS": "1"}
+
+
+# Commands in processes of their own
+
+
+class Forks:
+    """Runs commands in processes forked from one that has imported torch: see forks.py."""
+
+    def __init__(self):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.server = subprocess.Popen([sys.executable, TESTS / "forks.py"], **pipes, env=CHILD, text=True)
+        assert self.server.stdout.readline() == "ready\n"
+
+    def begin(self, folder, arguments, terminal=None, stdout=None, file_size=None, **environment):
+        """Starts a command in a folder; returns its process's number."""
+        request = {"arguments": list(map(str, arguments)), "folder": str(folder), "environment": environment}
+        outputs = {"terminal": terminal, "stdout": stdout, "file_size": file_size}
+        self.server.stdin.write(json.dumps({**request, **outputs}) + "\n")
+        self.server.stdin.flush()
+        return int(self.server.stdout.readline())
+
+    def end(self):
+        """Waits for it; its exit code."""
+        return int(self.server.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def forks():
+    found = Forks()
+    yield found
+    found.server.stdin.close()
+    found.server.stdout.close()
+    found.server.wait()
+
+
+@pytest.fixture
+def place(known, tmp_path):
+    """A folder with a small module, ten pictures, one in a folder, and their annotations."""
+    shutil.copyfile(known, tmp_path / "k.ts")
+    (tmp_path / "in").mkdir()
+    for number in range(1, 11):
+        Image.new("RGB", (40, 30), "red").save(tmp_path / "in" / f"{number}.png")
+    categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
+    names = {number: f"{number}.png" for number in range(1, 11)}
+    write_annotations(tmp_path / "a.json", names, [(1, 17, [2.0, 2.0, 30.0, 20.0])], categories)
+    return tmp_path
+
+
+EVALUATE = ["evaluate", "k.ts", "--images", "in", "--annotations", "a.json", "--device", "cpu"]
+DETECT = ["detect", "k.ts", "in", "--device", "cpu"]
+PRINTS = {
+    "help": ["--help"],
+    "version": ["--version"],
+    "help of a command": ["detect", "--help"],
+    "inspect": ["inspect", "k.ts"],
+    "inspect as JSON": ["inspect", "k.ts", "--json", "-"],
+    "detect": DETECT,
+    "detect as lines": [*DETECT, "--jsonl", "-"],
+    "detect as COCO": [*DETECT, "--coco", "-"],
+    "evaluate": EVALUATE,
+    "evaluate as JSON": [*EVALUATE, "--json", "-"],
+}
+
+
+@pytest.mark.parametrize("name", PRINTS)
+def test_a_closed_stdout_ends_a_command_without_a_word(name, forks, place):
+    """`ssdtrt ... | head`, where head has gone before the first line."""
+    forks.begin(place, ["-q", *PRINTS[name]], stdout="closed")
+    assert forks.end() == 1
+    assert (place / "stderr").read_text() == ""
+    if name == "detect":  # What goes to files is there.
+        assert len(strict((place / "detections" / "detections.json").read_text())) == 10
+        assert len(list((place / "detections").glob("*.jpg"))) == 10
+
+
+@pytest.mark.parametrize("name", [name for name in PRINTS if "help" not in name and name != "version"])
+def test_a_stdout_that_is_full_is_one_message(name, forks, place):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no device that is always full here")
+    forks.begin(place, ["-q", *PRINTS[name]], stdout="/dev/full")
+    code, said = forks.end(), (place / "stderr").read_text().splitlines()
+    assert (code, said[-1]) == (1, "Error: No space left on device") and len(said) <= 2
+
+
+@pytest.mark.parametrize("name", ["inspect", "detect", "evaluate"])
+def test_a_terminal_of_40_columns(name, forks, place):
+    import pty
+    import termios
+
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 40)) if hasattr(termios, "tcsetwinsize") else set_columns(slave, 40)
+    shown = []
+    reader = threading.Thread(target=read_all, args=(master, shown))
+    reader.start()
+    forks.begin(place, PRINTS[name], terminal=os.ttyname(slave))
+    code = forks.end()
+    os.close(slave)
+    reader.join(20)
+    os.close(master)
+    lines = [line.split("\x1b[K")[-1] for line in b"".join(shown).decode().replace("\r\n", "\n").split("\n")]
+    assert code == 0 and len(lines) > 3
+    sentences = ("written to", "next: ", "note: ")  # They are wrapped by the terminal.
+    assert [line for line in lines if len(line) > 40 and not line.startswith(sentences)] == []
+
+
+def set_columns(terminal, columns):
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+
+def read_all(file, blocks):
+    try:
+        while block := os.read(file, 4096):
+            blocks.append(block)
+    except OSError:  # Linux: the last one on the other side has left.
+        pass
+
+
+# Ctrl-C
+
+INTERRUPTIBLE = {
+    "export": ["export", "--weights", "random"],
+    "compile": ["compile", "m.ts", "--backend", "torchscript"],
+    "verify": ["verify", "m.ts"],
+    "bench": ["bench", "m.ts"],
+    "run": ["run", "--weights", "random"],
+    "doctor": ["doctor"],
+    "inspect": ["inspect", "large.ts", "--check"],
+    "detect": ["detect", "m.ts", *9 * ["in"], "--device", "cpu", "--jsonl", "d.jsonl"],
+    "evaluate": ["evaluate", "m.ts", "--images", "in", "--annotations", "a.json", "--device", "cpu"],
+}
+
+
+SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTERM) for name in ("compile", "detect")]
+
+
+@pytest.mark.parametrize("name, sent", SENT)
+def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, module):
+    """A moment after it began. It ends at once, or when the batch that runs is done; the bound is a busy machine's."""
+    os.symlink(module, place / "m.ts")
+    if name == "inspect":
+        large(place / "large.ts")
+    before = set(os.listdir(place)) | {"stdout", "stderr"}
+    process = forks.begin(place, INTERRUPTIBLE[name])
+    time.sleep(0.7)
+    os.killpg(process, sent)
+    started = time.monotonic()
+    code, said = forks.end(), (place / "stderr").read_text().splitlines()
+    assert time.monotonic() - started < 10
+    word = INTERRUPTED if sent == signal.SIGINT else INTERRUPTED.replace("interrupted", "terminated")
+    assert (code, said[-1]) == (128 + sent, word) and not any("Traceback" in line for line in said)
+    assert (place / "stdout").read_text() == ""
+    assert set(os.listdir(place)) - before <= {"d.jsonl", "ssdtrt-run"}
+    if (place / "d.jsonl").exists():
+        assert all(strict(line)["detections"] is not None for line in (place / "d.jsonl").read_text().splitlines())
+
+
+def large(path):
+    """One of our files with a member of 8 GiB, most of it a hole in the file, whose check takes seconds."""
+    import zipfile
+
+    with zipfile.ZipFile(known_file(path), "a") as archive:
+        folder = archive.namelist()[0].split("/")[0]
+        with archive.open(zipfile.ZipInfo(f"{folder}/extra/hole"), "w", force_zip64=True) as member:
+            member.write(b"0")
+            member._fileobj.seek((8 << 30) - 1, os.SEEK_CUR)
+            member._file_size = 8 << 30
+            member._compress_size = member._file_size
+
+
+# Full disks, closed folders
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full here")
+@pytest.mark.parametrize("option", ["--jsonl", "--coco"])
+def test_a_full_disk_under_detections_is_one_message(option, place, ssdtrt):
+    done = ssdtrt("-q", *DETECT, option, "/dev/full")
+    assert_refused(done, "/dev/full: No space left on device")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full here")
+@pytest.mark.parametrize("command", [["inspect", "k.ts"], EVALUATE])
+def test_a_full_disk_under_a_report_is_one_message(command, place, ssdtrt):
+    done = ssdtrt("-q", *command, "--json", "/dev/full")
+    assert (done.exit_code, done.stderr) == (1, "Error: /dev/full: No space left on device\n")
+    assert done.stdout
+    assert Path("/dev/full").is_char_device()  # And is not replaced by a file.
+
+
+def test_a_device_is_written_into_or_refused_but_never_replaced(place, ssdtrt):
+    done = ssdtrt("-q", "inspect", "k.ts", "--json", "/dev/null")
+    assert done.exit_code == 0 and Path("/dev/null").is_char_device()
+    os.mkfifo(place / "pipe")
+    done = ssdtrt("-q", "export", "--weights", "random", "-o", "pipe")
+    assert_refused(done, "pipe cannot be written: it is a device or a pipe. Give another path with -o.")
+    assert (place / "pipe").is_fifo()
+
+
+def test_a_disk_that_takes_no_more_keeps_whole_lines_and_old_files(forks, place):
+    """Every write beyond 3,000 bytes fails: the lines that fit are there, and pictures are refused with a message."""
+    forks.begin(place, ["-q", *DETECT, "--jsonl", "d.jsonl"], file_size=3000)
+    assert (forks.end(), (place / "stderr").read_text()) == (1, "Error: d.jsonl: File too large\n")
+    lines = (place / "d.jsonl").read_text()
+    assert lines.endswith("}\n") and 2500 < len(lines) <= 3000
+    entries = [strict(line) for line in lines.splitlines()]
+    order = ["1.png", "10.png", *(f"{number}.png" for number in range(2, 10))]
+    assert [entry["image"] for entry in entries] == [f"in/{name}" for name in order[: len(entries)]]
+    (place / "out").mkdir()
+    (place / "out" / "1.jpg").write_bytes(b"old")
+    Image.effect_noise((600, 600), 100).convert("RGB").save(place / "in" / "1.png")
+    (place / "stderr").unlink()
+    forks.begin(place, ["-q", *DETECT, "-o", "out"], file_size=3000)
+    wanted = "Error: out cannot be written: File too large. Give another with -o.\n"
+    assert (forks.end(), (place / "stderr").read_text()) == (1, wanted)
+    assert (place / "stdout").read_text() == ""
+    assert (place / "out" / "1.jpg").read_bytes() == b"old"
+    assert [path.name for path in (place / "out").iterdir() if path.name.startswith(".")] == []
+    strict((place / "out" / "detections.json").read_text())
+
+
+SMALL_DISK = """
+mount -t tmpfs -o size=2m tmpfs {folder}/small && cd {folder}/small && {python} -c '
+from test_export import Toy
+from ssdtrt.errors import ArtifactError
+from ssdtrt.export import export_module
+import os, torch
+export_module(Toy(), "toy.ts")
+before = open("toy.ts", "rb").read()
+class Large(Toy):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("much", torch.zeros(1 << 20))
+try:
+    export_module(Large(), "toy.ts")
+except ArtifactError as error:
+    print(error)
+assert open("toy.ts", "rb").read() == before
+print(os.listdir("."))
+'
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux namespaces")
+def test_a_full_file_system_leaves_the_old_file_and_no_litter(tmp_path):
+    (tmp_path / "small").mkdir()
+    mount = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "small"]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    script = SMALL_DISK.format(folder=tmp_path, python=sys.executable)
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], env=CHILD, capture_output=True, text=True)
+    assert done.stdout == "toy.ts cannot be written: No space left on device.\n['toy.ts']\n", done.stderr[-500:]
+
+
+def test_a_read_only_folder_is_refused_before_any_work(known, closed_folder, ssdtrt):  # noqa: F811
+    closed_folder.chmod(0o755)
+    shutil.copyfile(known, closed_folder / "k.ts")
+    Image.new("RGB", (40, 30), "red").save(closed_folder / "a.png")
+    closed_folder.chmod(0o555)
+    place, why = closed_folder, f"the directory {closed_folder} is not writable. Give another path with -o."
+    commands = {
+        ("export", "--weights", "random", "-o", f"{place}/x"): f"{place}/x cannot be written: {why}",
+        ("compile", f"{place}/k.ts", "--backend", "torchscript", "-o", f"{place}/x"): f"{place}/x cannot be written: {why}",
+        ("inspect", f"{place}/k.ts", "--json", f"{place}/x"): f"{place}/x cannot be written: {why}",
+        ("detect", f"{place}/k.ts", f"{place}/a.png", "--jsonl", f"{place}/x"): f"{place}/x cannot be written: {why}",
+        ("detect", f"{place}/k.ts", f"{place}/a.png", "--device", "cpu", "-o", f"{place}/out"):
+            f"{place}/out cannot be written: Permission denied. Give another with -o.",
+        ("run", "-o", f"{place}/out"): f"{place}/out cannot be made: Permission denied. Give another folder with -o.",
+    }  # fmt: skip
+    for arguments, message in commands.items():
+        with as_ordinary_user():
+            done = ssdtrt("-q", *arguments)
+        assert_refused(done, message)
+    assert sorted(os.listdir(closed_folder)) == ["a.png", "k.ts"]
+
+
+# Killed writers, and several at once
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from test_export import Toy
+from ssdtrt.export import export_module
+
+def lines(limit=None):
+    count = 0
+    def trace(frame, event, _):
+        nonlocal count
+        if "torch" in frame.f_code.co_filename and "ssdtrt" not in frame.f_code.co_filename:
+            return None
+        if event == "line":
+            count += 1
+            if count == limit:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    sys.settrace(trace)
+    export_module(Toy(), "toy.ts")
+    sys.settrace(None)
+    return count
+
+export_module(Toy(), "toy.ts")
+total = lines()
+for number in range(20):
+    child = os.fork()
+    if not child:
+        lines(1 + number * (total - 1) // 19)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(os.waitstatus_to_exitcode(status), *sorted(os.listdir(".")), flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
+    """Between any two lines of Python, from the first to the last, evenly; the old file or the new one, always whole."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, "-W", "ignore", "-c", KILLED]
+    child = subprocess.Popen(command, **pipes, cwd=tmp_path, env=CHILD, text=True)
+    littered = 0
+    dates = set()
+    for _ in range(20):
+        code, *names = child.stdout.readline().split()
+        assert code == "-9"
+        litter = [name for name in names if name != "toy.ts"]
+        assert len(litter) <= 1 and all(name.startswith(".toy.ts-") and name.endswith(".tmp") for name in litter)
+        littered += bool(litter)
+        dates.add(check_file(tmp_path / "toy.ts")["created"])
+        with writing(tmp_path / "other.ts"), writing(tmp_path / "toy.ts") as temporary:  # The next writer.
+            shutil.copyfile(tmp_path / "toy.ts", temporary)
+            shutil.copyfile(tmp_path / "toy.ts", tmp_path / "other.ts")
+        assert sorted(os.listdir(tmp_path)) == ["other.ts", "toy.ts"]
+        (tmp_path / "other.ts").unlink()
+        child.stdin.write("\n")
+        child.stdin.flush()
+    child.communicate()
+    assert child.returncode == 0 and littered >= 5  # So that many were killed in the middle.
+
+
+WRITER = """
+import os, time
+from test_export import Toy
+from ssdtrt.errors import ArtifactError
+from ssdtrt.export import export_module
+from ssdtrt.artifact import writing
+wrote = busy = 0
+model = Toy()
+end = time.monotonic() + 0.8
+print("ready", flush=True)
+input()
+while time.monotonic() < end or not wrote:
+    try:
+        export_module(model, "toy.ts")
+        wrote += 1
+    except ArtifactError as error:
+        assert str(error) == (
+            "toy.ts cannot be written: another process is writing toy.ts. Wait for it, or give another path with -o."
+        ), error
+        busy += 1
+print(wrote, busy)
+"""
+
+
+def test_two_builders_of_one_file_and_a_reader(tmp_path):
+    """Each builder writes, or is told of the other; the reader sees whole files only."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-W", "ignore", "-c", WRITER]
+    builders = [subprocess.Popen(command, **pipes, cwd=tmp_path, env=CHILD, text=True) for _ in range(2)]
+    for builder in builders:
+        assert builder.stdout.readline() == "ready\n"
+    for builder in builders:
+        builder.stdin.write("\n")
+        builder.stdin.flush()
+    digests, reads = set(), 0
+    while any(builder.poll() is None for builder in builders):
+        if (tmp_path / "toy.ts").exists():
+            assert check_file(tmp_path / "toy.ts")["kind"] == "module"
+            digests.add(sha256_file(tmp_path / "toy.ts"))
+            reads += 1
+        time.sleep(0.005)
+    said = [builder.communicate() for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0], said
+    counts = [tuple(map(int, out.split())) for out, _ in said]
+    assert all(wrote >= 1 for wrote, _ in counts) and reads > 10
+    assert os.listdir(tmp_path) == ["toy.ts"]
+
+
+def test_a_second_builder_is_refused_at_once(module, place, ssdtrt):
+    (place / "e.ts").write_bytes(b"old")
+    with writing(place / "e.ts") as temporary:
+        temporary.write_bytes(b"new")
+        done = ssdtrt("-q", "compile", module, "--backend", "torchscript", "-o", "e.ts")
+        wanted = "e.ts cannot be written: another process is writing e.ts. Wait for it, or give another path with -o."
+        assert_refused(done, wanted)
+        assert (place / "e.ts").read_bytes() == b"old"
+    assert (place / "e.ts").read_bytes() == b"new"
+
+
+# Environments
+
+
+def test_without_a_home(forks, place):
+    """It is needed for the published checkpoint alone, and nothing is put into a folder named `~`."""
+    forks.begin(place, ["-q", *DETECT])
+    assert forks.end() == 0 and (place / "stderr").read_text() == ""
+    cache = {"HOME": "/proc/nowhere", "TORCH_HOME": "", "XDG_CACHE_HOME": ""}
+    forks.begin(place, ["-q", "export"], **cache)
+    assert forks.end() == 1
+    (line,) = (place / "stderr").read_text().splitlines()
+    assert line.startswith("Error: ") and "cannot be" in line
+    assert not (place / "~").exists()
+
+
+STREAMS = {
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "strict UTF-8": {"PYTHONIOENCODING": "utf-8:strict", "PYTHONUTF8": "1"},
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs names that are any bytes")
+@pytest.mark.parametrize("kind", STREAMS)
+def test_names_that_are_not_valid_text_in_any_locale(kind, known, place):
+    folder = os.fsencode(place)
+    names = [b"caf\xe9.png", "café.png".encode()]
+    for name in names:
+        shutil.copyfile(place / "in" / "1.png", folder + b"/" + name)
+    shutil.copyfile(known, folder + b"/mod\xe9l.ts")
+    command = [sys.executable, "-m", "ssdtrt", "-q", "detect", b"mod\xe9l.ts", "-", "--device", "cpu"]
+    done = subprocess.run(
+        [*command, "-o", b"out\xe9", "--jsonl", b"d\xe9.jsonl"], input=b"\n".join([*names, b"kein \xfc.png", b""]),
+        cwd=place, env={**CHILD, **STREAMS[kind]}, capture_output=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(b"Error: kein ") and line.endswith(b".png: no such file.")
+    assert b"6 objects in 2 pictures" in done.stdout and b"written to out" in done.stdout
+    entries = [strict(line) for line in (place / os.fsdecode(b"d\xe9.jsonl")).read_text().splitlines()]
+    assert len(entries) == 2 and len(os.listdir(folder + b"/out\xe9")) == 3
