@@ -12,6 +12,7 @@ from ssdtrt import __version__, config
 from ssdtrt.cli_doctor import doctor
 from ssdtrt.cli_files import inspect
 from ssdtrt.cli_pictures import detect, evaluate, run
+from ssdtrt.cli_reports import compare
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.options import (
     check_json,
@@ -234,5 +235,5 @@ def bench(files, batch_size, rounds, iterations, warmup, module, device, json_fi
     terminal.hint(f"ssdtrt detect {files[0]} IMAGE...")
 
 
-for command in (detect, doctor, evaluate, inspect, run):
+for command in (compare, detect, doctor, evaluate, inspect, run):
     main.add_command(command)

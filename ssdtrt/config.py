@@ -76,6 +76,7 @@ MAX_BYTES_PER_PARAMETER_16 = 3.5
 WARMUP = 10
 ROUNDS = {"cuda": 10, "cpu": 5}
 ITERATIONS = {"cuda": 10, "cpu": 4}
+BENCH_SCHEMA = 2  # of a benchmark's report
 
 # Detecting and drawing.
 THRESHOLD = 0.4

@@ -35,3 +35,7 @@ class ImageError(SsdtrtError):
 
 class AnnotationsError(SsdtrtError):
     """Annotations that cannot be read, or that do not fit the pictures or the model."""
+
+
+class ReportError(SsdtrtError):
+    """A saved report that cannot be read, or not be used as asked."""

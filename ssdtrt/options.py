@@ -21,6 +21,9 @@ weights_option = click.option(
 labels_option = click.option("--labels", metavar="FILE", help="Class names, one a line, without the background.")
 trust_option = click.option("--trust-weights", is_flag=True, help="Let the checkpoint run code while it loads.")
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for stdout.")
+markdown_option = click.option(
+    "--markdown", "markdown_file", metavar="FILE", help="Write the report for GitHub; - for stdout."
+)
 module_option = click.option("--module", metavar="FILE", help="The module the engine was built from.")
 sha256_option = click.option("--sha256", metavar="DIGEST", help="The SHA-256 that the file must have.")
 threshold_option = click.option(
@@ -35,30 +38,41 @@ preprocess_option = click.option(
 )
 
 
-def check_json(json_file):
-    """Refuses a JSON path that cannot be written, before any work."""
-    if json_file and json_file != "-":
-        from ssdtrt.artifact import check_output
+def check_json(json_file, markdown_file=None):
+    """Refuses paths for the report that cannot be written, before any work."""
+    if json_file == markdown_file == "-":
+        raise click.UsageError("Only one of --json and --markdown can go to stdout.")
+    from ssdtrt.artifact import check_output
 
-        check_output(json_file)
+    for file in (json_file, markdown_file):
+        if file and file != "-":
+            check_output(file)
 
 
-def show(report, json_file, text):
-    """The report as text on stdout and as JSON where it was asked for; `-` gives JSON instead of the text."""
+def show(report, json_file, text, markdown_file=None, markdown=None):
+    """The report as text on stdout, and as JSON and Markdown where they were asked for; `-` gives one instead of the text.
+
+    The Markdown also goes to the summary of a job of GitHub Actions.
+    """
     terminal.done()
-    data = json.dumps(report.as_dict(), indent=1)
-    if json_file == "-":
-        click.echo(data)
-        return
-    click.echo(text(report, terminal.width()))
-    if json_file:
-        from ssdtrt.files import write_text
+    data = json.dumps(report.as_dict(), indent=1) + "\n"
+    page = markdown(report) if markdown else ""
+    shown = data if json_file == "-" else page if markdown_file == "-" else text(report, terminal.width())
+    click.echo(shown, nl=not shown.endswith("\n"))
+    for file, written in ((json_file, data), (markdown_file, page)):
+        if file and file != "-":
+            from ssdtrt.files import write_text
 
-        write_text(Path(json_file), data + "\n")
+            write_text(Path(file), written)
+    if page:
+        from ssdtrt.markdown import append_summary
+
+        if problem := append_summary(page):
+            terminal.note(problem)
 
 
 def end_with(failures):
-    """One line for each picture that could not be read, and exit code 1 if there is one."""
+    """One line for each failure, and exit code 1 if there is one."""
     terminal.done()
     for failure in failures:
         click.echo(f"Error: {failure}", err=True)
