@@ -77,6 +77,18 @@ WARMUP = 10
 ROUNDS = {"cuda": 10, "cpu": 5}
 ITERATIONS = {"cuda": 10, "cpu": 4}
 BENCH_SCHEMA = 2  # of a benchmark's report
+# What can be measured, in the order of the rows: the first is the baseline, the last two are the files themselves.
+BENCH_PEERS = (
+    "eager-fp32",
+    "eager-tf32",
+    "eager-fp16",
+    "eager-fp16-graph",
+    "eager-bf16",
+    "torchscript",
+    "compile",
+    "engine",
+    "engine-graph",
+)
 
 # Detecting and drawing.
 THRESHOLD = 0.4

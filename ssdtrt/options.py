@@ -50,7 +50,7 @@ def check_json(json_file, markdown_file=None):
 
 
 def show(report, json_file, text, markdown_file=None, markdown=None):
-    """The report as text on stdout, and as JSON and Markdown where they were asked for; `-` gives one instead of the text.
+    """The report as text on stdout, and as JSON and Markdown where they were asked for; `-` puts one in its place.
 
     The Markdown also goes to the summary of a job of GitHub Actions.
     """

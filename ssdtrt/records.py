@@ -9,13 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssdtrt import config
+from ssdtrt import config, fields
 from ssdtrt.errors import ReportError
 from ssdtrt.fields import is_number, shown
 
 FIRST_EAGER = "eager FP32"  # the one row of the first schema, which had no peers, that was not a file's
 FIGURES = ("median_ms", "images_per_second", "speedup")
 FILES = ("torchscript", "engine", "engine-graph")  # the peers that a file can be
+NEEDED = {
+    "machine": fields.OBJECT,
+    "machine.gpu": fields.TEXT_OR_NULL,
+    "machine.cpu": fields.TEXT,
+    "machine.cores": fields.COUNT,
+    "machine.versions": fields.OBJECT,
+    "machine.versions.torch": fields.TEXT,
+    "machine.versions.torch_tensorrt": fields.TEXT_OR_NULL,
+    "machine.versions.tensorrt": fields.TEXT_OR_NULL,
+    "machine.versions.driver": fields.TEXT_OR_NULL,
+    "settings": fields.OBJECT,
+    "settings.rounds": fields.COUNT,
+    "settings.iterations": fields.COUNT,
+    "settings.clock": fields.TEXT,
+}
 MAKE_IT = "Make one with: ssdtrt bench --json FILE"
 
 
@@ -85,11 +100,8 @@ def parse(data: Any, source: str) -> Record:
     rows = data.get("rows")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ReportError(f"{source} has no rows; expected those of a benchmark. {MAKE_IT}")
-    for name in ("machine", "settings"):
-        if not isinstance(data.get(name), dict):
-            raise ReportError(f"{source} does not say {name}: it is damaged or not whole. {MAKE_IT}")
-    if not isinstance(data["machine"].get("versions"), dict):
-        raise ReportError(f"{source} does not say machine.versions: it is damaged or not whole. {MAKE_IT}")
+    if reason := fields.complaint(data, NEEDED):
+        raise ReportError(f"{source} is damaged or not whole: {reason}. {MAKE_IT}")
     names = short_names([file_of(row) for row in rows])
     found = tuple(row_of(row, names, f"row {index} of {source}") for index, row in enumerate(rows, 1))
     twice = [row for row, count in Counter(row.key for row in found).items() if count > 1]
@@ -156,7 +168,7 @@ def row_of(row: dict, names: dict[str, str], where: str) -> Row:
     ]
     if wrong:
         name, value = wrong[0]
-        raise ReportError(f"{where} has the {name} {shown(value)}: it is damaged or not whole. {MAKE_IT}")
+        raise ReportError(f"{where} is damaged or not whole: {name} is {shown(value)}. {MAKE_IT}")
     failed = row.get("status", "ok") != "ok" or row.get("median_ms") is None
     figures = {name: None if failed else row.get(name) for name in FIGURES}
     reason = (reason or "it gives no reason") if failed else None

@@ -7,17 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ssdtrt.results import (
-    FIGURES,
-    TRIAL,
-    BenchReport,
-    BenchRow,
-    DoctorReport,
-    EvalReport,
-    Finding,
-    ImageDetections,
-    ParityReport,
-)
+from ssdtrt.eval_results import FIGURES, EvalReport
+from ssdtrt.results import TRIAL, BenchReport, BenchRow, DoctorReport, Finding, ImageDetections, ParityReport
 
 if TYPE_CHECKING:
     from ssdtrt.outputs import Summary

@@ -86,7 +86,7 @@ def test_only_the_rows_of_files_are_held_to_the_limit():
 )
 def test_a_comparison_of_nothing_is_an_error(old, new, options):
     for limit in (None, 0.05):
-        with pytest.raises(ReportError, match=r"^old\.json and new\.json have no measured row( of a file)? in common: "):
+        with pytest.raises(ReportError, match=r"^old\.json and new\.json have no measured row( of a file)? in "):
             compared(old, new, limit, **options)
 
 

@@ -77,11 +77,18 @@ def bad(**changes):
         (bad(schema=3), "a.json was written by a newer ssdtrt (schema 3, this one reads up to 2). Update ssdtrt."),
         (bad(rows=[]), "a.json has no rows; expected those of a benchmark. " + MAKE_IT),
         (bad(rows=[1]), "a.json has no rows; expected those of a benchmark. " + MAKE_IT),
-        (bad(settings=None), "a.json does not say settings: it is damaged or not whole. " + MAKE_IT),
-        (bad(machine={**GPU, "versions": 1}), "a.json does not say machine.versions: it is damaged or not whole. " + MAKE_IT),
-        (report(engine(), engine()), "a.json holds more than one row of b1.engine.ts FP16, batch 1; expected one. Measure again."),
+        (bad(settings=None), "a.json is damaged or not whole: settings is None; expected an object. " + MAKE_IT),
+        (bad(machine={}), "a.json is damaged or not whole: machine.gpu is missing. " + MAKE_IT),
+        (
+            bad(machine={**GPU, "versions": 1}),
+            "a.json is damaged or not whole: machine.versions is 1; expected an object. " + MAKE_IT,
+        ),
+        (
+            report(engine(), engine()),
+            "a.json holds more than one row of b1.engine.ts FP16, batch 1; expected one. Measure again.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_data_that_is_no_benchmark(data, message):
     with pytest.raises(ReportError) as caught:
         records.parse(data, "a.json")
@@ -91,22 +98,22 @@ def test_data_that_is_no_benchmark(data, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"median_ms": "fast"}, "the median_ms 'fast'"),
-        ({"median_ms": -1.0}, "the median_ms -1.0"),
-        ({"median_ms": True}, "the median_ms True"),
-        ({"speedup": float("inf")}, "the speedup inf"),
-        ({"batch_size": 0}, "the batch_size 0"),
-        ({"batch_size": 1.5}, "the batch_size 1.5"),
-        ({"precision": None}, "the precision None"),
-        ({"peer": 7}, "the peer 7"),
-        ({"file": 7}, "the file 7"),
-        ({"reason": 7}, "the reason 7"),
+        ({"median_ms": "fast"}, "median_ms is 'fast'"),
+        ({"median_ms": -1.0}, "median_ms is -1.0"),
+        ({"median_ms": True}, "median_ms is True"),
+        ({"speedup": float("inf")}, "speedup is inf"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 1.5}, "batch_size is 1.5"),
+        ({"precision": None}, "precision is None"),
+        ({"peer": 7}, "peer is 7"),
+        ({"file": 7}, "file is 7"),
+        ({"reason": 7}, "reason is 7"),
     ],
 )
 def test_a_row_with_a_wrong_field(changes, message):
     with pytest.raises(ReportError) as caught:
         records.parse(report(eager(), {**engine(), **changes}), "a.json")
-    assert str(caught.value) == f"row 2 of a.json has {message}: it is damaged or not whole. {MAKE_IT}"
+    assert str(caught.value) == f"row 2 of a.json is damaged or not whole: {message}. {MAKE_IT}"
 
 
 @pytest.mark.parametrize(

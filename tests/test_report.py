@@ -5,14 +5,12 @@ import json
 import pytest
 
 from ssdtrt import report
+from ssdtrt.eval_results import FIGURES, ClassFigures, EvalReport
 from ssdtrt.results import (
-    FIGURES,
     BenchReport,
     BenchRow,
-    ClassFigures,
     Detection,
     DetectionAgreement,
-    EvalReport,
     ImageDetections,
     OutputDistance,
     ParityReport,
