@@ -14,6 +14,7 @@ from ssdtrt.engine import BatchRange
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.fields import MUST_AGREE
 from ssdtrt.files import sha256_file
+from ssdtrt.graph import GraphRunner
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import model_from_state, state_sha256
 
@@ -23,19 +24,28 @@ class FileRunner:
 
     `metadata` is what the file says of itself, `device` where it runs, `batch` the BatchRange of a TensorRT engine and
     None where any batch will do. `detector` is the whole module of a detector file, uint8 images to detections; what
-    is called here is the engine in it. It is None for the other kinds.
+    is called here is the engine in it. It is None for the other kinds. With `cuda_graph` each batch size is captured at
+    its first call as a CUDA graph, and what a call returns is overwritten by the next of that size.
     """
 
-    def __init__(self, path: Path, metadata: dict, module: torch.jit.ScriptModule, device: torch.device):
+    def __init__(
+        self,
+        path: Path,
+        metadata: dict,
+        module: torch.jit.ScriptModule,
+        device: torch.device,
+        cuda_graph: bool = False,
+    ):
         self.path, self.metadata, self.device = path, metadata, device
         self.detector = module if metadata["kind"] == "detector" else None
         self.module = module if self.detector is None else module.engine
+        self.function = GraphRunner(self.module, device) if cuda_graph else self.module
         batch = metadata["build"].get("batch")
         self.batch = BatchRange.parse(batch) if batch else None
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            return self.module(images.to(self.device, non_blocking=True))
+            return self.function(images.to(self.device, non_blocking=True))
 
     @property
     def name(self) -> str:
@@ -65,15 +75,20 @@ class FileRunner:
 
 
 def load_engine(
-    path: str | Path, device: str | torch.device | None = None, *, sha256: str | None = None
+    path: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    sha256: str | None = None,
+    cuda_graph: bool = False,
 ) -> FileRunner:
     """Loads an engine, a detector or a module that ssdtrt wrote, ready to be called.
 
     An engine runs where it was built for: a TensorRT engine on a GPU, a TorchScript engine on the CPU; a module on
     `device`, or on the GPU where there is one. TorchScript files are executable code, so nothing of the file runs until
     its archive is found intact, its SHA-256 right (`sha256`, or that in `<path>.sha256` where there is one), and its
-    metadata complete and of this machine. Then it is loaded and run once on zeros. Raises ArtifactError, or
-    CompileError where Torch-TensorRT or a GPU is missing.
+    metadata complete and of this machine. Then it is loaded and run once on zeros. With `cuda_graph`, on a GPU, the
+    network is launched as a CUDA graph, which saves the most at small batches (see FileRunner). Raises ArtifactError,
+    or CompileError where Torch-TensorRT or a GPU is missing.
     """
     path = Path(path)
     metadata = check_file(path, sha256=sha256)
@@ -82,7 +97,9 @@ def load_engine(
         check_fits(path, metadata, chosen)
         trt.import_torch_tensorrt()
         torch.cuda.set_device(chosen)
-    runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen)
+    if cuda_graph and chosen.type != "cuda":
+        raise ArtifactError(f"{path} runs on the CPU here, where there are no CUDA graphs; leave cuda_graph out.")
+    runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen, cuda_graph)
     warm_up(runner)
     return runner
 

@@ -11,6 +11,7 @@ import torch
 from ssdtrt import config
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import CompileError
+from ssdtrt.packed import packed_shape
 
 CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
 
@@ -61,7 +62,7 @@ def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, dev
     The module itself is cast as well: from TensorRT 11 on `enabled_precisions` is ignored.
     """
     dtype = torch.half if precision == "fp16" else torch.float
-    shapes = [(size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE) for size in (batch.min, batch.opt, batch.max)]
+    shapes = [packed_shape(size) for size in (batch.min, batch.opt, batch.max)]
     if batch.static:
         image = {"shape": shapes[0], "dtype": dtype}
     else:
@@ -79,7 +80,7 @@ def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, dev
 
 
 def build(module: torch.jit.ScriptModule, precision: str, batch: BatchRange, workspace_mib: int, device: torch.device):
-    """The module as one TensorRT engine in a TorchScript module. Holds the interpreter lock for minutes.
+    """A traced PackedSSD300 as one TensorRT engine in a TorchScript module. Holds the interpreter lock for minutes.
 
     Raises CompileError, also with what TensorRT said.
     """

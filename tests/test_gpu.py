@@ -98,6 +98,15 @@ def test_engine_returns_float32_on_the_gpu(gpu_engine, reference):
     assert 0 < parity.relative_l2(conf, expected[1]) <= 2e-2
 
 
+def test_a_cuda_graph_gives_what_the_engine_gives(gpu_engine):
+    runner, captured = load_engine(gpu_engine), load_engine(gpu_engine, cuda_graph=True)
+    for seed in range(3):  # The second and third are replays, the last one from the host's memory.
+        images = synthetic_images(1, seed=seed)
+        for found, expected in zip(captured(images if seed == 2 else images.cuda()), runner(images)):
+            assert torch.equal(found, expected) and found.is_cuda
+    assert len(captured.function.graphs) == 1
+
+
 def test_engine_refuses_more_images_than_it_takes(gpu_engine):
     with pytest.raises(torch.jit.Error, match="takes 1 to 1 images at once, found 2"):
         load_engine(gpu_engine)(synthetic_images(2))
@@ -173,7 +182,7 @@ def test_the_captured_decoder_says_what_the_exact_way_says(reference, raised):
         assert packed[:, -1].tolist() == exact[:, -1].tolist()
         torch.testing.assert_close(packed, exact, rtol=0, atol=1e-6)
         assert torch.equal(decoder(loc, conf), packed)
-    assert len(decoder.graphs) == 1
+    assert len(decoder.steps.graphs) == 1
 
 
 def test_a_detector_around_the_engine_gives_what_its_decoder_gives(gpu_engine, tmp_path):
