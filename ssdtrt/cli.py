@@ -12,7 +12,7 @@ from ssdtrt import __version__, config
 from ssdtrt.cli_doctor import doctor
 from ssdtrt.cli_files import inspect
 from ssdtrt.cli_pictures import detect, evaluate, run
-from ssdtrt.cli_reports import compare
+from ssdtrt.cli_reports import check_demands, compare, demands, finish_bench, plot
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.options import (
     check_json,
@@ -211,15 +211,15 @@ def verify(engine, images, module, device, sha256, json_file):
 @module_option
 @device_option
 @json_option
-def bench(files, batch_size, rounds, iterations, warmup, module, device, json_file):
+@demands
+def bench(files, batch_size, rounds, iterations, warmup, module, device, json_file, **wanted):
     """Measure FILEs (default ssd300.engine.ts) against the FP32 eager model.
 
     Example: ssdtrt bench ssd300-b1.engine.ts ssd300-b8.engine.ts --json bench.json
     """
+    check_demands(json_file, **wanted)
     from ssdtrt.bench import bench_files
-    from ssdtrt.report import bench_text
 
-    check_json(json_file)
     files = files or (config.ENGINE_FILE,)
     report = bench_files(
         files,
@@ -231,9 +231,9 @@ def bench(files, batch_size, rounds, iterations, warmup, module, device, json_fi
         warmup=warmup,
         progress=terminal.progress,
     )
-    show(report, json_file, bench_text)
+    finish_bench(report, json_file, **wanted)
     terminal.hint(f"ssdtrt detect {files[0]} IMAGE...")
 
 
-for command in (compare, detect, doctor, evaluate, inspect, run):
+for command in (compare, detect, doctor, evaluate, inspect, plot, run):
     main.add_command(command)

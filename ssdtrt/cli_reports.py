@@ -1,9 +1,55 @@
 """The commands on saved reports, and what `bench` does with the one that it made."""
 
+from collections.abc import Callable
+
 import click
 
+from ssdtrt import config
 from ssdtrt.options import check_json, end_with, json_option, markdown_option, show
-from ssdtrt.params import Percent
+from ssdtrt.params import Percent, Positive
+
+
+def demands(command: Callable) -> Callable:
+    """The options of `bench` about its report, but for --json: `check_demands` and `finish_bench` take them."""
+    options = (
+        markdown_option,
+        click.option("--plot", "plot_file", metavar="FILE", help="Draw latency and throughput: .png or .svg."),
+        click.option(
+            "--min-speedup", type=Positive(), metavar="X", help="Exit code 1 where a FILE is not X times as fast as eager."
+        ),
+        click.option(
+            "--max-latency-ms", type=Positive(), metavar="MS", help="Exit code 1 where a FILE's median is longer."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_demands(json_file, *, markdown_file, plot_file, **_):
+    """Refuses what cannot be written or drawn, before anything is measured."""
+    check_json(json_file, markdown_file)
+    if plot_file:
+        from ssdtrt.plot import check_plot
+
+        check_plot(plot_file)
+
+
+def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, max_latency_ms):
+    """Shows and writes the report, then ends with 1 where a file's row is not as fast as demanded."""
+    from ssdtrt import gates, records
+    from ssdtrt.markdown import bench_page
+    from ssdtrt.report import bench_text
+
+    show(report, json_file, bench_text, markdown_file, bench_page)
+    if not (plot_file or min_speedup or max_latency_ms):
+        return
+    record = records.parse(report.as_dict(), "the report")
+    if plot_file:
+        from ssdtrt.plot import plot_reports
+
+        plot_reports([record], plot_file)
+    end_with(gates.missed(record, min_speedup, max_latency_ms))
 
 
 @click.command()
@@ -34,3 +80,21 @@ def compare(old, new, limit, files_only, force, json_file, markdown_file):
     report = compare_files(old, new, limit=limit, files_only=files_only, force=force)
     show(report, json_file, compare_text, markdown_file, compare_markdown)
     end_with(report.failures)
+
+
+@click.command()
+@click.argument("reports", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", default=config.PLOT_FILE, show_default=True, metavar="FILE", help="A .png or .svg file."
+)
+def plot(reports, output):
+    """Draw latency and throughput over the batch size from REPORTS of ssdtrt bench --json.
+
+    A line for each runner, on logarithmic axes. Needs matplotlib: pip install 'ssdtrt[plot]'
+
+    Example: ssdtrt plot bench.json -o speed.svg
+    """
+    from ssdtrt import records
+    from ssdtrt.plot import plot_reports
+
+    click.echo(plot_reports([records.read(path) for path in reports], output))

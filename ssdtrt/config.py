@@ -51,6 +51,7 @@ ENGINE_FILE = "ssd300.engine.ts"
 DETECTOR_FILE = "ssd300.detector.ts"
 RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
+PLOT_FILE = "bench.svg"
 METADATA_NAME = "ssdtrt.json"
 SCHEMA = 1
 MAX_METADATA = 1 << 20  # bytes

@@ -6,6 +6,9 @@ import os
 import re
 from collections.abc import Sequence
 
+from ssdtrt.report import BENCH_HEADER, bench_cells, machine_line, settings_line
+from ssdtrt.results import BenchReport
+
 SUMMARY = "GITHUB_STEP_SUMMARY"  # set by GitHub Actions: the file whose text is shown with the job
 SPECIAL = re.compile(r"([\\|`*_<>\[\]~$&])")
 
@@ -30,6 +33,12 @@ def page(
     if notes:
         parts.append("\n".join(f"- {escape(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
+
+
+def bench_page(report: BenchReport) -> str:
+    """A benchmark's report: the machine, how it was measured, the rows and the notes."""
+    rows = [bench_cells(row) for row in report.rows]
+    return page("ssdtrt bench", [machine_line(report.machine), settings_line(report)], BENCH_HEADER, rows, report.notes)
 
 
 def append_summary(text: str) -> str | None:

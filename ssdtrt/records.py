@@ -38,7 +38,7 @@ MAKE_IT = "Make one with: ssdtrt bench --json FILE"
 class Row:
     """One runner at one batch size. `file` is the name of the file it ran, None for what ran no file.
 
-    The figures are None where the row failed, and `reason` says why it did.
+    The figures are None where the row failed, and `reason` says why it did. `built` is False for a module's file.
     """
 
     peer: str
@@ -49,6 +49,7 @@ class Row:
     images_per_second: float | None
     speedup: float | None
     reason: str | None = None
+    built: bool = False
 
     @property
     def is_file(self) -> bool:
@@ -172,7 +173,8 @@ def row_of(row: dict, names: dict[str, str], where: str) -> Row:
     failed = row.get("status", "ok") != "ok" or row.get("median_ms") is None
     figures = {name: None if failed else row.get(name) for name in FIGURES}
     reason = (reason or "it gives no reason") if failed else None
-    return Row(peer, names.get(file), row["precision"], size, reason=reason, **figures)
+    built = row.get("build_seconds") is not None
+    return Row(peer, names.get(file), row["precision"], size, reason=reason, built=built, **figures)
 
 
 def is_figure(value: Any) -> bool:

@@ -83,15 +83,17 @@ def bench_text(report: BenchReport, width: int) -> str:
 
 def machine_line(machine: dict) -> str:
     """What the figures were measured on."""
+    return ", ".join([machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores", *version_parts(machine)])
+
+
+VERSIONS_SHOWN = (("torch_tensorrt", "Torch-TensorRT"), ("tensorrt", "TensorRT"), ("driver", "driver"))
+
+
+def version_parts(machine: dict) -> list[str]:
+    """The versions that decide the figures, such as `torch 2.14.0`."""
     versions = machine["versions"]
-    parts = [machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores", f"torch {versions['torch']}"]
-    if machine["gpu"]:
-        parts += [
-            f"{name} {versions[key]}"
-            for key, name in (("torch_tensorrt", "Torch-TensorRT"), ("tensorrt", "TensorRT"), ("driver", "driver"))
-            if versions[key]
-        ]
-    return ", ".join(parts)
+    shown = VERSIONS_SHOWN if machine["gpu"] else ()
+    return [f"torch {versions['torch']}", *(f"{name} {versions[key]}" for key, name in shown if versions[key])]
 
 
 def settings_line(report: BenchReport) -> str:

@@ -1,5 +1,6 @@
 """The commands on saved reports: exit codes, where things are written, and what is refused."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -7,7 +8,11 @@ import sys
 
 import pytest
 from conftest import ROOT
-from saved_reports import GPU, VERSIONS, eager, engine, report, save
+from saved_reports import GPU, SETTINGS, VERSIONS, eager, report, save
+from saved_reports import engine as engine_row
+
+from ssdtrt.cli_reports import finish_bench
+from ssdtrt.results import BenchReport, BenchRow
 
 
 @pytest.fixture
@@ -21,8 +26,8 @@ def reports(tmp_path):
     return write
 
 
-OLD = report(eager(8.0), engine(1.0), engine(2.0, 8))
-SLOW = report(eager(8.0), engine(1.0), engine(2.2, 8))
+OLD = report(eager(8.0), engine_row(1.0), engine_row(2.0, 8))
+SLOW = report(eager(8.0), engine_row(1.0), engine_row(2.2, 8))
 
 
 def test_compare_ends_with_0_where_nothing_is_demanded(reports, ssdtrt):
@@ -120,3 +125,68 @@ def test_compare_imports_no_torch(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_plot_draws_saved_reports(reports, ssdtrt, tmp_path):
+    reports(OLD, SLOW)
+    done = ssdtrt("plot", "old.json", "new.json", "-o", "speed.svg")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "speed.svg\n", "")
+    text = (tmp_path / "speed.svg").read_text()
+    assert "<!-- module FP16, old -->" in text
+    assert ssdtrt("plot", "old.json").stdout == "bench.svg\n" and (tmp_path / "bench.svg").exists()
+    assert ssdtrt("plot").exit_code == 2
+    done = ssdtrt("plot", "old.json", "-o", "speed.gif")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "Error: speed.gif names no kind of picture; expected a name that ends with .png or .svg.\n"
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        (("--plot", "speed.gif"), "speed.gif names no kind of picture; expected a name that ends with .png or .svg."),
+        (("--plot", "none/a.svg"), "none/a.svg cannot be written: there is no directory none. Give another path."),
+        (("--plot", "a.svg"), "Drawing needs matplotlib, which is not installed: pip install 'ssdtrt[plot]'"),
+        (
+            ("--markdown", "none/a.md"),
+            "none/a.md cannot be written: there is no directory none. Give another path with -o.",
+        ),
+    ],
+)
+def test_bench_refuses_before_it_measures(option, message, ssdtrt, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # As where it is not installed.
+    done = ssdtrt("bench", "there-is-no-such-file.ts", *option)  # Which would be said once it is loaded.
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"Error: {message}\n")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "fast"])
+@pytest.mark.parametrize("option", ["--min-speedup", "--max-latency-ms"])
+def test_a_demand_is_a_number_above_0(option, value, ssdtrt):
+    done = ssdtrt("bench", "a.ts", option, value)
+    assert done.exit_code == 2 and f"{value!r} is not a number above 0." in done.stderr
+
+
+MEASURED = BenchReport(
+    GPU, SETTINGS,
+    (
+        BenchRow("eager", "fp32", 1, 100, 8.0, 8.1, 8.2, 125.0, 1.0, peer="eager-fp32"),
+        BenchRow("a.ts", "fp16", 1, 100, 2.0, 2.1, 2.2, 500.0, 4.0, peer="engine", file="a.ts"),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "speedup, latency, said",
+    [
+        (None, None, ""),
+        (4.0, 2.0, ""),
+        (4.1, None, "Error: a.ts FP16, batch 1 is 4x as fast as FP32 eager; expected at least 4.1x.\n"),
+        (None, 1.9, "Error: a.ts FP16, batch 1 takes 2 ms; expected at most 1.9 ms.\n"),
+    ],
+)
+def test_bench_ends_with_1_where_a_demand_is_missed(speedup, latency, said, capsys):
+    demands = {"markdown_file": "-", "plot_file": None, "min_speedup": speedup, "max_latency_ms": latency}
+    with pytest.raises(SystemExit) if said else contextlib.nullcontext() as ended:
+        finish_bench(MEASURED, None, **demands)
+    assert ended is None or ended.value.code == 1
+    out, err = capsys.readouterr()
+    assert err == said and out.startswith("### ssdtrt bench\n")

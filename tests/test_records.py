@@ -14,13 +14,14 @@ MAKE_IT = "Make one with: ssdtrt bench --json FILE"
 
 
 def test_rows_of_the_second_schema():
-    data = report(eager(), engine(0.5, 8), row("engine-graph", 0.4, 8, "work/b1.engine.ts"), row("compile", None))
+    graph = row("engine-graph", 0.4, 8, "work/b1.engine.ts", build_seconds=9.0)
+    data = report(eager(), engine(0.5, 8), graph, row("compile", None))
     record = records.parse(data, "new.json")
     assert (record.source, record.machine["gpu"], record.settings["rounds"]) == ("new.json", "Some GPU", 10)
     assert record.rows == (
         Row("eager-fp32", None, "fp32", 1, 8.0, 125.0, 1.0),
         Row("engine", "b1.engine.ts", "fp16", 8, 0.5, 16000.0, 2.0),
-        Row("engine-graph", "b1.engine.ts", "fp16", 8, 0.4, 20000.0, 2.0),
+        Row("engine-graph", "b1.engine.ts", "fp16", 8, 0.4, 20000.0, 2.0, built=True),
         Row("compile", None, "fp16", 1, None, None, None, "out of memory"),
     )
     assert [found.is_file for found in record.rows] == [False, True, True, False]
