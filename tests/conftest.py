@@ -22,6 +22,12 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ssdtrt" / "samples"
 
 
+def pytest_runtest_setup(item):
+    """A GPU test is skipped where there is no GPU, so that `make test-gpu` does not pass there."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+
+
 @pytest.fixture(autouse=True)
 def no_surprises(monkeypatch, tmp_path_factory):
     """No test reaches the network or a user's cache by accident, and none leaves a global flag changed."""
