@@ -39,3 +39,19 @@ class Sizes(click.ParamType):
         if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
             self.fail(f"{value!r} is not a list of batch sizes, such as 1,8,32.", param, ctx)
         return [int(part) for part in parts]
+
+
+class Names(click.ParamType):
+    """Some of these names, separated by commas."""
+
+    name = "names"
+
+    def __init__(self, known):
+        self.known = known
+
+    def convert(self, value, param, ctx):
+        names = [part.strip() for part in value.split(",")]
+        for name in names:
+            if name not in self.known:
+                self.fail(f"{name!r} is not one of {', '.join(self.known)}.", param, ctx)
+        return names
