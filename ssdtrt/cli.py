@@ -28,7 +28,7 @@ from ssdtrt.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.params import Batch, Sizes
+from ssdtrt.params import Batch, Names, Sizes
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
@@ -208,14 +208,19 @@ def verify(engine, images, module, device, sha256, json_file):
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 10, on a CPU 5]")
 @click.option("--iterations", type=click.IntRange(min=1), help="Timed calls a round.  [default: 10, on a CPU 4]")
 @click.option("--warmup", type=click.IntRange(min=1), default=config.WARMUP, show_default=True)
+@click.option("--against", type=Names(config.BENCH_PEERS), metavar="NAME[,NAME...]", help="What else to measure.")
+@click.option("--parts", is_flag=True, help="Time the way from picture to detections part by part too.")
 @module_option
 @device_option
 @json_option
 @demands
-def bench(files, batch_size, rounds, iterations, warmup, module, device, json_file, **wanted):
+def bench(files, batch_size, rounds, iterations, warmup, against, parts, module, device, json_file, **wanted):
     """Measure FILEs (default ssd300.engine.ts) against the FP32 eager model.
 
-    Example: ssdtrt bench ssd300-b1.engine.ts ssd300-b8.engine.ts --json bench.json
+    NAMEs: eager-tf32, eager-fp16, eager-fp16-graph, eager-bf16, torchscript (the module), compile (torch.compile),
+    engine-graph (FILEs in a CUDA graph). eager-fp32 and engine (FILEs) are always there. What cannot run here is named.
+
+    Example: ssdtrt bench ssd300.engine.ts --against compile,engine-graph --json bench.json
     """
     check_demands(json_file, **wanted)
     from ssdtrt.bench import bench_files
@@ -223,6 +228,8 @@ def bench(files, batch_size, rounds, iterations, warmup, module, device, json_fi
     files = files or (config.ENGINE_FILE,)
     report = bench_files(
         files,
+        against=against or (),
+        parts=parts,
         module=module,
         device=device,
         batch_sizes=batch_size,

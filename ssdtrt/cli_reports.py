@@ -15,7 +15,7 @@ def demands(command: Callable) -> Callable:
         markdown_option,
         click.option("--plot", "plot_file", metavar="FILE", help="Draw latency and throughput: .png or .svg."),
         click.option(
-            "--min-speedup", type=Positive(), metavar="X", help="Exit code 1 where a FILE is not X times as fast as eager."
+            "--min-speedup", type=Positive(), metavar="X", help="Exit code 1 where a FILE is not X times as fast."
         ),
         click.option(
             "--max-latency-ms", type=Positive(), metavar="MS", help="Exit code 1 where a FILE's median is longer."
@@ -38,10 +38,10 @@ def check_demands(json_file, *, markdown_file, plot_file, **_):
 def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, max_latency_ms):
     """Shows and writes the report, then ends with 1 where a file's row is not as fast as demanded."""
     from ssdtrt import gates, records
-    from ssdtrt.markdown import bench_page
-    from ssdtrt.report import bench_text
+    from ssdtrt.bench_markdown import bench_markdown
+    from ssdtrt.bench_text import bench_text
 
-    show(report, json_file, bench_text, markdown_file, bench_page)
+    show(report, json_file, bench_text, markdown_file, bench_markdown)
     if not (plot_file or min_speedup or max_latency_ms):
         return
     record = records.parse(report.as_dict(), "the report")

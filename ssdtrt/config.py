@@ -78,6 +78,9 @@ WARMUP = 10
 ROUNDS = {"cuda": 10, "cpu": 5}
 ITERATIONS = {"cuda": 10, "cpu": 4}
 BENCH_SCHEMA = 2  # of a benchmark's report
+BOOTSTRAP = 2000  # draws for the confidence interval of a speed-up
+TF32_BOUND = 2e-2  # relative L2 distance to FP32; TF32 has as many digits as FP16
+STEADY = 0.025  # the coefficient of variation above which a row is said to be unsteady
 # What can be measured, in the order of the rows: the first is the baseline, the last two are the files themselves.
 BENCH_PEERS = (
     "eager-fp32",

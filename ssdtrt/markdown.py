@@ -6,9 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from ssdtrt.report import BENCH_HEADER, bench_cells, machine_line, settings_line
-from ssdtrt.results import BenchReport
-
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 SUMMARY = "GITHUB_STEP_SUMMARY"  # set by GitHub Actions: the file whose text is shown with the job
 SPECIAL = re.compile(r"([\\|`*_<>\[\]~$&])")
 
@@ -25,20 +23,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def page(
-    title: str, about: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]
-) -> str:
-    """A heading, what the figures are of, the table, and a list of notes; ends with a line end."""
-    parts = [f"### {escape(title)}", *map(escape, about), table(header, rows)]
+def page(title: str, about: Sequence[str], tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """A heading, what the figures are of, the tables (a header and rows), and a list of notes; ends with a line end."""
+    parts = [f"### {escape(title)}", *map(escape, about), *(table(header, rows) for header, rows in tables)]
     if notes:
         parts.append("\n".join(f"- {escape(note)}" for note in notes))
     return "\n\n".join(parts) + "\n"
-
-
-def bench_page(report: BenchReport) -> str:
-    """A benchmark's report: the machine, how it was measured, the rows and the notes."""
-    rows = [bench_cells(row) for row in report.rows]
-    return page("ssdtrt bench", [machine_line(report.machine), settings_line(report)], BENCH_HEADER, rows, report.notes)
 
 
 def append_summary(text: str) -> str | None:

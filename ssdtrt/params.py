@@ -42,6 +42,22 @@ class Sizes(click.ParamType):
         return [int(part) for part in parts]
 
 
+class Names(click.ParamType):
+    """Some of these names, separated by commas."""
+
+    name = "names"
+
+    def __init__(self, known):
+        self.known = known
+
+    def convert(self, value, param, ctx):
+        names = [part.strip() for part in value.split(",")]
+        for name in names:
+            if name not in self.known:
+                self.fail(f"{name!r} is not one of {', '.join(self.known)}.", param, ctx)
+        return names
+
+
 class Percent(click.ParamType):
     """A percentage with its sign, 5% or 2.5 %, as a fraction: a bare 0.05 or 5 could mean either."""
 

@@ -46,4 +46,4 @@ def compare_markdown(report: CompareReport) -> str:
     """The same for GitHub, with the failures."""
     about = [machine_line(report.machine), f"{report.old} to {report.new}, median ms of a batch"]
     notes = [*report.notes, *filter(None, [verdict(report)]), *report.failures]
-    return markdown.page("ssdtrt compare", about, HEADER, [cells(row) for row in report.rows], notes)
+    return markdown.page("ssdtrt compare", about, [(HEADER, [cells(row) for row in report.rows])], notes)

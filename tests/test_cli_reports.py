@@ -165,6 +165,29 @@ def test_a_demand_is_a_number_above_0(option, value, ssdtrt):
     assert done.exit_code == 2 and f"{value!r} is not a number above 0." in done.stderr
 
 
+QUICK = ("--rounds", "1", "--iterations", "1", "--warmup", "1")
+
+
+def test_bench_writes_everything_before_it_fails(engine, ssdtrt, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    demands = ("--min-speedup", "1000", "--max-latency-ms", "0.001")
+    files = ("--json", "bench.json", "--markdown", "bench.md", "--plot", "bench.svg")
+    done = ssdtrt("-q", "bench", engine, *QUICK, *demands, *files)
+    assert done.exit_code == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith("Error: ssd300.engine.ts FP32, batch 1 is ")
+    assert first.endswith("x as fast as FP32 eager; expected at least 1000x.")
+    assert second.startswith("Error: ssd300.engine.ts FP32, batch 1 takes ")
+    assert second.endswith(" ms; expected at most 0.001 ms.")
+    page = (tmp_path / "bench.md").read_text()
+    assert page.startswith("### ssdtrt bench\n") and "ssd300.engine.ts FP32 | 1 | " in page
+    assert (tmp_path / "summary.md").read_text() == page + "\n"
+    assert "<!-- engine FP32 -->" in (tmp_path / "bench.svg").read_text()
+    assert done.stdout.splitlines()[3].startswith("runner ")
+    done = ssdtrt("compare", "bench.json", "bench.json", "--fail-if-slower", "0%")  # What bench writes can be compared.
+    assert done.exit_code == 0 and done.stdout.endswith("passed: no row is slower by more than 0 %\n")
+
+
 MEASURED = BenchReport(
     GPU, SETTINGS,
     (

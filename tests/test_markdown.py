@@ -27,11 +27,11 @@ def test_table():
 
 
 def test_page():
-    page = markdown.page("title", ["about_it", "how"], ("a", "b"), [("1", "2")], ["one", "two|three"])
+    page = markdown.page("title", ["about_it", "how"], [(("a", "b"), [("1", "2")])], ["one", "two|three"])
     assert page == (
         "### title\n\nabout\\_it\n\nhow\n\n| a | b |\n| --- | --: |\n| 1 | 2 |\n\n- one\n- two\\|three\n"
     )
-    assert markdown.page("t", [], ("a",), [], []) == "### t\n\n| a |\n| --- |\n"
+    assert markdown.page("t", [], [(("a",), []), (("b",), [])], []) == "### t\n\n| a |\n| --- |\n\n| b |\n| --- |\n"
 
 
 def test_summary_is_added_to(tmp_path, monkeypatch):
