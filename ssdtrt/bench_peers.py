@@ -59,9 +59,9 @@ class File:
         return self.loaded or load_engine(self.path, self.device)
 
     def graph(self) -> Runner:
-        """The same, launched as a CUDA graph. Raises SsdtrtError on a CPU."""
+        """The same, captured as a CUDA graph at its first call. Raises SsdtrtError on a CPU."""
         need_gpu(self.device, "there are no CUDA graphs on a CPU")
-        return load_engine(self.path, self.device, cuda_graph=True)
+        return GraphRunner(self.runner(), self.device)
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -19,8 +19,8 @@ import torch
 from ssdtrt import machine, torchscript, trt
 from ssdtrt.engine import BatchRange, DetectorModule, EngineModule
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.fused import FusedNetwork, traced
 from ssdtrt.model.weights import model_from_state
-from ssdtrt.packed import PackedNetwork, traced
 from ssdtrt.parity import DTYPE
 
 
@@ -33,9 +33,9 @@ def build(request: dict) -> dict:
     if request["backend"] == "tensorrt":
         torch.cuda.set_device(device)
         model = model_from_state(module.state_dict(), request["module"])
-        network = torchscript.reload(trt.build(traced(model, precision), precision, batch, request["workspace_mib"], device))
-        packed = PackedNetwork(network, DTYPE[precision], model.num_classes)
-        engine = EngineModule(packed, torch.float32, batch, channels_last=False)
+        compiled = trt.build(traced(model, DTYPE[precision], device), precision, batch, request["workspace_mib"], device)
+        network = FusedNetwork(torchscript.reload(compiled))
+        engine = EngineModule(network, torch.float32, batch, channels_last=False)
     else:
         network = torchscript.reload(torchscript.freeze(module.to(DTYPE[precision])))
         engine = EngineModule(network, DTYPE[precision], None, channels_last=True)

@@ -52,7 +52,7 @@ def selection(device: torch.device) -> list[str]:
     """nvidia-smi's arguments that mean this device: it numbers all GPUs, torch those that are visible."""
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
     if uuid is not None:
-        return ["-i", f"GPU-{uuid}"]
+        return ["-i", f"GPU-{str(uuid).removeprefix('GPU-')}"]
     index = torch.cuda.current_device() if device.index is None else device.index
     visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return ["-i", visible[index] if index < len(visible) else str(index)]

@@ -152,11 +152,19 @@ def free_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether this is how torch, or a library below it, says that memory ran out, on a GPU or on the host."""
-    said = str(error).lower()
-    known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-    return known or (isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY))
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether this is how torch, or a library below it, says that memory ran out, on a GPU or on the host.
+
+    What a capture raises when it ends early says nothing; what ended it does, and is looked at too.
+    """
+    while error is not None:
+        said = str(error).lower()
+        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+            return True
+        if isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def reason_of(error: Exception) -> str:

@@ -26,6 +26,10 @@ def test_the_parts_are_the_whole(known):
     assert all(torch.equal(*pair) for pair in zip(results["network"], detector.runner(results["normalisation"])))
     assert results["decode and NMS"][:, -1, 0].tolist() == [3, 3]
     assert torch.equal(results["whole"], results["decode and NMS"])
+    seen, loaded = [], detector.runner
+    detector.runner = lambda images: seen.append(images) or loaded(images)
+    parts["whole"][1]()
+    assert len(seen) == 1 and torch.equal(seen[0], results["normalisation"])
 
 
 def test_the_jpeg_is_what_it_is_said_to_be():

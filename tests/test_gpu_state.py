@@ -1,6 +1,7 @@
 """What nvidia-smi says, in the forms in which it says it."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,6 +69,25 @@ def test_in_a_container_one_process_is_taken_for_this_one():
     assert parse_processes("99001, [Not Found]\n99002, [Not Found]\n", own=17) == ["[Not Found] (99002)"]
     assert parse_processes("99001, [Not Found]\n", own=17) == []
     assert parse_processes("No running processes found\n", own=17) == []
+
+
+@pytest.mark.parametrize(
+    "uuid, visible, index, expected",
+    [
+        ("5a3c", "1", 0, "GPU-5a3c"),
+        ("GPU-5a3c", None, 0, "GPU-5a3c"),
+        (None, None, 1, "1"),
+        (None, "3,GPU-77", 0, "3"),
+        (None, "3, GPU-77", 1, "GPU-77"),
+    ],
+)
+def test_which_gpu_is_meant(monkeypatch, uuid, visible, index, expected):
+    properties = SimpleNamespace() if uuid is None else SimpleNamespace(uuid=uuid)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpu_state.selection(torch.device("cuda", index)) == ["-i", expected]
 
 
 def test_asking(nvidia_smi):  # noqa: F811

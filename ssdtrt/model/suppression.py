@@ -105,16 +105,17 @@ def few_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Tens
     margin = conf[:, 1:].amax(dim=1).float() - conf[:, 0].float()  # [N, A]
     chosen, near = first_true(margin > config.LOWEST_MARGIN, min(anchors, conf.shape[2]))  # [N, B], [N, 1]
     width = chosen.shape[1]
-    scores = conf.gather(2, chosen[:, None].expand(-1, conf.shape[1], -1)).float().softmax(dim=1)  # [N, C, B]
+    rows = conf.transpose(1, 2).gather(1, chosen[:, :, None].expand(-1, -1, conf.shape[1]))
+    scores = rows.float().softmax(dim=2)  # [N, B, C]: softmax is fastest over what lies together
     there = torch.arange(width, device=conf.device) < near  # [N, B]
-    index, found = first_true(((scores[:, 1:] > config.MIN_SCORE) & there[:, None]).flatten(1), count)  # [N, P], [N, 1]
-    scores = scores.flatten(1).gather(1, index + width)
+    index, found = first_true(((scores[:, :, 1:] > config.MIN_SCORE) & there[:, :, None]).flatten(1), count)
+    anchor = torch.div(index, conf.shape[1] - 1, rounding_mode="floor")  # [N, P], of those chosen
+    scores = scores.flatten(1).gather(1, index + anchor + 1)  # Each row has the background too.
     scores = torch.where(torch.arange(count, device=conf.device) < found, scores, 0.0)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
-    index = index.gather(1, order)
-    labels = torch.div(index, width, rounding_mode="floor") + 1
+    index, anchor = index.gather(1, order), anchor.gather(1, order)
     left_out = ((near > width) | (found > count)).to(scores)
-    return scores, labels, chosen.gather(1, torch.remainder(index, width)), left_out
+    return scores, torch.remainder(index, conf.shape[1] - 1) + 1, chosen.gather(1, anchor), left_out
 
 
 def first_true(mask: Tensor, count: int) -> Tuple[Tensor, Tensor]:
@@ -145,8 +146,10 @@ def keep_in_passes(boxes_ltrb: Tensor, labels: Tensor, scores: Tensor, passes: i
     See `greedy`; here each pass is a matrix product, which counts the better boxes that stay and overlap.
     """
     better = (labels[:, :, None] == labels[:, None, :]).triu(diagonal=1)  # [N, P, P], [n, i, j]: i is before j in its class
-    valid = (scores > 0) & (better.sum(dim=1) < config.MAX_PER_CLASS)
     dtype = torch.float16 if boxes_ltrb.is_cuda else torch.float32  # Counts to 2,048 are exact in either.
+    one = torch.ones_like(scores, dtype=dtype)[:, None]  # [N, 1, P]
+    rank = torch.bmm(one, better.to(dtype))[:, 0]  # among its class
+    valid = (scores > 0) & (rank < config.MAX_PER_CLASS)
     over = ((overlap(boxes_ltrb) >= config.NMS_IOU) & better).to(dtype)
     start = valid.to(dtype)[:, None]  # [N, 1, P]
     before, stay = start, start
