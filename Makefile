@@ -5,12 +5,22 @@ CONSTRAINTS ?= constraints.txt
 RUN_ARGS ?=
 # One thread a process and two processes: torch's threads wait more than they work on small pictures.
 PYTEST_ARGS ?= -q -n 2 --dist loadfile --durations=10
+# Which of setup.cfg's extras brings Torch-TensorRT.
+TENSORRT ?= tensorrt
+# What the bench gate measures and how much slower it may be. GATE_BACKEND=torchscript gates a machine without a GPU.
+GATE_BACKEND ?= tensorrt
+GATE_BATCHES ?= 1 8 32 128
+GATE_LIMIT ?= 10%
 
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
 INSTALLED = setup.cfg pyproject.toml $(CONSTRAINTS)
 
-.PHONY: demo test test-oldest clean
+OLDEST = test-oldest test-gpu-oldest bench-gate-oldest bench-baseline-oldest
+GATE = build/gate
+SSDTRT = $(BIN)/python -m ssdtrt
+
+.PHONY: demo test test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
 
 demo: $(VENV)/.tensorrt
 	$(BIN)/ssdtrt run $(RUN_ARGS)
@@ -18,9 +28,35 @@ demo: $(VENV)/.tensorrt
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# The same tests on Python 3.10 with torch 2.2.2; PYTHON names such a Python where `python3.10` is not on the path.
-test-oldest:
-	@$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt PYTHON="$${PYTHON310:-python3.10}"
+# The tests that need a GPU. When none ran, as where there is no GPU, that is a failure.
+test-gpu: $(VENV)/.dev $(VENV)/.tensorrt
+	PYTHONPATH=tests $(BIN)/python -m pytest -m gpu -p some_must_run -q --durations=10 tests
+
+# This tree's engines against the baseline of this GPU (or processor) and these versions in benchmarks/baselines.
+bench-gate: bench-measure
+	@baseline=$$($(BIN)/python scripts/baseline.py $(GATE)/bench.json) && \
+	    $(SSDTRT) compare "$$baseline" $(GATE)/bench.json --fail-if-slower $(GATE_LIMIT) --files-only
+
+# This tree's engines become that baseline.
+bench-baseline: bench-measure
+	@$(BIN)/python scripts/baseline.py $(GATE)/bench.json --record
+
+bench-measure: $(VENV)/.tensorrt
+	@rm -rf $(GATE) && mkdir -p $(GATE)
+	$(SSDTRT) export --weights random -o $(GATE)/ssd300.ts
+ifeq ($(GATE_BACKEND),torchscript)
+	$(SSDTRT) compile $(GATE)/ssd300.ts --backend torchscript -o $(GATE)/cpu.engine.ts
+else
+	for size in $(GATE_BATCHES); do \
+	    $(SSDTRT) compile $(GATE)/ssd300.ts --fp16 --batch-size $$size -o $(GATE)/b$$size.engine.ts || exit 1; \
+	done
+endif
+	$(SSDTRT) bench $(GATE)/*.engine.ts --json $(GATE)/bench.json
+
+# The same on Python 3.10 with torch 2.2.2; PYTHON310 names such a Python where `python3.10` is not on the path.
+$(OLDEST): %-oldest:
+	@$(MAKE) $* VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TENSORRT=tensorrt-pypi \
+	    PYTHON="$${PYTHON310:-python3.10}"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -42,7 +78,7 @@ $(VENV)/.dev: $(VENV)/.base
 $(VENV)/.tensorrt: $(VENV)/.base
 	@if nvidia-smi >/dev/null 2>&1; then \
 	    echo "a GPU answers: installing Torch-TensorRT"; \
-	    $(PIP) -e '.[tensorrt]' || echo "Torch-TensorRT cannot be installed here; going on without it"; \
+	    $(PIP) -e '.[$(TENSORRT)]' || echo "Torch-TensorRT cannot be installed here; going on without it"; \
 	else echo "nvidia-smi does not answer: going on without Torch-TensorRT"; fi
 	@touch $@
 

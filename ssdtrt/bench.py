@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ssdtrt import config, machine, parity
+from ssdtrt import config, machine
+from ssdtrt.bench_notes import gpu_notes, row_notes
+from ssdtrt.bench_parts import time_parts
+from ssdtrt.bench_peers import File, check_names, file_contenders, peers
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import ArtifactError
 from ssdtrt.files import Progress, silent
+from ssdtrt.gpu_state import other_processes, read_state
 from ssdtrt.image import synthetic_images
-from ssdtrt.model.weights import build_model, model_from_state
+from ssdtrt.model.weights import build_model
 from ssdtrt.parity import Runner
-from ssdtrt.results import BenchReport, BenchRow
-from ssdtrt.runner import FileRunner, eager_model, find_module, load_engine
+from ssdtrt.results import BenchReport, PartTime
+from ssdtrt.runner import eager_model, find_module
+from ssdtrt.trial import Contender, Trial
 
-EAGER = "eager FP32"
 INPUT_SETS = 4  # batches used in turn, so that no run finds its input in the cache
 
 
@@ -37,25 +40,42 @@ def benchmark(
     """Times each runner on `images` [N, 3, 300, 300]; the first one is the baseline of the speed-ups.
 
     Every runner is warmed up `warmup` times; then in each of `rounds` rounds each runner is timed `iterations` times in
-    turn. Times are between CUDA events around one call when the images are on a GPU, else the host's clock. TF32 is
-    off while it measures.
+    turn. Times are between CUDA events around one call when the images are on a GPU, with the host's time from as many
+    other calls, else the host's clock. TF32 is off while it measures. A runner for which memory does not suffice gets a
+    row that says so.
     """
+    contenders = [Contender(name, "", lambda runner=runner: runner, required=True) for name, runner in runners.items()]
+    counts = {"rounds": rounds, "iterations": iterations, "warmup": warmup}
+    trials, settings = run_trials(contenders, images, progress, **counts)
+    return report_of(trials, settings, images.device)
+
+
+def run_trials(
+    contenders: Sequence[Contender],
+    images: Tensor,
+    progress: Progress,
+    *,
+    rounds: int | None,
+    iterations: int | None,
+    warmup: int,
+) -> tuple[list[Trial], dict]:
+    """Makes, warms up and times every contender on `images`, in turns: the trials, and how it was done."""
     device = images.device
     rounds = rounds or config.ROUNDS[device.type]
     iterations = iterations or config.ITERATIONS[device.type]
     inputs = [images] + [images.flip(0).roll(i, dims=-1).contiguous() for i in range(1, INPUT_SETS)]
-    times: dict[str, list[float]] = {name: [] for name in runners}
-    with torch.no_grad(), machine.plain_fp32():
-        for name, runner in runners.items():
-            progress(f"warming up {name}, batch {len(images)}")
-            time_calls(runner, inputs, warmup)
+    trials = [Trial(contender, inputs) for contender in contenders]
+    with on_device(device):
+        for trial in trials:
+            progress(f"warming up {trial.contender.name}, batch {len(images)}")
+            trial.prepare(warmup)
+        before = read_state(device) if device.type == "cuda" else None
         for index in range(rounds):
             progress(f"measuring batch {len(images)}, round {index + 1} of {rounds}")
-            for name, runner in runners.items():
-                times[name] += time_calls(runner, inputs, iterations)
-    baseline = statistics.median(next(iter(times.values())))
-    rows = tuple(summarise(name, "", len(images), samples, baseline) for name, samples in times.items())
-    settings = {
+            for trial in trials:
+                trial.measure(iterations)
+        state = gpu_state(trials, before) if device.type == "cuda" else None
+    return trials, {
         "rounds": rounds,
         "iterations": iterations,
         "warmup": warmup,
@@ -63,58 +83,47 @@ def benchmark(
         "cudnn_benchmark": True,
         "input_sets": INPUT_SETS,
         "clock": "CUDA events" if device.type == "cuda" else "host monotonic clock",
+        "gpu_state": state and [{"batch_size": len(images), **state}],
     }
+
+
+@contextlib.contextmanager
+def on_device(device: torch.device):
+    """Inside, calls run as they are measured: this device the current one, no gradients, TF32 off."""
+    with contextlib.ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(torch.cuda.device(device))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(machine.plain_fp32())
+        yield
+
+
+def gpu_state(trials: Sequence[Trial], before: dict | None) -> dict:
+    """What nvidia-smi said before the rounds and says now, the last runner still at work, and who else computes."""
+    images = trials[0].inputs[0]
+    live = [trial.runner for trial in trials if trial.runner is not None]
+
+    def busy() -> None:
+        for runner in live[-1:]:
+            runner(images)
+        torch.cuda.synchronize()
+
+    after = read_state(images.device, busy)
+    return {"before": before, "after": after, "other_processes": other_processes(images.device)}
+
+
+def report_of(trials: Sequence[Trial], settings: dict, device: torch.device) -> BenchReport:
+    """The trials' rows, those that were measured with a speed-up over the first."""
+    baseline = trials[0].samples if trials and not trials[0].reason else None
+    rows = tuple(trial.row(baseline) for trial in trials)
     return BenchReport({**machine.machine(device), "versions": machine.versions()}, settings, rows)
-
-
-def time_calls(runner: Runner, inputs: Sequence[Tensor], count: int) -> list[float]:
-    """The milliseconds of each of `count` calls, the inputs used in turn."""
-    if inputs[0].device.type != "cuda":
-        return [_host_time(runner, inputs[i % len(inputs)]) for i in range(count)]
-    events = []
-    for i in range(count):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        runner(inputs[i % len(inputs)])
-        end.record()
-        end.synchronize()
-        events.append((start, end))
-    return [start.elapsed_time(end) for start, end in events]
-
-
-def _host_time(runner: Runner, images: Tensor) -> float:
-    started = time.perf_counter()
-    runner(images)
-    return (time.perf_counter() - started) * 1e3
-
-
-def summarise(name: str, precision: str, batch_size: int, samples: Sequence[float], baseline: float) -> BenchRow:
-    """One row from the milliseconds of every timed call and the baseline's median."""
-    median = statistics.median(samples)
-    return BenchRow(
-        name=name,
-        precision=precision,
-        batch_size=batch_size,
-        samples=len(samples),
-        median_ms=median,
-        p90_ms=quantile(samples, 0.9),
-        p99_ms=quantile(samples, 0.99),
-        images_per_second=batch_size / median * 1e3,
-        speedup=baseline / median,
-        memory_mib=None,
-    )
-
-
-def quantile(samples: Sequence[float], share: float) -> float:
-    """The smallest sample that at least this share of the samples does not exceed (nearest rank)."""
-    ordered = sorted(samples)
-    rank = -(-len(ordered) * share // 1)  # rounded up
-    return ordered[max(0, int(rank) - 1)]
 
 
 def bench_files(
     paths: Sequence[str | Path],
     *,
+    against: Sequence[str] = (),
+    parts: bool = False,
     module: str | Path | None = None,
     device: str | torch.device | None = None,
     batch_sizes: Sequence[int] | None = None,
@@ -123,51 +132,93 @@ def bench_files(
     warmup: int = config.WARMUP,
     progress: Progress = silent,
 ) -> BenchReport:
-    """Measures saved files against the FP32 eager model, each at the batch size it was built for (a range at its optimum).
+    """Measures saved files against the FP32 eager model, each at the batch size it was built for (or its optimum).
 
-    `batch_sizes` asks for others that the files take. The FP32 weights come from the module that a file was built from
-    (see `find_module`); where that is missing, latency is measured against the same network with random weights, and
-    nothing is said about agreement. Raises ArtifactError or CompileError.
+    `against` names more to measure, from config.BENCH_PEERS; one that cannot run here gets a row that says why.
+    `batch_sizes` asks for other sizes that the files take; what runs out of memory is not tried at a larger one. With
+    `parts` the way from a picture to its detections is timed too, part by part, at the smallest size. The FP32 weights
+    come from the module that a file was built from (see `find_module`); where that is missing, latency is measured
+    against the same network with random weights, and nothing is said about agreement. Raises SsdtrtError for an
+    unknown name, ArtifactError or CompileError.
     """
+    check_names(against)
     progress("loading")
-    runners = [load_engine(path, device) for path in paths]
-    if len({runner.device for runner in runners}) != 1:
+    files = [File.read(path, device) for path in paths]
+    if len({file.device for file in files}) != 1:
         raise ArtifactError("These files run on different devices (CPU and GPU engines); measure them apart.")
-    device = runners[0].device
-    plan = plan_sizes(runners, batch_sizes)
-    reports, notes = [], []
+    plan = plan_sizes(files, batch_sizes)
+    counts = {"rounds": rounds, "iterations": iterations, "warmup": warmup}
+    reports, notes, exhausted = [], [], set()
     for size, members in plan.items():
-        pictures = synthetic_images(max(size, config.PARITY_IMAGES), seed=config.SEED + 2).to(device)
-        images = pictures[:size]
-        references, missing = references_of(members, module, device)
-        notes += [note for note in missing if note not in notes]
-        eager = next((model for model in references.values() if model is not None), None)
-        if eager is None:
-            eager = build_model("random").to(device)
-        named = {EAGER: eager, **{str(runner.path): runner for runner in members}}
-        with torch.no_grad(), machine.plain_fp32():
-            memory = measure_memory(members, eager, images)
-        report = benchmark(named, images, rounds=rounds, iterations=iterations, warmup=warmup, progress=progress)
-        progress(f"comparing with FP32, batch {size}")
-        rows = [replace(report.rows[0], precision="fp32", memory_mib=memory[EAGER])]
-        for runner, row in zip(members, report.rows[1:]):
-            rows.append(complete(row, runner, references[runner.path], memory[str(runner.path)], pictures))
-        reports.append(replace(report, rows=tuple(rows)))
-    if any(not runner.trained for runner in runners):
+        references, missing = references_of(members, module)
+        contenders = field_of(against, members, references)
+        contenders = [contender for contender in contenders if contender.name not in exhausted]
+        if not contenders:
+            break
+        report, said, out = bench_size(contenders, size, files[0].device, progress, **counts)
+        reports.append(report)
+        exhausted |= out
+        notes += [note for note in (*missing, *said) if note not in notes]
+    report = joined(reports)
+    if any(not file.trained for file in files):
         notes.append("untrained: seeded random weights; speed and agreement hold, detections mean nothing")
-    return replace(reports[0], rows=tuple(row for report in reports for row in report.rows), notes=tuple(notes))
+    notes += [*row_notes(report.rows), *gpu_notes(report.settings["gpu_state"])]
+    timed: tuple[PartTime, ...] = ()
+    if parts:
+        size, members = next(iter(plan.items()))
+        with on_device(members[0].device):
+            timed = time_parts(members[0], size, progress, rounds, iterations, warmup)
+    return replace(report, notes=tuple(notes), parts=timed)
 
 
-def plan_sizes(runners: Sequence[FileRunner], batch_sizes: Sequence[int] | None) -> dict[int, list[FileRunner]]:
-    """Which runners to measure at which batch size, ascending. Raises ArtifactError for a size that none takes."""
-    plan: dict[int, list[FileRunner]] = {}
-    for runner in runners:
-        for size in batch_sizes or [runner.batch.opt if runner.batch else config.BATCH_SIZE]:
-            if runner.batch is None or runner.batch.min <= size <= runner.batch.max:
-                plan.setdefault(size, []).append(runner)
+def field_of(
+    against: Sequence[str], members: Sequence[File], references: Mapping[Path, tuple[Path, torch.nn.Module] | None]
+) -> list[Contender]:
+    """All that is to be measured at one size: the peers, with the first weights that are known, and the files."""
+    device = members[0].device
+    known = next((reference for reference in references.values() if reference is not None), None)
+    place, model = known or (None, build_model("random").to(device))
+    if device.type == "cuda":
+        with on_device(device):
+            model(torch.zeros(1, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, device=device))  # Belongs to no row's memory.
+    contenders = peers(against, model, place, device)
+    for file in members:
+        reference = references[file.path]
+        contenders += file_contenders(against, file, reference and reference[1])
+    return contenders
+
+
+def bench_size(
+    contenders: Sequence[Contender], size: int, device: torch.device, progress: Progress, **counts
+) -> tuple[BenchReport, list[str], set[str]]:
+    """One batch size: its report, what is to be said of it, and the names for which memory did not suffice."""
+    whole = -(-config.PARITY_IMAGES // size) * size  # Whole batches: some take no other size.
+    pictures = synthetic_images(whole, seed=config.SEED + 2).to(device)
+    trials, settings = run_trials(contenders, pictures[:size], progress, **counts)
+    progress(f"comparing with FP32, batch {size}")
+    with on_device(device):
+        said = [trial.compare(pictures) for trial in trials]
+    out = {trial.contender.name for trial in trials if trial.exhausted}
+    return report_of(trials, settings, device), [note for note in said if note], out
+
+
+def joined(reports: Sequence[BenchReport]) -> BenchReport:
+    """The reports of several sizes as one."""
+    rows = tuple(row for report in reports for row in report.rows)
+    states = [state for report in reports for state in report.settings["gpu_state"] or ()]
+    return replace(reports[0], rows=rows, settings={**reports[0].settings, "gpu_state": states or None})
+
+
+def plan_sizes(files: Iterable[File], batch_sizes: Sequence[int] | None) -> dict[int, list[File]]:
+    """Which files to measure at which batch size, ascending. Raises ArtifactError for a size that none takes."""
+    plan: dict[int, list[File]] = {}
+    for file in files:
+        for size in batch_sizes or [file.batch.opt if file.batch else config.BATCH_SIZE]:
+            if file.batch is None or file.batch.min <= size <= file.batch.max:
+                plan.setdefault(size, []).append(file)
     refused = [size for size in batch_sizes or [] if size not in plan]
     if refused:
-        taken = ", ".join(f"{runner.path} takes {describe(runner.batch)}" for runner in runners)
+        taken = ", ".join(f"{file.path} takes {describe(file.batch)}" for file in files)
         raise ArtifactError(f"No file takes batch size {refused[0]}: {taken}.")
     return dict(sorted(plan.items()))
 
@@ -180,67 +231,18 @@ def describe(batch: BatchRange | None) -> str:
 
 
 def references_of(
-    runners: Sequence[FileRunner], module: str | Path | None, device: torch.device
-) -> tuple[dict[Path, torch.nn.Module | None], list[str]]:
-    """The FP32 eager model of each file, one for each set of weights, and a note for each file without one."""
+    files: Sequence[File], module: str | Path | None
+) -> tuple[dict[Path, tuple[Path, torch.nn.Module] | None], list[str]]:
+    """Each file's module and FP32 eager model, one for each set of weights, and a note for each file without one."""
     models: dict[Path, torch.nn.Module] = {}
     references, notes = {}, []
-    for runner in runners:
-        place, reason = find_module(runner, module)
+    for file in files:
+        place, reason = find_module(file, module)
         if place is None:
-            references[runner.path] = None
-            notes.append(f"{runner.path}: agreement not compared, {reason}")
+            references[file.path] = None
+            notes.append(f"{file.path}: agreement not compared, {reason}")
             continue
         if place not in models:
-            models[place] = eager_model(place, device)
-        references[runner.path] = models[place]
+            models[place] = eager_model(place, file.device)
+        references[file.path] = place, models[place]
     return references, notes
-
-
-def measure_memory(members: Sequence[FileRunner], eager: torch.nn.Module, images: Tensor) -> dict[str, float | None]:
-    """MiB of the device's free memory that loading and running takes, for each row; None on a CPU.
-
-    Each is loaded again for it, after torch's cache was emptied: TensorRT allocates outside torch, so only the
-    device's free memory counts everything.
-    """
-    names = [EAGER, *(str(runner.path) for runner in members)]
-    if images.device.type != "cuda":
-        return dict.fromkeys(names)
-    eager(images)  # What the first convolution of a process allocates belongs to no row.
-    weights = eager.state_dict()
-    loaders: list[Callable[[], Runner]] = [lambda: _fresh(eager, weights)]
-    loaders += [lambda path=runner.path: load_engine(path, images.device) for runner in members]
-    return {name: _memory_of(loader, images) for name, loader in zip(names, loaders)}
-
-
-def _fresh(eager: torch.nn.Module, weights: dict[str, Tensor]) -> torch.nn.Module:
-    return model_from_state({key: value.clone() for key, value in weights.items()}, EAGER)
-
-
-def _memory_of(loader: Callable[[], Runner], images: Tensor) -> float:
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    before = torch.cuda.mem_get_info(images.device)[0]
-    runner = loader()
-    for _ in range(3):
-        runner(images)
-    torch.cuda.synchronize()
-    return (before - torch.cuda.mem_get_info(images.device)[0]) / 2**20
-
-
-def complete(
-    row: BenchRow, runner: FileRunner, reference: torch.nn.Module | None, memory: float | None, images: Tensor
-) -> BenchRow:
-    """A timed row with what else is known of its file, and its agreement with FP32 where there is a reference."""
-    agreement = None
-    if reference is not None:
-        agreement = parity.compare(
-            runner, reference, images, precision=runner.precision, batch_sizes=(row.batch_size,)
-        )
-    return replace(
-        row,
-        precision=runner.precision,
-        memory_mib=memory,
-        build_seconds=runner.metadata["build"].get("seconds"),
-        agreement=agreement,
-    )

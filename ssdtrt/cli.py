@@ -13,6 +13,7 @@ from ssdtrt import __version__, config
 from ssdtrt.cli_doctor import doctor
 from ssdtrt.cli_files import inspect
 from ssdtrt.cli_pictures import detect, evaluate, run
+from ssdtrt.cli_reports import check_demands, compare, demands, finish_bench, plot
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.options import (
     check_apart,
@@ -29,7 +30,7 @@ from ssdtrt.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.params import Batch, Sizes
+from ssdtrt.params import Batch, Names, Sizes
 from ssdtrt.terminal import lenient
 
 class Terminated(KeyboardInterrupt):
@@ -239,22 +240,28 @@ def verify(engine, images, module, device, sha256, json_file):
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 10, on a CPU 5]")
 @click.option("--iterations", type=click.IntRange(min=1), help="Timed calls a round.  [default: 10, on a CPU 4]")
 @click.option("--warmup", type=click.IntRange(min=1), default=config.WARMUP, show_default=True)
+@click.option("--against", type=Names(config.BENCH_PEERS), metavar="NAME[,NAME...]", help="What else to measure.")
+@click.option("--parts", is_flag=True, help="Time the way from picture to detections part by part too.")
 @module_option
 @device_option
 @json_option
-def bench(files, batch_size, rounds, iterations, warmup, module, device, json_file):
+@demands
+def bench(files, batch_size, rounds, iterations, warmup, against, parts, module, device, json_file, **wanted):
     """Measure FILEs (default ssd300.engine.ts) against the FP32 eager model.
 
-    Example: ssdtrt bench ssd300-b1.engine.ts ssd300-b8.engine.ts --json bench.json
+    NAMEs: eager-tf32, eager-fp16, eager-fp16-graph, eager-bf16, torchscript (the module), compile (torch.compile),
+    engine-graph (FILEs in a CUDA graph). eager-fp32 and engine (FILEs) are always there. What cannot run here is named.
+
+    Example: ssdtrt bench ssd300.engine.ts --against compile,engine-graph --json bench.json
     """
     files = files or (config.ENGINE_FILE,)
-    check_apart({"--json": json_file}, [*files, module])
+    check_demands([*files, module], json_file, **wanted)
     from ssdtrt.bench import bench_files
-    from ssdtrt.report import bench_text
 
-    check_json(json_file)
     report = bench_files(
         files,
+        against=against or (),
+        parts=parts,
         module=module,
         device=device,
         batch_sizes=batch_size,
@@ -263,9 +270,9 @@ def bench(files, batch_size, rounds, iterations, warmup, module, device, json_fi
         warmup=warmup,
         progress=terminal.progress,
     )
-    show(report, json_file, bench_text)
+    finish_bench(report, json_file, **wanted)
     terminal.hint(f"ssdtrt detect {files[0]} IMAGE...")
 
 
-for command in (detect, doctor, evaluate, inspect, run):
+for command in (compare, detect, doctor, evaluate, inspect, plot, run):
     main.add_command(command)

@@ -149,7 +149,8 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
     Example: ssdtrt run street.jpg -o out
     """
     from ssdtrt.model.weights import read_labels
-    from ssdtrt.report import bench_text, detections_text
+    from ssdtrt.bench_text import bench_text
+    from ssdtrt.report import detections_text
     from ssdtrt.run import run_job
 
     report = run_job(

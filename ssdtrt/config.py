@@ -51,6 +51,7 @@ ENGINE_FILE = "ssd300.engine.ts"
 DETECTOR_FILE = "ssd300.detector.ts"
 RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
+PLOT_FILE = "bench.svg"
 METADATA_NAME = "ssdtrt.json"
 SCHEMA = 1
 MAX_METADATA = 1 << 20  # bytes
@@ -78,6 +79,22 @@ MAX_BYTES_PER_PARAMETER_16 = 3.5
 WARMUP = 10
 ROUNDS = {"cuda": 10, "cpu": 5}
 ITERATIONS = {"cuda": 10, "cpu": 4}
+BENCH_SCHEMA = 2  # of a benchmark's report
+BOOTSTRAP = 2000  # draws for the confidence interval of a speed-up
+TF32_BOUND = 2e-2  # relative L2 distance to FP32; TF32 has as many digits as FP16
+STEADY = 0.025  # the coefficient of variation above which a row is said to be unsteady
+# What can be measured, in the order of the rows: the first is the baseline, the last two are the files themselves.
+BENCH_PEERS = (
+    "eager-fp32",
+    "eager-tf32",
+    "eager-fp16",
+    "eager-fp16-graph",
+    "eager-bf16",
+    "torchscript",
+    "compile",
+    "engine",
+    "engine-graph",
+)
 
 # Detecting and drawing.
 THRESHOLD = 0.4

@@ -43,6 +43,11 @@ class Decoder:
 
         return finish
 
+    def release(self) -> None:
+        """Frees what was captured, and the memory that it holds."""
+        if isinstance(self.steps, GraphRunner):
+            self.steps.graphs.clear()
+
     def _plain(self, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             return loc, conf, detect_fixed(loc, conf, self.default_boxes, self.max_detections)

@@ -75,7 +75,7 @@ class Detector:
         self.decoder = Decoder(self.device, max_detections)
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
-        release = self.decoder.graphs.clear
+        release = self.decoder.release
         self.batches = Batches(self._to_device, self.start, largest, smallest, note=note, release=release)
 
     def __reduce__(self):

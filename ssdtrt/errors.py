@@ -39,3 +39,7 @@ class AnnotationsError(SsdtrtError):
 
 class GpuError(SsdtrtError):
     """A GPU that has not enough memory, or that failed while it worked."""
+
+
+class ReportError(SsdtrtError):
+    """A saved report that cannot be read, or not be used as asked."""

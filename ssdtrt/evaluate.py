@@ -15,9 +15,9 @@ from ssdtrt import config, machine
 from ssdtrt.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ImageError, SsdtrtError
+from ssdtrt.eval_results import FIGURES, ClassFigures, EvalReport
 from ssdtrt.files import Progress, silent
 from ssdtrt.peers import EagerRunner, peer_runners
-from ssdtrt.results import FIGURES, ClassFigures, EvalReport
 from ssdtrt.runner import FileRunner, load_engine
 from ssdtrt.writers import CocoResults, to_ltwh
 

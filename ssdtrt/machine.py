@@ -20,7 +20,7 @@ def versions() -> dict[str, str | None]:
     return {
         "ssdtrt": __version__,
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "torchvision": installed("torchvision"),
         "torch_tensorrt": installed("torch-tensorrt"),
         "tensorrt": tensorrt_version(),
@@ -106,3 +106,15 @@ def plain_fp32(autotune: bool = True):
         yield
     finally:
         cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def with_tf32():
+    """Inside the block TF32 is on for convolutions and matrix products."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.allow_tf32, matmul.allow_tf32 = True, True
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before

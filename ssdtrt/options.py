@@ -22,6 +22,9 @@ weights_option = click.option(
 labels_option = click.option("--labels", metavar="FILE", help="Class names, one a line, without the background.")
 trust_option = click.option("--trust-weights", is_flag=True, help="Let the checkpoint run code while it loads.")
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for stdout.")
+markdown_option = click.option(
+    "--markdown", "markdown_file", metavar="FILE", help="Write the report for GitHub; - for stdout."
+)
 module_option = click.option("--module", metavar="FILE", help="The module the engine was built from.")
 sha256_option = click.option("--sha256", metavar="DIGEST", help="The SHA-256 that the file must have.")
 threshold_option = click.option(
@@ -36,14 +39,14 @@ preprocess_option = click.option(
 )
 
 
-def check_json(json_file):
-    """Refuses a JSON path that cannot be written, before any work. A device or a pipe may be."""
-    if json_file and json_file != "-":
-        from ssdtrt.artifact import check_output
-        from ssdtrt.files import is_special
+def check_json(*files):
+    """Refuses paths for a report that cannot be written, before any work. A device or a pipe may be."""
+    from ssdtrt.artifact import check_output
+    from ssdtrt.files import is_special
 
-        if not is_special(json_file):
-            check_output(json_file)
+    for file in files:
+        if file and file != "-" and not is_special(file):
+            check_output(file)
 
 
 def check_apart(outputs, inputs=()):
@@ -61,22 +64,30 @@ def check_apart(outputs, inputs=()):
         seen[place] = option
 
 
-def show(report, json_file, text):
-    """The report as text on stdout and as JSON where it was asked for; `-` gives JSON instead of the text."""
-    terminal.done()
-    data = json.dumps(report.as_dict(), indent=1)
-    if json_file == "-":
-        click.echo(data)
-        return
-    click.echo(text(report, terminal.width()))
-    if json_file:
-        from ssdtrt.files import write_text
+def show(report, json_file, text, markdown_file=None, markdown=None):
+    """The report as text on stdout, and as JSON and Markdown where they were asked for; `-` puts one in its place.
 
-        write_text(Path(json_file), data + "\n")
+    The Markdown also goes to the summary of a job of GitHub Actions.
+    """
+    terminal.done()
+    data = json.dumps(report.as_dict(), indent=1) + "\n"
+    page = markdown(report) if markdown else ""
+    shown = data if json_file == "-" else page if markdown_file == "-" else text(report, terminal.width())
+    click.echo(shown, nl=not shown.endswith("\n"))
+    for file, written in ((json_file, data), (markdown_file, page)):
+        if file and file != "-":
+            from ssdtrt.files import write_text
+
+            write_text(Path(file), written)
+    if page:
+        from ssdtrt.markdown import append_summary
+
+        if problem := append_summary(page):
+            terminal.note(problem)
 
 
 def end_with(failures):
-    """One line for each picture that could not be read, and exit code 1 if there is one."""
+    """One line for each failure, and exit code 1 if there is one."""
     terminal.done()
     for failure in failures:
         click.echo(f"Error: {failure}", err=True)

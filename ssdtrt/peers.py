@@ -13,6 +13,24 @@ from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.runner import FileRunner, eager_model, find_module
 
 
+class InPrecision(torch.nn.Module):
+    """A model that computes in another type: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
+
+    The model is cast in place. With `channels_last` it computes in that layout, which convolutions in 16 bits prefer.
+    """
+
+    def __init__(self, model: torch.nn.Module, precision: str, channels_last: bool = False):
+        super().__init__()
+        self.dtype = parity.DTYPE[precision]
+        self.layout = torch.channels_last if channels_last else torch.preserve_format
+        self.model = model.to(self.dtype, memory_format=self.layout)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images of any type, on the model's device."""
+        loc, conf = self.model(images.to(self.dtype, memory_format=self.layout))
+        return loc.float(), conf.float()
+
+
 class EagerRunner:
     """The eager model in FP32 or FP16 as a runner: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
@@ -22,19 +40,23 @@ class EagerRunner:
     batch = None
 
     def __init__(self, name: str, model: torch.nn.Module, engine: FileRunner, precision: str):
-        self.name, self.model = name, model.to(parity.DTYPE[precision])
+        self.name, self.model = name, model
+        self.network = InPrecision(model, precision)
         self.path, self.metadata = engine.path, engine.metadata
         self.device, self.labels, self.trained, self.precision = engine.device, engine.labels, engine.trained, precision
         self.preprocess = engine.preprocess
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), machine.plain_fp32():
-            loc, conf = self.model(images.to(self.device, parity.DTYPE[self.precision]))
-        return loc.float(), conf.float()
+            return self.network(images.to(self.device))
 
 
 def peer_runners(runner: FileRunner, module: str | Path | None, names: Sequence[str]) -> dict[str, EagerRunner]:
-    """The peers by name, each once. Raises SsdtrtError for an unknown one, or ArtifactError without the module."""
+    """The peers by name, each once; `eager-fp32`, as `bench` calls it, is `eager`.
+
+    Raises SsdtrtError for an unknown one, or ArtifactError without the module.
+    """
+    names = ["eager" if name == "eager-fp32" else name for name in names]
     for name in names:
         if name not in config.PEERS:
             raise SsdtrtError(f"{name!r} is nothing to compare with; expected {' or '.join(config.PEERS)}.")

@@ -7,17 +7,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ssdtrt.results import (
-    FIGURES,
-    TRIAL,
-    BenchReport,
-    BenchRow,
-    DoctorReport,
-    EvalReport,
-    Finding,
-    ImageDetections,
-    ParityReport,
-)
+from ssdtrt.eval_results import FIGURES, EvalReport
+from ssdtrt.results import TRIAL, DoctorReport, Finding, ImageDetections, ParityReport
 
 if TYPE_CHECKING:
     from ssdtrt.outputs import Summary
@@ -41,36 +32,6 @@ def stacked(header: Sequence[str], row: Sequence[str]) -> str:
     return "\n".join([row[0], *(f"  {name}: {cell}" for name, cell in zip(header[1:], row[1:]))])
 
 
-BENCH_HEADER = (
-    "runner", "batch", "median ms", "p90", "p99", "images/s", "speed-up", "MiB", "build s", "rel. L2", "matched"
-)  # fmt: skip
-
-
-def bench_cells(row: BenchRow) -> tuple[str, ...]:
-    """The cells of one benchmark row, as BENCH_HEADER names them."""
-    return (
-        row.name if row.precision in row.name.lower() else f"{row.name} {row.precision.upper()}",
-        str(row.batch_size),
-        milliseconds(row.median_ms),
-        milliseconds(row.p90_ms),
-        milliseconds(row.p99_ms),
-        f"{row.images_per_second:,.0f}" if row.images_per_second >= 100 else f"{row.images_per_second:.1f}",
-        "-" if row.speedup is None else f"{row.speedup:.2f}x",
-        "-" if row.memory_mib is None else f"{row.memory_mib:,.0f}",
-        "-" if row.build_seconds is None else f"{row.build_seconds:.0f}",
-        *agreement_cells(row),
-    )
-
-
-def agreement_cells(row: BenchRow) -> tuple[str, str]:
-    """The distance to FP32 and the share of matched detections of one row."""
-    if row.build_seconds is None and row.agreement is None and row.precision == "fp32":
-        return "-", "-"
-    if row.agreement is None:
-        return "not compared", "not compared"
-    return f"{row.agreement.distance:.1e}", share(row.agreement)
-
-
 def share(report: ParityReport) -> str:
     """The share of matched detections in words: never a percentage of nothing."""
     found = report.detections
@@ -82,35 +43,19 @@ def milliseconds(value: float) -> str:
     return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
 
 
-def bench_text(report: BenchReport, width: int) -> str:
-    """The machine, the figures and what their reader must know."""
-    lines = [machine_line(report.machine), settings_line(report), ""]
-    lines.append(table(BENCH_HEADER, [bench_cells(row) for row in report.rows], width))
-    lines += [f"note: {note}" for note in report.notes]
-    return "\n".join(lines)
-
-
 def machine_line(machine: dict) -> str:
     """What the figures were measured on."""
+    return ", ".join([machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores", *version_parts(machine)])
+
+
+VERSIONS_SHOWN = (("torch_tensorrt", "Torch-TensorRT"), ("tensorrt", "TensorRT"), ("driver", "driver"))
+
+
+def version_parts(machine: dict) -> list[str]:
+    """The versions that decide the figures, such as `torch 2.14.0`."""
     versions = machine["versions"]
-    parts = [machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores", f"torch {versions['torch']}"]
-    if machine["gpu"]:
-        parts += [
-            f"{name} {versions[key]}"
-            for key, name in (("torch_tensorrt", "Torch-TensorRT"), ("tensorrt", "TensorRT"), ("driver", "driver"))
-            if versions[key]
-        ]
-    return ", ".join(parts)
-
-
-def settings_line(report: BenchReport) -> str:
-    """How the figures were measured."""
-    settings = report.settings
-    samples = settings["rounds"] * settings["iterations"]
-    return (
-        f"{samples} calls a row in {settings['rounds']} interleaved rounds after {settings['warmup']} to warm up, "
-        f"{settings['clock']}, TF32 off"
-    )
+    shown = VERSIONS_SHOWN if machine["gpu"] else ()
+    return [f"torch {versions['torch']}", *(f"{name} {versions[key]}" for key, name in shown if versions[key])]
 
 
 def parity_text(report: ParityReport, width: int) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssdtrt import config
+
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
@@ -156,106 +158,91 @@ class ParityReport(Result):
 
 
 @dataclass(frozen=True)
-class BenchRow(Result):
-    """One runner at one batch size. Times are milliseconds for a batch.
+class HostTimes(Result):
+    """Milliseconds of host time of a call and the wait for its result.
 
-    `speedup` is over the FP32 eager row of the same batch size; `memory_mib` is what loading and running the runner took
-    from the device's free memory (on a CPU: added to the process); `agreement` is None where it was not compared.
+    `returned_ms` is the median until the call came back, before the wait; None on a CPU, where there is no wait.
+    """
+
+    median_ms: float
+    p90_ms: float
+    p99_ms: float
+    worst_ms: float
+    returned_ms: float | None = None
+
+
+@dataclass(frozen=True)
+class BenchRow(Result):
+    """One runner at one batch size. Times are milliseconds for a batch; they are None where `status` is "failed".
+
+    `peer` is one of config.BENCH_PEERS ("" for a runner of the caller's own) and `file` the path where it is a file.
+    `variation` is the standard deviation over the mean. `speedup` is over the FP32 eager row of the same batch size,
+    `speedup_low` to `speedup_high` its 95 % confidence interval, None from fewer than three rounds. `memory_mib` is what
+    loading and running the runner took from the GPU's free memory. `compile_seconds` is the first call of what compiles
+    or captures in it, `first_call_ms` the host time of the first call after that. `agreement` is None where it was
+    not compared. `reason` says why it failed.
     """
 
     name: str
     precision: str
     batch_size: int
-    samples: int
-    median_ms: float
-    p90_ms: float
-    p99_ms: float
-    images_per_second: float
-    speedup: float | None
-    memory_mib: float | None
+    samples: int = 0
+    median_ms: float | None = None
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    images_per_second: float | None = None
+    speedup: float | None = None
+    memory_mib: float | None = None
     build_seconds: float | None = None
     agreement: ParityReport | None = None
+    peer: str = ""
+    file: str | None = None
+    worst_ms: float | None = None
+    variation: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    host: HostTimes | None = None
+    first_call_ms: float | None = None
+    compile_seconds: float | None = None
+    status: str = "ok"
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it was measured."""
+        return self.status == "ok"
 
     def as_dict(self) -> dict:
         return {**super().as_dict(), "agreement": self.agreement.as_dict() if self.agreement else None}
 
 
 @dataclass(frozen=True)
+class PartTime(Result):
+    """One part of the way from pictures to detections, timed apart: milliseconds of host time for a batch."""
+
+    name: str
+    batch_size: int
+    median_ms: float
+    p90_ms: float
+
+
+@dataclass(frozen=True)
 class BenchReport(Result):
     """Runners measured in one process on the same images, interleaved.
 
-    `clock` says what was read: CUDA events on a GPU, the host's monotonic clock on a CPU. `notes` are what a reader of
-    the figures must know.
+    `clock` in the settings says what was read: CUDA events on a GPU, the host's monotonic clock on a CPU. `notes` are
+    what a reader of the figures must know, `parts` the parts of the whole way where they were asked for.
     """
 
     machine: dict
     settings: dict
     rows: tuple[BenchRow, ...]
     notes: tuple[str, ...] = field(default=())
+    parts: tuple[PartTime, ...] = field(default=())
 
     def as_dict(self) -> dict:
-        return {**super().as_dict(), "rows": [row.as_dict() for row in self.rows]}
-
-
-FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""COCO's twelve figures, in its order: mean precision and recall over IoU 0.50 to 0.95, at 0.50, at 0.75, for small,
-medium and large objects, with 1, 10 and 100 detections a picture."""
-
-
-@dataclass(frozen=True)
-class ClassFigures(Result):
-    """One category: its AP and AP50, 0..1, and how many objects (crowds apart) there are. None where there is none."""
-
-    name: str
-    category_id: int
-    ap: float | None
-    ap50: float | None
-    objects: int
-
-
-@dataclass(frozen=True)
-class EvalReport(Result):
-    """What a runner found in pictures, against what is true of them: COCO's figures for boxes.
-
-    `figures` are the twelve of FIGURES by name, 0..1, None where there is no such object. `seconds` is from the first
-    picture to the last detection, reading the pictures included. `against` are the reports of others on the same
-    pictures, `failures` what was said of pictures that could not be read (they count as pictures without detections).
-    """
-
-    name: str
-    precision: str
-    figures: dict[str, float | None]
-    classes: tuple[ClassFigures, ...]
-    images: int
-    objects: int
-    detections: int
-    seconds: float
-    images_per_second: float
-    machine: dict = field(default_factory=dict)
-    settings: dict = field(default_factory=dict)
-    against: tuple[EvalReport, ...] = field(default=())
-    notes: tuple[str, ...] = field(default=())
-    failures: tuple[str, ...] = field(default=())
-
-    def minus(self, other: EvalReport) -> dict[str, float | None]:
-        """Each figure less the other's; None where either has none."""
-        pairs = {name: (self.figures[name], other.figures[name]) for name in FIGURES}
-        return {name: None if None in pair else pair[0] - pair[1] for name, pair in pairs.items()}
-
-    def as_dict(self) -> dict:
-        peers = [
-            {
-                "name": peer.name,
-                "precision": peer.precision,
-                "figures": peer.figures,
-                "difference": self.minus(peer),
-                "detections": peer.detections,
-                "seconds": peer.seconds,
-                "images_per_second": peer.images_per_second,
-            }
-            for peer in self.against
-        ]
-        return {**super().as_dict(), "against": peers}
+        head = {"schema": config.BENCH_SCHEMA, "kind": "bench"}
+        return {**head, **super().as_dict(), "rows": [row.as_dict() for row in self.rows]}
 
 
 TRIAL = "trial build"

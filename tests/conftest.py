@@ -23,12 +23,18 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ssdtrt" / "samples"
 
 
+def pytest_runtest_setup(item):
+    """A GPU test is skipped where there is no GPU, so that `make test-gpu` does not pass there."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU")
+
+
 @pytest.fixture(autouse=True)
 def no_surprises(monkeypatch, tmp_path_factory):
     """No test reaches the network or a user's cache by accident, and none leaves a global flag changed."""
     monkeypatch.setenv("SSDTRT_COCO_URL", "http://127.0.0.1:9/nothing-listens-here.pt")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     before = torch.get_rng_state(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     yield

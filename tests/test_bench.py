@@ -3,21 +3,20 @@
 import json
 import shutil
 import time
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from conftest import runner
 
 from ssdtrt import bench, config
-from ssdtrt.bench import bench_files, benchmark, plan_sizes, quantile, summarise
+from ssdtrt.bench import bench_files, benchmark, plan_sizes
+from ssdtrt.bench_text import bench_text
 from ssdtrt.cli import main
 from ssdtrt.engine import BatchRange
-from ssdtrt.errors import ArtifactError
-from ssdtrt.report import bench_text
+from ssdtrt.errors import ArtifactError, SsdtrtError
+
 
 @pytest.fixture
 def images():
@@ -68,7 +67,34 @@ def test_times_and_rates_follow_from_what_the_runners_take(images):
     assert fast.speedup == slow.median_ms / fast.median_ms
     assert fast.images_per_second == pytest.approx(2000 / fast.median_ms)
     assert all(row.median_ms <= row.p90_ms <= row.p99_ms for row in report.rows)
-    assert slow.agreement is slow.memory_mib is slow.build_seconds is None
+    assert slow.agreement is slow.memory_mib is slow.build_seconds is slow.compile_seconds is None
+    assert slow.host.median_ms == slow.median_ms and slow.host.returned_ms is None
+    assert slow.first_call_ms >= 30 and slow.worst_ms >= slow.p99_ms
+    assert fast.speedup_low is None  # from two rounds
+
+
+def test_the_interval_is_of_the_rounds(images):
+    runners = {"slow": recorder("slow", [], 0.02), "fast": recorder("fast", [], 0.01)}
+    slow, fast = benchmark(runners, images, rounds=3, iterations=2, warmup=1).rows
+    assert (slow.speedup_low, slow.speedup_high) == (1, 1)
+    assert 1.2 < fast.speedup_low <= fast.speedup_high < 4
+
+
+def test_memory_that_does_not_suffice_is_a_row_and_the_others_go_on(images):
+    calls = []
+
+    def large(images):
+        raise RuntimeError("CUDA error: out of memory")
+
+    def bug(images):
+        raise RuntimeError("shapes do not fit")
+
+    report = benchmark({"large": large, "a": recorder("a", calls)}, images, rounds=1, iterations=2, warmup=1)
+    assert [row.status for row in report.rows] == ["failed", "ok"]
+    assert report.rows[0].reason == "out of memory (RuntimeError: CUDA error: out of memory)"
+    assert len(calls) == 3 and report.rows[1].speedup is None
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        benchmark({"bug": bug}, images)
 
 
 def test_settings_and_machine_are_reported(images):
@@ -81,6 +107,7 @@ def test_settings_and_machine_are_reported(images):
         "cudnn_benchmark": True,
         "input_sets": 4,
         "clock": "host monotonic clock",
+        "gpu_state": None,
     }
     assert set(report.machine) == {"os", "architecture", "cpu", "cores", "gpu", "sm", "versions"}
     assert report.machine["versions"]["torch"] == torch.__version__
@@ -110,41 +137,6 @@ def test_progress_names_each_warm_up_and_each_round(images):
     assert said == ["warming up a, batch 2", "measuring batch 2, round 1 of 2", "measuring batch 2, round 2 of 2"]
 
 
-@pytest.mark.parametrize("share", [0.9, 0.99])
-def test_the_quantile_is_numpys_nearest_rank(share):
-    random = np.random.default_rng(9)
-    for count in (1, 2, 5, 19, 20, 21, 99, 101, 137):
-        samples = random.normal(size=count)
-        assert quantile(list(samples), share) == np.quantile(samples, share, method="inverted_cdf")
-
-
-def test_the_quantile_of_any_count_is_the_smallest_sample_that_covers_the_share():
-    for count in range(1, 1001):
-        samples = list(range(1, count + 1))[::-1]
-        for share, exact in ((0.9, Fraction(9, 10)), (0.99, Fraction(99, 100))):
-            assert quantile(samples, share) == next(n for n in sorted(samples) if n >= exact * count)
-
-
-def test_a_row_is_made_of_its_samples():
-    samples = [5.0, 1.0, 2.0, 4.0, 3.0, 10.0, 6.0, 9.0, 7.0, 8.0]
-    row = summarise("a", "fp16", 8, samples, baseline=22.0)
-    assert row.as_dict() == {
-        "name": "a",
-        "precision": "fp16",
-        "batch_size": 8,
-        "samples": 10,
-        "median_ms": 5.5,
-        "p90_ms": 9.0,
-        "p99_ms": 10.0,
-        "images_per_second": pytest.approx(1454.5454, rel=1e-6),
-        "speedup": 4.0,
-        "memory_mib": None,
-        "build_seconds": None,
-        "agreement": None,
-    }
-    assert samples[0] == 5.0  # Not sorted in place.
-
-
 def fake(name, batch):
     return SimpleNamespace(path=Path(name), batch=BatchRange.parse(batch) if batch else None)
 
@@ -171,11 +163,12 @@ def test_a_size_that_none_takes_is_refused_with_what_they_take():
 
 @pytest.fixture(scope="module")
 def measured(module, engine_bf16, tmp_path_factory):
-    """`ssdtrt bench` on a module and an engine elsewhere, at two sizes: click's result, the report, the engine's path."""
+    """`ssdtrt bench` on a module and an engine elsewhere, at two sizes: the result, the report, the engine's path."""
     folder = tmp_path_factory.mktemp("measured")
     alone = shutil.copyfile(engine_bf16, folder / "alone.engine.ts")
     sizes = ("--batch-size", "2,1", "--rounds", "1", "--iterations", "2", "--warmup", "1", "--device", "cpu")
-    arguments = ("bench", str(module), str(alone), "--module", str(module), *sizes, "--json", "bench.json")
+    others = ("--against", "eager-bf16, eager-fp16,engine-graph", "--parts")
+    arguments = ("bench", str(module), str(alone), "--module", str(module), *sizes, *others, "--json", "bench.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(config, "PARITY_IMAGES", 2)
@@ -184,23 +177,43 @@ def measured(module, engine_bf16, tmp_path_factory):
     return done, strict((folder / "bench.json").read_text()), str(alone)
 
 
-def test_files_are_measured_at_each_size_beside_eager(measured, module):
+def test_files_and_peers_are_measured_at_each_size(measured, module):
     _, report, engine = measured
     rows = report["rows"]
-    names = ["eager FP32", str(module), engine]
-    assert [(row["name"], row["batch_size"]) for row in rows] == [(n, 1) for n in names] + [(n, 2) for n in names]
-    assert [row["precision"] for row in rows] == ["fp32", "fp32", "bf16"] * 2
-    assert [row["samples"] for row in rows] == [2] * 6 and [row["memory_mib"] for row in rows] == [None] * 6
-    assert [rows[0]["speedup"], rows[3]["speedup"]] == [1, 1]
-    assert rows[5]["speedup"] == rows[3]["median_ms"] / rows[5]["median_ms"]
-    built = [row["build_seconds"] for row in rows]
-    assert built[:2] == built[3:5] == [None, None] and built[2] == built[5] > 0
+    assert [row["batch_size"] for row in rows] == [1] * 7 + [2] * 7
+    assert [(row["peer"], row["name"]) for row in rows[:7]] == [(row["peer"], row["name"]) for row in rows[7:]] == [
+        ("eager-fp32", "eager FP32"),
+        ("eager-fp16", "eager FP16"),
+        ("eager-bf16", "eager BF16"),
+        ("torchscript", str(module)),
+        ("engine-graph", f"{module} graph"),
+        ("engine", engine),
+        ("engine-graph", f"{engine} graph"),
+    ]  # fmt: skip
+    assert [row["precision"] for row in rows] == ["fp32", "fp16", "bf16", "fp32", "fp32", "bf16", "bf16"] * 2
+    assert [row["file"] for row in rows[:7]] == [None] * 3 + [str(module)] * 2 + [engine] * 2
+    good = [row for row in rows if row["status"] == "ok"]
+    assert [row["samples"] for row in good] == [2] * 8 and [row["memory_mib"] for row in good] == [None] * 8
+    assert [rows[0]["speedup"], rows[7]["speedup"]] == [1, 1]
+    assert rows[12]["speedup"] == rows[7]["median_ms"] / rows[12]["median_ms"]
+    assert all(row["first_call_ms"] > 0 and row["host"]["median_ms"] == row["median_ms"] for row in good)
+    built = [row["build_seconds"] for row in good]
+    assert built[:3] == built[4:7] == [None] * 3 and built[3] == built[7] > 0
+
+
+def test_what_cannot_run_here_says_why(measured):
+    said = {row["peer"]: row["reason"] for row in measured[1]["rows"] if row["status"] == "failed"}
+    assert said == {
+        "eager-fp16": "needs a GPU: PyTorch has no fast FP16 on a CPU",
+        "engine-graph": "needs a GPU: there are no CUDA graphs on a CPU",
+    }
+    assert "failed: eager FP16, batch 2: needs a GPU: PyTorch has no" in measured[0].stdout
 
 
 def test_agreement_is_measured_at_the_same_batch_size(measured):
     for row in measured[1]["rows"]:
         agreement = row["agreement"]
-        if row["name"] == "eager FP32":
+        if row["name"] == "eager FP32" or row["status"] == "failed":
             assert agreement is None
             continue
         assert (agreement["images"], agreement["batch_sizes"]) == (2, [row["batch_size"]])
@@ -212,17 +225,58 @@ def test_agreement_is_measured_at_the_same_batch_size(measured):
             assert all(1e-3 < distance <= 2e-2 for distance in distances)
 
 
+def test_the_parts_are_in_the_report_and_shown(measured):
+    done, report, _ = measured
+    names = ["preparation", "host to device", "normalisation", "network", "decode and NMS", "whole"]
+    assert [(part["name"], part["batch_size"]) for part in report["parts"]] == [(name, 1) for name in names]
+    lines = done.stdout.splitlines()
+    assert all(any(line.startswith(f"{name} ") for line in lines) for name in names)
+
+
 def test_the_command_shows_the_table_on_stdout_and_progress_on_stderr(measured):
     done, report, engine = measured
-    assert set(report) == {"machine", "settings", "rows", "notes"}
+    assert set(report) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts"}
     assert report["notes"] == ["untrained: seeded random weights; speed and agreement hold, detections mean nothing"]
     lines = done.stdout.splitlines()
     assert lines[-1] == f"note: {report['notes'][0]}"
-    rows = [line for line in lines if line.startswith(engine)]
-    assert len(rows) == 2 and f"{report['rows'][2]['speedup']:.2f}x" in rows[0]
+    rows = [line for line in lines if line.startswith(f"{engine} BF16")]
+    assert len(rows) == 4 and f"{report['rows'][5]['speedup']:.2f}x" in rows[0]
     said = done.stderr.splitlines()
     assert said[0] == "loading" and said[1] == "warming up eager FP32, batch 1"
-    assert "measuring batch 2, round 1 of 1" in said and said[-1] == "comparing with FP32, batch 2"
+    assert "measuring batch 2, round 1 of 1" in said and "comparing with FP32, batch 2" in said
+    assert said[-1] == "timing whole"
+
+
+def test_an_unknown_name_is_refused_before_any_work(tmp_path):
+    with pytest.raises(SsdtrtError, match="^'eager-fp8' is nothing to measure; expected some of eager-fp32, "):
+        bench_files([tmp_path / "missing.ts"], against=["eager-fp8"])
+    done = runner().invoke(main, ["bench", "--against", "compile,eager-fp8"], prog_name="ssdtrt")
+    assert done.exit_code == 2 and "'eager-fp8' is not one of eager-fp32, eager-tf32" in done.stderr
+
+
+def test_memory_ends_the_sweep_of_one_runner_only(engine, monkeypatch):
+    """The engine's memory runs out at batch 2, so it is not tried at 3; eager and the others are."""
+    monkeypatch.setattr(config, "PARITY_IMAGES", 1)
+    load = bench.File.runner
+
+    def runner(self):
+        whole = load(self)
+
+        def small(images):
+            if len(images) > 1:
+                raise RuntimeError("CUDA error: out of memory")
+            return whole(images)
+
+        return small
+
+    monkeypatch.setattr(bench.File, "runner", runner)
+    report = bench_files([engine], batch_sizes=[1, 2, 3], rounds=1, iterations=1, warmup=1)
+    assert [(row.peer, row.batch_size, row.status) for row in report.rows] == [
+        ("eager-fp32", 1, "ok"), ("engine", 1, "ok"),
+        ("eager-fp32", 2, "ok"), ("engine", 2, "failed"),
+        ("eager-fp32", 3, "ok"),
+    ]  # fmt: skip
+    assert report.rows[3].reason == "out of memory (RuntimeError: CUDA error: out of memory)"
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +307,6 @@ def test_without_its_module_latency_is_measured_and_agreement_is_not(not_compare
 def test_the_table_says_not_compared(not_compared):
     report, (gone, other) = not_compared
     lines = bench_text(report, 10_000).splitlines()
-    (row,) = [line for line in lines if line.startswith(str(gone))]
-    assert row.endswith("not compared  not compared")
+    rows = [line for line in lines if line.startswith(str(gone))]
+    assert len(rows) == 2 and rows[1].endswith("  not compared")
     assert f"note: {report.notes[0]}" in lines

@@ -310,7 +310,10 @@ def test_it_runs_as_a_module_and_imports_no_torch_for_its_help():
 
 
 def test_these_are_the_commands():
-    assert COMMANDS == ["bench", "compile", "detect", "doctor", "evaluate", "export", "inspect", "run", "verify"]
+    assert COMMANDS == [
+        "bench", "compare", "compile", "detect", "doctor", "evaluate", "export", "inspect", "plot", "run",
+        "verify",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])

@@ -13,9 +13,9 @@ from ssdtrt import config, evaluate
 from ssdtrt.annotations import read_annotations
 from ssdtrt.detect import Detector
 from ssdtrt.errors import AnnotationsError, ArtifactError, SsdtrtError
+from ssdtrt.eval_results import FIGURES
 from ssdtrt.evaluate import evaluate_detections, evaluate_file
 from ssdtrt.peers import EagerRunner
-from ssdtrt.results import FIGURES
 from ssdtrt.writers import CocoResults
 
 # COCO's 80 ids have gaps; these have them elsewhere, and start at 3.

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssdtrt import parity, torchscript
+from ssdtrt import config, parity, torchscript
 from ssdtrt.artifact import read_metadata
-from ssdtrt.bench import EAGER, bench_files
+from ssdtrt.bench import bench_files
 from ssdtrt.compile import check_size
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, ParityError
@@ -219,13 +219,43 @@ def test_detector_finds_with_the_engine_what_the_module_finds(gpu_engine, gpu_di
 def test_bench_measures_with_cuda_events_and_compares(gpu_engine, gpu_dir):
     report = bench_files([gpu_engine, gpu_dir / "ssd300.ts"], rounds=2, iterations=5)
     assert report.settings["clock"] == "CUDA events"
-    assert [row.name for row in report.rows] == [EAGER, str(gpu_engine), str(gpu_dir / "ssd300.ts")]
+    assert [row.name for row in report.rows] == ["eager FP32", str(gpu_engine), str(gpu_dir / "ssd300.ts")]
     eager, engine, module = report.rows
     assert eager.speedup == 1 and engine.samples == 10
     assert engine.agreement.passed and module.agreement.passed
     assert all(row.memory_mib > 20 for row in report.rows)
     assert report.machine["gpu"] == torch.cuda.get_device_name(0)
     json.dumps(report.as_dict(), allow_nan=False)
+
+
+def test_bench_measures_everything_that_it_knows(gpu_engine):
+    """Warm clocks are read while the GPU works; torch.compile needs Triton and may fail, with a reason."""
+    report = bench_files([gpu_engine], against=config.BENCH_PEERS, parts=True, rounds=3, iterations=5, warmup=5)
+    rows = {row.peer: row for row in report.rows}
+    assert list(rows) == list(config.BENCH_PEERS)
+    assert all(row.ok or (name == "compile" and row.reason) for name, row in rows.items())
+    measured = [row for row in report.rows if row.ok]
+    assert all(row.host.median_ms > 0 and row.host.returned_ms > 0 and row.memory_mib is not None for row in measured)
+    assert all(row.agreement.passed for row in measured[1:])
+    assert 1e-5 < rows["eager-tf32"].agreement.distance < 1e-2 and rows["torchscript"].agreement.distance < 1e-4
+    assert rows["eager-fp16-graph"].compile_seconds > 0 and rows["engine-graph"].compile_seconds > 0
+    assert rows["eager-fp16-graph"].median_ms < rows["eager-fp16"].median_ms
+    assert rows["engine-graph"].host.returned_ms < rows["eager-fp32"].host.returned_ms
+    (state,) = report.settings["gpu_state"]
+    assert state["after"]["sm_mhz"] > 0 and isinstance(state["other_processes"], list)
+    assert [part.name for part in report.parts][-1] == "whole" and all(part.median_ms > 0 for part in report.parts)
+
+
+def test_bench_says_when_memory_ends_a_sweep(gpu_dir):
+    """Torch may use a hundredth of the GPU, which batch 64 of the FP32 model exceeds and batch 1 does not."""
+    torch.cuda.set_per_process_memory_fraction(0.01)
+    try:
+        report = bench_files([gpu_dir / "ssd300.ts"], batch_sizes=[1, 64, 128], rounds=1, iterations=1, warmup=1)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    said = [(row.batch_size, row.status) for row in report.rows]
+    assert said == [(1, "ok"), (1, "ok"), (64, "failed"), (64, "failed")]
+    assert all(row.reason.startswith("out of memory (") for row in report.rows[2:])
 
 
 def test_engine_does_not_run_on_a_cpu(gpu_engine):

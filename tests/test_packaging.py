@@ -63,7 +63,7 @@ def test_declared_dependencies_are_the_settled_ones():
     names = [line.split(">=")[0] for line in config["options"]["install_requires"].split()]
     assert names == ["torch", "torchvision", "numpy", "click", "pillow"]
     assert config["options"]["python_requires"] == ">=3.10"
-    assert set(config["options.extras_require"]) == {"tensorrt", "tensorrt-pypi", "eval", "dev"}
+    assert set(config["options.extras_require"]) == {"tensorrt", "tensorrt-pypi", "eval", "plot", "dev"}
 
 
 def test_pypi_extra_pins_the_stack_that_the_figures_were_measured_with():

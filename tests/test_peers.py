@@ -46,7 +46,7 @@ def test_eager_runner_in_half_precision():
 
 def test_peers_by_name(engine, module):
     runner = load_engine(engine)
-    peers = peer_runners(runner, None, ["eager", "eager"])
+    peers = peer_runners(runner, None, ["eager", "eager", "eager-fp32"])
     assert list(peers) == ["eager"]
     state, expected = peers["eager"].model.state_dict(), eager_model(module, runner.device).state_dict()
     assert all(torch.equal(state[key], expected[key]) for key in expected)

@@ -14,9 +14,11 @@ from ssdtrt.results import (
     BenchRow,
     Detection,
     DetectionAgreement,
+    HostTimes,
     ImageDetections,
     OutputDistance,
     ParityReport,
+    PartTime,
     Result,
     WeightsSource,
 )
@@ -165,17 +167,43 @@ def test_bench_row_as_dict():
     found = row().as_dict()
     assert found["agreement"] is None and found["build_seconds"] is None and found["memory_mib"] is None
     assert (found["name"], found["batch_size"], found["median_ms"], found["speedup"]) == ("a.ts", 4, 2.0, 7.5)
+    assert (found["status"], found["reason"], found["host"], found["file"]) == ("ok", "", None, None)
+
+
+def test_bench_row_with_host_times():
+    made = row(host=HostTimes(2.0, 2.5, 3.0, 3.5, 0.25), worst_ms=3.25, peer="engine", file="a.ts")
+    assert strict(json.dumps(made.as_dict()))["host"] == {
+        "median_ms": 2.0, "p90_ms": 2.5, "p99_ms": 3.0, "worst_ms": 3.5, "returned_ms": 0.25
+    }  # fmt: skip
+    assert made.ok
+
+
+def test_a_failed_row_has_no_figures():
+    made = BenchRow("torch.compile FP16", "fp16", 8, peer="compile", status="failed", reason="no Triton")
+    assert not made.ok
+    assert made.as_dict() == {
+        "name": "torch.compile FP16", "precision": "fp16", "batch_size": 8, "samples": 0, "median_ms": None,
+        "p90_ms": None, "p99_ms": None, "images_per_second": None, "speedup": None, "memory_mib": None,
+        "build_seconds": None, "agreement": None, "peer": "compile", "file": None, "worst_ms": None,
+        "variation": None, "speedup_low": None, "speedup_high": None, "host": None, "first_call_ms": None,
+        "compile_seconds": None, "status": "failed", "reason": "no Triton",
+    }  # fmt: skip
 
 
 def test_bench_report_as_dict():
-    report = BenchReport({"cpu": "x"}, {"rounds": 3}, (row(), row(parity(), build_seconds=1.5)), ("untrained",))
+    parts = (PartTime("network", 8, 2.0, 2.5),)
+    report = BenchReport({"cpu": "x"}, {"rounds": 3}, (row(), row(parity(), build_seconds=1.5)), ("untrained",), parts)
     found = strict(json.dumps(report.as_dict()))
-    assert list(found) == ["machine", "settings", "rows", "notes"]
+    assert list(found) == ["schema", "kind", "machine", "settings", "rows", "notes", "parts"]
+    assert (found["schema"], found["kind"]) == (2, "bench")
     assert (found["machine"], found["settings"], found["notes"]) == ({"cpu": "x"}, {"rounds": 3}, ["untrained"])
     assert found["rows"][0]["agreement"] is None
     assert found["rows"][1]["agreement"]["passed"] is True
     assert found["rows"][1]["agreement"]["detections"]["share"] == 0.8
+    assert found["parts"] == [{"name": "network", "batch_size": 8, "median_ms": 2.0, "p90_ms": 2.5}]
 
 
 def test_bench_report_without_notes():
-    assert BenchReport({}, {}, ()).as_dict() == {"machine": {}, "settings": {}, "rows": [], "notes": []}
+    assert BenchReport({}, {}, ()).as_dict() == {
+        "schema": 2, "kind": "bench", "machine": {}, "settings": {}, "rows": [], "notes": [], "parts": []
+    }  # fmt: skip

@@ -90,7 +90,7 @@ def test_the_report_is_complete(report):
 
 def test_the_report_holds_the_measurement(report):
     bench = report["bench"]
-    assert set(bench) == {"machine", "settings", "rows", "notes"}
+    assert set(bench) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts"}
     eager, engine = bench["rows"]
     assert (eager["name"], engine["name"]) == ("eager FP32", "ssdtrt-run/ssd300.engine.ts")
     assert eager["batch_size"] == engine["batch_size"] == 1 and eager["speedup"] == 1
