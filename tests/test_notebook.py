@@ -49,7 +49,8 @@ def test_runs_and_says_what_it_departs_from(notebook, tmp_path, monkeypatch, pho
     assert [line.split()[0] for line in printed[3].splitlines()] == ["astronaut.jpg", "chelsea.jpg", "coffee.jpg"]
     assert printed[5].startswith("An engine for the CPU instead of TensorRT.") and printed[5].endswith("fp32 on cpu\n")
     assert printed[6].startswith("loc: relative L2 distance ") and "matched" in printed[6]
-    assert len([line for line in printed[7].splitlines() if line.startswith(("eager FP32", "ssdtrt-notebook"))]) == 2
+    rows = [line for line in printed[7].splitlines() if line.startswith(("eager FP32", "ssdtrt-notebook"))]
+    assert len(rows) == 4  # two runners in two tables
     pictures = [output.data["image/png"] for output in done.cells[-1].outputs if output.output_type == "display_data"]
     assert len(pictures) == 3
     for path, encoded in zip(photographs, pictures):
