@@ -154,7 +154,7 @@ def prove(engine: Path, module: Path, request: dict, progress: Progress) -> Pari
     device, precision = torch.device(request["device"]), request["precision"]
     batch = BatchRange.parse(request["batch"])
     tensorrt = request["backend"] == "tensorrt"
-    sizes = batch.sizes if tensorrt else (1, config.PARITY_IMAGES)
+    sizes = batch.sizes if tensorrt else (1, config.PARITY_BATCH["cpu"])
     reference = eager_model(module, device)
     if precision != "fp32":
         check_size(engine, reference, precision)

@@ -70,6 +70,7 @@ CACHE_ENGINES = 20
 # Parity: the largest relative L2 distance of an output to FP32 eager, for each precision.
 PARITY_BOUND = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
 PARITY_IMAGES = 8
+PARITY_BATCH = {"cuda": 8, "cpu": 2}  # where the file takes any; on a CPU Ctrl-C waits for a batch
 # A low-precision engine nearer to FP32 than this part of what eager shows in that precision is not that precision.
 PRECISION_FLOOR = 0.3
 # Bytes of a saved engine for each parameter, above which it does not hold 16-bit weights.

@@ -38,7 +38,7 @@ def verify_engine(
         images = to_batch(pictures, runner.preprocess)
     else:
         images = synthetic_images(config.PARITY_IMAGES, config.SEED + 1, runner.preprocess)
-    sizes = runner.batch.sizes if runner.batch else (config.PARITY_IMAGES,)
+    sizes = runner.batch.sizes if runner.batch else (config.PARITY_BATCH[runner.device.type],)
     return parity.compare(
         runner,
         eager_model(place, runner.device),
