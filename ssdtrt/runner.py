@@ -41,14 +41,14 @@ class FileRunner:
         self.path, self.metadata, self.device = path, metadata, device
         self.detector = module if metadata["kind"] == "detector" else None
         self.module = module if self.detector is None else module.engine
-        self.function = GraphRunner(self.module, device) if cuda_graph else self.module
+        self.graph = GraphRunner(self.module, device) if cuda_graph else None
         batch = metadata["build"].get("batch")
         self.batch = BatchRange.parse(batch) if batch else None
         self.asked: dict = {"device": device, "sha256": None, "cuda_graph": cuda_graph}  # Of `load_engine`.
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            return self.function(images.to(self.device, non_blocking=True))
+            return (self.graph or self.module)(images.to(self.device, non_blocking=True))
 
     def __reduce__(self):
         """Another process loads the file anew, on a device of its own where none was asked for."""

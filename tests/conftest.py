@@ -1,7 +1,10 @@
 """What many tests share: one random model, its module and its engines, each made once."""
 
+import atexit
 import inspect
 import os
+import shutil
+import tempfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +22,9 @@ from ssdtrt.export import export_module
 from ssdtrt.model import build_model
 
 os.environ["SSDTRT_CACHE"] = ""  # No test keeps an engine, or takes one that was kept, unless it says so.
+if "SSDTRT_TEST_ENGINES" not in os.environ:  # The first process of a run; its workers inherit the folder.
+    os.environ["SSDTRT_TEST_ENGINES"] = tempfile.mkdtemp(prefix="ssdtrt-engines-")
+    atexit.register(shutil.rmtree, os.environ["SSDTRT_TEST_ENGINES"], ignore_errors=True)
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ssdtrt" / "samples"
 
@@ -42,6 +48,19 @@ def no_surprises(monkeypatch, tmp_path_factory):
     torch.set_rng_state(before[0])
 
 
+@pytest.fixture
+def kept_engines(monkeypatch):
+    """What this run built before is taken: for tests whose subject is not the building."""
+    monkeypatch.setenv("SSDTRT_CACHE", os.environ["SSDTRT_TEST_ENGINES"])
+
+
+def built(*arguments, **options):
+    """`compile_engine`, once a run for each engine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSDTRT_CACHE", os.environ["SSDTRT_TEST_ENGINES"])
+        return compile_engine(*arguments, **options)
+
+
 @pytest.fixture(scope="session")
 def model():
     """The seeded random model; read only."""
@@ -63,19 +82,19 @@ def hub_module(model, tmp_path_factory):
 @pytest.fixture(scope="session")
 def engine(module):
     """A CPU engine in FP32, beside its module."""
-    return compile_engine(module, module.parent / "ssd300.engine.ts", backend="torchscript", precision="fp32")
+    return built(module, module.parent / "ssd300.engine.ts", backend="torchscript", precision="fp32")
 
 
 @pytest.fixture(scope="session")
 def engine_bf16(module):
     """A CPU engine in BF16, beside its module."""
-    return compile_engine(module, module.parent / "bf16.engine.ts", backend="torchscript", precision="bf16")
+    return built(module, module.parent / "bf16.engine.ts", backend="torchscript", precision="bf16")
 
 
 @pytest.fixture(scope="session")
 def detector_file(module):
     """A CPU detector in FP32, beside its module."""
-    return compile_engine(module, detector=True, out=module.parent / "ssd300.detector.ts", backend="torchscript")
+    return built(module, detector=True, out=module.parent / "ssd300.detector.ts", backend="torchscript")
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ def text_of(cell):
 
 
 @pytest.mark.slow
-def test_runs_and_says_what_it_departs_from(notebook, tmp_path, monkeypatch, photographs):
+def test_runs_and_says_what_it_departs_from(notebook, tmp_path, monkeypatch, photographs, kept_engines):
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_commands_run_and_leave_the_files_they_name(folder, ssdtrt):
+def test_commands_run_and_leave_the_files_they_name(folder, ssdtrt, kept_engines):
     (block,) = blocks("sh")
     for line in block.strip().splitlines():
         program, *arguments = shlex.split(line)
@@ -41,7 +41,7 @@ def test_commands_run_and_leave_the_files_they_name(folder, ssdtrt):
 
 
 @pytest.mark.slow
-def test_library_example_runs(folder):
+def test_library_example_runs(folder, kept_engines):
     (block,) = blocks("python")
     done = subprocess.run(
         [sys.executable, "-c", block], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
