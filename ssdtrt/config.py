@@ -86,6 +86,9 @@ THRESHOLD = 0.4
 DETECT_BATCH = {"cuda": 32, "cpu": 8}
 WORKERS = 16  # threads or processes that read pictures, at most; no more than the machine has cores
 MANY = 200  # pictures from which on processes read, not threads
+# Up to these a picture goes to a GPU as it is, to be resized there: a slot holds so many pixels.
+WHOLE_PIXELS = 640 * 640
+WHOLE_SIDE = 1280
 # Fonts of the system, by file name, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
