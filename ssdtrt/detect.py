@@ -165,7 +165,7 @@ class Detector:
             yield batch
 
     def _found(self, batch: list[Prepared], packed: Tensor) -> Iterator[tuple[int, Found]]:
-        """Packed detections as arrays, those of at least the threshold, in each picture's pixels; the device is done."""
+        """Packed detections as arrays, those of at least the threshold, in each picture's pixels. Frees slots."""
         for one in batch:
             one.done()
         every = packed.numpy()  # Small steps in torch would cost more than the network.

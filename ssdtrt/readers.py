@@ -23,7 +23,7 @@ SILENCE_SECONDS = 0.5  # without an answer, after which it is seen whether a pro
 
 
 class Read(NamedTuple):
-    """A picture that was read: its (width, height), and its pixels, uint8 [h, w, 3], which lie in slot number `slot`."""
+    """A picture that was read: its (width, height), and its pixels, uint8 [h, w, 3], which lie in slot `slot`."""
 
     size: tuple[int, int]
     pixels: np.ndarray
@@ -61,7 +61,7 @@ class Readers:
             stdin=subprocess.PIPE,
             stdout=answers,
             pass_fds=[file],
-            env=child_environment(),
+            env={**child_environment(), "OPENBLAS_NUM_THREADS": "1"},  # NumPy would start a thread for each core.
         )
 
     def __enter__(self):
@@ -134,7 +134,7 @@ class Readers:
 
 
 def shared_file(size: int) -> BinaryIO:
-    """An open file of `size` bytes for processes to share: in memory where the system has such, else a temporary one."""
+    """An open file of `size` bytes for processes to share: in memory where there is such, else a temporary one."""
     has_such = hasattr(os, "memfd_create")
     file = os.fdopen(os.memfd_create("ssdtrt"), "r+b") if has_such else tempfile.TemporaryFile()
     file.truncate(size)

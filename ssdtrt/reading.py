@@ -1,11 +1,11 @@
-"""A process that reads pictures: paths come in, pixels go into shared memory, short answers go out. Started by `readers`.
+"""A process that reads pictures: paths in, pixels into shared memory, short answers out. Started by `readers`.
 
     python -m ssdtrt.reading FD SLOTS PREPROCESS ORIENT WHOLE
 
-maps SLOTS slots from the open file FD; ORIENT and WHOLE are 0 or 1. A question is ASK and the path in UTF-8. An answer is
-ANSWER; one for a picture that cannot be read has width 0, its height is the length of the message, in UTF-8, that the
-slot then holds. All answers are of one length, so that many processes may write to one pipe. It ends when its input does.
-No torch here.
+maps SLOTS slots from the open file FD; ORIENT and WHOLE are 0 or 1. A question is ASK and the path in UTF-8. An answer
+is ANSWER; one for a picture that cannot be read has width 0, and its height is the length of the message, in UTF-8,
+that the slot then holds. All answers are of one length, so that many processes may write to one pipe. It ends when its input
+does. No torch here.
 """
 
 from __future__ import annotations

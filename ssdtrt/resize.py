@@ -1,8 +1,8 @@
-"""Pillow's bilinear filter on a device: the very bytes of `Image.resize`, for a group of equally large pictures at once.
+"""Pillow's bilinear filter on a device: the very bytes of `Image.resize`, for equally large pictures at once.
 
-Pillow resizes along one side and then along the other, each time with integer weights in units of 2^-22, and rounds to a
-byte in between. Here each pass is one matrix product. A weight is split into its high and its low 11 bits, so that every
-sum is of integers below 2^24, which float32 holds exactly, in whatever order they are added.
+Pillow resizes along one side and then along the other, each time with integer weights in units of 2^-22, and rounds to
+a byte in between. Here each pass is one matrix product. A weight is split into its high and its low 11 bits, so that
+every sum is of integers below 2^24, which float32 holds exactly, in whatever order they are added.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def tall(height: int, width: int) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def order_of_passes() -> str | None:
-    """In which order the installed Pillow resizes: "across", the width first; "tall", see `tall`; None for another way."""
+    """In which order the installed Pillow resizes: "across", the width first; "tall", see `tall`; None: otherwise."""
     random = np.random.default_rng(0)
     pictures = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in PROBES]
     expected = [np.asarray(Image.fromarray(one).resize((SIZE, SIZE), Image.Resampling.BILINEAR)) for one in pictures]
@@ -88,7 +88,7 @@ def rounded(high: Tensor, low: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=config.RESIZE_LENGTHS)
 def weights(length: int, device: torch.device) -> Tensor:
-    """The weights of `length` pixels for 300, [600, length] in units of HALF: their high halves, then their low ones."""
+    """The weights of `length` pixels for 300, [600, length] in units of HALF: the high halves, then the low ones."""
     whole = pillow_weights(length)
     halves = np.concatenate([whole // HALF, whole % HALF]) / HALF
     return torch.from_numpy(halves).to(torch.float32 if length <= FLOAT32_LENGTH else torch.float64).to(device)
