@@ -4,8 +4,8 @@
 
 maps SLOTS slots from the open file FD; ORIENT and WHOLE are 0 or 1. A question is ASK and the path in UTF-8. An answer
 is ANSWER; one for a picture that cannot be read has width 0, and its height is the length of the message, in UTF-8,
-that the slot then holds. All answers are of one length, so that many processes may write to one pipe. It ends when its input
-does. No torch here.
+that the slot then holds. All answers are of one length, so that many processes may write to one pipe. It ends when its
+input does. No torch here.
 """
 
 from __future__ import annotations
