@@ -36,6 +36,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # The mean and standard deviation of each way, for pixels in 0..1: (x - 0.5) / 0.5 is (256 x - 128) / 128.
 NORMALISATION = {"eval": (IMAGENET_MEAN, IMAGENET_STD), "hub": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
+# Resizing on a device.
+RESIZE_AT_ONCE = 16  # pictures, which bounds memory
+RESIZE_LENGTHS = 128  # of a picture's sides, whose weights are kept: 1.5 MB for 640 pixels
+
 # Weights.
 COCO_URL = (
     "https://api.ngc.nvidia.com/v2/models/nvidia/ssd_pyt_ckpt_amp/versions/20.06.0/files/nvidia_ssdpyt_amp_200703.pt"
@@ -102,6 +106,9 @@ THRESHOLD = 0.4
 DETECT_BATCH = {"cuda": 32, "cpu": 2}  # On two cores 2 are as fast as 8, and Ctrl-C waits for one batch.
 WORKERS = 16  # threads or processes that read pictures, at most; no more than the machine has cores
 MANY = 200  # pictures from which on processes read, not threads
+# Up to these a picture goes to a GPU as it is, to be resized there: a slot holds so many pixels.
+WHOLE_PIXELS = 640 * 640
+WHOLE_SIDE = 1280
 # Fonts of the system, by file name, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 

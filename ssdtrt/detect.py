@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +23,25 @@ from ssdtrt.files import Progress, silent
 from ssdtrt.image import normalisation, scale_to
 from ssdtrt.pictures import Picture, load_image, squeeze, to_pixels
 from ssdtrt.readers import Readers
+from ssdtrt.resize import order_of_passes
 from ssdtrt.results import Found, ImageDetections
 from ssdtrt.runner import FileRunner, load_engine
+from ssdtrt.upload import pinned, to_device
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture that was read: its place among all, its path, its size, uint8 [300, 300, 3], and itself where kept."""
+    """A picture that was read: its place among all, its path, its size, its pixels, and itself where kept.
+
+    The pixels are uint8 [h, w, 3], those of the whole picture or squeezed to 300x300; `done` ends their use.
+    """
 
     index: int
     name: str
     size: tuple[int, int]
     pixels: np.ndarray
     picture: Image.Image | None = None
+    done: Callable[[], None] = lambda: None
 
 
 class Detector:
@@ -72,15 +78,16 @@ class Detector:
         self.workers = workers or worker_count()
         self.device = runner.device
         self.normalisation = normalisation(runner.preprocess, self.device)
+        self._resizes = self.device.type == "cuda"
         self.decoder = Decoder(self.device, max_detections)
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
         release = self.decoder.release
-        self.batches = Batches(self._to_device, self.start, largest, smallest, note=note, release=release)
+        self.batches = Batches(self._stage, self.start, largest, smallest, note=note, release=release)
 
     def __reduce__(self):
         options = {name: getattr(self, name) for name in ("threshold", "max_detections", "orient", "workers")}
-        return functools.partial(Detector, **options), (self.runner,)
+        return partial(Detector, **options), (self.runner,)
 
     @property
     def batch_size(self) -> int:
@@ -151,20 +158,25 @@ class Detector:
                 names.append(str(path))
                 yield names[-1]
 
-        with Readers(self.workers, self._ahead, orient=self.orient, preprocess=self.runner.preprocess) as readers:
+        whole = self._resizes and self.runner.preprocess == "eval" and order_of_passes() is not None
+        settings = {"orient": self.orient, "preprocess": self.runner.preprocess, "whole": whole}
+        held = 2 * self.batch_size  # One batch runs, and another is gathered.
+        with Readers(self.workers, self._ahead, held, **settings) as readers, pinned(readers.memory, self.device):
             for index, read in enumerate(readers.read(noted())):
                 name = names.popleft()
-                yield read if isinstance(read, ImageError) else Prepared(index, name, *read)
+                if isinstance(read, ImageError):
+                    yield read
+                else:
+                    yield Prepared(index, name, read.size, read.pixels, done=partial(readers.give_back, read.slot))
 
-    def _to_device(self, batch: list[Prepared]) -> Tensor:
-        """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device, in one copy."""
-        size, on_gpu = config.IMAGE_SIZE, self.device.type == "cuda"
-        host = torch.empty(len(batch), size, size, 3, dtype=torch.uint8, pin_memory=on_gpu)
-        np.stack([one.pixels for one in batch], out=host.numpy())
-        return host.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+    def _stage(self, batch: list[Prepared]) -> Tensor:
+        """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""
+        return to_device([one.pixels for one in batch], self.device)
 
     def _found(self, batch: list[Prepared], packed: Tensor) -> Iterator[tuple[int, Found]]:
-        """Packed detections as arrays, those of at least the threshold, in each picture's pixels."""
+        """Packed detections as arrays, those of at least the threshold, in each picture's pixels. Frees slots."""
+        for one in batch:
+            one.done()
         every = packed.numpy()  # Small steps in torch would cost more than the network.
         kept = np.minimum((every[:, :-1, 5] >= self.threshold).sum(axis=1), every[:, -1, 0].astype(int)).tolist()
         for one, rows, count in zip(batch, every, kept):

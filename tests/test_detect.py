@@ -1,6 +1,7 @@
 """From pictures to detections: the real network against one by hand, and a network whose answers are known."""
 
 import multiprocessing
+import os
 import pickle
 import threading
 
@@ -253,6 +254,60 @@ def test_a_hub_module_is_prepared_as_the_hub_utilities_do(hub_module, photograph
 def test_missing_file(tmp_path):
     with pytest.raises(ArtifactError, match="x.engine.ts: no such file. Make it first: ssdtrt compile"):
         Detector(tmp_path / "x.engine.ts")
+
+
+@pytest.fixture
+def mixed(photographs, tmp_path):
+    """Paths of forty pictures: of seven sizes, one turned, some too large to be read whole, every fourth broken."""
+    sizes = [(64, 48), (300, 300), (48, 64), (310, 400), (700, 650), (1300, 20)]
+    paths = []
+    for number in range(40):
+        paths.append(tmp_path / f"{number}.png")
+        if number % 4 == 3:
+            paths[-1].write_text("no picture")
+            continue
+        image = Image.open(photographs[number % 3]).convert("RGB").rotate(number)
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number % 5 == 0 else 1
+        image.resize(sizes[number % 6]).save(paths[-1], exif=exif)
+    return paths
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
+@pytest.mark.parametrize("preprocess", ["eval", "hub"])
+def test_whole_pictures_resized_on_the_device_are_the_squeezed_ones(mixed, tmp_path, preprocess, monkeypatch):
+    """The very pixels, and so the same detections, by threads, by processes, and by processes that resize nothing."""
+    file = known_file(tmp_path / "known.ts", preprocess=preprocess)
+    ways = {}
+    for way in ("threads", "processes", "whole"):
+        detector, seen, failures = Detector(file, "cpu", workers=2), [], []
+        detector.batch_size, detector._resizes = 3, way == "whole"  # 12 slots
+        start = detector.start
+        monkeypatch.setattr(detector, "start", lambda images: seen.append(images) or start(images))
+        pairs = list(detector.stream(mixed, failures, many=way != "threads"))
+        answers = [(place, found.named(detector.runner.labels)) for place, found in pairs]
+        ways[way] = torch.cat(seen), answers, list(map(str, failures))
+    pixels, answers, failures = ways["threads"]
+    assert [place for place, _ in answers] == [place for place in range(40) if place % 4 != 3]
+    assert len(failures) == 10 and pixels.shape == (30, 3, 300, 300)
+    assert answers[0][1].width == 48 and answers[0][1].height == 64 and len(answers[0][1].detections) == 3
+    for way in ("processes", "whole"):
+        assert torch.equal(ways[way][0], pixels)
+        assert ways[way][1:] == (answers, failures)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
+def test_what_processes_read_is_whole_only_where_it_is_resized_here(known, mixed, tmp_path):
+    hub = known_file(tmp_path / "hub.ts", preprocess="hub")
+    shapes = {}
+    for file, resizes in ((known, True), (known, False), (hub, True)):
+        detector = Detector(file, "cpu", workers=1)
+        detector._resizes = resizes
+        prepared = [one for one in detector._read_by_processes(mixed[:8]) if not isinstance(one, ImageError)]
+        shapes[file, resizes] = [one.pixels.shape[:2] for one in prepared]
+    # The first is turned; the fourth has too many pixels and the fifth is too long.
+    assert shapes[known, True] == [(64, 48), (300, 300), (64, 48), (300, 300), (300, 300), (48, 64)]
+    assert set(shapes[known, False] + shapes[hub, True]) == {(300, 300)}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

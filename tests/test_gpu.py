@@ -5,6 +5,7 @@ the one that `ssdtrt run` wrote.
 """
 
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -12,8 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ssdtrt import config, parity, torchscript
 from ssdtrt.artifact import read_metadata
@@ -26,7 +29,10 @@ from ssdtrt.engine import DetectorModule
 from ssdtrt.image import synthetic_images, synthetic_pictures, to_batch
 from ssdtrt.machine import plain_fp32
 from ssdtrt.model import boxes, suppression
+from ssdtrt.pictures import load_image, squeeze
+from ssdtrt.resize import resize
 from ssdtrt.runner import eager_model, load_engine
+from ssdtrt.upload import pinned
 from ssdtrt.verify import verify_engine
 
 pytestmark = [
@@ -214,6 +220,51 @@ def test_detector_finds_with_the_engine_what_the_module_finds(gpu_engine, gpu_di
     for found, expected in zip(with_engine, with_module):
         known = {detection.label for detection in expected.detections}
         assert {detection.label for detection in found.detections} <= known
+
+
+def test_pictures_of_any_size_are_resized_on_the_gpu_as_pillow_does():
+    random = np.random.default_rng(0)
+    for width, height in ((640, 480), (480, 640), (1, 700), (333, 500), (299, 302), (1280, 300)):
+        pixels = random.integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+        expected = [squeeze(Image.fromarray(one)) for one in pixels]
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            found = resize(torch.from_numpy(pixels).cuda()).cpu().numpy()
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = False
+        assert np.array_equal(found, np.stack(expected))
+
+
+@pytest.mark.parametrize("resizes", [True, False])
+def test_pixels_from_processes_are_those_from_threads(gpu_dir, photographs, tmp_path, resizes):
+    """Of 400 pictures through far fewer slots, in pinned memory, copied while other pictures are read."""
+    image, paths = load_image(photographs[0]), [tmp_path / f"{number}.png" for number in range(100)]
+    for number, path in enumerate(paths):
+        image.rotate(number).resize((320 + number % 3, 240)).save(path, compress_level=1)
+    ways = []
+    for many in (False, True):
+        detector, seen = Detector(gpu_dir / "ssd300.ts", "cuda", workers=4), []
+        detector.batch_size, detector._resizes = 8, resizes
+        start = detector.start
+
+        def noted(images, start=start, seen=seen):
+            seen.append(images.clone())  # on the device, after the copy
+            return start(images)
+
+        detector.start = noted
+        places = [place for place, _ in detector.stream(paths * 4, many=many)]
+        assert places == list(range(400))
+        ways.append(torch.cat(seen).cpu())
+    assert torch.equal(*ways)
+
+
+def test_shared_memory_is_pinned_and_let_go():
+    memory = np.frombuffer(mmap.mmap(-1, 1 << 20), dtype=np.uint8)
+    with pinned(memory, torch.device("cuda", 0)):
+        assert torch.from_numpy(memory[4096:8192]).is_pinned()
+    assert not torch.from_numpy(memory).is_pinned()
+    with pinned(memory, torch.device("cuda", 0)), pinned(memory, torch.device("cuda", 0)):  # The second is refused.
+        assert torch.zeros(3, device="cuda").sum().item() == 0
 
 
 def test_bench_measures_with_cuda_events_and_compares(gpu_engine, gpu_dir):
