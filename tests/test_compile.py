@@ -111,6 +111,7 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
     assert metadata["module"] == {"file": "ssd300.ts", "sha256": hashlib.sha256(module.read_bytes()).hexdigest()}
     seconds = metadata["build"].pop("seconds")
     assert 0 < seconds < 300
+    assert metadata["build"].pop("cached") in (False, True)  # Another worker of this run may have built it.
     assert metadata["build"] == {
         "backend": "torchscript",
         "front_end": "torchscript",
@@ -118,7 +119,6 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
         "batch": None,
         "workspace_mib": None,
         "disable_tf32": True,
-        "cached": metadata["build"]["cached"],  # By another worker of this run, or not.
         "method": "trace",
     }
     parity = metadata["parity"]
