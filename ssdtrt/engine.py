@@ -81,10 +81,10 @@ class EngineModule(nn.Module):
             images = images.to(self.dtype).contiguous()
         if count < self.min_batch:
             missing = images.new_zeros([self.min_batch - count, 3, self.size, self.size])
-            loc, conf = self.network(torch.cat([images, missing]))
-            return loc[:count].float(), conf[:count].float()
+            images = torch.cat([images, missing])
+        # Not in a branch: what TorchScript fuses has to be at the top.
         loc, conf = self.network(images)
-        return loc.float(), conf.float()
+        return loc[:count].float(), conf[:count].float()
 
 
 class DetectorModule(nn.Module):

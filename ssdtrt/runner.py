@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shlex
 from pathlib import Path
@@ -42,12 +43,13 @@ class FileRunner:
         self.detector = module if metadata["kind"] == "detector" else None
         self.module = module if self.detector is None else module.engine
         self.graph = GraphRunner(self.module, device) if cuda_graph else None
+        self.fusing = torchscript.fusing if metadata["build"].get("backend") == "torchscript" else contextlib.nullcontext
         batch = metadata["build"].get("batch")
         self.batch = BatchRange.parse(batch) if batch else None
         self.asked: dict = {"device": device, "sha256": None, "cuda_graph": cuda_graph}  # Of `load_engine`.
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), self.fusing():
             return (self.graph or self.module)(images.to(self.device, non_blocking=True))
 
     def __reduce__(self):

@@ -34,6 +34,21 @@ def freeze(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
         return torch.jit.freeze(module.eval())
 
 
+@contextlib.contextmanager
+def fusing():
+    """Inside the block TorchScript fuses layers with oneDNN on a CPU: a switch of the process, which no file carries.
+
+    A module is fused in its third call with images of a size; each size has its own form.
+    """
+    with quiet():
+        before = torch.jit.onednn_fusion_enabled()
+        torch.jit.enable_onednn_fusion(True)
+    try:
+        yield
+    finally:
+        torch.jit.enable_onednn_fusion(before)
+
+
 def reload(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """The module saved and loaded again, in memory: one that a compiler made cannot be part of another until then."""
     with quiet():

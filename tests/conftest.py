@@ -1,9 +1,11 @@
 """What many tests share: one random model, its module and its engines, each made once."""
 
 import atexit
+import importlib
 import inspect
 import os
 import shutil
+import sys
 import tempfile
 import threading
 from functools import partial
@@ -27,6 +29,14 @@ if "SSDTRT_TEST_ENGINES" not in os.environ:  # The first process of a run; its w
     atexit.register(shutil.rmtree, os.environ["SSDTRT_TEST_ENGINES"], ignore_errors=True)
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ssdtrt" / "samples"
+
+
+def script(name):
+    """A module of benchmarks/, where it stays importable, as when its script runs."""
+    folder = str(ROOT / "benchmarks")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return importlib.import_module(name)
 
 
 def pytest_runtest_setup(item):

@@ -1,15 +1,17 @@
-"""The network laid out for TensorRT: the same function, with folded norms, merged heads and one output."""
+"""The experiment of `benchmarks/fused.py`: the same function, with folded norms, merged heads and one output."""
 
 import pytest
 import torch
+from conftest import script
 from torch import nn
 
-from ssdtrt import fused, torchscript
+from ssdtrt import torchscript
 from ssdtrt.engine import BatchRange, EngineModule
 from ssdtrt.image import synthetic_images
 from ssdtrt.model.random import random_model
 
 CPU = torch.device("cpu")
+fused = script("fused")
 
 
 def numbers(*shape):

@@ -96,6 +96,14 @@ def test_an_engine_answers_within_its_precision(request, images, expected, name,
     assert one[1].shape == (1, 81, 8732) and distance(one[1], expected[1][1:]) <= farthest
 
 
+def test_a_cpu_engine_is_fused_and_the_processs_switch_is_left_as_it_was(engine, images):
+    runner = load_engine(engine)
+    for _ in range(3):
+        runner(images[:1])
+        assert torch.jit.onednn_fusion_enabled() is False
+    assert "oneDNNFusionGuard" in str(torch.jit.last_executed_optimized_graph())
+
+
 def test_trained_weights_are_told_from_random_ones(engine, tmp_path):
     def change(metadata):
         metadata["model"]["weights"].update(name="coco", trained=True)

@@ -1,25 +1,15 @@
 """benchmarks/scenes.py and train_scenes.py: pictures, boxes that are tight, matching, and a training that learns."""
 
-import importlib
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import script
 from PIL import Image
 
 from ssdtrt.model import build_model, decode, default_boxes
 from ssdtrt.model.boxes import to_ltrb
-
-
-def script(name):
-    """A module of benchmarks/, where it stays importable, as when its script runs."""
-    folder = str(ROOT / "benchmarks")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    return importlib.import_module(name)
 
 
 scenes, ssd_loss, train_scenes = script("scenes"), script("ssd_loss"), script("train_scenes")

@@ -1,16 +1,30 @@
-"""The network as TensorRT runs it fastest: the same function of the images, its layers laid out anew."""
+"""An experiment: the same network, its layers laid out anew for TensorRT, beside the engine that `compile` builds.
+
+    python benchmarks/fused.py ssd300.ts --batch-size 128 --engine b128.engine.ts --json fused.json
+
+builds the fused form as an FP16 engine of that batch size, and measures and compares it with FP32 eager. It has not run on
+a GPU yet: docs/performance.md says what it is to find out.
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
+from pathlib import Path
 from typing import List, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ssdtrt import config, torchscript
+from ssdtrt import config, machine, parity, torchscript, trt
+from ssdtrt.bench import benchmark
+from ssdtrt.engine import BatchRange
+from ssdtrt.graph import GraphRunner
+from ssdtrt.image import synthetic_images
 from ssdtrt.model.ssd import SSD300
+from ssdtrt.runner import eager_model, load_engine
 
 
 class FusedSSD300(nn.Module):
@@ -82,18 +96,6 @@ def convolution(weight: Tensor, bias: Tensor, padding: int) -> nn.Conv2d:
     return conv
 
 
-class Cast(nn.Module):
-    """Tensors to a type, as a layer."""
-
-    def __init__(self, dtype: torch.dtype):
-        super().__init__()
-        self.dtype = dtype
-
-    def forward(self, tensor: Tensor) -> Tensor:
-        """The tensor in that type."""
-        return tensor.to(self.dtype)
-
-
 class FusedNetwork(nn.Module):
     """Around a compiled FusedSSD300, scripted when saved: its one output as `loc` and `conf`, without a copy."""
 
@@ -105,3 +107,43 @@ class FusedNetwork(nn.Module):
         """images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32, two parts of one tensor."""
         joined = self.network(images)
         return joined[:, :4], joined[:, 4:]
+
+
+def build(model: SSD300, batch: BatchRange, device: torch.device) -> FusedNetwork:
+    """The fused form as an FP16 engine. Holds the interpreter lock for minutes."""
+    torch_tensorrt = trt.import_torch_tensorrt()
+    arguments = trt.compile_arguments("fp16", batch, config.WORKSPACE_MIB, device)
+    images = [{**image, "dtype": torch.float32} for image in arguments["inputs"]]
+    arguments["inputs"] = [torch_tensorrt.Input(**image) for image in images]
+    compiled = torch_tensorrt.compile(traced(model, torch.float16, device), **arguments)
+    return FusedNetwork(torchscript.reload(compiled))
+
+
+def main() -> None:
+    """Builds, measures, compares and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("module")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--engine", help="the engine of that batch size to set it against")
+    parser.add_argument("--json", required=True)
+    options = parser.parse_args()
+    device = machine.pick_device()
+    torch.cuda.set_device(device)
+    model = eager_model(options.module, device)
+    network = build(model, BatchRange.parse(options.batch_size), device)
+    images = synthetic_images(options.batch_size, seed=config.SEED + 2).to(device)
+    runners = {"eager FP32": model, "fused": network, "fused graph": GraphRunner(network, device)}
+    if options.engine:
+        runners["engine"] = load_engine(options.engine, device)
+        runners["engine graph"] = load_engine(options.engine, device, cuda_graph=True)
+    report = benchmark(runners, images).as_dict()
+    agreement = parity.compare(network, model, images, precision="fp16", batch_sizes=(options.batch_size,))
+    report["fused_agreement"] = agreement.as_dict()
+    Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for row in report["rows"]:
+        print(f"{row['name']:14} {row['median_ms']:8.3f} ms  {row['speedup']:.2f}x")
+    print(f"fused: relative L2 {agreement.distance:.1e}, passed: {agreement.passed}")
+
+
+if __name__ == "__main__":
+    main()
