@@ -100,7 +100,7 @@ class Group(click.Group):
             terminated = isinstance(error, Terminated)
             word = "terminated" if terminated else "interrupted"
             click.echo(f"{word}; finished files are whole, nothing half-written is left", err=True)
-            sys.exit(143 if terminated else 130)
+            sys.exit(config.INTERRUPTED[terminated])
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

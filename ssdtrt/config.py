@@ -112,6 +112,9 @@ WHOLE_SIDE = 1280
 # Fonts of the system, by file name, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
+# Exit codes after Ctrl-C and after SIGTERM, as shells have them.
+INTERRUPTED = (130, 143)
+
 # Evaluating: what an engine can be set against.
 PEERS = ("eager", "eager-fp16")
 
