@@ -29,6 +29,10 @@ from ssdtrt.runner import FileRunner, load_engine
 from ssdtrt.upload import pinned, to_device
 
 
+def nothing() -> None:
+    """Ends the use of pixels that belong to nobody else."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A picture that was read: its place among all, its path, its size, its pixels, and itself where kept.
@@ -41,7 +45,7 @@ class Prepared:
     size: tuple[int, int]
     pixels: np.ndarray
     picture: Image.Image | None = None
-    done: Callable[[], None] = lambda: None
+    done: Callable[[], None] = nothing
 
 
 class Detector:

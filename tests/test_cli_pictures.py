@@ -170,12 +170,23 @@ def test_a_detector_file_is_an_engine_to_everything(detector_file, engine, photo
     images = synthetic_images(2, seed=3)
     runner, plain = load_engine(detector_file), load_engine(engine)
     for mine, other in zip(runner(images), plain(images)):
-        assert torch.equal(mine, other)
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)  # Fused or not yet.
     assert runner.detector is not None and plain.detector is None
     found, expected = (Detector(one)(photographs[:1])[0] for one in (runner, plain))
-    assert found == expected and found.detections
+    assert_same(found.as_dict(), expected.as_dict())
     done = ssdtrt("-q", "detect", detector_file, photographs[0], "--jsonl", "-")
-    assert strict(done.stdout) == expected.as_dict()
+    assert_same(strict(done.stdout), expected.as_dict())
+
+
+def assert_same(found, expected):
+    """Two pictures' detections, but for the last digit."""
+    found, expected = dict(found), dict(expected)
+    pairs = list(zip(found.pop("detections"), expected.pop("detections"), strict=True))
+    assert found == expected and pairs
+    for mine, other in pairs:
+        assert mine["label"] == other["label"]
+        assert mine["score"] == pytest.approx(other["score"], abs=1e-5)
+        assert mine["box"] == pytest.approx(other["box"], abs=0.02)
 
 
 def test_a_detector_file_gives_what_detecting_with_it_gives(detector_file, photographs):

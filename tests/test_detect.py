@@ -283,7 +283,7 @@ def test_whole_pictures_resized_on_the_device_are_the_squeezed_ones(mixed, tmp_p
         detector, seen, failures = Detector(file, "cpu", workers=2), [], []
         detector.batch_size, detector._resizes = 3, way == "whole"  # 12 slots
         start = detector.start
-        monkeypatch.setattr(detector, "start", lambda images: seen.append(images) or start(images))
+        monkeypatch.setattr(detector.batches, "start", lambda images: seen.append(images) or start(images))
         pairs = list(detector.stream(mixed, failures, many=way != "threads"))
         answers = [(place, found.named(detector.runner.labels)) for place, found in pairs]
         ways[way] = torch.cat(seen), answers, list(map(str, failures))

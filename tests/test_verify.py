@@ -78,7 +78,7 @@ def test_the_verdict_is_shown_and_written(engine, photographs, ssdtrt, tmp_path)
     done = ssdtrt("verify", engine, photographs[0], "--json", "report.json")
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert lines[0] == "FP32 against FP32 eager on 1 pictures, batch 8"
+    assert lines[0] == "FP32 against FP32 eager on 1 pictures, batch 2"
     assert lines[1].split() == ["output", "relative", "L2", "bound", "max", "abs", "finite"]
     assert [line.split()[0] for line in lines[2:4]] == ["loc", "conf"] and lines[-1] == "passed"
     report = strict((tmp_path / "report.json").read_text())
