@@ -5,7 +5,8 @@
 #   first    the whole job (`ssdtrt run`: export, FP16 engine of batch 1, bench, detect), the GPU tests, an engine of batch 8
 #   rest     engines of batch 32, 128 and 1:8:32, and an FP32 engine of batch 1 to compare sizes with
 #   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
-#   peers    FP32 eager of the machine's own python3, whose torch is newer than the one that Torch-TensorRT needs
+#   peers    FP32 eager and torch.compile of the machine's own python3, whose torch is newer than Torch-TensorRT's
+#   fused    an experiment: the network laid out anew, as engines of batch 1, 8 and 128, beside those of the first steps
 #   train    trains on generated scenes with that python3, four minutes, and writes the validation pictures
 #   accuracy the trained network as a detector of batch 32, and COCO's figures for it, FP32 eager and FP16 eager
 #   pictures decoding and NMS, pictures on the GPU to detections, and JPEG files to JSON lines
@@ -26,7 +27,7 @@ first)
     cp "$work/run/ssd300.ts" "$work/"
     cp "$work/run/ssd300.engine.ts" "$work/b1.engine.ts"
     cp "$work/run/report.json" "$work"/run/*.jpg "$out/"
-    SSDTRT_GPU_DIR=$work/run timeout 200 python3.10 -m pytest -m gpu -q --durations=5 tests/test_gpu.py tests/test_machine.py 2>&1 | tee "$out/pytest.txt" || true
+    SSDTRT_GPU_DIR=$work/run timeout 200 python3.10 -m pytest -m gpu -q --durations=5 tests/test_gpu.py tests/test_machine.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt" || true
     build b8 --fp16 --batch-size 8
     ;;
 rest)
@@ -37,8 +38,9 @@ rest)
     ;;
 measure)
     cd "$work"
-    ssdtrt bench b1.engine.ts b8.engine.ts b32.engine.ts b128.engine.ts --json "$out/static.json" | tee "$out/static.txt"
-    ssdtrt bench range.engine.ts --batch-size 1,8,32 --json "$out/range.json" | tee "$out/range.txt"
+    ssdtrt bench b1.engine.ts b8.engine.ts b32.engine.ts b128.engine.ts --against eager-fp16-graph,engine-graph \
+        --parts --json "$out/static.json" | tee "$out/static.txt"
+    ssdtrt bench range.engine.ts --batch-size 1,8,32 --against engine-graph --json "$out/range.json" | tee "$out/range.txt"
     for engine in b1 b8 b32 b128 range; do
         ssdtrt verify "$engine.engine.ts" "$samples"/*.jpg --json "$out/verify-$engine.json"
     done | tee "$out/verify.txt"
@@ -46,7 +48,14 @@ measure)
     ;;
 peers)
     (cd "$work" && python3 -m ssdtrt export --weights random -o peers.ts &&
-        python3 -m ssdtrt bench peers.ts --batch-size 1,8,32,128 --json "$out/eager.json") 2>&1 | tee "$out/peers.txt"
+        python3 -m ssdtrt bench peers.ts --batch-size 1,8,32,128 --against compile --json "$out/eager.json") 2>&1 |
+        tee "$out/peers.txt"
+    ;;
+fused)
+    for size in 1 8 128; do
+        python3.10 benchmarks/fused.py "$work/ssd300.ts" --batch-size "$size" --engine "$work/b$size.engine.ts" \
+            --json "$out/fused-$size.json"
+    done 2>&1 | tee "$out/fused.txt"
     ;;
 train)
     python3 benchmarks/train_scenes.py --out "$work/scenes" --minutes "${MINUTES:-4}" 2>&1 | tee "$out/train.txt"
