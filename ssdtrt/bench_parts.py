@@ -6,7 +6,6 @@ import io
 import statistics
 from collections.abc import Callable
 
-import torch
 from PIL import Image
 
 from ssdtrt import config

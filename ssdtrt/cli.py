@@ -33,6 +33,7 @@ from ssdtrt.options import (
 from ssdtrt.params import Batch, Names, Sizes
 from ssdtrt.terminal import lenient
 
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 

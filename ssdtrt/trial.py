@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssdtrt import config, parity
+from ssdtrt import config, gpu_errors, parity
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.parity import Runner
 from ssdtrt.probe import one_line
 from ssdtrt.results import BenchRow, ParityReport
 from ssdtrt.timing import Samples, host_time, time_calls
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+HOST_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # of torch's CPU allocators, and TensorRT
 LONGEST = 200  # characters of a reason
 
 
@@ -158,10 +158,9 @@ def out_of_memory(error: BaseException | None) -> bool:
     What a capture raises when it ends early says nothing; what ended it does, and is looked at too.
     """
     while error is not None:
-        said = str(error).lower()
-        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        if isinstance(error, MemoryError) or gpu_errors.out_of_memory(error):
             return True
-        if isinstance(error, RuntimeError) and any(words in said for words in OUT_OF_MEMORY):
+        if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in HOST_MEMORY):
             return True
         error = error.__cause__ or error.__context__
     return False
