@@ -2,14 +2,16 @@
 # Builds the engines, runs the GPU tests and measures: bash benchmarks/h200.sh STEP WORK OUT
 #
 # WORK keeps the engines between the steps; the JSON reports and logs go to OUT. The steps, in order:
-#   first    the whole job (`ssdtrt run`: export, FP16 engine of batch 1, bench, detect), the GPU tests, an engine of batch 8
-#   rest     engines of batch 32, 128 and 1:8:32, and an FP32 engine of batch 1 to compare sizes with
+#   first    the whole job (`ssdtrt run`: export, FP16 engine of batch 1, bench, detect) and an engine of batch 128
+#   tests    the tests that need a GPU, with that engine of batch 1
+#   rest     engines of batch 8, 32 and 1:8:32
 #   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
 #   peers    FP32 eager and torch.compile of the machine's own python3, whose torch is newer than Torch-TensorRT's
-#   fused    an experiment: the network laid out anew, as engines of batch 1, 8 and 128, beside those of the first steps
-#   train    trains on generated scenes with that python3, four minutes, and writes the validation pictures
+#   cached   the same compile twice more, from the cache: what it takes in all and after its imports
+#   train    trains on generated scenes with that python3 for MINUTES, and writes the validation pictures
 #   accuracy the trained network as a detector of batch 32, and COCO's figures for it, FP32 eager and FP16 eager
 #   pictures decoding and NMS, pictures on the GPU to detections, and JPEG files to JSON lines
+#   fp32     an FP32 engine of batch 1, to compare sizes with
 set -euo pipefail
 step=$1 work=$2 out=$3
 ssdtrt() { echo "+ ssdtrt $*"; python3.10 -m ssdtrt "$@" 2>&1; }
@@ -27,13 +29,18 @@ first)
     cp "$work/run/ssd300.ts" "$work/"
     cp "$work/run/ssd300.engine.ts" "$work/b1.engine.ts"
     cp "$work/run/report.json" "$work"/run/*.jpg "$out/"
-    SSDTRT_GPU_DIR=$work/run timeout 200 python3.10 -m pytest -m gpu -q --durations=5 tests/test_gpu.py tests/test_machine.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt" || true
-    build b8 --fp16 --batch-size 8
+    build b128 --fp16 --batch-size 128
+    ;;
+tests)
+    SSDTRT_GPU_DIR=$work/run python3.10 -m pytest -m gpu -q --durations=5 \
+        tests/test_gpu.py tests/test_machine.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt"
     ;;
 rest)
+    build b8 --fp16 --batch-size 8
     build b32 --fp16 --batch-size 32
-    build b128 --fp16 --batch-size 128
     build range --fp16 --batch-range 1:8:32
+    ;;
+fp32)
     build fp32 --fp32
     ;;
 measure)
@@ -51,14 +58,14 @@ peers)
         python3 -m ssdtrt bench peers.ts --batch-size 1,8,32,128 --against compile --json "$out/eager.json") 2>&1 |
         tee "$out/peers.txt"
     ;;
-fused)
-    for size in 1 8 128; do
-        python3.10 benchmarks/fused.py "$work/ssd300.ts" --batch-size "$size" --engine "$work/b$size.engine.ts" \
-            --json "$out/fused-$size.json"
-    done 2>&1 | tee "$out/fused.txt"
+cached)
+    for go in 1 2; do
+        time build cached --fp16 --batch-size 128
+    done 2>&1 | tee "$out/cached.txt"
+    time python3.10 -c "import torch, torchvision, torch_tensorrt" 2>&1 | tee -a "$out/cached.txt"
     ;;
 train)
-    python3 benchmarks/train_scenes.py --out "$work/scenes" --minutes "${MINUTES:-4}" 2>&1 | tee "$out/train.txt"
+    python3 benchmarks/train_scenes.py --out "$work/scenes" --minutes "${MINUTES:-2}" 2>&1 | tee "$out/train.txt"
     cp "$work/scenes/training.json" "$out/"
     ;;
 accuracy)

@@ -16,23 +16,26 @@ from pathlib import Path
 
 import torch
 
-from ssdtrt import machine, torchscript, trt
+from ssdtrt import fused, machine, torchscript, trt
 from ssdtrt.engine import BatchRange, DetectorModule, EngineModule
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.parity import DTYPE
+from ssdtrt.runner import eager_model
 
 
 def build(request: dict) -> dict:
     """Builds the engine that `request` describes into the file `request["out"]`; returns what was used and how long."""
     device = torch.device(request["device"])
     precision, batch = request["precision"], BatchRange.parse(request["batch"])
-    module = torchscript.load(request["module"])
     started = time.perf_counter()
     if request["backend"] == "tensorrt":
         torch.cuda.set_device(device)
-        network = torchscript.reload(trt.build(module, precision, batch, request["workspace_mib"], device))
-        engine = EngineModule(network, DTYPE[precision], batch, channels_last=False)
+        module = fused.traced(eager_model(request["module"], device), DTYPE[precision], device)
+        built = trt.build(module, precision, batch, request["workspace_mib"], device)
+        network = fused.FusedNetwork(torchscript.reload(built))
+        engine = EngineModule(network, torch.float32, batch, channels_last=False)
     else:
+        module = torchscript.load(request["module"])
         network = torchscript.reload(torchscript.freeze(module.to(DTYPE[precision])))
         engine = EngineModule(network, DTYPE[precision], None, channels_last=True)
     if request["detector"]:

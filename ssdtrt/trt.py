@@ -58,18 +58,17 @@ def check_front_end(torch_tensorrt) -> None:
 def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, device: torch.device) -> dict:
     """The keyword arguments of `torch_tensorrt.compile`; `inputs` holds those of `torch_tensorrt.Input`, one dict each.
 
-    The module itself is cast as well: from TensorRT 11 on `enabled_precisions` is ignored.
+    Images are float32 in every precision, and the module casts them: from TensorRT 11 on `enabled_precisions` is ignored.
     """
-    dtype = torch.half if precision == "fp16" else torch.float
     shapes = [(size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE) for size in (batch.min, batch.opt, batch.max)]
     if batch.static:
-        image = {"shape": shapes[0], "dtype": dtype}
+        image = {"shape": shapes[0], "dtype": torch.float}
     else:
-        image = {"min_shape": shapes[0], "opt_shape": shapes[1], "max_shape": shapes[2], "dtype": dtype}
+        image = {"min_shape": shapes[0], "opt_shape": shapes[1], "max_shape": shapes[2], "dtype": torch.float}
     return {
         "ir": "ts",
         "inputs": [image],
-        "enabled_precisions": {dtype},
+        "enabled_precisions": {torch.half if precision == "fp16" else torch.float},
         "disable_tf32": True,
         "workspace_size": workspace_mib << 20,
         "require_full_compilation": True,
@@ -81,6 +80,7 @@ def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, dev
 def build(module: torch.jit.ScriptModule, precision: str, batch: BatchRange, workspace_mib: int, device: torch.device):
     """The module as one TensorRT engine in a TorchScript module. Holds the interpreter lock for minutes.
 
+    The module takes and gives float32, and what it computes in is its own: FP16 is asked for where it casts to it.
     Raises CompileError, also with what TensorRT said.
     """
     torch_tensorrt = import_torch_tensorrt()
@@ -94,11 +94,8 @@ def build(module: torch.jit.ScriptModule, precision: str, batch: BatchRange, wor
             "ssdtrt knows the versions 2.2.0 to 2.14.0."
         )
     arguments["inputs"] = [torch_tensorrt.Input(**image) for image in arguments["inputs"]]
-    module = module.to(device)
-    if precision == "fp16":
-        module = module.half()
     try:
-        return torch_tensorrt.compile(module.eval(), **arguments)
+        return torch_tensorrt.compile(module.to(device).eval(), **arguments)
     except (RuntimeError, ValueError, TypeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CompileError(f"TensorRT could not build the engine ({first}).") from error

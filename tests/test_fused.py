@@ -1,17 +1,16 @@
-"""The experiment of `benchmarks/fused.py`: the same function, with folded norms, merged heads and one output."""
+"""The form that TensorRT is given: the same function, with folded norms and projections, merged heads and one output."""
 
 import pytest
 import torch
-from conftest import script
 from torch import nn
+from torchvision.models.resnet import Bottleneck
 
-from ssdtrt import torchscript
+from ssdtrt import fused, torchscript
 from ssdtrt.engine import BatchRange, EngineModule
 from ssdtrt.image import synthetic_images
 from ssdtrt.model.random import random_model
 
 CPU = torch.device("cpu")
-fused = script("fused")
 
 
 def numbers(*shape):
@@ -86,6 +85,33 @@ def test_folding_a_norm_changes_no_value():
     expected = part.eval()(images)
     fused.fold_norms(part)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in part.modules())
+    torch.testing.assert_close(part(images), expected)
+
+
+def test_the_projections_without_stride_are_part_of_the_last_convolution(model):
+    stages = fused.FusedSSD300(model).feature_extractor.feature_extractor[4:]
+    assert [type(stage[0]) for stage in stages] == [fused.ProjectedBlock, Bottleneck, fused.ProjectedBlock]
+    assert [tuple(stage[0].conv3.weight.shape) for stage in stages] == [
+        (256, 64 + 64, 1, 1),
+        (512, 128, 1, 1),
+        (1024, 256 + 512, 1, 1),
+    ]
+    convolutions = [module for stage in stages for module in stage.modules() if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == 42 - 2
+
+
+def test_folding_a_projection_changes_no_value():
+    torch.manual_seed(5)
+    projection = nn.Sequential(nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8))
+    part = nn.Sequential(Bottleneck(6, 2, downsample=projection))
+    for norm in (module for module in part.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean.uniform_(-1, 1)
+        norm.running_var.uniform_(0.5, 2)
+    images = numbers(2, 6, 5, 5)
+    expected = part.eval()(images)
+    fused.fold_norms(part)
+    fused.fold_projections(part)
+    assert isinstance(part[0], fused.ProjectedBlock)
     torch.testing.assert_close(part(images), expected)
 
 

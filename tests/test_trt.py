@@ -58,10 +58,10 @@ def test_every_argument_is_one_that_this_version_takes(version, batch, precision
     assert set(image) <= set(known["Input"]["keywords"] + known["Input"]["parameters"])
 
 
-def test_a_static_engine_is_asked_for_in_half():
+def test_a_static_engine_is_asked_for_in_half_between_edges_of_float32():
     assert trt.compile_arguments("fp16", STATIC, 4096, torch.device("cuda:1")) == {
         "ir": "ts",
-        "inputs": [{"shape": (8, 3, 300, 300), "dtype": torch.float16}],
+        "inputs": [{"shape": (8, 3, 300, 300), "dtype": torch.float32}],
         "enabled_precisions": {torch.float16},
         "disable_tf32": True,
         "workspace_size": 4_294_967_296,
@@ -217,22 +217,18 @@ def tiny():
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_module_itself_is_made_half(gpu, monkeypatch, tiny, version):
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_the_module_is_compiled_with_its_own_types_inside(gpu, monkeypatch, tiny, version, precision):
     package = stand_in(version)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
-    assert trt.build(tiny, "fp16", STATIC, 64, CPU) is package.calls[0][0]
+    inside = torch.float16 if precision == "fp16" else torch.float32
+    assert trt.build(tiny.to(inside), precision, STATIC, 64, CPU) is package.calls[0][0]
     ((module, arguments),) = package.calls
-    assert {parameter.dtype for parameter in module.parameters()} == {torch.float16}
+    assert {parameter.dtype for parameter in module.parameters()} == {inside}
     assert not module.training
-    assert arguments["inputs"] == [("Input", {"shape": (8, 3, 300, 300), "dtype": torch.float16})]
+    assert arguments["inputs"] == [("Input", {"shape": (8, 3, 300, 300), "dtype": torch.float32})]
+    assert arguments["enabled_precisions"] == {inside}
     assert arguments["ir"] == "ts" and arguments["workspace_size"] == 67_108_864
-
-
-def test_single_precision_leaves_the_weights_as_they_are(gpu, monkeypatch, tiny):
-    package = stand_in("2.14.0")
-    monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
-    built = trt.build(tiny, "fp32", RANGE, 64, CPU)
-    assert {parameter.dtype for parameter in built.parameters()} == {torch.float32}
 
 
 def test_a_version_that_does_not_take_an_argument_is_named(gpu, monkeypatch, tiny):
