@@ -2,9 +2,9 @@
 # Builds the engines, runs the GPU tests and measures: bash benchmarks/h200.sh STEP WORK OUT
 #
 # WORK keeps the engines between the steps; the JSON reports and logs go to OUT. The steps, in order:
-#   first    the whole job (`ssdtrt run`: export, FP16 engine of batch 1, bench, detect) and an engine of batch 128
-#   tests    the tests that need a GPU, with that engine of batch 1
-#   rest     engines of batch 8, 32 and 1:8:32
+#   engines  the module, and engines of batch 1, 8, 128, 32 and 1:8:32
+#   job      the whole job: `ssdtrt run` on the sample photographs, its engine of batch 1 from the cache
+#   tests    the tests that need a GPU, with the job's module and engine
 #   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
 #   peers    FP32 eager and torch.compile of the machine's own python3, whose torch is newer than Torch-TensorRT's
 #   cached   the same compile twice more, from the cache: what it takes in all and after its imports
@@ -24,21 +24,21 @@ build() { # NAME ARGUMENTS...
 }
 
 case $step in
-first)
-    ssdtrt run --weights random -o "$work/run" | tee "$out/run.txt"
-    cp "$work/run/ssd300.ts" "$work/"
-    cp "$work/run/ssd300.engine.ts" "$work/b1.engine.ts"
-    cp "$work/run/report.json" "$work"/run/*.jpg "$out/"
+engines)
+    ssdtrt export --weights random -o "$work/ssd300.ts"
+    build b1 --fp16
+    build b8 --fp16 --batch-size 8
     build b128 --fp16 --batch-size 128
+    build b32 --fp16 --batch-size 32
+    build range --fp16 --batch-range 1:8:32
+    ;;
+job)
+    ssdtrt run --weights random -o "$work/run" | tee "$out/run.txt"
+    cp "$work/run/report.json" "$work"/run/*.jpg "$out/"
     ;;
 tests)
     SSDTRT_GPU_DIR=$work/run python3.10 -m pytest -m gpu -q --durations=5 \
         tests/test_gpu.py tests/test_machine.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt"
-    ;;
-rest)
-    build b8 --fp16 --batch-size 8
-    build b32 --fp16 --batch-size 32
-    build range --fp16 --batch-range 1:8:32
     ;;
 fp32)
     build fp32 --fp32
