@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,10 +41,11 @@ def benchmark(
 ) -> BenchReport:
     """Times each runner on `images` [N, 3, 300, 300]; the first one is the baseline of the speed-ups.
 
-    Every runner is warmed up `warmup` times; then in each of `rounds` rounds each runner is timed `iterations` times in
-    turn. Times are between CUDA events around one call when the images are on a GPU, with the host's time from as many
-    other calls, else the host's clock. TF32 is off while it measures. A runner for which memory does not suffice gets a
-    row that says so.
+    Every runner is warmed up `warmup` times; then in each of `rounds` rounds each runner is timed `iterations` times, in
+    an order that changes from round to round and after a short rest. When the images are on a GPU, times are between
+    CUDA events around one call of several that follow each other without a wait, with the host's time from as many
+    other calls, each waited for; else they are the host's clock. A GraphRunner finds its images where it reads them.
+    TF32 is off while it measures. A runner for which memory does not suffice gets a row that says so.
     """
     contenders = [Contender(name, "", lambda runner=runner: runner, required=True) for name, runner in runners.items()]
     counts = {"rounds": rounds, "iterations": iterations, "warmup": warmup}
@@ -63,6 +66,7 @@ def run_trials(
     device = images.device
     rounds = rounds or config.ROUNDS[device.type]
     iterations = iterations or config.ITERATIONS[device.type]
+    rest = config.REST[device.type]
     inputs = [images] + [images.flip(0).roll(i, dims=-1).contiguous() for i in range(1, INPUT_SETS)]
     trials = [Trial(contender, inputs) for contender in contenders]
     with on_device(device):
@@ -70,10 +74,11 @@ def run_trials(
             progress(f"warming up {trial.contender.name}, batch {len(images)}")
             trial.prepare(warmup)
         before = read_state(device) if device.type == "cuda" else None
-        for index in range(rounds):
+        for index, order in enumerate(orders(len(trials), rounds)):
             progress(f"measuring batch {len(images)}, round {index + 1} of {rounds}")
-            for trial in trials:
-                trial.measure(iterations)
+            for place in order:
+                time.sleep(rest)
+                trials[place].measure(iterations)
         state = gpu_state(trials, before) if device.type == "cuda" else None
     return trials, {
         "rounds": rounds,
@@ -82,9 +87,19 @@ def run_trials(
         "tf32": False,
         "cudnn_benchmark": True,
         "input_sets": INPUT_SETS,
-        "clock": "CUDA events" if device.type == "cuda" else "host monotonic clock",
+        "rest_seconds": rest,
+        "clock": "CUDA events, calls back to back" if device.type == "cuda" else "host monotonic clock",
         "gpu_state": state and [{"batch_size": len(images), **state}],
     }
+
+
+def orders(count: int, rounds: int) -> list[list[int]]:
+    """In what order `count` runners are measured in each round: another each time, the same every time that it is asked.
+
+    A GPU at its power limit is slowed down by what ran before, which so is not always the same.
+    """
+    random = np.random.default_rng(config.SEED)
+    return [random.permutation(count).tolist() for _ in range(rounds)]
 
 
 @contextlib.contextmanager

@@ -75,6 +75,7 @@ CACHE_ENGINES = 20
 # Parity: the largest relative L2 distance of an output to FP32 eager, for each precision.
 PARITY_BOUND = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
 PARITY_IMAGES = 8
+FLOOR_IMAGES = 2  # enough to know how far eager PyTorch is in 16 bits, which some processors only emulate
 PARITY_BATCH = {"cuda": 8, "cpu": 2}  # where the file takes any; on a CPU Ctrl-C waits for a batch
 # A low-precision engine nearer to FP32 than this part of what eager shows in that precision is not that precision.
 PRECISION_FLOOR = 0.3
@@ -85,6 +86,7 @@ MAX_BYTES_PER_PARAMETER_16 = 3.5
 WARMUP = 10
 ROUNDS = {"cuda": 10, "cpu": 5}
 ITERATIONS = {"cuda": 10, "cpu": 4}
+REST = {"cuda": 0.1, "cpu": 0.0}  # seconds before each runner's turn: heat and power of the last one are not this one's
 BENCH_SCHEMA = 2  # of a benchmark's report
 BOOTSTRAP = 2000  # draws for the confidence interval of a speed-up
 TF32_BOUND = 2e-2  # relative L2 distance to FP32; TF32 has as many digits as FP16

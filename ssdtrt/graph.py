@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,36 +12,56 @@ MAX_GRAPHS = 4  # shapes that are captured; others run kernel by kernel
 WARMUP = 3  # calls before capturing, in which libraries choose and load their kernels
 
 
+class Captured(NamedTuple):
+    """A graph, the tensors that it reads, and what it returns, which each replay writes anew."""
+
+    inputs: tuple[Tensor, ...]
+    replay: Callable[[], None]
+    outputs: Any
+
+
 class GraphRunner:
     """Calls `function` with tensors on a CUDA device and captures it once for each shape and type of its inputs.
 
     The function must do the same work each time and never wait for the device. What it returns lies where the graph
     writes it: the next call with inputs of the same shape overwrites it. Inputs are copied to where the graph reads
-    them, on the way cast to `dtype` where one is given.
+    them; those that `place` returned lie there, and are not copied again.
     """
 
-    def __init__(
-        self, function: Callable, device: torch.device, dtype: torch.dtype | None = None, limit: int = MAX_GRAPHS
-    ):
-        self.function, self.device, self.dtype, self.limit = function, device, dtype, limit
-        self.graphs: dict[tuple, Callable] = {}
+    def __init__(self, function: Callable, device: torch.device, limit: int = MAX_GRAPHS):
+        self.function, self.device, self.limit = function, device, limit
+        self.graphs: dict[tuple, Captured] = {}
 
     def __call__(self, *inputs: Tensor):
         """What `function` returns for the inputs."""
+        captured = self._captured(inputs)
+        if captured is None:
+            with torch.no_grad():
+                return self.function(*(each.to(self.device) for each in inputs))
+        put(inputs, captured.inputs)
+        captured.replay()
+        return captured.outputs
+
+    def place(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Copies inputs to where the graph of their shape reads them; these tensors, for the next call.
+
+        Beyond `limit` shapes nothing is captured, and the inputs themselves are returned.
+        """
+        captured = self._captured(inputs)
+        if captured is None:
+            return inputs
+        put(inputs, captured.inputs)
+        return captured.inputs
+
+    def _captured(self, inputs: tuple[Tensor, ...]) -> Captured | None:
+        """The graph for inputs of these shapes and types; None where there are too many others."""
         key = tuple((*each.shape, each.dtype) for each in inputs)
-        if key not in self.graphs:
-            if len(self.graphs) == self.limit:
-                with torch.no_grad():
-                    return self.function(*(self._placed(each) for each in inputs))
+        if key not in self.graphs and len(self.graphs) < self.limit:
             with torch.cuda.device(self.device), torch.no_grad():
-                self.graphs[key] = self._capture([self._placed(each).clone() for each in inputs])
-        return self.graphs[key](inputs)
+                self.graphs[key] = self._capture(tuple(each.to(self.device).clone() for each in inputs))
+        return self.graphs.get(key)
 
-    def _placed(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, self.dtype or tensor.dtype)
-
-    def _capture(self, inputs: list[Tensor]) -> Callable:
-        """Copies what it is given to `inputs`, replays, and returns what the graph wrote."""
+    def _capture(self, inputs: tuple[Tensor, ...]) -> Captured:
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
@@ -51,12 +72,12 @@ class GraphRunner:
         # Other threads may pin memory meanwhile, which a stricter mode forbids.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             outputs = self.function(*inputs)
+        return Captured(inputs, graph.replay, outputs)
 
-        def replay(new: tuple[Tensor, ...]):
-            with torch.no_grad():
-                for own, given in zip(inputs, new):
-                    own.copy_(given, non_blocking=True)
-            graph.replay()
-            return outputs
 
-        return replay
+def put(given: tuple[Tensor, ...], own: tuple[Tensor, ...]) -> None:
+    """Copies tensors into others, but for those that are the same."""
+    with torch.no_grad():
+        for source, target in zip(given, own):
+            if source is not target:
+                target.copy_(source, non_blocking=True)

@@ -28,7 +28,8 @@ class FileRunner:
     `metadata` is what the file says of itself, `device` where it runs, `batch` the BatchRange of a TensorRT engine and
     None where any batch will do. `detector` is the whole module of a detector file, uint8 images to detections; what
     is called here is the engine in it. It is None for the other kinds. With `cuda_graph` each batch size is captured at
-    its first call as a CUDA graph, and what a call returns is overwritten by the next of that size.
+    its first call as a CUDA graph, and what a call returns is overwritten by the next of that size; images that `place`
+    returned lie where the graph reads them.
     """
 
     def __init__(
@@ -51,6 +52,11 @@ class FileRunner:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), self.fusing():
             return (self.graph or self.module)(images.to(self.device, non_blocking=True))
+
+    def place(self, images: Tensor) -> Tensor:
+        """Images where the graph of their size reads them, which saves the next call a copy; without graphs, on the device."""
+        images = images.to(self.device, non_blocking=True)
+        return self.graph.place(images)[0] if self.graph else images
 
     def __reduce__(self):
         """Another process loads the file anew, on a device of its own where none was asked for."""

@@ -42,8 +42,17 @@ def recorder(name, calls, seconds=0.0):
 def test_runners_are_warmed_up_then_take_turns_round_by_round(images):
     calls = []
     runners = {name: recorder(name, calls) for name in "abc"}
-    benchmark(runners, images, rounds=3, iterations=2, warmup=4)
-    assert "".join(name for name, _ in calls) == "aaaabbbbcccc" + "aabbcc" * 3
+    benchmark(runners, images, rounds=6, iterations=2, warmup=4)
+    called = "".join(name for name, _ in calls)
+    assert called[:12] == "aaaabbbbcccc"
+    rounds = [called[i : i + 6] for i in range(12, len(called), 6)]
+    assert len(rounds) == 6 and len(set(rounds)) > 2  # In another order each time, or nearly.
+    assert all("".join(sorted(one)) == "aabbcc" and one[::2] == one[1::2] for one in rounds)
+
+
+def test_the_order_of_the_rounds_is_the_same_every_time():
+    assert bench.orders(5, 10) == bench.orders(5, 10)
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in bench.orders(5, 10))
 
 
 def test_the_inputs_are_used_in_turn_and_are_the_same_for_everybody(images):
@@ -106,6 +115,7 @@ def test_settings_and_machine_are_reported(images):
         "tf32": False,
         "cudnn_benchmark": True,
         "input_sets": 4,
+        "rest_seconds": 0.0,
         "clock": "host monotonic clock",
         "gpu_state": None,
     }
@@ -162,7 +172,7 @@ def test_a_size_that_none_takes_is_refused_with_what_they_take():
 
 
 @pytest.fixture(scope="module")
-def measured(module, engine_bf16, tmp_path_factory):
+def measured(fast_bf16, module, engine_bf16, tmp_path_factory):
     """`ssdtrt bench` on a module and an engine elsewhere, at two sizes: the result, the report, the engine's path."""
     folder = tmp_path_factory.mktemp("measured")
     alone = shutil.copyfile(engine_bf16, folder / "alone.engine.ts")

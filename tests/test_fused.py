@@ -42,7 +42,7 @@ def test_loc_and_conf_are_parts_of_one_tensor(engine):
     assert loc.stride() == conf.stride() == (85 * 8732, 8732, 1)
 
 
-def test_inside_it_is_of_another_type_and_float32_at_the_edges(model):
+def test_inside_it_is_of_another_type_and_float32_at_the_edges(fast_bf16, model):
     network = fused.FusedSSD300(model, torch.bfloat16)
     assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())

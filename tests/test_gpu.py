@@ -111,6 +111,10 @@ def test_a_cuda_graph_gives_what_the_engine_gives(gpu_engine):
         for found, expected in zip(captured(images if seed == 2 else images.cuda()), runner(images)):
             assert torch.equal(found, expected) and found.is_cuda
     assert len(captured.graph.graphs) == 1
+    placed = captured.place(images)
+    assert placed is captured.place(placed) and placed is next(iter(captured.graph.graphs.values())).inputs[0]
+    for found, expected in zip(captured(placed), runner(images)):
+        assert torch.equal(found, expected)
 
 
 def test_engine_refuses_more_images_than_it_takes(gpu_engine):

@@ -80,7 +80,7 @@ def test_every_photograph_has_between_1_and_200_detections(outputs, photographs)
     assert all(1 <= count <= 200 for count in counts), counts
 
 
-def test_bf16_stays_near_fp32(model, outputs, photographs):
+def test_bf16_stays_near_fp32(fast_bf16, model, outputs, photographs):
     low = copy.deepcopy(model).bfloat16()
     with torch.no_grad():
         found = low(to_batch(photographs).bfloat16())

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from ssdtrt.graph import Captured, GraphRunner
 from ssdtrt.results import HostTimes
-from ssdtrt.timing import Samples, host_time, quantile, speedup_interval, time_calls, variation
+from ssdtrt.timing import Samples, host_time, placed, quantile, speedup_interval, time_calls, variation
 
 
 @pytest.mark.parametrize("share", [0.9, 0.99])
@@ -95,3 +96,11 @@ def test_on_a_cpu_a_call_is_timed_once():
     assert [float(call) for call in calls] == [0.0, 1.0, 0.0]
     assert [len(one) for one in samples.rounds] == [3] and samples.host == samples.returned == []
     assert len(time_calls(calls.append, [images], 4)) == 4 and len(calls) == 7
+
+
+def test_a_graph_finds_its_images_where_it_reads_them():
+    images, own = torch.ones(2, 3), torch.zeros(2, 3)
+    runner = GraphRunner(torch.neg, images.device)
+    runner.graphs[((2, 3, torch.float32),)] = Captured((own,), lambda: None, own)
+    assert placed(runner, images) is own and own.sum() == 6
+    assert placed(torch.neg, images) is images
