@@ -19,12 +19,17 @@ HEADER = (
 )
 
 
+PEERS = {"eager-fp32": "FP32 eager", "eager-fp16-graph": "FP16 eager, CUDA graph", "compile": "torch.compile FP16"}
+
+
 def name(row):
-    """What was measured, from the file's name."""
-    if row["agreement"] is None:
-        return "FP32 eager"
+    """What was measured, from the peer's and the file's name."""
+    peer = row.get("peer", "engine" if row["agreement"] else "eager-fp32")  # Reports of the first schema do not say.
+    if peer in PEERS:
+        return PEERS[peer]
     kind = "range 1:8:32" if "range" in row["name"] else "static"
-    return f"TensorRT {row['precision'].upper()}, {kind}"
+    graph = ", CUDA graph" if peer == "engine-graph" else ""
+    return f"TensorRT {row['precision'].upper()}, {kind}{graph}"
 
 
 def line(row):
@@ -57,7 +62,8 @@ def table():
         f"{versions['torch_tensorrt']}, TensorRT {versions['tensorrt']}; {settings['rounds']} interleaved rounds of "
         f"{settings['iterations']} calls after {settings['warmup']} to warm up, {settings['clock']}, TF32 off."
     )
-    return "\n".join([said, "", HEADER, *(line(row) for report in reports for row in report["rows"])])
+    rows = [row for report in reports for row in report["rows"] if row.get("status", "ok") == "ok"]
+    return "\n".join([said, "", HEADER, *map(line, rows)])
 
 
 def main(check):

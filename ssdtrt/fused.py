@@ -18,16 +18,17 @@ class FusedSSD300(nn.Module):
     """SSD300 with one output, `loc` above `conf`: images [N, 3, 300, 300] -> [N, 4 + C, A], both float32.
 
     Holds copies of the model's weights: every BatchNorm is folded into its convolution; the projection beside a block
-    becomes part of the block's last convolution; the location and the class head of a level are one convolution, and
-    that of the last level, a single pixel, is 1x1. `inside` is the type of the weights and of all that lies between the
-    two edges.
+    becomes part of the block's last convolution, unless `projections` is off; the location and the class head of a
+    level are one convolution, and that of the last level, a single pixel, is 1x1. `inside` is the type of the weights
+    and of all that lies between the two edges.
     """
 
-    def __init__(self, model: SSD300, inside: torch.dtype = torch.float32):
+    def __init__(self, model: SSD300, inside: torch.dtype = torch.float32, projections: bool = True):
         super().__init__()
         model = copy.deepcopy(model).eval()
         fold_norms(model)
-        fold_projections(model)
+        if projections:
+            fold_projections(model)
         self.feature_extractor, self.additional_blocks = model.feature_extractor, model.additional_blocks
         self.heads = nn.ModuleList(merged_head(*pair) for pair in zip(model.loc, model.conf))
         self.heads[-1] = middle_only(self.heads[-1])
@@ -42,6 +43,10 @@ class FusedSSD300(nn.Module):
         for block, head in zip(self.additional_blocks, self.heads[1:]):
             features = block(features)
             maps.append(head(features))
+        return self.joined(maps)
+
+    def joined(self, maps: List[Tensor]) -> Tensor:
+        """The heads' maps [N, (4 + C) * boxes, H, W] as one, [N, 4 + C, A], float32."""
         # Cast at once, or TensorRT goes on in FP32. Plain ints: a dynamic batch is -1 itself while Torch-TensorRT converts.
         parts = [part.to(self.inside).reshape(-1, self.channels, k) for part, k in zip(maps, self.boxes_per_map)]
         return torch.cat(parts, 2).float()
@@ -81,7 +86,12 @@ class FusedNetwork(nn.Module):
 
 def traced(model: SSD300, inside: torch.dtype, device: torch.device) -> torch.jit.ScriptModule:
     """The model's fused form as TorchScript on `device`, its weights of the type `inside`."""
-    network = FusedSSD300(model, inside).to(device)
+    return trace(FusedSSD300(model, inside), device)
+
+
+def trace(network: nn.Module, device: torch.device) -> torch.jit.ScriptModule:
+    """A network that takes images, as TorchScript on `device`."""
+    network = network.to(device)
     images = torch.zeros(1, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, device=device)
     with torch.no_grad(), torchscript.quiet():
         return torch.jit.trace(network, images, check_trace=False)

@@ -199,9 +199,9 @@ def test_the_floor_comes_from_what_eager_shows_in_that_precision(reference, imag
         return low(batch.to(dtype))
 
     report = report_of(honest, reference, images, precision)
-    expected = reference(images)
+    few = images[:2]
     nearest = min(
-        float((found.float() - wanted).norm() / wanted.norm()) for found, wanted in zip(honest(images), expected)
+        float((found.float() - wanted).norm() / wanted.norm()) for found, wanted in zip(honest(few), reference(few))
     )
     assert report.floor == pytest.approx(0.3 * nearest, rel=1e-5) and report.floor > 0
     assert report.bound == 2e-2 and report.passed

@@ -1,0 +1,137 @@
+"""Other forms of the network for TensorRT, beside the one that `compile` builds: their times, distances and kernels.
+
+    python benchmarks/forms.py ssd300.ts --batch-size 1 --form compiled --form cast-first --json forms.json
+
+builds each form as an FP16 engine and measures all of them with FP32 eager, plain and as CUDA graphs. The report holds
+what `ssdtrt bench` writes, and for each form its distance to FP32 and the GPU time of every kernel of one call, in
+order. An engine takes from one to three minutes. With `--heads` only the heads and what joins their maps are built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import List
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from ssdtrt import config, fused, machine, parity, torchscript, trt
+from ssdtrt.bench import benchmark
+from ssdtrt.engine import BatchRange
+from ssdtrt.graph import GraphRunner
+from ssdtrt.image import synthetic_images
+from ssdtrt.model.ssd import SSD300
+from ssdtrt.runner import eager_model
+
+
+class CastFirst(fused.FusedSSD300):
+    """The heads' maps are cast to float32 one by one, before they are joined."""
+
+    def joined(self, maps: List[Tensor]) -> Tensor:
+        parts = [m.to(self.inside).float().reshape(-1, self.channels, k) for m, k in zip(maps, self.boxes_per_map)]
+        return torch.cat(parts, 2)
+
+
+class Exported(nn.Module):
+    """The model as it is exported, cast at its edges, its outputs one above the other."""
+
+    def __init__(self, model: SSD300, inside: torch.dtype):
+        super().__init__()
+        self.model, self.inside = model.to(inside), inside
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [N, 3, 300, 300] -> [N, 4 + C, A]."""
+        return torch.cat(self.model(images.to(self.inside)), 1).float()
+
+
+class Heads(nn.Module):
+    """A form's heads alone: every feature map is made of the images' mean, which costs next to nothing."""
+
+    def __init__(self, form: fused.FusedSSD300):
+        super().__init__()
+        self.heads, self.form = form.heads, form
+        self.shapes = list(zip(config.FEATURE_CHANNELS, config.FEATURE_MAPS))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images [N, 3, 300, 300] -> [N, 4 + C, A]."""
+        mean = images.mean(dim=(1, 2, 3), keepdim=True).to(self.form.inside)
+        maps = [head(mean.expand(-1, channels, size, size)) for head, (channels, size) in zip(self.heads, self.shapes)]
+        return self.form.joined(maps)
+
+
+FORMS = {
+    "compiled": fused.FusedSSD300,
+    "cast-first": CastFirst,
+    "projections-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
+    "exported": Exported,
+}
+
+
+def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:
+    """The form of that name, holding weights of its own: images [N, 3, 300, 300] -> [N, 4 + C, A], float32."""
+    form = FORMS[name](eager_copy(model), inside)
+    return Heads(form) if heads else form
+
+
+def eager_copy(model: SSD300) -> SSD300:
+    """A model with the same weights."""
+    other = SSD300(model.num_classes)
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
+def kernels(network: nn.Module, images: Tensor) -> list[dict]:
+    """Name and microseconds of every kernel of one call, in order."""
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CUDA]) as seen:
+        network(images)
+        torch.cuda.synchronize()
+    events = [event for event in seen.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    events.sort(key=lambda event: event.time_range.start)
+    return [{"name": event.name, "us": event.time_range.elapsed_us()} for event in events]
+
+
+def main() -> None:
+    """Builds, measures, compares and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("module")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--form", action="append", choices=FORMS, help="which to build; by default all")
+    parser.add_argument("--heads", action="store_true", help="only the heads")
+    parser.add_argument("--json", required=True)
+    options = parser.parse_args()
+    device = machine.pick_device()
+    torch.cuda.set_device(device)
+    model = eager_model(options.module, device)
+    images = synthetic_images(options.batch_size, seed=config.SEED + 2).to(device)
+    runners, built = {"eager FP32": model}, {}
+    for name in options.form or [name for name in FORMS if not (options.heads and name == "exported")]:
+        started = time.perf_counter()
+        module = fused.trace(form_of(name, model, torch.float16, options.heads), device)
+        batch = BatchRange.parse(options.batch_size)
+        engine = trt.build(module, "fp16", batch, config.WORKSPACE_MIB, device)
+        network = fused.FusedNetwork(torchscript.reload(engine))
+        built[name] = {"seconds": round(time.perf_counter() - started, 1)}
+        runners[name], runners[f"{name} graph"] = network, GraphRunner(network, device)
+        print(f"{name}: built in {built[name]['seconds']} s", flush=True)
+    report = benchmark(runners, images).as_dict()
+    for name, facts in built.items():
+        facts["kernels"] = kernels(runners[name], images)
+        if not options.heads:
+            sizes = (options.batch_size,)
+            facts["agreement"] = parity.compare(
+                runners[name], model, images, precision="fp16", batch_sizes=sizes
+            ).as_dict()
+    Path(options.json).write_text(json.dumps({**report, "forms": built}, indent=1) + "\n", encoding="utf-8")
+    for row in report["rows"]:
+        print(f"{row['name']:26} {row['median_ms']:8.3f} ms, p90 {row['p90_ms']:.3f}")
+    for name, facts in built.items():
+        busy = sum(kernel["us"] for kernel in facts["kernels"])
+        print(f"{name}: {len(facts['kernels'])} kernels, {busy:.0f} us")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The forms that `benchmarks/forms.py` sets against each other: all of them the same function."""
+
+import pytest
+import torch
+from conftest import script
+
+from ssdtrt import fused
+from ssdtrt.image import synthetic_images
+
+CPU = torch.device("cpu")
+forms = script("forms")
+
+
+@pytest.mark.parametrize("name", forms.FORMS)
+def test_every_form_is_the_network(model, name):
+    images = synthetic_images(1, seed=11)
+    network = fused.trace(forms.form_of(name, model, torch.float32), CPU)
+    with torch.no_grad():
+        found, expected = network(images), torch.cat(model(images), 1)
+    assert found.dtype == torch.float32 and (found - expected).norm() / expected.norm() < 5e-6
+
+
+@pytest.mark.parametrize("name", ["compiled", "cast-first", "projections-apart"])
+def test_the_heads_alone_join_their_maps_as_the_form_does(model, name):
+    images = synthetic_images(2, seed=3)
+    with torch.no_grad():
+        found = forms.form_of(name, model, torch.float32, heads=True)(images)
+        mean = float(images[1].mean())
+        last = torch.cat([model.loc[5](torch.full((1, 256, 1, 1), mean)), model.conf[5](torch.full((1, 256, 1, 1), mean))], 1)
+    assert found.shape == (2, 85, 8732)
+    torch.testing.assert_close(found[1, :, -4:].flatten(), last.flatten(), rtol=1e-4, atol=1e-5)
