@@ -62,7 +62,7 @@ cached)
     for go in 1 2; do
         time build cached --fp16 --batch-size 128
     done 2>&1 | tee "$out/cached.txt"
-    time python3.10 -c "import torch, torchvision, torch_tensorrt" 2>&1 | tee -a "$out/cached.txt"
+    { time python3.10 -c "import ssdtrt.cli, ssdtrt.compile"; } 2>&1 | tee -a "$out/cached.txt"
     ;;
 train)
     python3 benchmarks/train_scenes.py --out "$work/scenes" --minutes "${MINUTES:-2}" 2>&1 | tee "$out/train.txt"

@@ -46,6 +46,12 @@ def machine(device: torch.device | str = "cpu") -> dict[str, str | int | None]:
     return found
 
 
+def emulates_bf16() -> bool:
+    """Whether PyTorch emulates BF16 on this processor, which takes many times as long as FP32."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is not None and not supported()
+
+
 def pick_device(device: str | torch.device | None = None) -> torch.device:
     """The device asked for; without one the current GPU where there is one, else the CPU.
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from known import RED, known_file
 from PIL import Image
 
-from ssdtrt import config
+from ssdtrt import config, machine
 from ssdtrt.cli import main
 from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module
@@ -107,7 +107,7 @@ def engine_bf16(module):
 @pytest.fixture(scope="session")
 def fast_bf16():
     """Skips where the processor has no BF16 arithmetic: emulated, a picture takes from 5 to 30 seconds."""
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if machine.emulates_bf16():
         pytest.skip("this processor only emulates BF16")
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,6 +66,15 @@ def test_machine():
     assert 1 <= found["cores"] <= os.cpu_count()
     assert (found["gpu"], found["sm"]) == (None, None)
     assert machine.machine("cpu") == machine.machine(torch.device("cpu")) == found
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64", reason="reads x86's flags")
+def test_bf16_is_emulated_where_the_processor_lacks_avx512(request):
+    flags = set(re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)[1].split())
+    if not flags & {"avx512f", "avx512_bf16", "amx_bf16"}:
+        assert machine.emulates_bf16()
+    elif "avx512_bf16" in flags:
+        assert not machine.emulates_bf16()
 
 
 def test_cores_are_those_that_may_be_used():
