@@ -39,11 +39,21 @@ def test_the_first_schema_gives_the_same_rows():
 def test_what_was_recorded_is_read():
     record = records.read(ROOT / "benchmarks" / "h200-static.json")
     assert [(found.peer, found.file, found.batch_size) for found in record.rows] == [
-        ("eager-fp32", None, 1), ("engine", "b1.engine.ts", 1), ("eager-fp32", None, 8), ("engine", "b8.engine.ts", 8),
-        ("eager-fp32", None, 32), ("engine", "b32.engine.ts", 32), ("eager-fp32", None, 128),
-        ("engine", "b128.engine.ts", 128),
-    ]  # fmt: skip
-    assert record.rows[7].median_ms == 11.73476791381836
+        (peer, f"b{size}.engine.ts" if peer.startswith("engine") else None, size)
+        for size in (1, 8, 32, 128)
+        for peer in ("eager-fp32", "eager-fp16-graph", "engine", "engine-graph")
+    ]
+    assert record.rows[14].median_ms == 11.121920108795166
+
+
+def test_what_was_recorded_in_the_first_schema_is_read():
+    record = records.read(ROOT / "benchmarks" / "h200-range.json")
+    assert [(found.peer, found.file, found.batch_size) for found in record.rows] == [
+        (peer, file, size)
+        for size in (1, 8, 32)
+        for peer, file in (("eager-fp32", None), ("engine", "range.engine.ts"))
+    ]
+    assert record.rows[5].median_ms == 3.7381279468536377
 
 
 def test_a_runner_of_the_callers_own_is_known_by_its_name():
