@@ -11,6 +11,7 @@
 #   train    trains on generated scenes with that python3 for MINUTES, and writes the validation pictures
 #   accuracy the trained network as a detector of batch 32, and COCO's figures for it, FP32 eager and FP16 eager
 #   pictures decoding and NMS, pictures on the GPU to detections, and JPEG files to JSON lines
+#   forms    other layouts of the network beside the one that is compiled, at batch 1 and 128: one to three minutes an engine
 #   fp32     an FP32 engine of batch 1, to compare sizes with
 set -euo pipefail
 step=$1 work=$2 out=$3
@@ -63,6 +64,12 @@ cached)
         time build cached --fp16 --batch-size 128
     done 2>&1 | tee "$out/cached.txt"
     { time python3.10 -c "import ssdtrt.cli, ssdtrt.compile"; } 2>&1 | tee -a "$out/cached.txt"
+    ;;
+forms)
+    for size in 1 128; do
+        python3.10 benchmarks/forms.py "$work/ssd300.ts" --batch-size "$size" --form compiled --form cast-first \
+            --form projections-apart --json "$out/forms-$size.json"
+    done 2>&1 | tee "$out/forms.txt"
     ;;
 train)
     python3 benchmarks/train_scenes.py --out "$work/scenes" --minutes "${MINUTES:-2}" 2>&1 | tee "$out/train.txt"
