@@ -16,7 +16,7 @@ from ssdtrt import config
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.graph import GraphRunner
-from ssdtrt.machine import with_tf32
+from ssdtrt.machine import emulates_bf16, with_tf32
 from ssdtrt.parity import Runner
 from ssdtrt.peers import InPrecision
 from ssdtrt.runner import FileRunner, load_engine
@@ -82,7 +82,7 @@ def peers(names: Sequence[str], model: torch.nn.Module, module: Path | None, dev
         "eager-tf32": ("tf32", lambda: tf32(copy.deepcopy(model), device)),
         "eager-fp16": ("fp16", lambda: half(model, device)),
         "eager-fp16-graph": ("fp16", lambda: GraphRunner(half(model, device), device)),
-        "eager-bf16": ("bf16", lambda: InPrecision(copy.deepcopy(model), "bf16", channels_last=True)),
+        "eager-bf16": ("bf16", lambda: bfloat16(model, device)),
         "torchscript": ("fp32", lambda: exported(module, device)),
         "compile": ("fp16" if on_gpu else "fp32", lambda: Compiled(half(model, device) if on_gpu else model, on_gpu)),
     }
@@ -129,6 +129,13 @@ def half(model: torch.nn.Module, device: torch.device) -> InPrecision:
     """A copy of the model in FP16, channels last."""
     need_gpu(device, "PyTorch has no fast FP16 on a CPU")
     return InPrecision(copy.deepcopy(model), "fp16", channels_last=True)
+
+
+def bfloat16(model: torch.nn.Module, device: torch.device) -> InPrecision:
+    """A copy of the model in BF16, channels last."""
+    if device.type == "cpu" and emulates_bf16():
+        raise SsdtrtError("needs a processor with BF16 arithmetic: emulated, it takes many times as long as FP32")
+    return InPrecision(copy.deepcopy(model), "bf16", channels_last=True)
 
 
 def tf32(model: torch.nn.Module, device: torch.device) -> Runner:

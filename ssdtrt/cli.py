@@ -189,12 +189,9 @@ def compile_(
     if backend == "torchscript" and (batch_size or batch_range):
         raise click.UsageError("The backend torchscript takes any batch: leave --batch-size and --batch-range out.")
     check_apart({"-o": output}, [module])
-    from ssdtrt import machine
     from ssdtrt.artifact import read_metadata
     from ssdtrt.compile import compile_engine
 
-    if precision == "bf16" and machine.emulates_bf16():
-        terminal.note("this processor has no BF16 arithmetic: emulated, it takes many times as long as --fp32.")
     path = compile_engine(
         module,
         output,

@@ -97,6 +97,11 @@ def check_request(backend: str, precision: str, workspace_mib: int, device) -> N
         raise CompileError(f"Unknown backend {backend!r}; expected {' or '.join(config.PRECISIONS_OF_BACKEND)}.")
     if precision not in allowed:
         raise CompileError(f"The backend {backend} builds {' or '.join(allowed)}, not {precision}.")
+    if precision == "bf16" and machine.emulates_bf16():
+        raise CompileError(
+            "This processor has no BF16 arithmetic; emulated, it takes many times as long as FP32. Build in FP32, or "
+            "build where the engine is to run."
+        )
     if workspace_mib < 1:
         raise CompileError(f"The workspace is in MiB and at least 1; found {workspace_mib}.")
     if backend == "tensorrt":

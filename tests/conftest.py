@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from known import RED, known_file
 from PIL import Image
 
-from ssdtrt import config, machine
+from ssdtrt import machine
 from ssdtrt.cli import main
 from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module
@@ -97,18 +97,16 @@ def engine(module):
 
 
 @pytest.fixture(scope="session")
-def engine_bf16(module):
-    """A CPU engine in BF16, beside its module; proven on two pictures."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "PARITY_IMAGES", 2)
-        return built(module, module.parent / "bf16.engine.ts", backend="torchscript", precision="bf16")
+def fast_bf16():
+    """Skips where the processor has no BF16 arithmetic."""
+    if machine.emulates_bf16():
+        pytest.skip("this processor has no BF16 arithmetic")
 
 
 @pytest.fixture(scope="session")
-def fast_bf16():
-    """Skips where the processor has no BF16 arithmetic: emulated, a picture takes from 5 to 30 seconds."""
-    if machine.emulates_bf16():
-        pytest.skip("this processor only emulates BF16")
+def engine_bf16(fast_bf16, module):
+    """A CPU engine in BF16, beside its module."""
+    return built(module, module.parent / "bf16.engine.ts", backend="torchscript", precision="bf16")
 
 
 @pytest.fixture(scope="session")

@@ -172,7 +172,7 @@ def test_a_size_that_none_takes_is_refused_with_what_they_take():
 
 
 @pytest.fixture(scope="module")
-def measured(fast_bf16, module, engine_bf16, tmp_path_factory):
+def measured(module, engine_bf16, tmp_path_factory):
     """`ssdtrt bench` on a module and an engine elsewhere, at two sizes: the result, the report, the engine's path."""
     folder = tmp_path_factory.mktemp("measured")
     alone = shutil.copyfile(engine_bf16, folder / "alone.engine.ts")

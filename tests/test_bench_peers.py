@@ -88,7 +88,16 @@ def test_what_cannot_be_made_here(tiny, name, reason):
     assert str(caught.value) == reason
 
 
-def test_in_bf16_it_computes_in_bf16_and_leaves_the_model_alone(tiny, images):
+def test_bf16_is_not_emulated(tiny, monkeypatch):
+    monkeypatch.setattr("ssdtrt.bench_peers.emulates_bf16", lambda: True)
+    with pytest.raises(SsdtrtError) as caught:
+        by_name(tiny)["eager-bf16"].make()
+    said = "needs a processor with BF16 arithmetic: emulated, it takes many times as long as FP32"
+    assert str(caught.value) == said
+
+
+def test_in_bf16_it_computes_in_bf16_and_leaves_the_model_alone(tiny, images, monkeypatch):
+    monkeypatch.setattr("ssdtrt.bench_peers.emulates_bf16", lambda: False)
     before = copy.deepcopy(tiny.state_dict())
     runner = by_name(tiny)["eager-bf16"].make()
     loc, conf = runner(images)

@@ -87,8 +87,6 @@ def test_a_module_answers_as_the_eager_model_bit_for_bit(module, images, expecte
     "name, precision, nearest, farthest", [("engine", "fp32", 0, 1e-4), ("engine_bf16", "bf16", 3e-3, 2e-2)]
 )
 def test_an_engine_answers_within_its_precision(request, images, expected, name, precision, nearest, farthest):
-    if precision == "bf16":
-        request.getfixturevalue("fast_bf16")
     runner = load_engine(str(request.getfixturevalue(name)))
     assert (runner.precision, runner.batch, runner.device) == (precision, None, CPU)
     for found, wanted in zip(runner(images), expected):

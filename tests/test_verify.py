@@ -34,7 +34,7 @@ def test_an_engine_passes_on_seeded_pictures(engine, few_pictures):
     assert report.detections.share > 0.99
 
 
-def test_an_engine_passes_on_photographs(fast_bf16, engine_bf16, photographs):
+def test_an_engine_passes_on_photographs(engine_bf16, photographs):
     report = verify_engine(engine_bf16, photographs)
     assert report.passed and 1e-3 < report.distance <= 2e-2
     assert (report.precision, report.images, report.bound) == ("bf16", 3, 2e-2)
