@@ -10,6 +10,7 @@ order. An engine takes from one to three minutes. With `--heads` only the heads 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from pathlib import Path
@@ -73,15 +74,8 @@ FORMS = {
 
 def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:
     """The form of that name, holding weights of its own: images [N, 3, 300, 300] -> [N, 4 + C, A], float32."""
-    form = FORMS[name](eager_copy(model), inside)
+    form = FORMS[name](copy.deepcopy(model), inside)
     return Heads(form) if heads else form
-
-
-def eager_copy(model: SSD300) -> SSD300:
-    """A model with the same weights."""
-    other = SSD300(model.num_classes)
-    other.load_state_dict(model.state_dict())
-    return other.eval()
 
 
 def kernels(network: nn.Module, images: Tensor) -> list[dict]:
