@@ -54,7 +54,7 @@ class FileRunner:
             return (self.graph or self.module)(images.to(self.device, non_blocking=True))
 
     def place(self, images: Tensor) -> Tensor:
-        """Images where the graph of their size reads them, which saves the next call a copy; without graphs, on the device."""
+        """Images where the graph of their size reads them, which saves the next call a copy; else on the device."""
         images = images.to(self.device, non_blocking=True)
         return self.graph.place(images)[0] if self.graph else images
 

@@ -1,4 +1,4 @@
-"""What of CUDA graphs can be shown without a GPU: what is copied, and that they are refused. What they do is in test_gpu.py."""
+"""What of CUDA graphs can be shown without a GPU: what is copied, and that they are refused. The rest: test_gpu.py."""
 
 import pytest
 import torch
