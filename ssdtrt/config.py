@@ -68,7 +68,8 @@ PRECISION_OF_BACKEND = {"tensorrt": "fp16", "torchscript": "fp32"}
 PRECISIONS_OF_BACKEND = {"tensorrt": ("fp16", "fp32"), "torchscript": ("fp32", "bf16")}
 BATCH_SIZE = 1
 WORKSPACE_MIB = 4096
-TIMED_IMAGES = 16  # TensorRT times a kernel on this many images, if a batch has fewer: small batches take microseconds
+TIMED_IMAGES = 128  # TensorRT times a kernel on this many images, if a batch has fewer: small batches take microseconds
+MOST_TIMED = 16  # but no more often than this
 CACHE_VARIABLE = "SSDTRT_CACHE"  # the folder of kept engines; empty: none are kept
 CACHE_ENGINES = 20
 

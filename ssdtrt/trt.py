@@ -71,7 +71,7 @@ def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, dev
         "enabled_precisions": {torch.half if precision == "fp16" else torch.float},
         "disable_tf32": True,
         "workspace_size": workspace_mib << 20,
-        "num_avg_timing_iters": max(1, config.TIMED_IMAGES // batch.opt),
+        "num_avg_timing_iters": min(config.MOST_TIMED, max(1, config.TIMED_IMAGES // batch.opt)),
         "require_full_compilation": True,
         "truncate_long_and_double": True,
         "device": device,
