@@ -24,7 +24,9 @@ def to_device(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
     if len(images) == 1:
         return images[0].permute(0, 3, 1, 2)
     places = [place for group in groups.values() for place in group]
-    where = torch.tensor(np.argsort(places), pin_memory=device.type == "cuda")
+    where = torch.from_numpy(np.argsort(places))
+    if device.type == "cuda":
+        where = where.pin_memory()
     return torch.cat(images).index_select(0, where.to(device, non_blocking=True)).permute(0, 3, 1, 2)
 
 

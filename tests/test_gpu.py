@@ -32,7 +32,7 @@ from ssdtrt.model import boxes, suppression
 from ssdtrt.pictures import load_image, squeeze
 from ssdtrt.resize import resize
 from ssdtrt.runner import eager_model, load_engine
-from ssdtrt.upload import pinned
+from ssdtrt.upload import pinned, to_device
 from ssdtrt.verify import verify_engine
 
 pytestmark = [
@@ -237,6 +237,14 @@ def test_pictures_of_any_size_are_resized_on_the_gpu_as_pillow_does():
         finally:
             torch.backends.cuda.matmul.allow_tf32 = False
         assert np.array_equal(found, np.stack(expected))
+
+
+def test_pictures_of_several_sizes_keep_their_order_on_the_way_to_the_gpu():
+    random = np.random.default_rng(0)
+    sizes = ((64, 48), (300, 300), (48, 64), (64, 48), (310, 400), (300, 300), (48, 64))
+    pictures = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in sizes]
+    found = to_device(pictures, torch.device("cuda", 0)).permute(0, 2, 3, 1).cpu().numpy()
+    assert np.array_equal(found, np.stack([squeeze(Image.fromarray(one)) for one in pictures]))
 
 
 @pytest.mark.parametrize("resizes", [True, False])
