@@ -257,13 +257,13 @@ def test_pixels_from_processes_are_those_from_threads(gpu_dir, photographs, tmp_
     for many in (False, True):
         detector, seen = Detector(gpu_dir / "ssd300.ts", "cuda", workers=4), []
         detector.batch_size, detector._resizes = 8, resizes
-        start = detector.start
+        start = detector.batches.start
 
         def noted(images, start=start, seen=seen):
             seen.append(images.clone())  # on the device, after the copy
             return start(images)
 
-        detector.start = noted
+        detector.batches.start = noted
         places = [place for place, _ in detector.stream(paths * 4, many=many)]
         assert places == list(range(400))
         ways.append(torch.cat(seen).cpu())
@@ -281,7 +281,7 @@ def test_shared_memory_is_pinned_and_let_go():
 
 def test_bench_measures_with_cuda_events_and_compares(gpu_engine, gpu_dir):
     report = bench_files([gpu_engine, gpu_dir / "ssd300.ts"], rounds=2, iterations=5)
-    assert report.settings["clock"] == "CUDA events"
+    assert report.settings["clock"] == "CUDA events, calls back to back"
     assert [row.name for row in report.rows] == ["eager FP32", str(gpu_engine), str(gpu_dir / "ssd300.ts")]
     eager, engine, module = report.rows
     assert eager.speedup == 1 and engine.samples == 10
