@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes the README's table of measurements from the recorded reports: python benchmarks/table.py [--check]
+"""Writes the README's tables of measurements from the recorded reports: python benchmarks/table.py [--check]
 
-The table stands between two marker lines in README.md. With --check nothing is written, and the exit code is 1 when the
-README does not hold the table that the reports give.
+They stand between two marker lines in README.md. With --check nothing is written, and the exit code is 1 when the
+README does not hold the tables that the reports give.
 """
 
 import json
@@ -12,12 +12,16 @@ from pathlib import Path
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 REPORTS = ("h200-static.json", "h200-range.json")
+NEWER = "h200-eager-torch2.11.json"
 BEGIN, END = "<!-- table: benchmarks/table.py -->", "<!-- end of table -->"
 HEADER = (
     "| Runner | Batch | Median ms | p90 | p99 | Images/s | Over FP32 eager | GPU MiB | Relative L2 | Detections matched |\n"
     "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
-
+COMPARED = (
+    "| Batch | TensorRT FP16, CUDA graph | torch.compile FP16 | FP32 eager | Over torch.compile | Over FP32 eager |\n"
+    "|--:|--:|--:|--:|--:|--:|"
+)
 
 PEERS = {"eager-fp32": "FP32 eager", "eager-fp16-graph": "FP16 eager, CUDA graph", "compile": "torch.compile FP16"}
 
@@ -66,12 +70,26 @@ def table():
     return "\n".join([said, "", HEADER, *map(line, rows)])
 
 
+def compared():
+    """The static engines as CUDA graphs against a newer torch, by batch size."""
+    static, newer = (json.loads((HERE / file).read_text(encoding="utf-8")) for file in (REPORTS[0], NEWER))
+    engines = {row["batch_size"]: row["median_ms"] for row in static["rows"] if row["peer"] == "engine-graph"}
+    peers = {(row["peer"], row["batch_size"]): row["median_ms"] for row in newer["rows"]}
+    lines = []
+    for size, engine in engines.items():
+        times = [peers[peer, size] for peer in ("compile", "eager-fp32")]
+        cells = [size, *(f"{time:.3f} ms" for time in (engine, *times)), *(f"{time / engine:.2f}x" for time in times)]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    said = f"The same engines, and torch {newer['machine']['versions']['torch']} on the same GPU in the same hour:"
+    return "\n".join([said, "", COMPARED, *lines])
+
+
 def main(check):
-    """Writes the table into the README, or with `check` says whether it is there."""
+    """Writes the tables into the README, or with `check` says whether they are there."""
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    wanted = f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    wanted = f"{before}{BEGIN}\n{table()}\n\n{compared()}\n{END}{after}"
     if check:
         return int(wanted != text)
     README.write_text(wanted, encoding="utf-8")

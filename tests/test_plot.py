@@ -139,7 +139,7 @@ def test_files(tmp_path):
         plot.plot_reports(found, tmp_path / name)
     text = (tmp_path / "a.svg").read_text()
     assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
-    assert "<!-- engine FP16, torch 2.2.2 -->" in text and "<!-- module FP32, torch 2.11.0 -->" in text
+    assert "<!-- engine FP16, torch 2.2.2 -->" in text and "<!-- TorchScript FP32, torch 2.11.0 -->" in text
     assert text == (tmp_path / "b.svg").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.PNG", "a.svg", "b.svg"]
 
