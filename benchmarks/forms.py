@@ -4,7 +4,8 @@
 
 builds each form as an FP16 engine and measures all of them with FP32 eager, plain and as CUDA graphs. The report holds
 what `ssdtrt bench` writes, and for each form its distance to FP32 and the GPU time of every kernel of one call, in
-order. An engine takes from one to three minutes. With `--heads` only the heads and what joins their maps are built.
+order. An engine takes from one to three minutes. With `--heads` only the heads and what joins their maps are built;
+`--streams N` also builds each form through TensorRT's own API, where kernels may run beside each other on N more streams.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import argparse
 import copy
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import List
 
+import native
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
@@ -67,6 +70,7 @@ class Heads(nn.Module):
 FORMS = {
     "compiled": fused.FusedSSD300,
     "cast-first": CastFirst,
+    "free": lambda model, inside: fused.FusedSSD300(model),  # in float32: TensorRT chooses the type of each layer
     "projections-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
     "exported": Exported,
 }
@@ -76,6 +80,19 @@ def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) 
     """The form of that name, holding weights of its own: images [N, 3, 300, 300] -> [N, 4 + C, A], float32."""
     form = FORMS[name](copy.deepcopy(model), inside)
     return Heads(form) if heads else form
+
+
+def ways(name: str, form: nn.Module, options: argparse.Namespace, device: torch.device) -> dict:
+    """What builds the form's engine, by what it is called: Torch-TensorRT's front end, and TensorRT's own API."""
+
+    def front_end():
+        batch = BatchRange.parse(options.batch_size)
+        return trt.build(fused.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
+
+    found = {name: front_end}
+    for streams in options.streams:
+        found[f"{name}, {streams} streams"] = partial(native.build, form, options.batch_size, device, streams)
+    return found
 
 
 def kernels(network: nn.Module, images: Tensor) -> list[dict]:
@@ -95,6 +112,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--form", action="append", choices=FORMS, help="which to build; by default all")
     parser.add_argument("--heads", action="store_true", help="only the heads")
+    parser.add_argument("--streams", action="append", type=int, default=[], help="also by TensorRT's API, with so many")
     parser.add_argument("--json", required=True)
     options = parser.parse_args()
     device = machine.pick_device()
@@ -103,14 +121,13 @@ def main() -> None:
     images = synthetic_images(options.batch_size, seed=config.SEED + 2).to(device)
     runners, built = {"eager FP32": model}, {}
     for name in options.form or [name for name in FORMS if not (options.heads and name == "exported")]:
-        started = time.perf_counter()
-        module = fused.trace(form_of(name, model, torch.float16, options.heads), device)
-        batch = BatchRange.parse(options.batch_size)
-        engine = trt.build(module, "fp16", batch, config.WORKSPACE_MIB, device)
-        network = fused.FusedNetwork(torchscript.reload(engine))
-        built[name] = {"seconds": round(time.perf_counter() - started, 1)}
-        runners[name], runners[f"{name} graph"] = network, GraphRunner(network, device)
-        print(f"{name}: built in {built[name]['seconds']} s", flush=True)
+        form = form_of(name, model, torch.float16, options.heads)
+        for label, build in ways(name, form, options, device).items():
+            started = time.perf_counter()
+            network = fused.FusedNetwork(torchscript.reload(build()))
+            built[label] = {"seconds": round(time.perf_counter() - started, 1)}
+            runners[label], runners[f"{label} graph"] = network, GraphRunner(network, device)
+            print(f"{label}: built in {built[label]['seconds']} s", flush=True)
     report = benchmark(runners, images).as_dict()
     for name, facts in built.items():
         facts["kernels"] = kernels(runners[name], images)
@@ -121,7 +138,7 @@ def main() -> None:
             ).as_dict()
     Path(options.json).write_text(json.dumps({**report, "forms": built}, indent=1) + "\n", encoding="utf-8")
     for row in report["rows"]:
-        print(f"{row['name']:26} {row['median_ms']:8.3f} ms, p90 {row['p90_ms']:.3f}")
+        print(f"{row['name']:30} {row['median_ms']:8.3f} ms, p90 {row['p90_ms']:.3f}")
     for name, facts in built.items():
         busy = sum(kernel["us"] for kernel in facts["kernels"])
         print(f"{name}: {len(facts['kernels'])} kernels, {busy:.0f} us")

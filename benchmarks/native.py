@@ -1,0 +1,136 @@
+"""The network through TensorRT's own API, whose builder has settings that Torch-TensorRT's front end does not pass on."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models.resnet import Bottleneck
+
+from ssdtrt import config, trt
+from ssdtrt.fused import FusedSSD300, ProjectedBlock
+from ssdtrt.model.backbone import ResNet50Features
+
+IMAGES, JOINED = "images", "joined"
+
+
+def build(form: FusedSSD300, size: int, device: torch.device, streams: int) -> torch.jit.ScriptModule:
+    """The form as one FP16 engine in a TorchScript module, images [size, 3, 300, 300] -> [size, 4 + C, A], both float32.
+
+    TensorRT may use `streams` streams beside the main one.
+    """
+    torch_tensorrt = trt.import_torch_tensorrt()
+    import tensorrt
+
+    plan = serialized(tensorrt, form, size, streams)
+    return torch_tensorrt.ts.embed_engine_in_new_module(
+        plan, input_binding_names=[IMAGES], output_binding_names=[JOINED], device=torch_tensorrt.Device(str(device))
+    )
+
+
+def serialized(tensorrt, form: FusedSSD300, size: int, streams: int) -> bytes:
+    """The engine as TensorRT writes it. Raises RuntimeError where TensorRT gives none; its log says why."""
+    builder = tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.WARNING))
+    network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
+    writer = Writer(tensorrt, network)  # Holds the weights until the engine is built.
+    writer.write(form, size)
+    settings = builder.create_builder_config()
+    settings.set_flag(tensorrt.BuilderFlag.FP16)
+    settings.clear_flag(tensorrt.BuilderFlag.TF32)
+    settings.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, config.WORKSPACE_MIB << 20)
+    settings.avg_timing_iterations = min(config.MOST_TIMED, max(1, config.TIMED_IMAGES // size))
+    settings.max_aux_streams = streams
+    plan = builder.build_serialized_network(network, settings)
+    if plan is None:
+        raise RuntimeError("TensorRT built no engine")
+    return bytes(plan)
+
+
+class Writer:
+    """Writes a FusedSSD300 into a TensorRT network, layer by layer, in the type that its weights have.
+
+    Where that is float32 nothing is cast, and TensorRT chooses the type of each layer.
+    """
+
+    def __init__(self, tensorrt, network):
+        self.tensorrt, self.network, self.held = tensorrt, network, []
+
+    def write(self, form: FusedSSD300, size: int) -> None:
+        """The whole network for `size` images, from them to the joined maps."""
+        half = form.inside == torch.float16
+        shape = size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE
+        images = self.network.add_input(IMAGES, self.tensorrt.float32, shape)
+        features = self.run(self.cast(images, self.tensorrt.float16) if half else images, form.feature_extractor)
+        maps = [self.run(features, form.heads[0])]
+        for block, head in zip(form.additional_blocks, form.heads[1:]):
+            features = self.run(features, block)
+            maps.append(self.run(features, head))
+        parts = [self.reshaped(one, (size, form.channels, k)) for one, k in zip(maps, form.boxes_per_map)]
+        joined = self.joined(parts, axis=2)
+        if half:
+            joined = self.cast(joined, self.tensorrt.float32)
+        joined.name = JOINED
+        self.network.mark_output(joined)
+
+    def run(self, x, module: nn.Module):
+        """What the module makes of `x`."""
+        kind = self.tensorrt
+        if isinstance(module, nn.Sequential):
+            for child in module:
+                x = self.run(x, child)
+            return x
+        if isinstance(module, ResNet50Features):
+            return self.run(x, module.feature_extractor)
+        if isinstance(module, nn.Identity):
+            return x
+        if isinstance(module, nn.Conv2d):
+            return self.convolution(x, module)
+        if isinstance(module, nn.ReLU):
+            return self.network.add_activation(x, kind.ActivationType.RELU).get_output(0)
+        if isinstance(module, nn.MaxPool2d):
+            layer = self.network.add_pooling_nd(x, kind.PoolingType.MAX, pair(module.kernel_size))
+            layer.stride_nd, layer.padding_nd = pair(module.stride), pair(module.padding)
+            return layer.get_output(0)
+        if isinstance(module, (Bottleneck, ProjectedBlock)):
+            y = self.run(self.run(x, module.conv1), module.relu)
+            y = self.run(self.run(y, module.conv2), module.relu)
+            if isinstance(module, ProjectedBlock):
+                y = self.run(self.joined([y, x], axis=1), module.conv3)
+            else:
+                x = x if module.downsample is None else self.run(x, module.downsample)
+                y = self.network.add_elementwise(self.run(y, module.conv3), x, kind.ElementWiseOperation.SUM).get_output(0)
+            return self.run(y, module.relu)
+        raise TypeError(f"{type(module).__name__} is no part of FusedSSD300")
+
+    def convolution(self, x, module: nn.Conv2d):
+        """A convolution with its bias."""
+        weight, bias = (self.weights(part) for part in (module.weight, module.bias))
+        layer = self.network.add_convolution_nd(x, module.out_channels, module.kernel_size, weight, bias)
+        layer.stride_nd, layer.padding_nd = module.stride, module.padding
+        return layer.get_output(0)
+
+    def weights(self, tensor: torch.Tensor):
+        """A tensor's values; TensorRT reads them while it builds, not here."""
+        self.held.append(np.ascontiguousarray(tensor.detach().cpu().numpy()))
+        return self.tensorrt.Weights(self.held[-1])
+
+    def cast(self, x, to):
+        """`x` in another type."""
+        return self.network.add_cast(x, to).get_output(0)
+
+    def reshaped(self, x, shape: tuple[int, ...]):
+        """`x` in another shape."""
+        layer = self.network.add_shuffle(x)
+        layer.reshape_dims = shape
+        return layer.get_output(0)
+
+    def joined(self, parts: list, axis: int):
+        """Tensors one after the other along an axis."""
+        layer = self.network.add_concatenation(parts)
+        layer.axis = axis
+        return layer.get_output(0)
+
+
+def pair(number: int | tuple[int, int]) -> tuple[int, int]:
+    """A length for both sides, as TensorRT takes it."""
+    return (number, number) if isinstance(number, int) else number
