@@ -19,7 +19,8 @@ from ssdtrt.machine import plain_fp32
 
 SIZE = config.IMAGE_SIZE
 BITS = 22  # of Pillow's weights, PRECISION_BITS in its Resample.c
-HALF = 2 ** (BITS // 2)
+HALF_BITS = BITS // 2
+HALF = 2**HALF_BITS
 FLOAT32_LENGTH = 15 * SIZE  # Up to here a pixel is of at most 32 others: 32 * 255 * (HALF - 1) < 2^24.
 PROBES = ((310, 330), (316, 330), (299, 302), (200, 250))  # width, height: the orders of the passes differ in the first
 
@@ -90,8 +91,10 @@ def rounded(high: Tensor, low: Tensor) -> Tensor:
 def weights(length: int, device: torch.device) -> Tensor:
     """The weights of `length` pixels for 300, [600, length] in units of HALF: the high halves, then the low ones."""
     whole = pillow_weights(length)
-    halves = np.concatenate([whole // HALF, whole % HALF]) / HALF
-    return torch.from_numpy(halves).to(torch.float32 if length <= FLOAT32_LENGTH else torch.float64).to(device)
+    halves = np.concatenate([whole >> HALF_BITS, whole & (HALF - 1)])
+    exact = halves.astype(np.float32 if length <= FLOAT32_LENGTH else np.float64)
+    exact /= HALF
+    return torch.from_numpy(exact).to(device)
 
 
 def pillow_weights(length: int) -> np.ndarray:
