@@ -74,6 +74,7 @@ FORMS = {
     "projections-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
     "exported": Exported,
 }
+NATIVE = ("compiled", "free", "projections-apart")  # The forms that native.py can write.
 
 
 def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:
@@ -115,12 +116,15 @@ def main() -> None:
     parser.add_argument("--streams", action="append", type=int, default=[], help="also by TensorRT's API, with so many")
     parser.add_argument("--json", required=True)
     options = parser.parse_args()
+    names = options.form or [name for name in FORMS if not (options.heads and name == "exported")]
+    if options.streams and (options.heads or set(names) - set(NATIVE)):
+        parser.error(f"--streams takes whole networks of --form {', '.join(NATIVE)}")
     device = machine.pick_device()
     torch.cuda.set_device(device)
     model = eager_model(options.module, device)
     images = synthetic_images(options.batch_size, seed=config.SEED + 2).to(device)
     runners, built = {"eager FP32": model}, {}
-    for name in options.form or [name for name in FORMS if not (options.heads and name == "exported")]:
+    for name in names:
         form = form_of(name, model, torch.float16, options.heads)
         for label, build in ways(name, form, options, device).items():
             started = time.perf_counter()

@@ -18,6 +18,7 @@ step=$1 work=$2 out=$3
 ssdtrt() { echo "+ ssdtrt $*"; python3.10 -m ssdtrt "$@" 2>&1; }
 samples=$PWD/ssdtrt/samples
 mkdir -p "$work" "$out"
+work=$(realpath "$work") out=$(realpath "$out")
 
 build() { # NAME ARGUMENTS...
     ssdtrt compile "$work/ssd300.ts" -o "$work/$1.engine.ts" "${@:2}" | tee "$out/compile-$1.txt"

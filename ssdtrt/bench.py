@@ -25,7 +25,7 @@ from ssdtrt.model.weights import build_model
 from ssdtrt.parity import Runner
 from ssdtrt.results import BenchReport, PartTime
 from ssdtrt.runner import eager_model, find_module
-from ssdtrt.trial import Contender, Trial
+from ssdtrt.trial import Contender, Trial, free_memory, out_of_memory
 
 INPUT_SETS = 4  # batches used in turn, so that no run finds its input in the cache
 
@@ -48,49 +48,48 @@ def benchmark(
     TF32 is off while it measures. A runner for which memory does not suffice gets a row that says so.
     """
     contenders = [Contender(name, "", lambda runner=runner: runner, required=True) for name, runner in runners.items()]
-    counts = {"rounds": rounds, "iterations": iterations, "warmup": warmup}
-    trials, settings = run_trials(contenders, images, progress, **counts)
+    trials = trials_of(contenders, images)
+    settings = run_trials(trials, settings_of(images.device, rounds, iterations, warmup), progress)
     return report_of(trials, settings, images.device)
 
 
-def run_trials(
-    contenders: Sequence[Contender],
-    images: Tensor,
-    progress: Progress,
-    *,
-    rounds: int | None,
-    iterations: int | None,
-    warmup: int,
-) -> tuple[list[Trial], dict]:
-    """Makes, warms up and times every contender on `images`, in turns: the trials, and how it was done."""
-    device = images.device
-    rounds = rounds or config.ROUNDS[device.type]
-    iterations = iterations or config.ITERATIONS[device.type]
-    rest = config.REST[device.type]
+def trials_of(contenders: Sequence[Contender], images: Tensor) -> list[Trial]:
+    """A trial for each, all on the same sets of images of this batch size."""
     inputs = [images] + [images.flip(0).roll(i, dims=-1).contiguous() for i in range(1, INPUT_SETS)]
-    trials = [Trial(contender, inputs) for contender in contenders]
-    with on_device(device):
-        for trial in trials:
-            progress(f"warming up {trial.contender.name}, batch {len(images)}")
-            trial.prepare(warmup)
-        before = read_state(device) if device.type == "cuda" else None
-        for index, order in enumerate(orders(len(trials), rounds)):
-            progress(f"measuring batch {len(images)}, round {index + 1} of {rounds}")
-            for place in order:
-                time.sleep(rest)
-                trials[place].measure(iterations)
-        state = gpu_state(trials, before) if device.type == "cuda" else None
-    return trials, {
-        "rounds": rounds,
-        "iterations": iterations,
+    return [Trial(contender, inputs) for contender in contenders]
+
+
+def settings_of(device: torch.device, rounds: int | None, iterations: int | None, warmup: int) -> dict:
+    """How runners are measured on this device, `rounds` and `iterations` as configured where they are not given."""
+    return {
+        "rounds": rounds or config.ROUNDS[device.type],
+        "iterations": iterations or config.ITERATIONS[device.type],
         "warmup": warmup,
         "tf32": False,
         "cudnn_benchmark": True,
         "input_sets": INPUT_SETS,
-        "rest_seconds": rest,
+        "rest_seconds": config.REST[device.type],
         "clock": "CUDA events, calls back to back" if device.type == "cuda" else "host monotonic clock",
-        "gpu_state": state and [{"batch_size": len(images), **state}],
+        "gpu_state": None,
     }
+
+
+def run_trials(trials: Sequence[Trial], settings: dict, progress: Progress) -> dict:
+    """Makes, warms up and times every contender, in turns: the settings, with what the GPU said of itself."""
+    images = trials[0].inputs[0]
+    size, device = len(images), images.device
+    with on_device(device):
+        for trial in trials:
+            progress(f"warming up {trial.contender.name}, batch {size}")
+            trial.prepare(settings["warmup"])
+        before = read_state(device) if device.type == "cuda" else None
+        for index, order in enumerate(orders(len(trials), settings["rounds"])):
+            progress(f"measuring batch {size}, round {index + 1} of {settings['rounds']}")
+            for place in order:
+                time.sleep(settings["rest_seconds"])
+                trials[place].measure(settings["iterations"])
+        state = [{"batch_size": size, **gpu_state(trials, before)}] if device.type == "cuda" else None
+    return {**settings, "gpu_state": state}
 
 
 def orders(count: int, rounds: int) -> list[list[int]]:
@@ -105,11 +104,7 @@ def orders(count: int, rounds: int) -> list[list[int]]:
 @contextlib.contextmanager
 def on_device(device: torch.device):
     """Inside, calls run as they are measured: this device the current one, no gradients, TF32 off."""
-    with contextlib.ExitStack() as stack:
-        if device.type == "cuda":
-            stack.enter_context(torch.cuda.device(device))
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(machine.plain_fp32())
+    with machine.current(device), torch.no_grad(), machine.plain_fp32():
         yield
 
 
@@ -162,15 +157,17 @@ def bench_files(
     if len({file.device for file in files}) != 1:
         raise ArtifactError("These files run on different devices (CPU and GPU engines); measure them apart.")
     plan = plan_sizes(files, batch_sizes)
-    counts = {"rounds": rounds, "iterations": iterations, "warmup": warmup}
+    settings = settings_of(files[0].device, rounds, iterations, warmup)
     reports, notes, exhausted = [], [], set()
     for size, members in plan.items():
+        references = contenders = None
+        free_memory(files[0].device)  # What the size before left would be taken for nobody's.
         references, missing = references_of(members, module)
         contenders = field_of(against, members, references)
         contenders = [contender for contender in contenders if contender.name not in exhausted]
         if not contenders:
             break
-        report, said, out = bench_size(contenders, size, files[0].device, progress, **counts)
+        report, said, out = bench_size(contenders, size, files[0].device, settings, progress)
         reports.append(report)
         exhausted |= out
         notes += [note for note in (*missing, *said) if note not in notes]
@@ -204,12 +201,19 @@ def field_of(
 
 
 def bench_size(
-    contenders: Sequence[Contender], size: int, device: torch.device, progress: Progress, **counts
+    contenders: Sequence[Contender], size: int, device: torch.device, settings: dict, progress: Progress
 ) -> tuple[BenchReport, list[str], set[str]]:
     """One batch size: its report, what is to be said of it, and the names for which memory did not suffice."""
     whole = -(-config.PARITY_IMAGES // size) * size  # Whole batches: some take no other size.
-    pictures = synthetic_images(whole, seed=config.SEED + 2).to(device)
-    trials, settings = run_trials(contenders, pictures[:size], progress, **counts)
+    try:
+        pictures = synthetic_images(whole, seed=config.SEED + 2).to(device)
+        trials = trials_of(contenders, pictures[:size])
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        trials = [Trial.too_large(contender, size, error) for contender in contenders]
+        return report_of(trials, settings, device), [], {contender.name for contender in contenders}
+    settings = run_trials(trials, settings, progress)
     progress(f"comparing with FP32, batch {size}")
     with on_device(device):
         said = [trial.compare(pictures) for trial in trials]

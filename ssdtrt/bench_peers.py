@@ -145,7 +145,7 @@ def tf32(model: torch.nn.Module, device: torch.device) -> Runner:
         raise SsdtrtError(f"{torch.cuda.get_device_name(device)} has no TF32")
 
     def run(images: Tensor) -> tuple[Tensor, Tensor]:
-        with with_tf32():
+        with with_tf32(True):
             return model(images)
 
     return run

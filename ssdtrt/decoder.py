@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.graph import GraphRunner
+from ssdtrt.machine import current
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.suppression import detect_fixed, settle
 
@@ -31,14 +32,15 @@ class Decoder:
 
     def start(self, loc: Tensor, conf: Tensor) -> Callable[[], Tensor]:
         """Begins; what is returned gives the packed detections of every picture, settled."""
-        loc, conf, packed = self.steps(loc, conf)
-        host = to_host(packed)
+        with current(self.device):
+            loc, conf, packed = self.steps(loc, conf)
+            host = to_host(packed)
 
         def finish() -> Tensor:
             found = host()
             if bool(found[:, -1, 1].all()):
                 return found
-            with torch.no_grad():
+            with current(self.device), torch.no_grad():
                 return settle(packed.clone(), loc, conf, self.default_boxes).cpu()
 
         return finish
@@ -54,13 +56,13 @@ class Decoder:
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Begins to copy a tensor to the host; what is returned waits for it and gives the copy."""
+    """Begins to copy a tensor to the host; what is returned waits for it and gives the copy. Its GPU is the current one."""
     if tensor.device.type != "cuda":
         return lambda: tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     host.copy_(tensor, non_blocking=True)
     copied = torch.cuda.Event()
-    copied.record()
+    copied.record(torch.cuda.current_stream(tensor.device))
 
     def wait() -> Tensor:
         copied.synchronize()

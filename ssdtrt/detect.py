@@ -21,6 +21,7 @@ from ssdtrt.decoder import Decoder
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.files import Progress, silent
 from ssdtrt.image import normalisation, scale_to
+from ssdtrt.machine import current
 from ssdtrt.pictures import Picture, load_image, squeeze, to_pixels
 from ssdtrt.readers import Readers
 from ssdtrt.resize import order_of_passes
@@ -175,7 +176,8 @@ class Detector:
 
     def _stage(self, batch: list[Prepared]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""
-        return to_device([one.pixels for one in batch], self.device)
+        with current(self.device):
+            return to_device([one.pixels for one in batch], self.device)
 
     def _found(self, batch: list[Prepared], packed: Tensor) -> Iterator[tuple[int, Found]]:
         """Packed detections as arrays, those of at least the threshold, in each picture's pixels. Frees slots."""

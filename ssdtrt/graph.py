@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ssdtrt.machine import current
+
 MAX_GRAPHS = 4  # shapes that are captured; others run kernel by kernel
 WARMUP = 3  # calls before capturing, in which libraries choose and load their kernels
 
@@ -25,11 +27,13 @@ class GraphRunner:
 
     The function must do the same work each time and never wait for the device. What it returns lies where the graph
     writes it: the next call with inputs of the same shape overwrites it. Inputs are copied to where the graph reads
-    them; those that `place` returned lie there, and are not copied again.
+    them; those that `place` returned lie there, and are not copied again. Of a function whose own state changes with the
+    shape, as a TensorRT engine's does, a graph holds only until another shape is run: with `one` there is one at a time,
+    and another shape is captured anew.
     """
 
-    def __init__(self, function: Callable, device: torch.device, limit: int = MAX_GRAPHS):
-        self.function, self.device, self.limit = function, device, limit
+    def __init__(self, function: Callable, device: torch.device, limit: int = MAX_GRAPHS, one: bool = False):
+        self.function, self.device, self.limit, self.one = function, device, limit, one
         self.graphs: dict[tuple, Captured] = {}
 
     def __call__(self, *inputs: Tensor):
@@ -56,8 +60,10 @@ class GraphRunner:
     def _captured(self, inputs: tuple[Tensor, ...]) -> Captured | None:
         """The graph for inputs of these shapes and types; None where there are too many others."""
         key = tuple((*each.shape, each.dtype) for each in inputs)
+        if self.one and key not in self.graphs:
+            self.graphs.clear()
         if key not in self.graphs and len(self.graphs) < self.limit:
-            with torch.cuda.device(self.device), torch.no_grad():
+            with current(self.device), torch.no_grad():
                 self.graphs[key] = self._capture(tuple(each.to(self.device).clone() for each in inputs))
         return self.graphs.get(key)
 
@@ -70,7 +76,7 @@ class GraphRunner:
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads may pin memory meanwhile, which a stricter mode forbids.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             outputs = self.function(*inputs)
         return Captured(inputs, graph.replay, outputs)
 

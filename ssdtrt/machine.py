@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 
 import torch
 
@@ -105,22 +106,53 @@ def plain_fp32(autotune: bool = True):
 
     With `autotune` cudnn also picks its fastest kernels (`cudnn.benchmark`).
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
-    try:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = False, False, autotune
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark
+    with with_tf32(False):
+        try:
+            cudnn.benchmark = autotune
+            yield
+        finally:
+            cudnn.benchmark = before
 
 
 @contextlib.contextmanager
-def with_tf32():
-    """Inside the block TF32 is on for convolutions and matrix products."""
+def with_tf32(on: bool):
+    """Inside the block TF32 is on, or off, for convolutions and matrix products; afterwards all is as it was.
+
+    torch 2.9 brought other switches, and the old ones raise once those were used: both are set, the old ones first,
+    because that puts the new ones back.
+    """
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
+    parts = [matmul, cudnn.conv, cudnn.rnn] if hasattr(matmul, "fp32_precision") else []
+    precisions = [part.fp32_precision for part in parts]
+    convolutions = read(lambda: cudnn.allow_tf32)
+    products = read(torch.get_float32_matmul_precision)
     try:
-        cudnn.allow_tf32, matmul.allow_tf32 = True, True
+        cudnn.allow_tf32 = on
+        torch.set_float32_matmul_precision("high" if on else "highest")
+        for part in parts:
+            part.fp32_precision = "tf32" if on else "ieee"
         yield
     finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        for part, precision in zip(parts, precisions):
+            part.fp32_precision = precision
+
+
+def read(switch: Callable):
+    """What a switch of torch says; None where it raises."""
+    try:
+        return switch()
+    except RuntimeError:
+        return None
+
+
+@contextlib.contextmanager
+def current(device: torch.device):
+    """Inside the block this GPU is the one that events, captures and libraries take; a CPU changes nothing."""
+    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        yield

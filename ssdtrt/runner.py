@@ -28,8 +28,8 @@ class FileRunner:
     `metadata` is what the file says of itself, `device` where it runs, `batch` the BatchRange of a TensorRT engine and
     None where any batch will do. `detector` is the whole module of a detector file, uint8 images to detections; what
     is called here is the engine in it. It is None for the other kinds. With `cuda_graph` each batch size is captured at
-    its first call as a CUDA graph, and what a call returns is overwritten by the next of that size; images that `place`
-    returned lie where the graph reads them.
+    its first call as a CUDA graph, and what a call returns is overwritten by the next of that size; of a TensorRT engine
+    only the last size is kept, and another is captured anew. Images that `place` returned lie where the graph reads them.
     """
 
     def __init__(
@@ -43,14 +43,15 @@ class FileRunner:
         self.path, self.metadata, self.device = path, metadata, device
         self.detector = module if metadata["kind"] == "detector" else None
         self.module = module if self.detector is None else module.engine
-        self.graph = GraphRunner(self.module, device) if cuda_graph else None
-        self.fusing = torchscript.fusing if metadata["build"].get("backend") == "torchscript" else contextlib.nullcontext
+        backend = metadata["build"].get("backend")
+        self.graph = GraphRunner(self.module, device, one=backend == "tensorrt") if cuda_graph else None
+        self.fusing = torchscript.fusing if backend == "torchscript" else contextlib.nullcontext
         batch = metadata["build"].get("batch")
         self.batch = BatchRange.parse(batch) if batch else None
         self.asked: dict = {"device": device, "sha256": None, "cuda_graph": cuda_graph}  # Of `load_engine`.
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), self.fusing():
+        with torch.no_grad(), machine.current(self.device), self.fusing():
             return (self.graph or self.module)(images.to(self.device, non_blocking=True))
 
     def place(self, images: Tensor) -> Tensor:
@@ -129,9 +130,9 @@ def warm_up(runner: FileRunner) -> None:
     dtype = torch.float32 if runner.detector is None else torch.uint8
     images = torch.zeros(count, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=dtype, device=runner.device)
     try:
-        with torch.no_grad(), gpu_errors():
+        with torch.no_grad(), machine.current(runner.device), gpu_errors():
             outputs = (runner.detector or runner)(images)
-        finite = all(bool(torch.isfinite(output).all()) for output in outputs)
+            finite = all(bool(torch.isfinite(output).all()) for output in outputs)  # Waits for the GPU.
     except (RuntimeError, TypeError, torch.jit.Error) as error:
         reason = [line for line in str(error).strip().splitlines() if line.strip()][-1].strip()
         raise ArtifactError(f"{runner.path} was loaded but does not run here ({reason}). Make it again.") from error

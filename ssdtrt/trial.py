@@ -54,6 +54,13 @@ class Trial:
         self.agreement: ParityReport | None = None
         self.reason, self.exhausted = "", False
 
+    @classmethod
+    def too_large(cls, contender: Contender, batch_size: int, error: Exception) -> Trial:
+        """The trial of a contender for which there was no memory, not even for its images."""
+        trial = cls(contender, [torch.empty(batch_size, 0)])
+        trial.exhausted, trial.reason = True, no_memory(error)
+        return trial
+
     def prepare(self, warmup: int) -> None:
         """Makes the runner and warms it up with `warmup` calls, the first of them timed; one more where it compiles."""
         images = self.inputs[0]
@@ -101,7 +108,7 @@ class Trial:
             if self.contender.required and not self.exhausted:
                 raise
             self.runner = None
-            self.reason = f"out of memory ({reason_of(error)})" if self.exhausted else reason_of(error)
+            self.reason = no_memory(error) if self.exhausted else reason_of(error)
         if self.reason:
             gc.collect()
             if torch.cuda.is_initialized():
@@ -164,6 +171,11 @@ def out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def no_memory(error: Exception) -> str:
+    """The reason of a trial that memory ended."""
+    return f"out of memory ({reason_of(error)})"
 
 
 def reason_of(error: Exception) -> str:

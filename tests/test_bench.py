@@ -264,6 +264,24 @@ def test_an_unknown_name_is_refused_before_any_work(tmp_path):
     assert done.exit_code == 2 and "'eager-fp8' is not one of eager-fp32, eager-tf32" in done.stderr
 
 
+def test_memory_for_the_images_alone_ends_the_sweep_and_keeps_what_was_measured(engine, monkeypatch):
+    monkeypatch.setattr(config, "PARITY_IMAGES", 1)
+    make = bench.synthetic_images
+
+    def images(count, seed):
+        if count > 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+        return make(count, seed=seed)
+
+    monkeypatch.setattr(bench, "synthetic_images", images)
+    report = bench_files([engine], batch_sizes=[1, 2, 3], rounds=1, iterations=1, warmup=1)
+    assert [(row.peer, row.batch_size, row.status) for row in report.rows] == [
+        ("eager-fp32", 1, "ok"), ("engine", 1, "ok"), ("eager-fp32", 2, "failed"), ("engine", 2, "failed")
+    ]  # fmt: skip
+    assert report.rows[3].reason.startswith("out of memory (RuntimeError: [enforce fail] DefaultCPUAllocator: can't")
+    assert report.rows[1].agreement.passed
+
+
 def test_memory_ends_the_sweep_of_one_runner_only(engine, monkeypatch):
     """The engine's memory runs out at batch 2, so it is not tried at 3; eager and the others are."""
     monkeypatch.setattr(config, "PARITY_IMAGES", 1)

@@ -126,7 +126,7 @@ def test_tf32_is_on_inside_only():
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = cudnn.allow_tf32, matmul.allow_tf32
     with pytest.raises(KeyError):
-        with with_tf32():
+        with with_tf32(True):
             assert (cudnn.allow_tf32, matmul.allow_tf32) == (True, True)
             raise KeyError
     assert (cudnn.allow_tf32, matmul.allow_tf32) == before

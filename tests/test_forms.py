@@ -29,3 +29,12 @@ def test_the_heads_alone_join_their_maps_as_the_form_does(model, name):
         last = torch.cat([model.loc[5](torch.full((1, 256, 1, 1), mean)), model.conf[5](torch.full((1, 256, 1, 1), mean))], 1)
     assert found.shape == (2, 85, 8732)
     torch.testing.assert_close(found[1, :, -4:].flatten(), last.flatten(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [["--heads"], ["--form", "exported"], []])
+def test_streams_of_a_form_that_cannot_have_them_are_refused_before_any_work(more, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["forms.py", "missing.ts", "--json", "a.json", "--streams", "4", *more])
+    with pytest.raises(SystemExit) as caught:
+        forms.main()
+    assert caught.value.code == 2
+    assert "--streams takes whole networks of --form compiled, free, projections-apart" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, ParityError
 from ssdtrt.decoder import Decoder
 from ssdtrt.engine import DetectorModule
+from ssdtrt.graph import GraphRunner
 from ssdtrt.image import synthetic_images, synthetic_pictures, to_batch
 from ssdtrt.machine import plain_fp32
 from ssdtrt.model import boxes, suppression
@@ -115,6 +116,28 @@ def test_a_cuda_graph_gives_what_the_engine_gives(gpu_engine):
     assert placed is captured.place(placed) and placed is next(iter(captured.graph.graphs.values())).inputs[0]
     for found, expected in zip(captured(placed), runner(images)):
         assert torch.equal(found, expected)
+
+
+def test_with_one_graph_at_a_time_another_batch_size_is_captured_anew(reference):
+    device = torch.device("cuda", 0)
+    runner = GraphRunner(reference, device, one=True)
+    with plain_fp32(autotune=False), torch.no_grad():
+        for size in (2, 1, 2):
+            images = synthetic_images(size, seed=size).to(device)
+            loc, conf = (part.clone() for part in runner(images))
+            expected = reference(images)
+            torch.testing.assert_close(loc, expected[0])
+            torch.testing.assert_close(conf, expected[1])
+            assert [graph.inputs[0].shape[0] for graph in runner.graphs.values()] == [size]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_detectors_on_two_gpus_do_not_disturb_each_other(gpu_dir, photographs):
+    first, second = (Detector(gpu_dir / "ssd300.ts", f"cuda:{index}", threshold=0.35) for index in (0, 1))
+    expected = [[one.label for one in found.detections] for found in first(photographs)]
+    assert any(expected) and torch.cuda.current_device() == 0
+    for detector in (second, first, second):
+        assert [[one.label for one in found.detections] for found in detector(photographs)] == expected
 
 
 def test_engine_refuses_more_images_than_it_takes(gpu_engine):
@@ -310,8 +333,8 @@ def test_bench_measures_everything_that_it_knows(gpu_engine):
 
 
 def test_bench_says_when_memory_ends_a_sweep(gpu_dir):
-    """Torch may use a hundredth of the GPU, which batch 64 of the FP32 model exceeds and batch 1 does not."""
-    torch.cuda.set_per_process_memory_fraction(0.01)
+    """Torch may use 1.5 GiB of the GPU, which batch 64 of the FP32 model exceeds and batch 1 does not."""
+    torch.cuda.set_per_process_memory_fraction(1.5 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
     try:
         report = bench_files([gpu_dir / "ssd300.ts"], batch_sizes=[1, 64, 128], rounds=1, iterations=1, warmup=1)
     finally:

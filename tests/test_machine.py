@@ -4,6 +4,8 @@ import json
 import os
 import platform
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,6 +142,45 @@ def test_plain_fp32_restores_after_a_failure(other_flags, error):
         with machine.plain_fp32():
             raise error
     assert flags() == other_flags
+
+
+# Each time in a process of its own: the old switches may raise for good once the new ones were used.
+@pytest.mark.parametrize(
+    "switch",
+    [
+        "torch.set_float32_matmul_precision('medium')",
+        "backends.fp32_precision = 'tf32'",
+        "backends.cuda.matmul.fp32_precision = 'tf32'",
+        "backends.cudnn.conv.fp32_precision = 'ieee'",
+    ],
+)
+def test_plain_fp32_whatever_switch_was_used(switch):
+    if "fp32_precision" in switch and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip("this torch has the old switches only")
+    code = f"""
+import torch
+from torch import backends
+from ssdtrt.machine import plain_fp32, with_tf32
+parts = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn] if hasattr(backends, "fp32_precision") else []
+def state():
+    return [part.fp32_precision for part in parts]
+def old():
+    return backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+{switch}
+before = state(), None if parts and "fp32_precision" in {switch!r} else old()
+for block, new, olds in ((plain_fp32(), "ieee", (False, "highest")), (with_tf32(True), "tf32", (True, "high"))):
+    with block:
+        assert set(state()) <= {{new}} and old() == olds
+    assert state() == before[0] and (before[1] is None or before[1] == old())
+print("as it was")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("as it was\n", "")
+
+
+def test_the_current_device_on_a_cpu():
+    with machine.current(torch.device("cpu")):
+        pass
 
 
 @no_gpu

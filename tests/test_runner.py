@@ -12,9 +12,9 @@ import torch
 
 from ssdtrt import machine
 from ssdtrt.engine import BatchRange
-from ssdtrt.errors import ArtifactError, CompileError, SsdtrtError
+from ssdtrt.errors import ArtifactError, CompileError, GpuError, SsdtrtError
 from ssdtrt.image import synthetic_images
-from ssdtrt.runner import check_fits, eager_model, find_module, load_engine, rebuild_command
+from ssdtrt.runner import check_fits, eager_model, find_module, load_engine, rebuild_command, warm_up
 
 CPU = torch.device("cpu")
 
@@ -232,6 +232,21 @@ def folder(tmp_path, monkeypatch):
 def runner_in(folder, content=b"the module"):
     recorded = {"file": "ssd300.ts", "sha256": hashlib.sha256(content).hexdigest()}
     return SimpleNamespace(path=folder / "engines" / "a.engine.ts", metadata={"kind": "engine", "module": recorded})
+
+
+class Late(torch.Tensor):
+    """What a GPU gives that failed after the call came back: who looks at it is told."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nIt may be reported late.")
+
+
+def test_a_gpu_that_fails_while_a_file_is_warmed_up_is_no_damaged_file():
+    late = torch.zeros(1).as_subclass(Late)
+    runner = SimpleNamespace(path="x.ts", batch=None, device=CPU, detector=lambda images: (late,))
+    with pytest.raises(GpuError, match=r"^The GPU failed \(CUDA error: an illegal memory access was encountered\)\. "):
+        warm_up(runner)
 
 
 def test_the_module_is_found_beside_the_engine(folder):
