@@ -116,10 +116,13 @@ def writing(path: str | Path) -> Iterator[Path]:
         raise ArtifactError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def check_output(path: str | Path) -> Path:
-    """The path as a Path, where a file can be written there; else ArtifactError, before any work is done."""
+def check_output(path: str | Path, option: str = " with -o") -> Path:
+    """The path as a Path, where a file can be written there; else ArtifactError, before any work is done.
+
+    `option` says how another path is given.
+    """
     path = Path(path)
     reason = check_writable(path)
     if reason:
-        raise ArtifactError(f"{path} cannot be written: {reason}. Give another path with -o.")
+        raise ArtifactError(f"{path} cannot be written: {reason}. Give another path{option}.")
     return path

@@ -30,7 +30,7 @@ from ssdtrt.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.params import Batch, Names, Sizes
+from ssdtrt.params import BATCH_SIZE, Batch, Names, Sizes
 from ssdtrt.terminal import lenient
 
 
@@ -131,7 +131,7 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
 
     Example: ssdtrt export --weights coco -o ssd300.ts
     """
-    check_apart({"-o": output}, [weights])
+    check_apart({"-o": output}, [weights, labels])
     from ssdtrt.artifact import check_output
     from ssdtrt.export import export_module
     from ssdtrt.model.weights import build_model, read_labels
@@ -145,15 +145,15 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     terminal.done()
     how = {"trace": "traced", "script": "scripted"}[method]
     click.echo(f"{path}: {how}, {model.num_classes - 1} classes, weights {model.source.name}")
-    terminal.hint(f"ssdtrt compile {path}")
+    terminal.hint("compile", path)
 
 
 @main.command("compile")
 @click.argument("module", default=config.MODULE_FILE)
-@click.option("--fp16", "precision", flag_value="fp16", help="Half precision (the default with TensorRT).")
-@click.option("--fp32", "precision", flag_value="fp32", help="Single precision, TF32 off.")
-@click.option("--bf16", "precision", flag_value="bf16", help="Bfloat16, with the backend torchscript.")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="One batch size.  [default: 1]")
+@click.option("--fp16", is_flag=True, help="Half precision (the default with TensorRT).")
+@click.option("--fp32", is_flag=True, help="Single precision, TF32 off.")
+@click.option("--bf16", is_flag=True, help="Bfloat16, with the backend torchscript.")
+@click.option("--batch-size", type=BATCH_SIZE, metavar="N", help="One batch size.  [default: 1]")
 @click.option("--batch-range", type=Batch(), metavar="MIN:OPT:MAX", help="A range of batch sizes.")
 @click.option(
     "--workspace-mib", type=click.IntRange(min=1), default=config.WORKSPACE_MIB, show_default=True, metavar="MIB"
@@ -173,7 +173,7 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     "-o", "--output", metavar="FILE", help=f"[default: {config.ENGINE_FILE}, a detector {config.DETECTOR_FILE}]"
 )
 def compile_(
-    module, precision, batch_size, batch_range, workspace_mib, backend, detector, no_cache, device, sha256, output
+    module, batch_size, batch_range, workspace_mib, backend, detector, no_cache, device, sha256, output, **precisions
 ):
     """Build an engine from MODULE and prove it against the FP32 model.
 
@@ -183,6 +183,10 @@ def compile_(
     """
     if batch_size and batch_range:
         raise click.UsageError("Give --batch-size or --batch-range, not both.")
+    asked = [name for name, given in precisions.items() if given]
+    if len(asked) > 1:
+        raise click.UsageError(f"Give only one of {' and '.join(f'--{name}' for name in asked)}.")
+    precision = asked[0] if asked else None
     if precision and precision not in config.PRECISIONS_OF_BACKEND[backend]:
         allowed = " or ".join(f"--{name}" for name in config.PRECISIONS_OF_BACKEND[backend])
         raise click.UsageError(f"The backend {backend} takes {allowed}, not --{precision}.")
@@ -207,7 +211,7 @@ def compile_(
     )
     terminal.done()
     show_engine(path, read_metadata(path))
-    terminal.hint(f"ssdtrt bench {path}")
+    terminal.hint("bench", path)
 
 
 @main.command()
@@ -222,7 +226,7 @@ def verify(engine, images, module, device, sha256, json_file):
 
     Example: ssdtrt verify ssd300.engine.ts street.jpg
     """
-    check_apart({"--json": json_file}, [engine, module])
+    check_apart({"--json": json_file}, [engine, module, *images])
     from ssdtrt.report import parity_text
     from ssdtrt.verify import verify_engine
 
@@ -232,7 +236,7 @@ def verify(engine, images, module, device, sha256, json_file):
     show(report, json_file, parity_text)
     if not report.passed:
         sys.exit(1)
-    terminal.hint(f"ssdtrt bench {engine}")
+    terminal.hint("bench", engine)
 
 
 @main.command()
@@ -272,7 +276,7 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
         progress=terminal.progress,
     )
     finish_bench(report, json_file, **wanted)
-    terminal.hint(f"ssdtrt detect {files[0]} IMAGE...")
+    terminal.hint("detect", files[0], "IMAGE...")
 
 
 for command in (compare, detect, doctor, evaluate, inspect, plot, run):

@@ -25,4 +25,4 @@ def doctor(build, json_file):
     show(report, json_file, doctor_text)
     if not report.can_build:
         sys.exit(1)
-    terminal.hint("ssdtrt export" if build else "ssdtrt doctor --build")
+    terminal.hint(*(["export"] if build else ["doctor", "--build"]))

@@ -2,7 +2,7 @@
 
 import click
 
-from ssdtrt.options import check_apart, check_json, json_option, sha256_option, show
+from ssdtrt.options import check_apart, check_json, json_option, sha256_option, show, terminal
 
 
 @click.command()
@@ -21,4 +21,6 @@ def inspect(file, check, sha256, json_file):
     from ssdtrt.inspection import inspect_file, inspection_text
 
     check_json(json_file)
-    show(inspect_file(file, check=check, sha256=sha256), json_file, inspection_text)
+    report = inspect_file(file, check=check, sha256=sha256)
+    show(report, json_file, inspection_text)
+    terminal.hint("compile" if report.metadata["kind"] == "module" else "verify", file)

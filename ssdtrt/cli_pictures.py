@@ -1,5 +1,6 @@
 """The commands on pictures: detect, evaluate, and the whole job."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ssdtrt.options import (
     trust_option,
     weights_option,
 )
+from ssdtrt.params import BATCH_SIZE, Names
 
 
 @click.command()
@@ -34,7 +36,7 @@ from ssdtrt.options import (
 @click.option("--jsonl", metavar="FILE", help="A line of JSON a picture instead, as they come; - for stdout.")
 @click.option("--coco", metavar="FILE", help="COCO's results instead; - for stdout.")
 @threshold_option
-@click.option("--max-detections", type=click.IntRange(min=1), default=config.MAX_DETECTIONS, show_default=True)
+@click.option("--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True)
 @click.option("--side-by-side", is_flag=True, help="Draw what the FP32 model sees beside it.")
 @module_option
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads or processes that read.  [default: one a core]")
@@ -48,7 +50,8 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
     pictures_json = Path(output or config.DETECT_DIR, "detections.json") if output or not (jsonl or coco) else None
-    check_apart({"-o": pictures_json, "--jsonl": jsonl, "--coco": coco}, [file, module])
+    written = {"-o": pictures_json, "--jsonl": jsonl, "--coco": coco}
+    check_apart(written, [file, module, f"{file}.sha256"])
     if side_by_side and (jsonl or coco) and not output:
         raise click.UsageError("--side-by-side draws pictures: give -o too.")
     from ssdtrt.detect import Detector
@@ -60,19 +63,23 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
 
     for target in (jsonl, coco):
         check_json(target)
-    terminal.progress("loading")
-    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
-    detector = Detector(load_engine(file, device, sha256=sha256), **options)
     failures = []
     pictures, total = expand(images, sys.stdin, failures), None
     if "-" not in images:
         pictures = list(pictures)
         total = len(pictures)
+        check_apart(written, pictures)
+    terminal.progress("loading")
+    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
+    detector = Detector(load_engine(file, device, sha256=sha256), **options)
+    if total is not None and not any(map(os.path.isfile, pictures)):
+        detect_files(detector, pictures, [], failures)  # Nothing that lies there is lost to a name mistyped.
+        end_with(failures)
     outputs = []
     if output or not (jsonl or coco):
         peers = peer_runners(detector.runner, module, ["eager"]) if side_by_side else {}
         peer = Detector(peers["eager"], **options) if peers else None
-        outputs.append(Folder(output or config.DETECT_DIR, detector, pictures if total else (), peer))
+        outputs.append(Folder(output or config.DETECT_DIR, detector, pictures if total is not None else None, peer))
     if jsonl:
         outputs.append(Lines(sys.stdout if jsonl == "-" else jsonl, detector.runner.labels))
     if coco:
@@ -86,14 +93,14 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     click.echo("\n".join(text), err="-" in (jsonl, coco))
     end_with(summary.failures)
     if "-" not in (jsonl, coco):
-        terminal.hint(f"ssdtrt verify {file} {images[0]}")
+        terminal.hint("verify", file, *(found.image for found in summary.first[:1]))
 
 
 @click.command()
 @click.argument("engine", default=config.ENGINE_FILE)
 @click.option("--images", required=True, metavar="DIR", help="Where the pictures are.")
 @click.option("--annotations", required=True, metavar="FILE", help="What is in them, in COCO's instances format.")
-@click.option("--against", metavar="NAME[,NAME]", help="Also evaluate eager (FP32) or eager-fp16, and compare.")
+@click.option("--against", type=Names(config.PEERS), metavar="NAME[,NAME]", help="Also evaluate eager (FP32) or eager-fp16, and compare.")
 @click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
 @module_option
 @device_option
@@ -108,7 +115,7 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
     """
     if coco == "-":
         raise click.UsageError("--coco needs a file: the figures go to stdout.")
-    check_apart({"--json": json_file, "--coco": coco}, [engine, module, annotations])
+    check_apart({"--json": json_file, "--coco": coco}, [engine, module, annotations, f"{engine}.sha256"])
     from ssdtrt.evaluate import evaluate_file
     from ssdtrt.report import evaluation_text
 
@@ -121,14 +128,14 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
         annotations,
         module=module,
         device=device,
-        against=[name.strip() for name in against.split(",")] if against else (),
+        against=against or (),
         results=coco,
         sha256=sha256,
         progress=terminal.progress,
     )
     show(report, json_file, evaluation_text)
     end_with(report.failures)
-    terminal.hint(f"ssdtrt bench {engine}")
+    terminal.hint("bench", engine)
 
 
 @click.command()
@@ -137,7 +144,7 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
 @preprocess_option
 @labels_option
 @trust_option
-@click.option("--batch-size", type=click.IntRange(min=1), default=config.BATCH_SIZE, show_default=True, metavar="N")
+@click.option("--batch-size", type=BATCH_SIZE, default=config.BATCH_SIZE, show_default=True, metavar="N")
 @threshold_option
 @click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
 def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, output):
@@ -171,4 +178,4 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
     click.echo(detections_text(report.detections, terminal.width()))
     click.echo(f"written to {report.folder}: report.json, detections.json and {len(report.detections)} pictures")
     end_with(report.failures)
-    terminal.hint(f"ssdtrt detect {report.folder / config.ENGINE_FILE} IMAGE...")
+    terminal.hint("detect", report.folder / config.ENGINE_FILE, "IMAGE...")

@@ -67,6 +67,7 @@ BACKEND = "tensorrt"
 PRECISION_OF_BACKEND = {"tensorrt": "fp16", "torchscript": "fp32"}
 PRECISIONS_OF_BACKEND = {"tensorrt": ("fp16", "fp32"), "torchscript": ("fp32", "bf16")}
 BATCH_SIZE = 1
+LARGEST_BATCH = 4096  # the largest that is asked for; TensorRT's tensors of 2^31 values end below it
 WORKSPACE_MIB = 4096
 TIMED_IMAGES = 128  # TensorRT times a kernel on this many images, if a batch has fewer: small batches take microseconds
 MOST_TIMED = 16  # but no more often than this

@@ -11,6 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -61,6 +62,16 @@ def replacing(path: str | Path, *, alone: bool = False, clear: bool = True) -> I
     finally:
         os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+def open_alone(path: str | Path) -> BinaryIO:
+    """An empty file to write into as it grows, what was there gone. BusyError where another process has it open so."""
+    file = open(path, "ab", buffering=0)
+    if not _lock(file.fileno()):
+        file.close()
+        raise BusyError(f"another process is writing {path}")
+    file.truncate(0)
+    return file
 
 
 class BusyError(OSError):

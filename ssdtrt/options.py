@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ssdtrt import config
-from ssdtrt.params import Device
+from ssdtrt.params import Device, Score
 from ssdtrt.terminal import Terminal
 
 terminal = Terminal()
@@ -28,7 +28,7 @@ markdown_option = click.option(
 module_option = click.option("--module", metavar="FILE", help="The module the engine was built from.")
 sha256_option = click.option("--sha256", metavar="DIGEST", help="The SHA-256 that the file must have.")
 threshold_option = click.option(
-    "--threshold", type=click.FloatRange(0, 1), default=config.THRESHOLD, show_default=True, help="Lowest score."
+    "--threshold", type=Score(), default=config.THRESHOLD, show_default=True, help="Lowest score."
 )
 preprocess_option = click.option(
     "--preprocess",
@@ -40,13 +40,21 @@ preprocess_option = click.option(
 
 
 def check_json(*files):
-    """Refuses paths for a report that cannot be written, before any work. A device or a pipe may be."""
+    """Refuses paths for a report that cannot be written, before any work. A device or a pipe may be.
+
+    And those of files that are no text: a picture or an engine is not what somebody wants a report in place of.
+    """
     from ssdtrt.artifact import check_output
     from ssdtrt.files import is_special
 
     for file in files:
-        if file and file != "-" and not is_special(file):
-            check_output(file)
+        if not file or file == "-" or is_special(file):
+            continue
+        if os.path.isfile(file):
+            with open(file, "rb") as opened:
+                if b"\0" in opened.read(1024):
+                    raise click.UsageError(f"{file} is there and no text; give another path for the report.")
+        check_output(file, "")
 
 
 def check_apart(outputs, inputs=()):

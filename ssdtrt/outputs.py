@@ -45,28 +45,32 @@ class Summary:
 class Folder:
     """Writes each picture with its boxes into a folder, and `detections.json`; drawing is done by threads.
 
-    Pictures of the same name are numbered, and one that lies in the folder itself is not written over. With `peer`, a
-    second Detector, each picture is shown twice: as this detector and as the peer sees it.
+    Pictures of the same name are numbered. Where some of `pictures` lie in the folder itself, or they are not known
+    (None), no file that lies there is written over. With `peer`, a second Detector, each picture is shown twice: as this
+    detector and as the peer sees it.
     """
 
     def __init__(
         self,
         folder: str | Path,
         detector: Detector,
-        pictures: Sequence[str | Path] = (),
+        pictures: Sequence[str | Path] | None = None,
         peer: Detector | None = None,
     ):
         self.folder, self.detector, self.peer = Path(folder), detector, peer
-        self.names = {Path(path).name.lower() for path in pictures if self._inside(path)}
+        self.keeping = pictures is None or any(map(self._inside, pictures))
+        self.names: set[str] = set()
         self.note = "" if detector.runner.trained else UNTRAINED
         self.waiting: deque[Future] = deque()
 
     def _inside(self, path: str | Path) -> bool:
-        return Path(path).parent.resolve() == self.folder.resolve()
+        return self.folder.resolve() in (Path(path).resolve().parent, Path(path).parent.resolve())
 
     def __enter__(self):
         with unwritable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            if self.keeping:
+                self.names = {name.lower() for name in os.listdir(self.folder)}
             self.json = JsonList(self.folder / "detections.json", self.detector.runner.labels)
         self.pool = ThreadPoolExecutor(worker_count(), thread_name_prefix="ssdtrt-draw")
         return self
@@ -82,8 +86,6 @@ class Folder:
 
     def write(self, found: Found) -> None:
         """One picture; waits where too many are still being drawn. Raises ArtifactError where it cannot be written."""
-        if self._inside(found.image):
-            self.names.add(Path(found.image).name.lower())
         name = unused_name(Path(found.image).stem, self.names)
         with unwritable(self.folder):
             other = self.peer([found.picture])[0] if self.peer is not None else None
@@ -198,9 +200,8 @@ def detect_to_folder(
 ) -> tuple[list[ImageDetections], list[ImageError]]:
     """Detects in picture files, and writes into `folder` each picture with its boxes and `detections.json`.
 
-    Pictures of the same name are numbered, and one that lies in `folder` itself is not written over. Returns what was
-    found and what could not be read; the good pictures are done either way. Raises ArtifactError where the folder
-    cannot be written.
+    See Folder. Returns what was found and what could not be read; the good pictures are done either way. Raises
+    ArtifactError where the folder cannot be written.
     """
     failures: list[ImageError] = []
     results: list[ImageDetections] = []

@@ -1,9 +1,13 @@
-"""The command line's own kinds of values: batch ranges, lists of batch sizes, devices, percentages."""
+"""The command line's own kinds of values: batch sizes, their ranges and lists, devices, scores, percentages."""
 
 import math
 import re
 
 import click
+
+from ssdtrt import config
+
+BATCH_SIZE = click.IntRange(1, config.LARGEST_BATCH)
 
 
 class Batch(click.ParamType):
@@ -16,6 +20,7 @@ class Batch(click.ParamType):
         numbers = [int(part) for part in parts if part.isascii() and part.isdigit()]
         if len(numbers) != len(parts) or len(parts) != 3 or not 1 <= numbers[0] <= numbers[1] <= numbers[2]:
             self.fail(f"{value!r} is not MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, such as 1:8:32.", param, ctx)
+        BATCH_SIZE.convert(numbers[2], param, ctx)
         return value
 
 
@@ -25,7 +30,7 @@ class Device(click.ParamType):
     name = "device"
 
     def convert(self, value, param, ctx):
-        if not re.fullmatch(r"cpu|cuda(:\d+)?", value):
+        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", value):
             self.fail(f"{value!r} is not cpu, cuda or cuda:N.", param, ctx)
         return value
 
@@ -39,7 +44,7 @@ class Sizes(click.ParamType):
         parts = str(value).split(",")
         if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
             self.fail(f"{value!r} is not a list of batch sizes, such as 1,8,32.", param, ctx)
-        return [int(part) for part in parts]
+        return [BATCH_SIZE.convert(part, param, ctx) for part in parts]
 
 
 class Names(click.ParamType):
@@ -56,6 +61,18 @@ class Names(click.ParamType):
             if name not in self.known:
                 self.fail(f"{name!r} is not one of {', '.join(self.known)}.", param, ctx)
         return names
+
+
+class Score(click.ParamType):
+    """A number from 0 to 1."""
+
+    name = "score"
+
+    def convert(self, value, param, ctx):
+        number = click.FloatRange(0, 1).convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not in the range 0<=x<=1.", param, ctx)
+        return number
 
 
 class Percent(click.ParamType):

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ssdtrt import config, pillow_warnings
 from ssdtrt.errors import ImageError
+from ssdtrt.files import is_special
 
 Picture = Union[str, Path, BinaryIO, Image.Image, np.ndarray]
 
@@ -37,6 +38,8 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
             if isinstance(picture, Image.Image):
                 picture.load()  # Now, so that what is wrong with a file opened earlier is said here.
                 return to_rgb(upright(picture) if orient else picture)
+            if isinstance(picture, (str, os.PathLike)) and is_special(picture):
+                raise ImageError(f"{picture} is a device or a pipe; expected a picture.")
             with Image.open(picture) as opened:
                 opened.load()
                 return to_rgb(upright(opened) if orient else opened)
@@ -44,6 +47,8 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
         raise ImageError(f"{picture}: no such file.") from error
     except IsADirectoryError as error:
         raise ImageError(f"{picture} is a directory; expected a picture.") from error
+    except ImageError:
+        raise
     except Exception as error:  # Pillow's decoders raise almost anything on a broken file.
         raise ImageError(f"{name_of(picture)} cannot be read as a picture ({reason_of(error)}).") from error
 

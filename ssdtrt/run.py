@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from ssdtrt.files import Progress, silent, write_text
 from ssdtrt.model import build_model
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.outputs import detect_to_folder
+from ssdtrt.pictures import load_image
 from ssdtrt.results import BenchReport, ImageDetections, Result
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -67,13 +69,17 @@ def run_job(
         notes.append(text)
         note(text)
 
+    pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
+    if not any(map(os.path.isfile, pictures)):
+        load_image(pictures[0])  # Raises: better now than after all else was done.
     make_folder(folder)
     backend = choose_backend(depart)
+    if backend == "torchscript" and str(batch) != str(config.BATCH_SIZE):
+        depart(f"A CPU engine takes any batch, and is measured at {config.BATCH_SIZE}, not at {batch}.")
     model = get_model(weights, labels, trust, progress, depart)
     module = export_module(model, folder / config.MODULE_FILE, preprocess=preprocess, progress=progress)
     engine = compile_engine(module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress)
     report = bench_files([engine], progress=progress)
-    pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
     found, failures = detect_to_folder(Detector(engine, threshold=threshold, note=depart), pictures, folder, progress)
     result = RunReport(
         folder=folder,

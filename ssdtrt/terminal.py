@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import sys
 import time
@@ -17,6 +19,7 @@ class Terminal:
 
     def begin(self, quiet: bool) -> None:
         """Starts afresh with the streams there are now."""
+        open_closed()
         self.quiet = quiet
         self.live = sys.stderr.isatty()
         self.doing, self.shown_at, self.open = "", 0.0, False
@@ -40,11 +43,11 @@ class Terminal:
         self.done()
         print(f"note: {text}", file=sys.stderr, flush=True)
 
-    def hint(self, command: str) -> None:
-        """The command that usually comes next; not when quiet or when stdout goes elsewhere."""
+    def hint(self, *words: object) -> None:
+        """The command of ours that usually comes next, word by word; not when quiet or when stdout goes elsewhere."""
         self.done()
         if not self.quiet and sys.stdout.isatty():
-            print(f"next: {command}", file=sys.stderr, flush=True)
+            print(f"next: ssdtrt {shlex.join(map(str, words))}", file=sys.stderr, flush=True)
 
     def done(self) -> None:
         """Clears the progress line."""
@@ -57,6 +60,13 @@ class Terminal:
     def width() -> int:
         """Columns for a table: the terminal's, and no limit where stdout goes elsewhere."""
         return columns() if sys.stdout.isatty() else 10_000
+
+
+def open_closed() -> None:
+    """Python has no stream where the caller closed one, as a daemon may; then nothing is read, and what is said is lost."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def lenient() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from ssdtrt import config, parity
 from ssdtrt.errors import ArtifactError
 from ssdtrt.gpu_errors import gpu_errors
 from ssdtrt.image import synthetic_images, to_batch
+from ssdtrt.pictures import load_image
 from ssdtrt.results import ParityReport
 from ssdtrt.runner import eager_model, find_module, load_engine
 
@@ -30,6 +32,9 @@ def verify_engine(
     ArtifactError (also where the module that the engine was built from is not found), CompileError, GpuError or
     ImageError.
     """
+    for picture in pictures:
+        if not os.path.isfile(picture):
+            load_image(picture)  # Says what is wrong with it, before anything else takes time.
     runner = load_engine(path, device, sha256=sha256)
     place, reason = find_module(runner, module)
     if place is None:

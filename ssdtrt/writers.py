@@ -16,7 +16,7 @@ from typing import TextIO
 import numpy as np
 
 from ssdtrt.errors import ArtifactError, SsdtrtError
-from ssdtrt.files import naming
+from ssdtrt.files import BusyError, is_special, naming, open_alone
 from ssdtrt.results import Detection
 
 CHUNK = 4096  # bytes handed to a stream's buffer at once; the buffer holds more
@@ -35,8 +35,12 @@ class Output:
         try:
             if hasattr(target, "write"):
                 self.stream = StreamOutput(target)
-            else:
+            elif is_special(target):
                 self.file = open(target, "wb", buffering=0)
+            else:
+                self.file = open_alone(target)
+        except BusyError as error:
+            raise ArtifactError(f"{target} cannot be written: {error}. Wait for it.") from error
         except OSError as error:
             raise ArtifactError(f"{target} cannot be written: {error.strerror or error}.") from error
         self.whole = 0  # bytes of the file that are whole pieces

@@ -138,14 +138,13 @@ def test_the_default_file_is_named_where_it_is_missing(command, name, ssdtrt):
 )
 def test_an_unwritable_output(arguments, module, ssdtrt, tmp_path):
     arguments = [text.format(module=module) for text in arguments]
+    advice = "Give another path with -o." if arguments[-1] == "-o" else "Give another path."
     started = time.monotonic()
     done = ssdtrt("-q", *arguments, "nowhere/out.ts")
-    assert_refused(
-        done, "nowhere/out.ts cannot be written: there is no directory nowhere. Give another path with -o."
-    )
+    assert_refused(done, f"nowhere/out.ts cannot be written: there is no directory nowhere. {advice}")
     (tmp_path / "taken").mkdir()
     done = ssdtrt("-q", *arguments, "taken")
-    assert_refused(done, "taken cannot be written: it is a directory. Give another path with -o.")
+    assert_refused(done, f"taken cannot be written: it is a directory. {advice}")
     assert time.monotonic() - started < 5  # Before any work.
     assert os.listdir(tmp_path) == ["taken"] and os.listdir(tmp_path / "taken") == []
 
@@ -236,7 +235,12 @@ SIZES = "is not a list of batch sizes, such as 1,8,32."
         (("compile", "--batch-range", "1:2:3:4"), f"'1:2:3:4' {RANGE}"),
         (("compile", "--batch-range", "a:b:c"), f"'a:b:c' {RANGE}"),
         (("compile", "--batch-range", "1:²:3"), f"'1:²:3' {RANGE}"),
-        (("compile", "--batch-size", "0"), "0 is not in the range x>=1"),
+        (("compile", "--batch-size", "0"), "0 is not in the range 1<=x<=4096"),
+        (("compile", "--batch-range", "1:8:5000"), "5000 is not in the range 1<=x<=4096"),
+        (("compile", "--fp16", "--bf16"), "Give only one of --fp16 and --bf16."),
+        (("bench", "--batch-size", "8,99999999999999999999"), "99999999999999999999 is not in the range 1<=x<=4096"),
+        (("bench", "--device", "cuda:9999"), "'cuda:9999' is not cpu, cuda or cuda:N."),
+        (("evaluate", "--images", "i", "--annotations", "a", "--against", "foo"), "'foo' is not one of eager, eager-fp16."),
         (("compile", "--workspace-mib", "0"), "0 is not in the range x>=1"),
         (("compile", "--backend", "onnx"), "'onnx' is not one of 'tensorrt', 'torchscript'"),
         (("bench", "--batch-size", "0"), f"'0' {SIZES}"),
@@ -245,7 +249,12 @@ SIZES = "is not a list of batch sizes, such as 1,8,32."
         (("bench", "--rounds", "0"), "0 is not in the range x>=1"),
         (("detect", "a.ts", "b.jpg", "--threshold", "1.5"), "1.5 is not in the range 0<=x<=1"),
         (("detect", "a.ts", "b.jpg", "--threshold", "-0.1"), "-0.1 is not in the range 0<=x<=1"),
-        (("detect", "a.ts", "b.jpg", "--max-detections", "0"), "0 is not in the range x>=1"),
+        (("detect", "a.ts", "b.jpg", "--threshold", "nan"), "'nan' is not in the range 0<=x<=1"),
+        (("detect", "a.ts", "b.jpg", "--max-detections", "0"), "0 is not in the range 1<=x<=8732"),
+        (("detect", "a.ts", "b.jpg", "--jsonl", "./b.jpg"), "./b.jpg is what is read; give another for --jsonl."),
+        (("detect", "a.ts", "b.jpg", "--jsonl", "a.ts.sha256"), "a.ts.sha256 is what is read; give another for --jsonl."),
+        (("verify", "a.ts", "b.jpg", "--json", "b.jpg"), "b.jpg is what is read; give another for --json."),
+        (("export", "--labels", "l.txt", "-o", "l.txt"), "l.txt is what is read; give another for -o."),
         (("detect", "a.ts"), "Missing argument 'IMAGE...'"),
         (("detect",), "Missing argument 'FILE'"),
         (("detect", "a.ts", "b.jpg", "--workers", "0"), "0 is not in the range x>=1"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,11 +73,38 @@ def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
     assert lines == strict((tmp_path / "out" / "detections.json").read_text())
 
 
+def test_a_pipe_among_the_pictures_is_named_and_the_others_go_on(known, two, ssdtrt, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    done = ssdtrt("-q", "detect", known, two[0], "pipe.jpg", two[1], "--jsonl", "-", "--device", "cpu")
+    assert done.exit_code == 1 and len(done.stdout.splitlines()) == 2
+    assert "Error: pipe.jpg is a device or a pipe; expected a picture.\n" in done.stderr
+
+
+def test_results_are_not_lost_to_a_name_mistyped(known, two, ssdtrt, tmp_path):
+    assert ssdtrt("detect", known, *two, "-o", "out", "--jsonl", "d.jsonl", "--device", "cpu").exit_code == 0
+    before = [(tmp_path / name).read_bytes() for name in ("out/detections.json", "d.jsonl")]
+    done = ssdtrt("-q", "detect", known, "typo.jpg", "-o", "out", "--jsonl", "d.jsonl", "--device", "cpu")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "Error: typo.jpg: no such file.\n")
+    assert [(tmp_path / name).read_bytes() for name in ("out/detections.json", "d.jsonl")] == before
+
+
+def test_a_report_takes_no_place_of_a_picture_or_a_file_of_ours(known, two, ssdtrt, tmp_path):
+    shutil.copyfile(known, tmp_path / "k.ts")
+    shutil.copyfile(two[1], tmp_path / "other.png")
+    before = {name: (tmp_path / name).read_bytes() for name in ("k.ts", "other.png")}
+    for name in before:
+        for arguments in (["detect", known, two[0], "--device", "cpu", "--jsonl", name], ["inspect", known, "--json", name]):
+            done = ssdtrt(*arguments)
+            assert done.exit_code == 2
+            assert done.stderr.endswith(f"Error: {name} is there and no text; give another path for the report.\n")
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
 @pytest.mark.parametrize("option", ["--jsonl", "--coco"])
 def test_an_output_that_cannot_be_written_is_refused_before_any_work(known, two, ssdtrt, option):
     done = ssdtrt("-q", "detect", known, *two, option, "nowhere/a.json", "--device", "cpu")
     assert (done.exit_code, done.stdout) == (1, "")
-    message = "nowhere/a.json cannot be written: there is no directory nowhere. Give another path with -o."
+    message = "nowhere/a.json cannot be written: there is no directory nowhere. Give another path."
     assert done.stderr == f"Error: {message}\n"
 
 

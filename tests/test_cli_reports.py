@@ -148,7 +148,7 @@ def test_plot_draws_saved_reports(reports, ssdtrt, tmp_path):
         (("--plot", "a.svg"), "Drawing needs matplotlib, which is not installed: pip install 'ssdtrt[plot]'"),
         (
             ("--markdown", "none/a.md"),
-            "none/a.md cannot be written: there is no directory none. Give another path with -o.",
+            "none/a.md cannot be written: there is no directory none. Give another path.",
         ),
     ],
 )

@@ -286,12 +286,13 @@ def test_a_read_only_folder_is_refused_before_any_work(known, closed_folder, ssd
     shutil.copyfile(known, closed_folder / "k.ts")
     Image.new("RGB", (40, 30), "red").save(closed_folder / "a.png")
     closed_folder.chmod(0o555)
-    place, why = closed_folder, f"the directory {closed_folder} is not writable. Give another path with -o."
+    place, why = closed_folder, f"the directory {closed_folder} is not writable. Give another path"
     commands = {
-        ("export", "--weights", "random", "-o", f"{place}/x"): f"{place}/x cannot be written: {why}",
-        ("compile", f"{place}/k.ts", "--backend", "torchscript", "-o", f"{place}/x"): f"{place}/x cannot be written: {why}",
-        ("inspect", f"{place}/k.ts", "--json", f"{place}/x"): f"{place}/x cannot be written: {why}",
-        ("detect", f"{place}/k.ts", f"{place}/a.png", "--jsonl", f"{place}/x"): f"{place}/x cannot be written: {why}",
+        ("export", "--weights", "random", "-o", f"{place}/x"): f"{place}/x cannot be written: {why} with -o.",
+        ("compile", f"{place}/k.ts", "--backend", "torchscript", "-o", f"{place}/x"):
+            f"{place}/x cannot be written: {why} with -o.",
+        ("inspect", f"{place}/k.ts", "--json", f"{place}/x"): f"{place}/x cannot be written: {why}.",
+        ("detect", f"{place}/k.ts", f"{place}/a.png", "--jsonl", f"{place}/x"): f"{place}/x cannot be written: {why}.",
         ("detect", f"{place}/k.ts", f"{place}/a.png", "--device", "cpu", "-o", f"{place}/out"):
             f"{place}/out cannot be written: Permission denied. Give another with -o.",
         ("run", "-o", f"{place}/out"): f"{place}/out cannot be made: Permission denied. Give another folder with -o.",

@@ -53,3 +53,10 @@ def test_a_row_without_a_speed_up_misses_it():
     assert missed(data, min_speedup=0.1) == [
         "b1.engine.ts FP16, batch 1 has no speed-up; expected at least 0.1x (--min-speedup)."
     ]
+
+
+def test_a_module_beside_engines_is_not_held_to_the_limits_and_alone_it_is():
+    module = row("torchscript", 7.9, file="ssd300.ts", speedup=1.01)
+    assert missed(report(eager(8.0), engine(1.0, speedup=8.0), module), min_speedup=5.0) == []
+    (text,) = missed(report(eager(8.0), module), min_speedup=5.0)
+    assert text.startswith("ssd300.ts ") and text.endswith(" is 1.01x as fast as FP32 eager; expected at least 5x.")

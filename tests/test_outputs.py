@@ -363,6 +363,31 @@ def test_the_same_picture_twice(known, pictures, tmp_path):
     assert sorted(os.listdir(tmp_path / "out")) == ["cat-2.jpg", "cat.jpg", "detections.json"]
 
 
+def test_a_link_to_a_picture_in_the_output_folder_does_not_cost_the_picture(known, pictures, tmp_path):
+    target = pictures("photos/red.jpg", RED, (200, 100))
+    before = target.read_bytes()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "red.jpg").symlink_to(target)
+    detect_to_folder(Detector(known, "cpu"), [tmp_path / "links" / "red.jpg"], target.parent)
+    assert target.read_bytes() == before
+    assert sorted(os.listdir(target.parent)) == ["detections.json", "red-2.jpg", "red.jpg"]
+
+
+def test_beside_a_picture_nothing_else_is_overwritten_either(known, pictures):
+    path, other = pictures("red.jpg", RED, (200, 100)), pictures("red-2.jpg", RED, (100, 200))
+    before = other.read_bytes()
+    detect_to_folder(Detector(known, "cpu"), [path], path.parent)
+    assert other.read_bytes() == before and (path.parent / "red-3.jpg").is_file()
+
+
+def test_of_a_list_that_is_not_known_nothing_is_overwritten(known, pictures, tmp_path):
+    first, second = pictures("in/a.png", RED, (200, 100)), pictures("out/a.jpg", RED, (100, 200))
+    before, detector = second.read_bytes(), Detector(known, "cpu")
+    detect_files(detector, iter([first, second]), [Folder(second.parent, detector)])
+    assert second.read_bytes() == before
+    assert sorted(os.listdir(second.parent)) == ["a-2.jpg", "a-3.jpg", "a.jpg", "detections.json"]
+
+
 def test_unused_name():
     names = set()
     assert [unused_name(stem, names) for stem in ("a", "a", "A", "b", "a-2")] == [

@@ -1,6 +1,9 @@
 """Progress, notes and hints, on a terminal and in a pipe."""
 
 import io
+import json
+import shlex
+import subprocess
 import sys
 
 import pytest
@@ -67,8 +70,8 @@ def test_live_note_and_hint_clear_the_line_first(speaking):
     terminal, out, err = speaking(live=True)
     terminal.progress("loading")
     terminal.note("untrained")
-    terminal.hint("ssdtrt bench")
-    assert err.getvalue() == f"{CLEAR}loading{CLEAR}note: untrained\nnext: ssdtrt bench\n"
+    terminal.hint("bench", "my engine.ts")
+    assert err.getvalue() == f"{CLEAR}loading{CLEAR}note: untrained\nnext: ssdtrt bench 'my engine.ts'\n"
     assert out.getvalue() == ""
 
 
@@ -106,22 +109,31 @@ def test_piped_note_is_plain(speaking):
 
 def test_no_hint_in_a_pipe(speaking):
     terminal, out, err = speaking(live=False)
-    terminal.hint("ssdtrt bench")
+    terminal.hint("bench", "my engine.ts")
     assert (out.getvalue(), err.getvalue()) == ("", "")
 
 
 def test_hint_looks_at_stdout(speaking, monkeypatch):
     terminal, _, err = speaking(live=True)
     monkeypatch.setattr(sys, "stdout", Stream(live=False))
-    terminal.hint("ssdtrt bench")
+    terminal.hint("bench", "my engine.ts")
     assert err.getvalue() == ""
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_stream_that_the_caller_closed_is_no_reason_to_fail(redirection, known, tmp_path):
+    arguments = f"inspect {shlex.quote(str(known))} --json {shlex.quote(str(tmp_path / 'a.json'))}"
+    command = f"exec {shlex.quote(sys.executable)} -m ssdtrt {arguments} {redirection}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "a.json").read_text())["metadata"]["kind"]
 
 
 @pytest.mark.parametrize("live", [True, False])
 def test_quiet(speaking, live):
     terminal, out, err = speaking(live, quiet=True)
     terminal.progress("loading")
-    terminal.hint("ssdtrt bench")
+    terminal.hint("bench", "my engine.ts")
     terminal.done()
     assert (out.getvalue(), err.getvalue()) == ("", "")
     terminal.note("untrained")

@@ -294,3 +294,18 @@ def test_path_that_cannot_be_written(tmp_path, kind):
         kind(tmp_path / "no" / "r.json")
     with CocoResults("/dev/null") as results:
         results.write(1, BOXES, [1, 2], SCORES)
+
+
+def test_a_file_that_another_writes_into_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("of an earlier run, and longer than what comes\n")
+    with JsonLines(path, ["background"]) as first:
+        first.write("a.jpg", 2, 1, [], [], [])
+        with pytest.raises(ArtifactError) as caught:
+            JsonLines(path, ["background"])
+        assert str(caught.value) == f"{path} cannot be written: another process is writing {path}. Wait for it."
+        first.write("b.jpg", 2, 1, [], [], [])
+    assert [json.loads(line)["image"] for line in path.read_text().splitlines()] == ["a.jpg", "b.jpg"]
+    with JsonLines(path, ["background"]):
+        pass
+    assert path.read_text() == ""
