@@ -38,7 +38,7 @@ def serialized(tensorrt, form: FusedSSD300, size: int, streams: int) -> bytes:
     settings.set_flag(tensorrt.BuilderFlag.FP16)
     settings.clear_flag(tensorrt.BuilderFlag.TF32)
     settings.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, config.WORKSPACE_MIB << 20)
-    settings.avg_timing_iterations = min(config.MOST_TIMED, max(1, config.TIMED_IMAGES // size))
+    settings.avg_timing_iterations = trt.timing_iterations(size)
     settings.max_aux_streams = streams
     plan = builder.build_serialized_network(network, settings)
     if plan is None:

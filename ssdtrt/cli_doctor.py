@@ -25,4 +25,7 @@ def doctor(build, json_file):
     show(report, json_file, doctor_text)
     if not report.can_build:
         sys.exit(1)
-    terminal.hint(*(["export"] if build else ["doctor", "--build"]))
+    if build:
+        terminal.hint("export")
+    else:
+        terminal.hint("doctor", "--build")

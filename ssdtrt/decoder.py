@@ -56,7 +56,7 @@ class Decoder:
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Begins to copy a tensor to the host; what is returned waits for it and gives the copy. Its GPU is the current one."""
+    """Begins to copy a tensor to the host; what is returned waits for it and gives the copy."""
     if tensor.device.type != "cuda":
         return lambda: tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

@@ -58,13 +58,10 @@ class Folder:
         peer: Detector | None = None,
     ):
         self.folder, self.detector, self.peer = Path(folder), detector, peer
-        self.keeping = pictures is None or any(map(self._inside, pictures))
+        self.keeping = pictures is None or self.folder.resolve() in folders_of(pictures)
         self.names: set[str] = set()
         self.note = "" if detector.runner.trained else UNTRAINED
         self.waiting: deque[Future] = deque()
-
-    def _inside(self, path: str | Path) -> bool:
-        return self.folder.resolve() in (Path(path).resolve().parent, Path(path).parent.resolve())
 
     def __enter__(self):
         with unwritable(self.folder):
@@ -213,6 +210,13 @@ def detect_to_folder(
 
     detect_files(detector, pictures, [output], failures, len(pictures), progress, remember)
     return results, failures
+
+
+def folders_of(pictures: Iterable[str | Path]) -> set[Path]:
+    """Where the pictures lie, and where the links among them lead."""
+    names = [os.fspath(path) for path in pictures]
+    linked = {Path(name).resolve().parent for name in names if os.path.islink(name)}
+    return linked | {Path(folder).resolve() for folder in set(map(os.path.dirname, names))}
 
 
 @contextlib.contextmanager

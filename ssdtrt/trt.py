@@ -55,6 +55,11 @@ def check_front_end(torch_tensorrt) -> None:
         )
 
 
+def timing_iterations(batch_size: int) -> int:
+    """How often TensorRT times each kernel for a batch of this size: small ones take microseconds."""
+    return min(config.MOST_TIMED, max(1, config.TIMED_IMAGES // batch_size))
+
+
 def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, device: torch.device) -> dict:
     """The keyword arguments of `torch_tensorrt.compile`; `inputs` holds those of `torch_tensorrt.Input`, one dict each.
 
@@ -71,7 +76,7 @@ def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, dev
         "enabled_precisions": {torch.half if precision == "fp16" else torch.float},
         "disable_tf32": True,
         "workspace_size": workspace_mib << 20,
-        "num_avg_timing_iters": min(config.MOST_TIMED, max(1, config.TIMED_IMAGES // batch.opt)),
+        "num_avg_timing_iters": timing_iterations(batch.opt),
         "require_full_compilation": True,
         "truncate_long_and_double": True,
         "device": device,

@@ -17,9 +17,8 @@ native = script("native")
 class Layer:
     """A layer whose settings may change until its output is asked for, when all is known, as in the writer."""
 
-    def __init__(self, output, **settings):
+    def __init__(self, output):
         self.output = output
-        vars(self).update(settings)
 
     def get_output(self, index):
         assert index == 0
