@@ -3,9 +3,10 @@
     python benchmarks/forms.py ssd300.ts --batch-size 1 --form compiled --form cast-first --json forms.json
 
 builds each form as an FP16 engine and measures all of them with FP32 eager, plain and as CUDA graphs. The report holds
-what `ssdtrt bench` writes, and for each form its distance to FP32 and the GPU time of every kernel of one call, in
+what `ssdtrt bench` writes, and for each form its distance to FP32 and start and duration of every kernel of one call, in
 order. An engine takes from one to three minutes. With `--heads` only the heads and what joins their maps are built;
-`--streams N` also builds each form through TensorRT's own API, where kernels may run beside each other on N more streams.
+`--streams N` also builds each form through TensorRT's own API, where kernels may run beside each other on N more streams,
+and then `--only-streams` leaves the front end out; `--timings` keeps the kernels' times for the next build.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import List
 
-import native
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ssdtrt import config, fused, machine, parity, torchscript, trt
+from ssdtrt import config, fused, machine, native, parity, torchscript, trt
 from ssdtrt.bench import benchmark
 from ssdtrt.engine import BatchRange
 from ssdtrt.graph import GraphRunner
@@ -70,11 +70,14 @@ class Heads(nn.Module):
 FORMS = {
     "compiled": fused.FusedSSD300,
     "cast-first": CastFirst,
+    "maps-apart": fused.FusedSSD300,  # The maps are joined by torch.
     "free": lambda model, inside: fused.FusedSSD300(model),  # in float32: TensorRT chooses the type of each layer
     "projections-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
+    "all-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
     "exported": Exported,
 }
-NATIVE = ("compiled", "free", "projections-apart")  # The forms that native.py can write.
+STREAMS_ONLY = ("maps-apart", "all-apart")
+STREAMS = ("compiled", "projections-apart", *STREAMS_ONLY)
 
 
 def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:
@@ -88,22 +91,28 @@ def ways(name: str, form: nn.Module, options: argparse.Namespace, device: torch.
 
     def front_end():
         batch = BatchRange.parse(options.batch_size)
-        return trt.build(fused.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
+        built = trt.build(fused.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
+        return fused.FusedNetwork(torchscript.reload(built))
 
-    found = {name: front_end}
+    found = {} if options.only_streams or name in STREAMS_ONLY else {name: front_end}
     for streams in options.streams:
-        found[f"{name}, {streams} streams"] = partial(native.build, form, options.batch_size, device, streams)
+        settings = (options.batch_size, streams, config.WORKSPACE_MIB, device, name not in STREAMS_ONLY, options.timings)
+        found[f"{name}, {streams} streams"] = partial(native.build, form, *settings)
     return found
 
 
 def kernels(network: nn.Module, images: Tensor) -> list[dict]:
-    """Name and microseconds of every kernel of one call, in order."""
+    """Name, start and duration in microseconds of every kernel of one call, in order; on several streams they overlap."""
     with torch.no_grad(), profile(activities=[ProfilerActivity.CUDA]) as seen:
         network(images)
         torch.cuda.synchronize()
     events = [event for event in seen.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     events.sort(key=lambda event: event.time_range.start)
-    return [{"name": event.name, "us": event.time_range.elapsed_us()} for event in events]
+    first = events[0].time_range.start
+    return [
+        {"name": event.name, "at_us": event.time_range.start - first, "us": event.time_range.elapsed_us()}
+        for event in events
+    ]
 
 
 def main() -> None:
@@ -111,14 +120,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("module")
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--form", action="append", choices=FORMS, help="which to build; by default all")
+    parser.add_argument("--form", action="append", choices=FORMS, help="which to build; by default all of the front end's")
     parser.add_argument("--heads", action="store_true", help="only the heads")
     parser.add_argument("--streams", action="append", type=int, default=[], help="also by TensorRT's API, with so many")
+    parser.add_argument("--only-streams", action="store_true", help="not through Torch-TensorRT's front end")
+    parser.add_argument("--timings", type=Path, help="a file that keeps the kernels' times for the next build")
     parser.add_argument("--json", required=True)
     options = parser.parse_args()
-    names = options.form or [name for name in FORMS if not (options.heads and name == "exported")]
-    if options.streams and (options.heads or set(names) - set(NATIVE)):
-        parser.error(f"--streams takes whole networks of --form {', '.join(NATIVE)}")
+    without = (*STREAMS_ONLY, "exported") if options.heads else STREAMS_ONLY
+    names = options.form or [name for name in FORMS if name not in without]
+    if options.streams and (options.heads or set(names) - set(STREAMS)):
+        parser.error(f"--streams takes whole networks of --form {', '.join(STREAMS)}")
+    if not options.streams and (options.only_streams or set(names) & set(STREAMS_ONLY)):
+        parser.error(f"--only-streams and --form {' or '.join(STREAMS_ONLY)} need --streams")
     device = machine.pick_device()
     torch.cuda.set_device(device)
     model = eager_model(options.module, device)
@@ -128,7 +142,7 @@ def main() -> None:
         form = form_of(name, model, torch.float16, options.heads)
         for label, build in ways(name, form, options, device).items():
             started = time.perf_counter()
-            network = fused.FusedNetwork(torchscript.reload(build()))
+            network = build()
             built[label] = {"seconds": round(time.perf_counter() - started, 1)}
             runners[label], runners[f"{label} graph"] = network, GraphRunner(network, device)
             print(f"{label}: built in {built[label]['seconds']} s", flush=True)

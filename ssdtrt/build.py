@@ -15,10 +15,12 @@ import traceback
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from ssdtrt import fused, machine, torchscript, trt
+from ssdtrt import fused, machine, native, torchscript, trt
 from ssdtrt.engine import BatchRange, DetectorModule, EngineModule
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.model.ssd import SSD300
 from ssdtrt.parity import DTYPE
 from ssdtrt.runner import eager_model
 
@@ -30,9 +32,8 @@ def build(request: dict) -> dict:
     started = time.perf_counter()
     if request["backend"] == "tensorrt":
         torch.cuda.set_device(device)
-        module = fused.traced(eager_model(request["module"], device), DTYPE[precision], device)
-        built = trt.build(module, precision, batch, request["workspace_mib"], device)
-        network = fused.FusedNetwork(torchscript.reload(built))
+        model = eager_model(request["module"], device)
+        network = network_of(model, request, batch, device)
         engine = EngineModule(network, torch.float32, batch, channels_last=False)
     else:
         module = torchscript.load(request["module"])
@@ -45,6 +46,16 @@ def build(request: dict) -> dict:
         scripted = torch.jit.script(engine.eval())
     torchscript.save(scripted, request["out"])
     return {"seconds": round(seconds, 1), "versions": machine.versions(), "machine": machine.machine(device)}
+
+
+def network_of(model: SSD300, request: dict, batch: BatchRange, device: torch.device) -> nn.Module:
+    """The model as a TensorRT engine: through Torch-TensorRT's front end or, with more streams, TensorRT's own API."""
+    inside, workspace = DTYPE[request["precision"]], request["workspace_mib"]
+    if not request["streams"]:
+        built = trt.build(fused.traced(model, inside, device), request["precision"], batch, workspace, device)
+        return fused.FusedNetwork(torchscript.reload(built))
+    form, timings = native.form_of(model, inside, batch.opt), request["timings"] and Path(request["timings"])
+    return native.build(form, batch.opt, request["streams"], workspace, device, timings=timings)
 
 
 def die_with_parent(parent: int) -> None:

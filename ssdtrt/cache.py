@@ -20,7 +20,7 @@ from ssdtrt.files import replacing, sha256_file, write_text
 
 logger = logging.getLogger(__name__)
 NUMBERS = re.compile(rb"\.?___torch_mangle_\d+")
-SETTINGS = ("backend", "precision", "batch", "workspace_mib", "device", "detector", "preprocess")
+SETTINGS = ("backend", "precision", "batch", "streams", "workspace_mib", "device", "detector", "preprocess")
 
 
 def cache_folder() -> Path | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssdtrt import cache as kept
-from ssdtrt import config, machine, parity, torchscript, trt
+from ssdtrt import config, machine, parity, timings, torchscript, trt
 from ssdtrt.artifact import add_metadata, check_file, check_output, new_metadata, writing
 from ssdtrt.engine import BatchRange
 from ssdtrt.errors import CompileError, ParityError
@@ -40,6 +40,7 @@ def compile_engine(
     detector: bool = False,
     precision: str | None = None,
     batch: BatchRange | str | int = config.BATCH_SIZE,
+    streams: int = config.STREAMS,
     workspace_mib: int = config.WORKSPACE_MIB,
     backend: str = config.BACKEND,
     device: str | torch.device | None = None,
@@ -52,7 +53,9 @@ def compile_engine(
     With `detector` the file takes uint8 images and gives detections: it normalises, runs the engine, decodes and
     suppresses. `out` is by default ssd300.engine.ts or ssd300.detector.ts. `precision` is fp16 or fp32 for the backend
     `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the CPU, any batch size); by default fp16 and
-    fp32. `batch` is a size, or "MIN:OPT:MAX". `sha256` is the digest that the module must have. With `cache` an engine
+    fp32. `batch` is a size, or "MIN:OPT:MAX". With `streams` TensorRT may run kernels beside each other on so many more
+    streams, which pays in a CUDA graph of small batches; it is for one batch size, and built through TensorRT's own API
+    and not Torch-TensorRT's front end, with the kernels' times kept for the next build. `sha256` is the digest that the module must have. With `cache` an engine
     that was built and proven before, of the same weights and settings with the same versions on the same GPU, is taken
     instead (see `cache`). Nothing is written unless the engine passes: relative L2 distance of each output at most 2e-2
     (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs that it is what it is called. Raises ArtifactError, CompileError,
@@ -63,6 +66,7 @@ def compile_engine(
     batch = batch if isinstance(batch, BatchRange) else BatchRange.parse(batch)
     precision = precision or config.PRECISION_OF_BACKEND.get(backend)
     check_request(backend, precision, workspace_mib, device)
+    check_streams(streams, backend, batch)
     metadata = check_file(module, ("module",), sha256=sha256)
     target = torch.device("cpu") if backend == "torchscript" else machine.pick_device(device)
     request = {
@@ -70,6 +74,7 @@ def compile_engine(
         "backend": backend,
         "precision": precision,
         "batch": str(batch),
+        "streams": streams,
         "workspace_mib": workspace_mib,
         "device": str(target),
         "detector": detector,
@@ -81,7 +86,9 @@ def compile_engine(
         built = kept.take(key, temporary) if cache else None
         cached = built is not None
         if not cached:
-            built = build_in_child({**request, "out": str(temporary.resolve())}, progress)
+            known = timings.file_for(target) if cache and streams else None
+            places = {"out": str(temporary.resolve()), "timings": known and str(known)}
+            built = build_in_child({**request, **places}, progress)
             progress("proving the engine against FP32 eager")
             built["parity"] = prove(temporary, module, request, progress).as_dict()
             if cache:
@@ -110,6 +117,16 @@ def check_request(backend: str, precision: str, workspace_mib: int, device) -> N
             raise CompileError(reason)
     if device is not None and torch.device(device).type != ("cuda" if backend == "tensorrt" else "cpu"):
         raise CompileError(f"The backend {backend} does not build for {device}.")
+
+
+def check_streams(streams: int, backend: str, batch: BatchRange) -> None:
+    """Raises CompileError for streams that an engine cannot have."""
+    if not 0 <= streams <= config.MOST_STREAMS:
+        raise CompileError(f"More streams are 0 to {config.MOST_STREAMS}; found {streams}.")
+    if streams and backend != "tensorrt":
+        raise CompileError(f"More streams are for the backend tensorrt; found {backend}.")
+    if streams and not batch.static:
+        raise CompileError(f"More streams are for one batch size; found the range {batch}.")
 
 
 def build_in_child(request: dict, progress: Progress) -> dict:
@@ -209,7 +226,8 @@ def engine_metadata(base: dict, module: Path, request: dict, built: dict, cached
     tensorrt = request["backend"] == "tensorrt"
     build = {
         "backend": request["backend"],
-        "front_end": "torchscript",
+        "front_end": None if request["streams"] else "torchscript",
+        "streams": request["streams"] if tensorrt else None,
         "precision": request["precision"],
         "batch": request["batch"] if tensorrt else None,
         "workspace_mib": request["workspace_mib"] if tensorrt else None,

@@ -20,6 +20,7 @@ def request_for(module, out, **changes):
         "backend": "torchscript",
         "precision": "fp32",
         "batch": "1",
+        "streams": 0,
         "workspace_mib": 64,
         "device": "cpu",
         "detector": False,

@@ -35,6 +35,37 @@ def test_the_fused_network_is_the_network(model, engine, count):
         assert (ours - theirs).norm() / theirs.norm() < 5e-6
 
 
+class Maps(nn.Module):
+    """A fused form that gives out its levels' maps, as an engine does whose maps are not joined inside."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def forward(self, images):
+        features = self.form.feature_extractor(images)
+        maps = [self.form.heads[0](features)]
+        for block, head in zip(self.form.additional_blocks, self.form.heads[1:]):
+            features = block(features)
+            maps.append(head(features))
+        return tuple(maps)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_maps_that_are_joined_around_the_engine_are_the_network(model, count, tmp_path):
+    form = fused.FusedSSD300(model, projections=False)
+    network = fused.JoinedNetwork(fused.trace(Maps(form), CPU), form.channels)
+    with torchscript.quiet():
+        face = EngineModule(network, torch.float32, BatchRange(2, 2, 2), channels_last=False)
+        torchscript.save(torch.jit.script(face.eval()), tmp_path / "a.ts")
+    images = synthetic_images(count, seed=11)
+    with torch.no_grad():
+        found, expected = torchscript.load(tmp_path / "a.ts")(images), model(images)
+    for ours, theirs in zip(found, expected):
+        assert ours.shape == theirs.shape and ours.dtype == torch.float32
+        assert (ours - theirs).norm() / theirs.norm() < 5e-6
+
+
 def test_loc_and_conf_are_parts_of_one_tensor(engine):
     loc, conf = engine(synthetic_images(2))
     assert (tuple(loc.shape), tuple(conf.shape)) == ((2, 4, 8732), (2, 81, 8732))

@@ -70,6 +70,15 @@ def gpu_engine(gpu_dir):
 
 
 @pytest.fixture(scope="session")
+def streams_engine(gpu_dir, tmp_path_factory):
+    """An engine of batch 1 that may use four more streams."""
+    out = tmp_path_factory.mktemp("streams") / "ssd300.engine.ts"
+    done = command("compile", gpu_dir / "ssd300.ts", "--fp16", "--streams", 4, "-o", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="session")
 def reference(gpu_dir):
     """The FP32 eager model on the GPU."""
     return eager_model(gpu_dir / "ssd300.ts", torch.device("cuda", 0))
@@ -116,6 +125,28 @@ def test_a_cuda_graph_gives_what_the_engine_gives(gpu_engine):
     assert placed is captured.place(placed) and placed is next(iter(captured.graph.graphs.values())).inputs[0]
     for found, expected in zip(captured(placed), runner(images)):
         assert torch.equal(found, expected)
+
+
+def test_an_engine_with_more_streams_is_proven_like_any_other(streams_engine, photographs, gpu_dir):
+    metadata = read_metadata(streams_engine, ("engine",))
+    assert (metadata["build"]["streams"], metadata["build"]["front_end"]) == (4, None)
+    assert metadata["parity"]["passed"] and streams_engine.stat().st_size / 22_894_902 < 3.5
+    for output in metadata["parity"]["outputs"]:
+        assert 1e-3 < output["relative_l2"] <= 2e-2
+    report = verify_engine(streams_engine, photographs, module=gpu_dir / "ssd300.ts")
+    assert report.passed and report.distance >= report.floor > 0 and report.detections.share > 0.9
+
+
+def test_streams_wait_for_each_other(streams_engine):
+    runner, captured = load_engine(streams_engine), load_engine(streams_engine, cuda_graph=True)
+    for seed in range(20):
+        images = synthetic_images(1, seed=seed).cuda()
+        expected = [part.clone() for part in runner(images)]
+        for _ in range(5):
+            for found, part in zip(captured(images), expected):
+                assert torch.equal(found, part)
+            for found, part in zip(runner(images), expected):
+                assert torch.equal(found, part)
 
 
 def test_with_one_graph_at_a_time_another_batch_size_is_captured_anew(reference):

@@ -1,17 +1,19 @@
-"""The network as `benchmarks/native.py` writes it for TensorRT, run by torch: TensorRT itself needs a GPU."""
+"""The network as it is written for TensorRT, run by torch, and what is said where TensorRT fails: it needs a GPU."""
 
-from types import SimpleNamespace
+import enum
+import importlib.machinery
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
-from conftest import script
 from torch import Tensor
 from torch.nn import functional
 
-from ssdtrt.fused import FusedSSD300
+from ssdtrt import native, timings, torchscript
+from ssdtrt.errors import CompileError
+from ssdtrt.fused import FusedNetwork, FusedSSD300, JoinedNetwork
 from ssdtrt.image import synthetic_images
-
-native = script("native")
 
 
 class Layer:
@@ -26,9 +28,18 @@ class Layer:
 
 
 class Named(Tensor):
-    """A tensor that can be given a name."""
+    """A tensor that can be given a name and, when it is an output, another type."""
 
     name = ""
+    wanted = None
+
+    @property
+    def dtype(self):
+        return Tensor.dtype.__get__(self)
+
+    @dtype.setter
+    def dtype(self, wanted):
+        self.wanted = wanted
 
 
 class Network:
@@ -71,7 +82,8 @@ class Network:
         self.outputs.append(x)
 
 
-def written(form: FusedSSD300, images: Tensor) -> Tensor:
+def written(form: FusedSSD300, images: Tensor, joined: bool = True) -> Tensor:
+    """What the written network makes of the images, its maps joined."""
     tensorrt = SimpleNamespace(
         float16=torch.float16,
         float32=torch.float32,
@@ -82,25 +94,29 @@ def written(form: FusedSSD300, images: Tensor) -> Tensor:
     )
     network = Network(images)
     with torch.no_grad():
-        native.Writer(tensorrt, network).write(form, len(images))
-    (found,) = network.outputs
-    assert found.name == "joined"
-    return found.as_subclass(Tensor)
+        native.Writer(tensorrt, network).write(form, len(images), joined)
+    names = ["joined"] if joined else ["map0", "map1", "map2", "map3", "map4", "map5"]
+    assert [output.name for output in network.outputs] == names
+    assert {output.wanted for output in network.outputs} == {torch.float32}
+    outputs = [output.as_subclass(Tensor).float() for output in network.outputs]
+    return outputs[0] if joined else torch.cat(JoinedNetwork(lambda _: outputs, form.channels)(images), 1)
 
 
 @pytest.mark.parametrize("projections", [True, False])
-def test_what_is_written_is_the_network(model, projections):
+@pytest.mark.parametrize("joined", [True, False])
+def test_what_is_written_is_the_network(model, projections, joined):
     images = synthetic_images(2, seed=5)
     form = FusedSSD300(model, projections=projections)
     with torch.no_grad():
-        assert torch.equal(written(form, images), form(images))
+        assert torch.equal(written(form, images, joined), form(images))
 
 
-def test_in_half_all_but_the_edges_is_half(model):
+@pytest.mark.parametrize("joined", [True, False])
+def test_in_half_all_but_the_edges_is_half(model, joined):
     images = synthetic_images(1, seed=5)
     with torch.no_grad():
         expected = FusedSSD300(model)(images)
-    found = written(FusedSSD300(model, torch.float16), images)
+    found = written(FusedSSD300(model, torch.float16), images, joined)
     assert found.dtype == torch.float32
     assert 5e-4 < (found - expected).norm() / expected.norm() < 1e-2
 
@@ -110,3 +126,153 @@ def test_another_module_is_refused(model):
     form.additional_blocks[2][2] = torch.nn.Sigmoid()
     with pytest.raises(TypeError, match="^Sigmoid is no part of FusedSSD300$"):
         written(form, synthetic_images(1, seed=5))
+
+
+@pytest.mark.parametrize("size, blocks", [(1, 2), (128, 2)])
+def test_the_projections_are_stacked(model, size, blocks):
+    form = native.form_of(model, torch.float16, size)
+    assert form.inside == torch.float16
+    assert sum(type(part).__name__ == "ProjectedBlock" for part in form.modules()) == blocks
+
+
+class Severity(enum.IntEnum):
+    """TensorRT's, in its order."""
+
+    INTERNAL_ERROR, ERROR, WARNING, INFO = range(4)
+
+
+class Logger:
+    """What is called when TensorRT has something to say."""
+
+    ERROR, WARNING = Severity.ERROR, Severity.WARNING
+
+
+def tensorrt_that(says=(), plan=b"plan"):
+    """A TensorRT that says something and then gives `plan`; `asked` keeps what it was asked."""
+    asked = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=0)
+
+    class Config:
+        max_aux_streams = None
+
+        def set_flag(self, flag):
+            asked.flags.add(flag)
+
+        def clear_flag(self, flag):
+            asked.cleared.add(flag)
+
+        def set_memory_pool_limit(self, pool, limit):
+            asked.limits[pool] = limit
+
+        def create_timing_cache(self, known):
+            asked.known = known
+            return SimpleNamespace(serialize=lambda: bytearray(known + b"+"))
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            assert ignore_mismatch is False
+            return True
+
+    class Builder:
+        def __init__(self, log):
+            self.log = log
+
+        def create_network(self, flags):
+            assert flags == 1
+            return "network"
+
+        def create_builder_config(self):
+            asked.settings = Config()
+            return asked.settings
+
+        def build_serialized_network(self, network, settings):
+            assert network == "network" and settings is asked.settings
+            for severity, message in says:
+                self.log.log(severity, message)
+            return plan
+
+    package = ModuleType("tensorrt")
+    package.__version__ = "8.6.0"
+    package.asked, package.ILogger, package.Builder, package.IBuilderConfig = asked, Logger, Builder, Config
+    package.NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
+    package.BuilderFlag = SimpleNamespace(FP16="FP16", TF32="TF32")
+    package.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+    return package
+
+
+@pytest.fixture
+def form(model, monkeypatch):
+    """A form, and a writer that writes nothing: what it writes has tests of its own."""
+    monkeypatch.setattr(native.Writer, "write", lambda self, form, size, joined: None)
+    return FusedSSD300(model)
+
+
+def test_what_is_asked_of_tensorrt(model, form):
+    tensorrt = tensorrt_that()
+    assert native.serialized(tensorrt, form, 8, 4, 64, True, b"times") == (b"plan", b"times+")
+    asked = tensorrt.asked
+    assert (asked.flags, asked.cleared, asked.limits) == (set(), {"TF32"}, {"workspace": 67_108_864})
+    assert (asked.settings.max_aux_streams, asked.settings.avg_timing_iterations, asked.known) == (4, 16, b"times")
+    native.serialized(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, True, b"")
+    assert asked.flags == {"FP16"} and asked.settings.avg_timing_iterations == 1
+
+
+@pytest.mark.parametrize(
+    "says, reason",
+    [
+        ([], "it did not say why"),
+        ([(Severity.WARNING, "slow")], "it did not say why"),
+        ([(Severity.INFO, "x"), (Severity.ERROR, "no memory\nfor this"), (Severity.INTERNAL_ERROR, "b")], "no memory"),
+    ],
+)
+def test_what_tensorrt_calls_an_error_is_the_reason(form, says, reason, capsys):
+    with pytest.raises(CompileError) as caught:
+        native.serialized(tensorrt_that(says, plan=None), form, 1, 4, 64, True, b"")
+    assert str(caught.value) == f"TensorRT could not build the engine ({reason})."
+    assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in says if kind != Severity.INFO)
+
+
+@pytest.mark.parametrize("name", native.NEEDED)
+def test_another_api_of_tensorrt_is_named(name):
+    tensorrt = tensorrt_that()
+    native.check_api(tensorrt)
+    owner, attribute = name.split(".")
+    tensorrt.__version__ = "11.1.0"
+    setattr(tensorrt, owner, SimpleNamespace())
+    with pytest.raises(CompileError) as caught:
+        native.check_api(tensorrt)
+    assert str(caught.value) == (
+        f"TensorRT 11.1.0 has no {owner}.{attribute}, which an engine with more streams is built with; "
+        "known to work: TensorRT 8.6. Build without --streams."
+    )
+
+
+@pytest.mark.parametrize("size, joined", [(1, True), (8, True)])
+def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(
+    form, monkeypatch, tmp_path, size, joined
+):
+    tensorrt = tensorrt_that()
+    package = ModuleType("torch_tensorrt")
+    package.__spec__ = importlib.machinery.ModuleSpec("torch_tensorrt", None)
+    calls = []
+
+    def embed(plan, **arguments):
+        calls.append((plan, arguments))
+        with torchscript.quiet():
+            return torch.jit.trace(torch.nn.Identity(), torch.zeros(1))
+
+    package.ts, package.Device = SimpleNamespace(embed_engine_in_new_module=embed), lambda name: ("device", name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    device, times = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
+    network = native.build(form, size, 4, 64, device, timings=times)
+    outputs = ["joined"] if joined else ["map0", "map1", "map2", "map3", "map4", "map5"]
+    assert calls == [
+        (b"plan", {"input_binding_names": ["images"], "output_binding_names": outputs, "device": ("device", "cuda:1")})
+    ]
+    assert type(network) is (FusedNetwork if joined else JoinedNetwork)
+    assert isinstance(network.network, torch.jit.ScriptModule) and timings.read(times) == b"+"
+    native.build(form, size, 4, 64, device, joined=not joined, timings=times)
+    assert tensorrt.asked.known == b"+" and timings.read(times) == b"++"
+    assert calls[1][1]["output_binding_names"] != outputs
+    native.build(form, size, 4, 64, device)
+    assert tensorrt.asked.known == b""
