@@ -70,14 +70,11 @@ class Heads(nn.Module):
 FORMS = {
     "compiled": fused.FusedSSD300,
     "cast-first": CastFirst,
-    "maps-apart": fused.FusedSSD300,  # The maps are joined by torch.
     "free": lambda model, inside: fused.FusedSSD300(model),  # in float32: TensorRT chooses the type of each layer
     "projections-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
-    "all-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
     "exported": Exported,
 }
-STREAMS_ONLY = ("maps-apart", "all-apart")
-STREAMS = ("compiled", "projections-apart", *STREAMS_ONLY)
+STREAMS = ("compiled", "projections-apart")  # The forms that native.py can write.
 
 
 def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:
@@ -91,12 +88,11 @@ def ways(name: str, form: nn.Module, options: argparse.Namespace, device: torch.
 
     def front_end():
         batch = BatchRange.parse(options.batch_size)
-        built = trt.build(fused.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
-        return fused.FusedNetwork(torchscript.reload(built))
+        return trt.build(fused.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
 
-    found = {} if options.only_streams or name in STREAMS_ONLY else {name: front_end}
+    found = {} if options.only_streams else {name: front_end}
     for streams in options.streams:
-        settings = (options.batch_size, streams, config.WORKSPACE_MIB, device, name not in STREAMS_ONLY, options.timings)
+        settings = (options.batch_size, streams, config.WORKSPACE_MIB, device, options.timings)
         found[f"{name}, {streams} streams"] = partial(native.build, form, *settings)
     return found
 
@@ -120,19 +116,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("module")
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--form", action="append", choices=FORMS, help="which to build; by default all of the front end's")
+    parser.add_argument("--form", action="append", choices=FORMS, help="which to build; by default all")
     parser.add_argument("--heads", action="store_true", help="only the heads")
     parser.add_argument("--streams", action="append", type=int, default=[], help="also by TensorRT's API, with so many")
     parser.add_argument("--only-streams", action="store_true", help="not through Torch-TensorRT's front end")
     parser.add_argument("--timings", type=Path, help="a file that keeps the kernels' times for the next build")
     parser.add_argument("--json", required=True)
     options = parser.parse_args()
-    without = (*STREAMS_ONLY, "exported") if options.heads else STREAMS_ONLY
-    names = options.form or [name for name in FORMS if name not in without]
+    names = options.form or [name for name in FORMS if not (options.heads and name == "exported")]
     if options.streams and (options.heads or set(names) - set(STREAMS)):
         parser.error(f"--streams takes whole networks of --form {', '.join(STREAMS)}")
-    if not options.streams and (options.only_streams or set(names) & set(STREAMS_ONLY)):
-        parser.error(f"--only-streams and --form {' or '.join(STREAMS_ONLY)} need --streams")
+    if options.only_streams and not options.streams:
+        parser.error("--only-streams needs --streams")
     device = machine.pick_device()
     torch.cuda.set_device(device)
     model = eager_model(options.module, device)
@@ -142,7 +137,7 @@ def main() -> None:
         form = form_of(name, model, torch.float16, options.heads)
         for label, build in ways(name, form, options, device).items():
             started = time.perf_counter()
-            network = build()
+            network = fused.FusedNetwork(torchscript.reload(build()))
             built[label] = {"seconds": round(time.perf_counter() - started, 1)}
             runners[label], runners[f"{label} graph"] = network, GraphRunner(network, device)
             print(f"{label}: built in {built[label]['seconds']} s", flush=True)

@@ -3,7 +3,7 @@
 torch_tensorrt cannot be imported without a GPU, so the tests compare the calls that
 ssdtrt makes with signatures recorded from the sources. This script downloads the wheel
 of each version, reads its sources with ``ast`` (nothing is imported) and writes the
-signatures of ``compile``, ``ts.compile``, ``Input`` and ``Device`` as JSON.
+signatures of ``compile``, two functions of ``ts``, ``Input`` and ``Device`` as JSON.
 
 Run it again when a version is added to VERSIONS, or when the tests need another name::
 
@@ -72,12 +72,13 @@ def record(wheel):
     body = {name: ast.parse(sources[f"torch_tensorrt/{name}.py"]).body for name in modules}
     result = {
         "compile": signature(find(body["_compile"], ast.FunctionDef, "compile")),
-        "ts.compile": signature(find(body["ts/_compiler"], ast.FunctionDef, "compile")),
         "has_feature_flag": any(
             b"ENABLED_FEATURES.torchscript_frontend" in source for source in sources.values()
         ),
         "requires": [r for r in requires if re.match(r"(torch|tensorrt[\w.-]*)(?![\w.-])", r)],
     }
+    for name in ("compile", "embed_engine_in_new_module"):
+        result[f"ts.{name}"] = signature(find(body["ts/_compiler"], ast.FunctionDef, name))
     for name in ("Input", "Device"):
         init = find(find(body[f"_{name}"], ast.ClassDef, name).body, ast.FunctionDef, "__init__")
         result[name] = {**signature(init), "keywords": keywords(init)}

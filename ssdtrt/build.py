@@ -51,11 +51,13 @@ def build(request: dict) -> dict:
 def network_of(model: SSD300, request: dict, batch: BatchRange, device: torch.device) -> nn.Module:
     """The model as a TensorRT engine: through Torch-TensorRT's front end or, with more streams, TensorRT's own API."""
     inside, workspace = DTYPE[request["precision"]], request["workspace_mib"]
-    if not request["streams"]:
-        built = trt.build(fused.traced(model, inside, device), request["precision"], batch, workspace, device)
-        return fused.FusedNetwork(torchscript.reload(built))
-    form, timings = native.form_of(model, inside, batch.opt), request["timings"] and Path(request["timings"])
-    return native.build(form, batch.opt, request["streams"], workspace, device, timings=timings)
+    form = fused.FusedSSD300(model, inside)
+    if request["streams"]:
+        known = request["timings"] and Path(request["timings"])
+        built = native.build(form, batch.opt, request["streams"], workspace, device, known)
+    else:
+        built = trt.build(fused.trace(form, device), request["precision"], batch, workspace, device)
+    return fused.FusedNetwork(torchscript.reload(built))
 
 
 def die_with_parent(parent: int) -> None:

@@ -71,7 +71,6 @@ LARGEST_BATCH = 4096  # the largest that is asked for; TensorRT's tensors of 2^3
 WORKSPACE_MIB = 4096
 STREAMS = 0  # beside the one that an engine is called on
 MOST_STREAMS = 16
-APART_BELOW = 0  # images at once, below which an engine with more streams has projections and maps apart
 TIMED_IMAGES = 128  # TensorRT times a kernel on this many images, if a batch has fewer: small batches take microseconds
 MOST_TIMED = 16  # but no more often than this
 CACHE_VARIABLE = "SSDTRT_CACHE"  # the folder of kept engines; empty: none are kept

@@ -84,30 +84,6 @@ class FusedNetwork(nn.Module):
         return joined[:, :4], joined[:, 4:]
 
 
-class JoinedNetwork(nn.Module):
-    """Around a compiled FusedSSD300 that gives out its levels' maps, scripted when saved: joins them to `loc` and `conf`."""
-
-    def __init__(self, network: nn.Module, channels: int):
-        super().__init__()
-        self.network, self.channels = network, channels
-
-    def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
-        """images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32, two parts of one tensor."""
-        a, b, c, d, e, f = self.network(images)
-        rows = [self.rows(a), self.rows(b), self.rows(c), self.rows(d), self.rows(e), self.rows(f)]
-        joined = torch.cat(rows, 2)
-        return joined[:, :4], joined[:, 4:]
-
-    def rows(self, levels_map: Tensor) -> Tensor:
-        """A level's map [N, (4 + C) * boxes, H, W] as [N, 4 + C, boxes * H * W]."""
-        return levels_map.reshape(levels_map.shape[0], self.channels, -1)
-
-
-def traced(model: SSD300, inside: torch.dtype, device: torch.device) -> torch.jit.ScriptModule:
-    """The model's fused form as TorchScript on `device`, its weights of the type `inside`."""
-    return trace(FusedSSD300(model, inside), device)
-
-
 def trace(network: nn.Module, device: torch.device) -> torch.jit.ScriptModule:
     """A network that takes images, as TorchScript on `device`."""
     network = network.to(device)

@@ -10,57 +10,34 @@ import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
-from ssdtrt import config, torchscript, trt
+from ssdtrt import config, timings, trt
 from ssdtrt.errors import CompileError
-from ssdtrt.fused import FusedNetwork, FusedSSD300, JoinedNetwork, ProjectedBlock
+from ssdtrt.fused import FusedSSD300, ProjectedBlock
 from ssdtrt.model.backbone import ResNet50Features
-from ssdtrt.model.ssd import SSD300
-from ssdtrt.timings import keep, read
 
 IMAGES, JOINED = "images", "joined"
 NEEDED = ("NetworkDefinitionCreationFlag.EXPLICIT_BATCH", "BuilderFlag.FP16", "IBuilderConfig.max_aux_streams")
 
 
-def form_of(model: SSD300, inside: torch.dtype, size: int) -> FusedSSD300:
-    """The form of the model whose engine for `size` images at once is the fastest.
-
-    In a small batch no kernel fills the GPU, and what runs beside another one costs nothing: projections stay apart.
-    """
-    return FusedSSD300(model, inside, projections=size >= config.APART_BELOW)
-
-
 def build(
-    form: FusedSSD300,
-    size: int,
-    streams: int,
-    workspace_mib: int,
-    device: torch.device,
-    joined: bool | None = None,
-    timings: Path | None = None,
-) -> nn.Module:
-    """The form around one engine: images [size, 3, 300, 300] -> (loc [size, 4, A], conf [size, C, A]), float32.
+    form: FusedSSD300, size: int, streams: int, workspace_mib: int, device: torch.device, known: Path | None = None
+) -> torch.jit.ScriptModule:
+    """The form as one engine in a TorchScript module: images [size, 3, 300, 300] -> [size, 4 + C, A], both float32.
 
-    TensorRT may use `streams` streams beside the one it is called on. It computes in the type of the form's weights.
-    The maps of the levels are `joined` inside the engine or, by default for a small batch, by torch: then each is ready
-    as soon as its head is. The kernels' times are read from the file `timings`, where there is one, and kept in it.
-    Holds the interpreter lock for minutes. Raises CompileError, also with what TensorRT said.
+    TensorRT may use `streams` streams beside the one it is called on, and computes in the type of the form's weights.
+    The kernels' times are read from the file `known`, where there is one, and kept in it. Holds the interpreter lock
+    for minutes. Raises CompileError, also with what TensorRT said.
     """
     torch_tensorrt = trt.import_torch_tensorrt()
     trt.check_front_end(torch_tensorrt)
     import tensorrt  # Torch-TensorRT brings it.
 
     check_api(tensorrt)
-    joined = size >= config.APART_BELOW if joined is None else joined
-    plan, known = serialized(tensorrt, form, size, streams, workspace_mib, joined, read(timings))
-    keep(timings, known)
-    module = torch_tensorrt.ts.embed_engine_in_new_module(
-        plan,
-        input_binding_names=[IMAGES],
-        output_binding_names=[JOINED] if joined else [map_name(level) for level in range(len(form.heads))],
-        device=torch_tensorrt.Device(str(device)),
+    plan, times = serialized(tensorrt, form, size, streams, workspace_mib, timings.read(known))
+    timings.keep(known, times)
+    return torch_tensorrt.ts.embed_engine_in_new_module(
+        plan, input_binding_names=[IMAGES], output_binding_names=[JOINED], device=torch_tensorrt.Device(str(device))
     )
-    module = torchscript.reload(module)
-    return FusedNetwork(module) if joined else JoinedNetwork(module, form.channels)
 
 
 def check_api(tensorrt) -> None:
@@ -74,13 +51,8 @@ def check_api(tensorrt) -> None:
             )
 
 
-def map_name(level: int) -> str:
-    """What the engine calls the map of a level, 0 to 5."""
-    return f"map{level}"
-
-
 def serialized(
-    tensorrt, form: FusedSSD300, size: int, streams: int, workspace_mib: int, joined: bool, timings: bytes
+    tensorrt, form: FusedSSD300, size: int, streams: int, workspace_mib: int, times: bytes
 ) -> tuple[bytes, bytes]:
     """The engine and the kernels' times, both as TensorRT writes them.
 
@@ -104,7 +76,7 @@ def serialized(
     builder = tensorrt.Builder(log)
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
     writer = Writer(tensorrt, network)  # Holds the weights until the engine is built.
-    writer.write(form, size, joined)
+    writer.write(form, size)
     settings = builder.create_builder_config()
     if form.inside == torch.float16:
         settings.set_flag(tensorrt.BuilderFlag.FP16)
@@ -112,13 +84,13 @@ def serialized(
     settings.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
     settings.avg_timing_iterations = trt.timing_iterations(size)
     settings.max_aux_streams = streams
-    known = settings.create_timing_cache(timings)
-    settings.set_timing_cache(known, False)
+    cache = settings.create_timing_cache(times)
+    settings.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, settings)
     if plan is None:
         reason = log.errors[0].splitlines()[0] if log.errors else "it did not say why"
         raise CompileError(f"TensorRT could not build the engine ({reason}).")
-    return bytes(plan), bytes(known.serialize())
+    return bytes(plan), bytes(cache.serialize())
 
 
 class Writer:
@@ -127,30 +99,22 @@ class Writer:
     def __init__(self, tensorrt, network):
         self.tensorrt, self.network, self.held = tensorrt, network, []
 
-    def write(self, form: FusedSSD300, size: int, joined: bool) -> None:
-        """The whole network for `size` images, from them to the heads' maps, joined or one by one, all in float32."""
+    def write(self, form: FusedSSD300, size: int) -> None:
+        """The whole network for `size` images, from them to the joined maps, both float32."""
         shape = size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE
-        features = self.network.add_input(IMAGES, self.tensorrt.float32, shape)
-        if form.inside == torch.float16:
-            features = self.cast(features, self.tensorrt.float16)
-        features = self.run(features, form.feature_extractor)
+        half = form.inside == torch.float16
+        images = self.network.add_input(IMAGES, self.tensorrt.float32, shape)
+        features = self.run(self.cast(images, self.tensorrt.float16) if half else images, form.feature_extractor)
         maps = [self.run(features, form.heads[0])]
         for block, head in zip(form.additional_blocks, form.heads[1:]):
             features = self.run(features, block)
             maps.append(self.run(features, head))
-        if joined:
-            rows = [self.reshaped(one, (size, form.channels, k)) for one, k in zip(maps, form.boxes_per_map)]
-            whole = self.joined(rows, axis=2)
-            self.output(self.cast(whole, self.tensorrt.float32) if form.inside == torch.float16 else whole, JOINED)
-        else:
-            for level, one in enumerate(maps):
-                self.output(one, map_name(level))
-
-    def output(self, x, name: str) -> None:
-        """Gives `x` out in float32; where it is half, its type and its layout are changed in one kernel."""
-        x.name = name
-        self.network.mark_output(x)
-        x.dtype = self.tensorrt.float32
+        rows = [self.reshaped(one, (size, form.channels, k)) for one, k in zip(maps, form.boxes_per_map)]
+        joined = self.joined(rows, axis=2)
+        if half:
+            joined = self.cast(joined, self.tensorrt.float32)
+        joined.name = JOINED
+        self.network.mark_output(joined)
 
     def run(self, x, module: nn.Module):
         """What the module makes of `x`."""

@@ -21,7 +21,7 @@ def numbers(*shape):
 def engine(model):
     """The random model's fused form behind the face of an engine for up to two images, in FP32."""
     with torchscript.quiet():
-        network = fused.FusedNetwork(fused.traced(model, torch.float32, CPU))
+        network = fused.FusedNetwork(fused.trace(fused.FusedSSD300(model), CPU))
         return torch.jit.script(EngineModule(network, torch.float32, BatchRange(2, 2, 2), channels_last=False).eval())
 
 
@@ -30,37 +30,6 @@ def test_the_fused_network_is_the_network(model, engine, count):
     images = synthetic_images(count, seed=11)
     with torch.no_grad():
         found, expected = engine(images), model(images)
-    for ours, theirs in zip(found, expected):
-        assert ours.shape == theirs.shape and ours.dtype == torch.float32
-        assert (ours - theirs).norm() / theirs.norm() < 5e-6
-
-
-class Maps(nn.Module):
-    """A fused form that gives out its levels' maps, as an engine does whose maps are not joined inside."""
-
-    def __init__(self, form):
-        super().__init__()
-        self.form = form
-
-    def forward(self, images):
-        features = self.form.feature_extractor(images)
-        maps = [self.form.heads[0](features)]
-        for block, head in zip(self.form.additional_blocks, self.form.heads[1:]):
-            features = block(features)
-            maps.append(head(features))
-        return tuple(maps)
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_maps_that_are_joined_around_the_engine_are_the_network(model, count, tmp_path):
-    form = fused.FusedSSD300(model, projections=False)
-    network = fused.JoinedNetwork(fused.trace(Maps(form), CPU), form.channels)
-    with torchscript.quiet():
-        face = EngineModule(network, torch.float32, BatchRange(2, 2, 2), channels_last=False)
-        torchscript.save(torch.jit.script(face.eval()), tmp_path / "a.ts")
-    images = synthetic_images(count, seed=11)
-    with torch.no_grad():
-        found, expected = torchscript.load(tmp_path / "a.ts")(images), model(images)
     for ours, theirs in zip(found, expected):
         assert ours.shape == theirs.shape and ours.dtype == torch.float32
         assert (ours - theirs).norm() / theirs.norm() < 5e-6
@@ -85,7 +54,7 @@ def test_inside_it_is_of_another_type_and_float32_at_the_edges(fast_bf16, model)
 
 
 def test_the_casts_are_in_the_graph(model):
-    code = fused.traced(model, torch.float32, CPU).inlined_graph
+    code = fused.trace(fused.FusedSSD300(model), CPU).inlined_graph
     assert str(code).count("aten::to(") == 8  # the images, six maps, the output
 
 
@@ -100,7 +69,7 @@ def test_another_number_of_classes():
     model = random_model(6, seed=0)
     images = synthetic_images(1, seed=2)
     with torch.no_grad():
-        (loc, conf), expected = fused.FusedNetwork(fused.traced(model, torch.float32, CPU))(images), model(images)
+        (loc, conf), expected = fused.FusedNetwork(fused.trace(fused.FusedSSD300(model), CPU))(images), model(images)
     assert loc.shape == (1, 4, 8732) and conf.shape == (1, 6, 8732)
     torch.testing.assert_close(conf, expected[1], rtol=1e-4, atol=1e-4)
 

@@ -2,7 +2,9 @@
 
 import enum
 import importlib.machinery
+import json
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -10,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ssdtrt import native, timings, torchscript
+from ssdtrt import native, timings
 from ssdtrt.errors import CompileError
-from ssdtrt.fused import FusedNetwork, FusedSSD300, JoinedNetwork
+from ssdtrt.fused import FusedSSD300
 from ssdtrt.image import synthetic_images
+
+SIGNATURES = json.loads((Path(__file__).parent / "data" / "torch_tensorrt_signatures.json").read_text())
 
 
 class Layer:
@@ -28,18 +32,9 @@ class Layer:
 
 
 class Named(Tensor):
-    """A tensor that can be given a name and, when it is an output, another type."""
+    """A tensor that can be given a name."""
 
     name = ""
-    wanted = None
-
-    @property
-    def dtype(self):
-        return Tensor.dtype.__get__(self)
-
-    @dtype.setter
-    def dtype(self, wanted):
-        self.wanted = wanted
 
 
 class Network:
@@ -82,8 +77,8 @@ class Network:
         self.outputs.append(x)
 
 
-def written(form: FusedSSD300, images: Tensor, joined: bool = True) -> Tensor:
-    """What the written network makes of the images, its maps joined."""
+def written(form: FusedSSD300, images: Tensor) -> Tensor:
+    """What the written network makes of the images."""
     tensorrt = SimpleNamespace(
         float16=torch.float16,
         float32=torch.float32,
@@ -94,29 +89,25 @@ def written(form: FusedSSD300, images: Tensor, joined: bool = True) -> Tensor:
     )
     network = Network(images)
     with torch.no_grad():
-        native.Writer(tensorrt, network).write(form, len(images), joined)
-    names = ["joined"] if joined else ["map0", "map1", "map2", "map3", "map4", "map5"]
-    assert [output.name for output in network.outputs] == names
-    assert {output.wanted for output in network.outputs} == {torch.float32}
-    outputs = [output.as_subclass(Tensor).float() for output in network.outputs]
-    return outputs[0] if joined else torch.cat(JoinedNetwork(lambda _: outputs, form.channels)(images), 1)
+        native.Writer(tensorrt, network).write(form, len(images))
+    (found,) = network.outputs
+    assert found.name == "joined"
+    return found.as_subclass(Tensor)
 
 
 @pytest.mark.parametrize("projections", [True, False])
-@pytest.mark.parametrize("joined", [True, False])
-def test_what_is_written_is_the_network(model, projections, joined):
+def test_what_is_written_is_the_network(model, projections):
     images = synthetic_images(2, seed=5)
     form = FusedSSD300(model, projections=projections)
     with torch.no_grad():
-        assert torch.equal(written(form, images, joined), form(images))
+        assert torch.equal(written(form, images), form(images))
 
 
-@pytest.mark.parametrize("joined", [True, False])
-def test_in_half_all_but_the_edges_is_half(model, joined):
+def test_in_half_all_but_the_edges_is_half(model):
     images = synthetic_images(1, seed=5)
     with torch.no_grad():
         expected = FusedSSD300(model)(images)
-    found = written(FusedSSD300(model, torch.float16), images, joined)
+    found = written(FusedSSD300(model, torch.float16), images)
     assert found.dtype == torch.float32
     assert 5e-4 < (found - expected).norm() / expected.norm() < 1e-2
 
@@ -126,13 +117,6 @@ def test_another_module_is_refused(model):
     form.additional_blocks[2][2] = torch.nn.Sigmoid()
     with pytest.raises(TypeError, match="^Sigmoid is no part of FusedSSD300$"):
         written(form, synthetic_images(1, seed=5))
-
-
-@pytest.mark.parametrize("size, blocks", [(1, 2), (128, 2)])
-def test_the_projections_are_stacked(model, size, blocks):
-    form = native.form_of(model, torch.float16, size)
-    assert form.inside == torch.float16
-    assert sum(type(part).__name__ == "ProjectedBlock" for part in form.modules()) == blocks
 
 
 class Severity(enum.IntEnum):
@@ -201,17 +185,17 @@ def tensorrt_that(says=(), plan=b"plan"):
 @pytest.fixture
 def form(model, monkeypatch):
     """A form, and a writer that writes nothing: what it writes has tests of its own."""
-    monkeypatch.setattr(native.Writer, "write", lambda self, form, size, joined: None)
+    monkeypatch.setattr(native.Writer, "write", lambda self, form, size: None)
     return FusedSSD300(model)
 
 
 def test_what_is_asked_of_tensorrt(model, form):
     tensorrt = tensorrt_that()
-    assert native.serialized(tensorrt, form, 8, 4, 64, True, b"times") == (b"plan", b"times+")
+    assert native.serialized(tensorrt, form, 8, 4, 64, b"times") == (b"plan", b"times+")
     asked = tensorrt.asked
     assert (asked.flags, asked.cleared, asked.limits) == (set(), {"TF32"}, {"workspace": 67_108_864})
     assert (asked.settings.max_aux_streams, asked.settings.avg_timing_iterations, asked.known) == (4, 16, b"times")
-    native.serialized(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, True, b"")
+    native.serialized(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, b"")
     assert asked.flags == {"FP16"} and asked.settings.avg_timing_iterations == 1
 
 
@@ -225,7 +209,7 @@ def test_what_is_asked_of_tensorrt(model, form):
 )
 def test_what_tensorrt_calls_an_error_is_the_reason(form, says, reason, capsys):
     with pytest.raises(CompileError) as caught:
-        native.serialized(tensorrt_that(says, plan=None), form, 1, 4, 64, True, b"")
+        native.serialized(tensorrt_that(says, plan=None), form, 1, 4, 64, b"")
     assert str(caught.value) == f"TensorRT could not build the engine ({reason})."
     assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in says if kind != Severity.INFO)
 
@@ -245,34 +229,24 @@ def test_another_api_of_tensorrt_is_named(name):
     )
 
 
-@pytest.mark.parametrize("size, joined", [(1, True), (8, True)])
-def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(
-    form, monkeypatch, tmp_path, size, joined
-):
+def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, monkeypatch, tmp_path):
     tensorrt = tensorrt_that()
     package = ModuleType("torch_tensorrt")
     package.__spec__ = importlib.machinery.ModuleSpec("torch_tensorrt", None)
     calls = []
-
-    def embed(plan, **arguments):
-        calls.append((plan, arguments))
-        with torchscript.quiet():
-            return torch.jit.trace(torch.nn.Identity(), torch.zeros(1))
-
-    package.ts, package.Device = SimpleNamespace(embed_engine_in_new_module=embed), lambda name: ("device", name)
+    package.ts = SimpleNamespace(embed_engine_in_new_module=lambda plan, **arguments: calls.append((plan, arguments)))
+    package.Device = lambda name: ("device", name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
-    device, times = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
-    network = native.build(form, size, 4, 64, device, timings=times)
-    outputs = ["joined"] if joined else ["map0", "map1", "map2", "map3", "map4", "map5"]
-    assert calls == [
-        (b"plan", {"input_binding_names": ["images"], "output_binding_names": outputs, "device": ("device", "cuda:1")})
-    ]
-    assert type(network) is (FusedNetwork if joined else JoinedNetwork)
-    assert isinstance(network.network, torch.jit.ScriptModule) and timings.read(times) == b"+"
-    native.build(form, size, 4, 64, device, joined=not joined, timings=times)
-    assert tensorrt.asked.known == b"+" and timings.read(times) == b"++"
-    assert calls[1][1]["output_binding_names"] != outputs
-    native.build(form, size, 4, 64, device)
+    device, known = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
+    native.build(form, 1, 4, 64, device, known)
+    names = {"input_binding_names": ["images"], "output_binding_names": ["joined"]}
+    assert calls == [(b"plan", {**names, "device": ("device", "cuda:1")})]
+    assert timings.read(known) == b"+"
+    for version, signatures in SIGNATURES.items():
+        assert {"serialized_engine", *calls[0][1]} == set(signatures["ts.embed_engine_in_new_module"]["parameters"]), version
+    native.build(form, 1, 4, 64, device, known)
+    assert tensorrt.asked.known == b"+" and timings.read(known) == b"++"
+    native.build(form, 1, 4, 64, device)
     assert tensorrt.asked.known == b""
