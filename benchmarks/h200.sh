@@ -2,8 +2,9 @@
 # Builds the engines, runs the GPU tests and measures: bash benchmarks/h200.sh STEP WORK OUT
 #
 # WORK keeps the engines between the steps; the JSON reports and logs go to OUT. The steps, in order:
-#   engines  the module, and engines of batch 1, 8, 128, 32 and 1:8:32
-#   job      the whole job: `ssdtrt run` on the sample photographs, its engine of batch 1 from the cache
+#   engines  the module, engines of batch 1, 8, 128 and 32 with four more streams, and one of 1:8:32
+#   default  the engines of batch 1, 8, 128 and 32 as they are built by default, in place of those
+#   job      the whole job: `ssdtrt run` on the sample photographs, with a default engine of batch 1
 #   tests    the tests that need a GPU, with the job's module and engine
 #   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
 #   peers    FP32 eager and torch.compile of the machine's own python3, whose torch is newer than Torch-TensorRT's
@@ -12,6 +13,7 @@
 #   accuracy the trained network as a detector of batch 32, and COCO's figures for it, FP32 eager and FP16 eager
 #   pictures decoding and NMS, pictures on the GPU to detections, and JPEG files to JSON lines
 #   forms    other layouts of the network beside the one that is compiled, at batch 1 and 128: one to three minutes an engine
+#   streams  the network through TensorRT's own API without more streams and with four, at batch 1
 #   fp32     an FP32 engine of batch 1, to compare sizes with
 set -euo pipefail
 step=$1 work=$2 out=$3
@@ -28,11 +30,11 @@ build() { # NAME ARGUMENTS...
 case $step in
 engines)
     ssdtrt export --weights random -o "$work/ssd300.ts"
-    build b1 --fp16
-    build b8 --fp16 --batch-size 8
-    build b128 --fp16 --batch-size 128
-    build b32 --fp16 --batch-size 32
+    for size in 1 8 128 32; do build "b$size" --fp16 --batch-size "$size" --streams 4; done
     build range --fp16 --batch-range 1:8:32
+    ;;
+default)
+    for size in 1 8 128 32; do build "b$size" --fp16 --batch-size "$size"; done
     ;;
 job)
     ssdtrt run --weights random -o "$work/run" | tee "$out/run.txt"
@@ -61,15 +63,15 @@ peers)
         tee "$out/peers.txt"
     ;;
 cached)
-    build cached --fp16 --batch-size 128
-    { time build cached --fp16 --batch-size 128; } 2>&1 | tee "$out/cached.txt"
+    build cached --fp16 --batch-size 128 --streams 4
+    { time build cached --fp16 --batch-size 128 --streams 4; } 2>&1 | tee "$out/cached.txt"
     python3.10 - "$work" 2>&1 <<'EOF' | tee -a "$out/cached.txt"
 import sys, time
 started = time.perf_counter()
 import ssdtrt, torch
 from ssdtrt import compile_engine
 imported = time.perf_counter()
-compile_engine(f"{sys.argv[1]}/ssd300.ts", f"{sys.argv[1]}/cached.engine.ts", batch=128)
+compile_engine(f"{sys.argv[1]}/ssd300.ts", f"{sys.argv[1]}/cached.engine.ts", batch=128, streams=4)
 print(f"imports {imported - started:.2f} s, compile_engine {time.perf_counter() - imported:.2f} s")
 EOF
     ;;
@@ -78,6 +80,10 @@ forms)
         python3.10 benchmarks/forms.py "$work/ssd300.ts" --batch-size "$size" --form compiled --form cast-first \
             --form projections-apart --json "$out/forms-$size.json"
     done 2>&1 | tee "$out/forms.txt"
+    ;;
+streams)
+    python3.10 benchmarks/forms.py "$work/ssd300.ts" --form compiled --only-streams --streams 0 --streams 4 \
+        --timings "$work/timings" --json "$out/streams-1.json" 2>&1 | tee "$out/streams.txt"
     ;;
 train)
     python3 benchmarks/train_scenes.py --out "$work/scenes" --minutes "${MINUTES:-2}" 2>&1 | tee "$out/train.txt"

@@ -12,6 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 REPORTS = ("h200-static.json", "h200-range.json")
+DEFAULT = "h200-static-front-end.json"
 NEWER = "h200-eager-torch2.11.json"
 BEGIN, END = "<!-- table: benchmarks/table.py -->", "<!-- end of table -->"
 HEADER = (
@@ -22,6 +23,10 @@ COMPARED = (
     "| Batch | TensorRT FP16, CUDA graph | torch.compile FP16 | FP32 eager | Over torch.compile | Over FP32 eager |\n"
     "|--:|--:|--:|--:|--:|--:|"
 )
+BOTH = (
+    "| Batch | plain call | plain call, 4 streams | CUDA graph | CUDA graph, 4 streams |\n"
+    "|--:|--:|--:|--:|--:|"
+)
 
 PEERS = {"eager-fp32": "FP32 eager", "eager-fp16-graph": "FP16 eager, CUDA graph", "compile": "torch.compile FP16"}
 
@@ -31,7 +36,7 @@ def name(row):
     peer = row.get("peer", "engine" if row["agreement"] else "eager-fp32")  # Reports of the first schema do not say.
     if peer in PEERS:
         return PEERS[peer]
-    kind = "range 1:8:32" if "range" in row["name"] else "static"
+    kind = "range 1:8:32" if "range" in row["name"] else "4 streams"
     graph = ", CUDA graph" if peer == "engine-graph" else ""
     return f"TensorRT {row['precision'].upper()}, {kind}{graph}"
 
@@ -58,7 +63,7 @@ def line(row):
 
 def table():
     """The machine, how it was measured, and the rows of every report."""
-    reports = [json.loads((HERE / file).read_text(encoding="utf-8")) for file in REPORTS]
+    reports = [read(file) for file in REPORTS]
     machine, settings = reports[0]["machine"], reports[0]["settings"]
     versions = machine["versions"]
     said = (
@@ -72,7 +77,7 @@ def table():
 
 def compared():
     """The static engines as CUDA graphs against a newer torch, by batch size."""
-    static, newer = (json.loads((HERE / file).read_text(encoding="utf-8")) for file in (REPORTS[0], NEWER))
+    static, newer = read(REPORTS[0]), read(NEWER)
     engines = {row["batch_size"]: row["median_ms"] for row in static["rows"] if row["peer"] == "engine-graph"}
     peers = {(row["peer"], row["batch_size"]): row["median_ms"] for row in newer["rows"]}
     lines = []
@@ -80,8 +85,24 @@ def compared():
         times = [peers[peer, size] for peer in ("compile", "eager-fp32")]
         cells = [size, *(f"{time:.3f} ms" for time in (engine, *times)), *(f"{time / engine:.2f}x" for time in times)]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
-    said = f"The same engines, and torch {newer['machine']['versions']['torch']} on the same GPU in the same hour:"
+    said = f"The static engines, and torch {newer['machine']['versions']['torch']} on the same GPU in the same hour:"
     return "\n".join([said, "", COMPARED, *lines])
+
+
+def both():
+    """The static engines with streams and without, plain and as CUDA graphs, by batch size."""
+    reports = [read(file) for file in (DEFAULT, REPORTS[0])]
+    ways = [{(row["peer"], row["batch_size"]): row["median_ms"] for row in report["rows"]} for report in reports]
+    lines = []
+    for size in sorted({size for _, size in ways[0]}):
+        times = [found[peer, size] for peer in ("engine", "engine-graph") for found in ways]
+        lines.append("| " + " | ".join([str(size), *(f"{time:.3f} ms" for time in times)]) + " |")
+    return "\n".join(["Built with and without `--streams 4`, each on an H200 of its own:", "", BOTH, *lines])
+
+
+def read(file):
+    """A recorded report."""
+    return json.loads((HERE / file).read_text(encoding="utf-8"))
 
 
 def main(check):
@@ -89,7 +110,7 @@ def main(check):
     text = README.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    wanted = f"{before}{BEGIN}\n{table()}\n\n{compared()}\n{END}{after}"
+    wanted = f"{before}{BEGIN}\n{table()}\n\n{compared()}\n\n{both()}\n{END}{after}"
     if check:
         return int(wanted != text)
     README.write_text(wanted, encoding="utf-8")

@@ -180,7 +180,18 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     "-o", "--output", metavar="FILE", help=f"[default: {config.ENGINE_FILE}, a detector {config.DETECTOR_FILE}]"
 )
 def compile_(
-    module, batch_size, batch_range, streams, workspace_mib, backend, detector, no_cache, device, sha256, output, **precisions
+    module,
+    batch_size,
+    batch_range,
+    streams,
+    workspace_mib,
+    backend,
+    detector,
+    no_cache,
+    device,
+    sha256,
+    output,
+    **precisions,
 ):
     """Build an engine from MODULE and prove it against the FP32 model.
 
@@ -221,7 +232,7 @@ def compile_(
     )
     terminal.done()
     show_engine(path, read_metadata(path))
-    terminal.hint("bench", path)
+    terminal.hint("bench", path, *(["--against", "engine-graph"] if streams else []))
 
 
 @main.command()

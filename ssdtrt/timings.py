@@ -1,4 +1,4 @@
-"""The times of TensorRT's kernels, kept beside the engines: with them the next build of the same layers times nothing."""
+"""The times of TensorRT's kernels, kept beside the engines: the next build of the same layers need not take them."""
 
 from __future__ import annotations
 

@@ -12,6 +12,8 @@ import torch
 
 import ssdtrt
 from ssdtrt import build, torchscript
+from ssdtrt.engine import BatchRange
+from ssdtrt.fused import FusedNetwork, FusedSSD300
 
 
 def request_for(module, out, **changes):
@@ -76,3 +78,31 @@ def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown,
     assert json.loads((tmp_path / "result.json").read_text()) == {"error": f"The build failed ({shown})."}
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and type(error).__name__ in said
+
+
+@pytest.mark.parametrize("streams, cached", [(0, None), (4, None), (4, "engines/timings.bin")])
+def test_more_streams_are_built_through_tensorrts_own_api(model, monkeypatch, streams, cached):
+    calls = []
+
+    def take(name):
+        def called(form, *rest):
+            calls.append((name, form, rest))
+            with torchscript.quiet():
+                return torch.jit.trace(torch.nn.Identity(), torch.zeros(1))
+
+        return called
+
+    monkeypatch.setattr(build.trt, "build", take("front end"))
+    monkeypatch.setattr(build.native, "build", take("own API"))
+    request = {"precision": "fp16", "streams": streams, "workspace_mib": 64, "timings": cached}
+    device, batch = torch.device("cpu"), BatchRange.parse(8)
+    network = build.network_of(model, request, batch, device)
+    assert type(network) is FusedNetwork and isinstance(network.network, torch.jit.ScriptModule)
+    ((name, form, rest),) = calls
+    assert {parameter.dtype for parameter in form.parameters()} == {torch.float16}
+    if streams:
+        assert (name, rest) == ("own API", (8, 4, 64, device, cached and Path(cached)))
+        assert isinstance(form, FusedSSD300)
+    else:
+        assert (name, rest) == ("front end", ("fp16", batch, 64, device))
+        assert isinstance(form, torch.jit.ScriptModule)

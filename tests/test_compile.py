@@ -20,7 +20,7 @@ import ssdtrt
 from ssdtrt import compile as compiling
 from ssdtrt import config, torchscript
 from ssdtrt.compile import check_detector, check_size, compile_engine, prove
-from ssdtrt.engine import DetectorModule, EngineModule
+from ssdtrt.engine import BatchRange, DetectorModule, EngineModule
 from ssdtrt.errors import ArtifactError, CompileError, ParityError
 from ssdtrt.image import normalise, synthetic_pictures
 
@@ -369,6 +369,22 @@ def test_what_cannot_be_built_is_refused_before_any_work(module, out, arguments,
         compile_engine(module, out, **{"backend": "torchscript", **arguments})
     assert str(caught.value) == message
     assert untouched(out)
+
+
+def test_streams_are_for_one_batch_size():
+    assert compiling.check_streams(4, "tensorrt", BatchRange.parse(8)) is None
+    assert compiling.check_streams(0, "tensorrt", BatchRange.parse("1:8:32")) is None
+    with pytest.raises(CompileError, match="^More streams are for one batch size; found the range 1:8:32.$"):
+        compiling.check_streams(4, "tensorrt", BatchRange.parse("1:8:32"))
+
+
+@pytest.mark.parametrize("streams, front_end", [(0, "torchscript"), (4, None)])
+def test_the_metadata_of_a_tensorrt_engine_names_its_streams(module, streams, front_end):
+    batch = {"batch": "8", "workspace_mib": 64}
+    request = {"backend": "tensorrt", "precision": "fp16", "streams": streams, "detector": False, **batch}
+    built = {"seconds": 1.0, "versions": {}, "machine": {}, "parity": {}}
+    found = compiling.engine_metadata(metadata_of(module), module, request, built, False)["build"]
+    assert (found["streams"], found["front_end"], found["batch"]) == (streams, front_end, "8")
 
 
 def test_without_a_gpu_the_default_backend_says_what_is_missing(module, out, monkeypatch):

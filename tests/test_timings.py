@@ -21,7 +21,9 @@ def test_what_is_kept_is_read_again(tmp_path):
     assert timings.read(path) == b"more times" and [one.name for one in path.parent.iterdir()] == ["times.bin"]
 
 
-@pytest.mark.parametrize("change", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"\0" + b[1:], lambda b: b"", lambda b: b[:9]])
+@pytest.mark.parametrize(
+    "change", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"\0" + b[1:], lambda b: b"", lambda b: b[:9]]
+)
 def test_what_is_not_as_it_was_written_is_not_read(tmp_path, change):
     path = tmp_path / "times.bin"
     timings.keep(path, b"times")
