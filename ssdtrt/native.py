@@ -25,8 +25,9 @@ def build(
     """The form as one engine in a TorchScript module: images [size, 3, 300, 300] -> [size, 4 + C, A], both float32.
 
     TensorRT may use `streams` streams beside the one it is called on, and computes in the type of the form's weights.
-    The kernels' times are read from the file `known`, where there is one, and kept in it. Holds the interpreter lock
-    for minutes. Raises CompileError, also with what TensorRT said.
+    It builds on the current GPU, which has to be `device`. The kernels' times are read from the file `known`, where
+    there is one, and kept in it. Holds the interpreter lock for minutes. Raises CompileError, also with what TensorRT
+    said.
     """
     torch_tensorrt = trt.import_torch_tensorrt()
     trt.check_front_end(torch_tensorrt)
@@ -88,8 +89,8 @@ def serialized(
     settings.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, settings)
     if plan is None:
-        reason = log.errors[0].splitlines()[0] if log.errors else "it did not say why"
-        raise CompileError(f"TensorRT could not build the engine ({reason}).")
+        said = "\n".join(log.errors).strip() or "it did not say why"
+        raise CompileError(f"TensorRT could not build the engine ({said.splitlines()[0]}).")
     return bytes(plan), bytes(cache.serialize())
 
 

@@ -378,6 +378,28 @@ def test_streams_are_for_one_batch_size():
         compiling.check_streams(4, "tensorrt", BatchRange.parse("1:8:32"))
 
 
+@pytest.mark.parametrize("streams, cache, kept", [(4, True, True), (4, False, False), (0, True, False)])
+def test_the_times_of_kernels_are_kept_for_streams_unless_there_is_no_cache(
+    module, out, monkeypatch, streams, cache, kept
+):
+    asked = []
+
+    def build(request, progress):
+        asked.append(request)
+        raise CompileError("no further")
+
+    monkeypatch.setenv("SSDTRT_CACHE", str(out.parent / "engines"))
+    monkeypatch.setattr(compiling.trt, "why_not", lambda: None)
+    monkeypatch.setattr(compiling.machine, "pick_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr(compiling, "build_in_child", build)
+    with pytest.raises(CompileError, match="no further"):
+        compile_engine(module, out, streams=streams, cache=cache)
+    (request,) = asked
+    expected = compiling.timings.file_for(torch.device("cpu"))
+    assert expected.parent == out.parent / "engines"
+    assert (request["streams"], request["timings"]) == (streams, str(expected) if kept else None)
+
+
 @pytest.mark.parametrize("streams, front_end", [(0, "torchscript"), (4, None)])
 def test_the_metadata_of_a_tensorrt_engine_names_its_streams(module, streams, front_end):
     batch = {"batch": "8", "workspace_mib": 64}

@@ -204,6 +204,7 @@ def test_what_is_asked_of_tensorrt(model, form):
     [
         ([], "it did not say why"),
         ([(Severity.WARNING, "slow")], "it did not say why"),
+        ([(Severity.ERROR, ""), (Severity.ERROR, "no memory")], "no memory"),
         ([(Severity.INFO, "x"), (Severity.ERROR, "no memory\nfor this"), (Severity.INTERNAL_ERROR, "b")], "no memory"),
     ],
 )
