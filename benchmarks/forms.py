@@ -74,7 +74,7 @@ FORMS = {
     "projections-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
     "exported": Exported,
 }
-STREAMS = ("compiled", "projections-apart")  # The forms that native.py can write.
+STREAMS = ("compiled", "projections-apart")  # The forms that ssdtrt/native.py can write as they are.
 
 
 def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:

@@ -3,10 +3,10 @@
 #
 # WORK keeps the engines between the steps; the JSON reports and logs go to OUT. The steps, in order:
 #   engines  the module, engines of batch 1, 8, 128 and 32 with four more streams, and one of 1:8:32
-#   default  the engines of batch 1, 8, 128 and 32 as they are built by default, in place of those
 #   job      the whole job: `ssdtrt run` on the sample photographs, with a default engine of batch 1
 #   tests    the tests that need a GPU, with the job's module and engine
 #   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
+#   default  engines of batch 1, 8, 128 and 32 as they are built by default, measured like those with more streams
 #   peers    FP32 eager and torch.compile of the machine's own python3, whose torch is newer than Torch-TensorRT's
 #   cached   the same compile twice more, from the cache: what it takes in all and after its imports
 #   train    trains on generated scenes with that python3 for MINUTES, and writes the validation pictures
@@ -23,8 +23,8 @@ mkdir -p "$work" "$out"
 work=$(realpath "$work") out=$(realpath "$out")
 
 build() { # NAME ARGUMENTS...
-    ssdtrt compile "$work/ssd300.ts" -o "$work/$1.engine.ts" "${@:2}" | tee "$out/compile-$1.txt"
-    ls -l "$work/$1.engine.ts" | awk '{print $5, "bytes"}' | tee -a "$out/compile-$1.txt"
+    ssdtrt compile "$work/ssd300.ts" -o "$work/$1.engine.ts" "${@:2}" | tee "$out/compile-${1//\//-}.txt"
+    ls -l "$work/$1.engine.ts" | awk '{print $5, "bytes"}' | tee -a "$out/compile-${1//\//-}.txt"
 }
 
 case $step in
@@ -34,7 +34,12 @@ engines)
     build range --fp16 --batch-range 1:8:32
     ;;
 default)
-    for size in 1 8 128 32; do build "b$size" --fp16 --batch-size "$size"; done
+    mkdir -p "$work/default"
+    for size in 1 8 128 32; do build "default/b$size" --fp16 --batch-size "$size"; done
+    cd "$work/default"
+    ssdtrt bench b1.engine.ts b8.engine.ts b32.engine.ts b128.engine.ts --module ../ssd300.ts \
+        --against eager-fp16-graph,engine-graph --parts --json "$out/static-front-end.json" |
+        tee "$out/static-front-end.txt"
     ;;
 job)
     ssdtrt run --weights random -o "$work/run" | tee "$out/run.txt"

@@ -55,7 +55,7 @@ def compile_engine(
     `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the CPU, any batch size); by default fp16 and
     fp32. `batch` is a size, or "MIN:OPT:MAX". With `streams`, for one batch size, TensorRT may run kernels beside each
     other on so many more streams, which pays in a CUDA graph of small batches: such an engine is built through
-    TensorRT's own API (see `native`), and its kernels' times are kept for the next build. `sha256` is the digest that
+    TensorRT's own API (see `native`), and with `cache` its kernels' times are kept for the next one. `sha256` is the digest that
     the module must have. With `cache` an engine that was built and proven before, of the same weights and settings with
     the same versions on the same GPU, is taken instead (see `cache`). Nothing is written unless the engine passes:
     relative L2 distance of each output at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs that it is what

@@ -29,16 +29,13 @@ def build(
     there is one, and kept in it. Holds the interpreter lock for minutes. Raises CompileError, also with what TensorRT
     said.
     """
-    torch_tensorrt = trt.import_torch_tensorrt()
-    trt.check_front_end(torch_tensorrt)
+    trt.check_front_end(trt.import_torch_tensorrt())
     import tensorrt  # Torch-TensorRT brings it.
 
     check_api(tensorrt)
     plan, times = serialized(tensorrt, form, size, streams, workspace_mib, timings.read(known))
     timings.keep(known, times)
-    return torch_tensorrt.ts.embed_engine_in_new_module(
-        plan, input_binding_names=[IMAGES], output_binding_names=[JOINED], device=torch_tensorrt.Device(str(device))
-    )
+    return trt.embed(plan, IMAGES, JOINED, device)
 
 
 def check_api(tensorrt) -> None:
@@ -59,10 +56,18 @@ def serialized(
 
     Raises CompileError with the first thing that TensorRT called an error.
     """
+    log = new_log(tensorrt)
+    try:
+        return build_plan(tensorrt, log, form, size, streams, workspace_mib, times)
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:  # It gives None for what it refuses.
+        said = "\n".join(log.errors).strip() or str(error).strip() or type(error).__name__
+        raise CompileError(f"TensorRT could not build the engine ({said.splitlines()[0]}).") from error
+
+
+def new_log(tensorrt):
+    """A log for TensorRT, whose `errors` keeps what went wrong; that and warnings are shown."""
 
     class Log(tensorrt.ILogger):
-        """Keeps what went wrong, and shows it and the warnings."""
-
         def __init__(self):
             tensorrt.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -73,7 +78,13 @@ def serialized(
             if severity <= tensorrt.ILogger.WARNING:
                 print(f"TensorRT: {message}", file=sys.stderr)
 
-    log = Log()
+    return Log()
+
+
+def build_plan(
+    tensorrt, log, form: FusedSSD300, size: int, streams: int, workspace_mib: int, times: bytes
+) -> tuple[bytes, bytes]:
+    """The engine and the kernels' times. Raises what TensorRT's Python raises, or RuntimeError."""
     builder = tensorrt.Builder(log)
     network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.EXPLICIT_BATCH))
     writer = Writer(tensorrt, network)  # Holds the weights until the engine is built.
@@ -86,11 +97,12 @@ def serialized(
     settings.avg_timing_iterations = trt.timing_iterations(size)
     settings.max_aux_streams = streams
     cache = settings.create_timing_cache(times)
-    settings.set_timing_cache(cache, False)
+    if cache is None or not settings.set_timing_cache(cache, False):  # Times that it does not take for its own.
+        cache = settings.create_timing_cache(b"")
+        settings.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, settings)
     if plan is None:
-        said = "\n".join(log.errors).strip() or "it did not say why"
-        raise CompileError(f"TensorRT could not build the engine ({said.splitlines()[0]}).")
+        raise RuntimeError("it did not say why")
     return bytes(plan), bytes(cache.serialize())
 
 

@@ -37,7 +37,10 @@ def read(path: Path | None) -> bytes:
 
 
 def keep(path: Path | None, timings: bytes) -> None:
-    """Writes the times, their SHA-256 before them. A failure is logged and nothing more."""
+    """Writes the times, their SHA-256 before them; of two builds at once those of the later one stay.
+
+    A failure is logged and nothing more.
+    """
     if path is None:
         return
     try:

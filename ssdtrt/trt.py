@@ -105,3 +105,19 @@ def build(module: torch.jit.ScriptModule, precision: str, batch: BatchRange, wor
     except (RuntimeError, ValueError, TypeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CompileError(f"TensorRT could not build the engine ({first}).") from error
+
+
+def embed(plan: bytes, images: str, output: str, device: torch.device) -> torch.jit.ScriptModule:
+    """An engine that TensorRT itself wrote, with one input and one output of these names, in a TorchScript module.
+
+    Raises CompileError.
+    """
+    torch_tensorrt = import_torch_tensorrt()
+    target = torch_tensorrt.Device(str(device))
+    try:
+        return torch_tensorrt.ts.embed_engine_in_new_module(
+            plan, input_binding_names=[images], output_binding_names=[output], device=target
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CompileError(f"Torch-TensorRT could not take the engine ({first}).") from error

@@ -207,6 +207,25 @@ def test_compile_without_a_gpu_says_what_is_missing_and_what_there_is(module, ss
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("asked, streams", [(["--streams", "4"], 4), ([], 0)])
+def test_compile_asks_for_streams_and_then_for_a_graph(ssdtrt, monkeypatch, asked, streams):
+    calls, hints = [], []
+
+    def take(module, output, **settings):
+        calls.append(settings)
+        return Path("a.engine.ts")
+
+    monkeypatch.setattr("ssdtrt.compile.compile_engine", take)
+    monkeypatch.setattr("ssdtrt.artifact.read_metadata", lambda path: {})
+    monkeypatch.setattr("ssdtrt.cli.show_engine", lambda path, metadata: None)
+    monkeypatch.setattr("ssdtrt.cli.terminal.hint", lambda *words: hints.append([str(word) for word in words]))
+    done = ssdtrt("compile", "--fp16", "--batch-size", "8", *asked)
+    assert done.exit_code == 0, done.stderr
+    ((settings,), (hint,)) = calls, hints
+    assert (settings["streams"], settings["batch"], settings["precision"]) == (streams, 8, "fp16")
+    assert hint == ["bench", "a.engine.ts", *(["--against", "engine-graph"] if streams else [])]
+
+
 def test_emulated_bf16_is_refused(ssdtrt, monkeypatch):
     monkeypatch.setattr("ssdtrt.machine.emulates_bf16", lambda: True)
     assert_refused(

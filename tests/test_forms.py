@@ -1,5 +1,7 @@
 """The forms that `benchmarks/forms.py` sets against each other: all of them the same function."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import script
@@ -38,6 +40,19 @@ def test_streams_of_a_form_that_cannot_have_them_are_refused_before_any_work(mor
         forms.main()
     assert caught.value.code == 2
     assert "--streams takes whole networks of --form compiled, projections-apart" in capsys.readouterr().err
+
+
+def test_the_ways_to_build_a_form(model, monkeypatch, tmp_path):
+    built = []
+    monkeypatch.setattr(forms.native, "build", lambda *given: built.append(given))
+    form, timings = forms.form_of("compiled", model, torch.float32), tmp_path / "times.bin"
+    options = SimpleNamespace(batch_size=8, streams=[0, 4], only_streams=False, timings=timings)
+    assert list(forms.ways("compiled", form, options, CPU)) == ["compiled", "compiled, 0 streams", "compiled, 4 streams"]
+    options.only_streams = True
+    found = forms.ways("compiled", form, options, CPU)
+    assert list(found) == ["compiled, 0 streams", "compiled, 4 streams"]
+    found["compiled, 4 streams"]()
+    assert built == [(form, 8, 4, 4096, CPU, timings)]
 
 
 def test_streams_alone_have_to_be_some(monkeypatch, capsys):

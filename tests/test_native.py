@@ -1,9 +1,11 @@
 """The network as it is written for TensorRT, run by torch, and what is said where TensorRT fails: it needs a GPU."""
 
 import enum
+import gc
 import importlib.machinery
 import json
 import sys
+import weakref
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -77,19 +79,24 @@ class Network:
         self.outputs.append(x)
 
 
+def stand_in(**changes):
+    """What `Writer` uses of TensorRT besides its network."""
+    names = {
+        "float16": torch.float16,
+        "float32": torch.float32,
+        "Weights": torch.from_numpy,
+        "ActivationType": SimpleNamespace(RELU="relu"),
+        "PoolingType": SimpleNamespace(MAX="max"),
+        "ElementWiseOperation": SimpleNamespace(SUM="sum"),
+    }
+    return SimpleNamespace(**{**names, **changes})
+
+
 def written(form: FusedSSD300, images: Tensor) -> Tensor:
     """What the written network makes of the images."""
-    tensorrt = SimpleNamespace(
-        float16=torch.float16,
-        float32=torch.float32,
-        Weights=torch.from_numpy,
-        ActivationType=SimpleNamespace(RELU="relu"),
-        PoolingType=SimpleNamespace(MAX="max"),
-        ElementWiseOperation=SimpleNamespace(SUM="sum"),
-    )
     network = Network(images)
     with torch.no_grad():
-        native.Writer(tensorrt, network).write(form, len(images))
+        native.Writer(stand_in(), network).write(form, len(images))
     (found,) = network.outputs
     assert found.name == "joined"
     return found.as_subclass(Tensor)
@@ -131,8 +138,11 @@ class Logger:
     ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 
-def tensorrt_that(says=(), plan=b"plan"):
-    """A TensorRT that says something and then gives `plan`; `asked` keeps what it was asked."""
+def tensorrt_that(says=(), plan=b"plan", takes=lambda times: True):
+    """A TensorRT that says something and then gives `plan` or raises it, and takes times for its own where `takes` says so.
+
+    `asked` keeps what it was asked.
+    """
     asked = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=0)
 
     class Config:
@@ -153,7 +163,8 @@ def tensorrt_that(says=(), plan=b"plan"):
 
         def set_timing_cache(self, cache, ignore_mismatch):
             assert ignore_mismatch is False
-            return True
+            asked.attached = asked.known if takes(asked.known) else None
+            return takes(asked.known)
 
     class Builder:
         def __init__(self, log):
@@ -171,6 +182,8 @@ def tensorrt_that(says=(), plan=b"plan"):
             assert network == "network" and settings is asked.settings
             for severity, message in says:
                 self.log.log(severity, message)
+            if isinstance(plan, Exception):
+                raise plan
             return plan
 
     package = ModuleType("tensorrt")
@@ -195,6 +208,7 @@ def test_what_is_asked_of_tensorrt(model, form):
     asked = tensorrt.asked
     assert (asked.flags, asked.cleared, asked.limits) == (set(), {"TF32"}, {"workspace": 67_108_864})
     assert (asked.settings.max_aux_streams, asked.settings.avg_timing_iterations, asked.known) == (4, 16, b"times")
+    assert asked.attached == b"times"
     native.serialized(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, b"")
     assert asked.flags == {"FP16"} and asked.settings.avg_timing_iterations == 1
 
@@ -213,6 +227,42 @@ def test_what_tensorrt_calls_an_error_is_the_reason(form, says, reason, capsys):
         native.serialized(tensorrt_that(says, plan=None), form, 1, 4, 64, b"")
     assert str(caught.value) == f"TensorRT could not build the engine ({reason})."
     assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in says if kind != Severity.INFO)
+
+
+def test_times_that_tensorrt_does_not_take_are_left_out(form):
+    tensorrt = tensorrt_that(takes=lambda times: not times)
+    assert native.serialized(tensorrt, form, 1, 4, 64, b"of another GPU") == (b"plan", b"+")
+    assert tensorrt.asked.attached == b""
+
+
+@pytest.mark.parametrize(
+    "says, error, reason",
+    [
+        ([], AttributeError("'NoneType' object has no attribute 'get_output'"), "'NoneType' object has no attribute"),
+        ([(Severity.ERROR, "no GPU")], TypeError("factory function returned nullptr"), "no GPU"),
+        ([], RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_what_tensorrt_raises_is_the_reason_where_it_says_nothing(form, says, error, reason):
+    with pytest.raises(CompileError) as caught:
+        native.serialized(tensorrt_that(says, plan=error), form, 1, 4, 64, b"")
+    assert str(caught.value).startswith(f"TensorRT could not build the engine ({reason}")
+
+
+def test_the_weights_are_held_until_the_engine_is_built(model):
+    kept = []
+
+    def weights(array):
+        kept.append(weakref.ref(array))
+        return torch.from_numpy(array.copy())
+
+    images = synthetic_images(1, seed=5)
+    writer = native.Writer(stand_in(Weights=weights), Network(images))
+    with torch.no_grad():
+        writer.write(FusedSSD300(model), 1)
+    gc.collect()
+    # 57 convolutions, each with a weight and a bias.
+    assert len(kept) == 114 and all(array() is not None for array in kept)
 
 
 @pytest.mark.parametrize("name", native.NEEDED)
@@ -251,3 +301,10 @@ def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, m
     assert tensorrt.asked.known == b"+" and timings.read(known) == b"++"
     native.build(form, 1, 4, 64, device)
     assert tensorrt.asked.known == b""
+    package.ENABLED_FEATURES = SimpleNamespace(torchscript_frontend=False)
+    package.__version__ = "2.14.0"
+    with pytest.raises(CompileError, match="^Torch-TensorRT 2.14.0 has no TorchScript front end"):
+        native.build(form, 1, 4, 64, device)
+    del package.ENABLED_FEATURES, tensorrt.BuilderFlag.FP16
+    with pytest.raises(CompileError, match="^TensorRT 8.6.0 has no BuilderFlag.FP16"):
+        native.build(form, 1, 4, 64, device)

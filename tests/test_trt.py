@@ -270,3 +270,15 @@ def test_what_tensorrt_says_when_it_fails_is_passed_on(gpu, monkeypatch, tiny, e
         trt.build(tiny, "fp16", STATIC, 64, CPU)
     message = str(caught.value)
     assert message.startswith(f"TensorRT could not build the engine ({reason}") and "\n" not in message
+
+
+def test_an_engine_that_cannot_be_embedded_is_one_clear_error(gpu, monkeypatch):
+    def fail(plan, **arguments):
+        raise RuntimeError("Unable to deserialize\nthe engine")
+
+    package = stand_in("2.2.0")
+    package.ts.embed_engine_in_new_module, package.Device = fail, lambda name: name
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
+    with pytest.raises(CompileError) as caught:
+        trt.embed(b"plan", "images", "joined", CPU)
+    assert str(caught.value) == "Torch-TensorRT could not take the engine (Unable to deserialize)."
