@@ -55,11 +55,11 @@ def compile_engine(
     `tensorrt`, fp32 or bf16 for `torchscript` (the module frozen, for the CPU, any batch size); by default fp16 and
     fp32. `batch` is a size, or "MIN:OPT:MAX". With `streams`, for one batch size, TensorRT may run kernels beside each
     other on so many more streams, which pays in a CUDA graph of small batches: such an engine is built through
-    TensorRT's own API (see `native`), and with `cache` its kernels' times are kept for the next one. `sha256` is the digest that
-    the module must have. With `cache` an engine that was built and proven before, of the same weights and settings with
-    the same versions on the same GPU, is taken instead (see `cache`). Nothing is written unless the engine passes:
-    relative L2 distance of each output at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs that it is what
-    it is called. Raises ArtifactError, CompileError, ParityError.
+    TensorRT's own API (see `native`), and with `cache` its kernels' times are kept for the next one. `sha256` is the
+    digest that the module must have. With `cache` an engine that was built and proven before, of the same weights and
+    settings with the same versions on the same GPU, is taken instead (see `cache`). Nothing is written unless the
+    engine passes: relative L2 distance of each output at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and, in 16 bits, signs
+    that it is what it is called. Raises ArtifactError, CompileError, ParityError.
     """
     out = check_output(out or (config.DETECTOR_FILE if detector else config.ENGINE_FILE))
     module = Path(module)
@@ -69,6 +69,7 @@ def compile_engine(
     check_streams(streams, backend, batch)
     metadata = check_file(module, ("module",), sha256=sha256)
     target = torch.device("cpu") if backend == "torchscript" else machine.pick_device(device)
+    known = timings.file_for(target) if cache and streams else None
     request = {
         "module": str(module.resolve()),
         "backend": backend,
@@ -80,17 +81,14 @@ def compile_engine(
         "detector": detector,
         "preprocess": metadata["model"]["preprocess"],
         "parent": os.getpid(),
+        "timings": known and str(known),
     }
     key = kept.key_of(request, module, metadata) if cache else ""
     with writing(out) as temporary:
         built = kept.take(key, temporary) if cache else None
         cached = built is not None
         if not cached:
-            known = timings.file_for(target) if cache and streams else None
-            places = {"out": str(temporary.resolve()), "timings": known and str(known)}
-            built = build_in_child({**request, **places}, progress)
-            progress("proving the engine against FP32 eager")
-            built["parity"] = prove(temporary, module, request, progress).as_dict()
+            built = build_and_prove(temporary, module, request, progress)
             if cache:
                 kept.keep(key, temporary, built)
         add_metadata(temporary, engine_metadata(metadata, module, request, built, cached))
@@ -127,6 +125,13 @@ def check_streams(streams: int, backend: str, batch: BatchRange) -> None:
         raise CompileError(f"More streams are for the backend tensorrt; found {backend}.")
     if streams and not batch.static:
         raise CompileError(f"More streams are for one batch size; found the range {batch}.")
+
+
+def build_and_prove(out: Path, module: Path, request: dict, progress: Progress) -> dict:
+    """Builds the engine into `out`; returns what was used, how long it took and how near it came. Raises as it fails."""
+    built = build_in_child({**request, "out": str(out.resolve())}, progress)
+    progress("proving the engine against FP32 eager")
+    return {**built, "parity": prove(out, module, request, progress).as_dict()}
 
 
 def build_in_child(request: dict, progress: Progress) -> dict:

@@ -43,3 +43,8 @@ class GpuError(SsdtrtError):
 
 class ReportError(SsdtrtError):
     """A saved report that cannot be read, or not be used as asked."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception of another library says, or its type's name."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0]

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from ssdtrt import config, timings, trt
-from ssdtrt.errors import CompileError
+from ssdtrt.errors import CompileError, first_line
 from ssdtrt.fused import FusedSSD300, ProjectedBlock
 from ssdtrt.model.backbone import ResNet50Features
 
@@ -60,8 +60,8 @@ def serialized(
     try:
         return build_plan(tensorrt, log, form, size, streams, workspace_mib, times)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:  # It gives None for what it refuses.
-        said = "\n".join(log.errors).strip() or str(error).strip() or type(error).__name__
-        raise CompileError(f"TensorRT could not build the engine ({said.splitlines()[0]}).") from error
+        reason = next(filter(None, log.errors), "").split("\n")[0] or first_line(error)
+        raise CompileError(f"TensorRT could not build the engine ({reason}).") from error
 
 
 def new_log(tensorrt):

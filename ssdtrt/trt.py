@@ -10,7 +10,7 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.engine import BatchRange
-from ssdtrt.errors import CompileError
+from ssdtrt.errors import CompileError, first_line
 
 CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
 
@@ -38,9 +38,8 @@ def import_torch_tensorrt():
     try:
         return importlib.import_module("torch_tensorrt")
     except Exception as error:  # A missing library, another ABI, no GPU: each has another type.
-        first = (str(error).strip() or type(error).__name__).split("\n")[0]
         raise CompileError(
-            f"Torch-TensorRT is installed but cannot be imported with torch {torch.__version__} ({first}). "
+            f"Torch-TensorRT is installed but cannot be imported with torch {torch.__version__} ({first_line(error)}). "
             f"Install versions that belong together: {config.HOW_TO_INSTALL}"
         ) from error
 
@@ -103,8 +102,7 @@ def build(module: torch.jit.ScriptModule, precision: str, batch: BatchRange, wor
     try:
         return torch_tensorrt.compile(module.to(device).eval(), **arguments)
     except (RuntimeError, ValueError, TypeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CompileError(f"TensorRT could not build the engine ({first}).") from error
+        raise CompileError(f"TensorRT could not build the engine ({first_line(error)}).") from error
 
 
 def embed(plan: bytes, images: str, output: str, device: torch.device) -> torch.jit.ScriptModule:
@@ -119,5 +117,4 @@ def embed(plan: bytes, images: str, output: str, device: torch.device) -> torch.
             plan, input_binding_names=[images], output_binding_names=[output], device=target
         )
     except (RuntimeError, ValueError, TypeError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CompileError(f"Torch-TensorRT could not take the engine ({first}).") from error
+        raise CompileError(f"Torch-TensorRT could not take the engine ({first_line(error)}).") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ssdtrt.errors import WeightsError
+from ssdtrt.errors import WeightsError, first_line
 from ssdtrt.files import Progress, silent
 
 DDP_PREFIXES = ("module.1.", "module.")
@@ -148,4 +148,4 @@ def _describe(loaded) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:160]
+    return first_line(error)[:160]
