@@ -23,16 +23,19 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from ssdtrt import config, fused, machine, native, parity, torchscript, trt
+from ssdtrt import config
+from ssdtrt.engine import parity, rewrite, tensorrt_backend
+from ssdtrt.system import machine
+from ssdtrt.artifact import runtime, torchscript
 from ssdtrt.bench import benchmark
-from ssdtrt.engine import BatchRange
-from ssdtrt.graph import GraphRunner
-from ssdtrt.image import synthetic_images
+from ssdtrt.engine.modules import BatchRange
+from ssdtrt.artifact.cuda_graph import GraphRunner
+from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.ssd import SSD300
-from ssdtrt.runner import eager_model
+from ssdtrt.artifact.runner import eager_model
 
 
-class CastFirst(fused.FusedSSD300):
+class CastFirst(rewrite.FusedSSD300):
     """The heads' maps are cast to float32 one by one, before they are joined."""
 
     def joined(self, maps: List[Tensor]) -> Tensor:
@@ -55,7 +58,7 @@ class Exported(nn.Module):
 class Heads(nn.Module):
     """A form's heads alone: every feature map is made of the images' mean, which costs next to nothing."""
 
-    def __init__(self, form: fused.FusedSSD300):
+    def __init__(self, form: rewrite.FusedSSD300):
         super().__init__()
         self.heads, self.form = form.heads, form
         self.shapes = list(zip(config.FEATURE_CHANNELS, config.FEATURE_MAPS))
@@ -68,13 +71,13 @@ class Heads(nn.Module):
 
 
 FORMS = {
-    "compiled": fused.FusedSSD300,
+    "compiled": rewrite.FusedSSD300,
     "cast-first": CastFirst,
-    "free": lambda model, inside: fused.FusedSSD300(model),  # in float32: TensorRT chooses the type of each layer
-    "projections-apart": lambda model, inside: fused.FusedSSD300(model, inside, projections=False),
+    "free": lambda model, inside: rewrite.FusedSSD300(model),  # in float32: TensorRT chooses the type of each layer
+    "projections-apart": lambda model, inside: rewrite.FusedSSD300(model, inside, projections=False),
     "exported": Exported,
 }
-STREAMS = ("compiled", "projections-apart")  # The forms that ssdtrt/native.py can write as they are.
+STREAMS = ("compiled", "projections-apart")  # The forms that ssdtrt/engine/tensorrt_backend.py can write as they are.
 
 
 def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:
@@ -88,12 +91,12 @@ def ways(name: str, form: nn.Module, options: argparse.Namespace, device: torch.
 
     def front_end():
         batch = BatchRange.parse(options.batch_size)
-        return trt.build(fused.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
+        return runtime.build(rewrite.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
 
     found = {} if options.only_streams else {name: front_end}
     for streams in options.streams:
         settings = (options.batch_size, streams, config.WORKSPACE_MIB, device, options.timings)
-        found[f"{name}, {streams} streams"] = partial(native.build, form, *settings)
+        found[f"{name}, {streams} streams"] = partial(tensorrt_backend.build, form, *settings)
     return found
 
 
@@ -137,7 +140,7 @@ def main() -> None:
         form = form_of(name, model, torch.float16, options.heads)
         for label, build in ways(name, form, options, device).items():
             started = time.perf_counter()
-            network = fused.FusedNetwork(torchscript.reload(build()))
+            network = rewrite.FusedNetwork(torchscript.reload(build()))
             built[label] = {"seconds": round(time.perf_counter() - started, 1)}
             runners[label], runners[f"{label} graph"] = network, GraphRunner(network, device)
             print(f"{label}: built in {built[label]['seconds']} s", flush=True)

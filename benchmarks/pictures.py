@@ -19,15 +19,16 @@ import torch
 import torchvision
 from PIL import Image
 
-from ssdtrt import config, machine
-from ssdtrt.decoder import Decoder
+from ssdtrt import config
+from ssdtrt.system import machine
+from ssdtrt.detection.postprocessor import Decoder
 from ssdtrt.detect import Detector
-from ssdtrt.image import synthetic_images, synthetic_pictures
+from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
 from ssdtrt.model import build_model
 from ssdtrt.model.boxes import decode
-from ssdtrt.model.suppression import detect_batch, detect_exact
-from ssdtrt.outputs import Lines, detect_files
-from ssdtrt.pictures import load_image
+from ssdtrt.model.nms import detect_batch, detect_exact
+from ssdtrt.detection.sinks import Lines, detect_files
+from ssdtrt.images.decode import load_image
 from ssdtrt.run import SAMPLES
 
 DETECTIONS = 100

@@ -29,9 +29,9 @@ from torchvision.ops import box_iou
 
 from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
-from ssdtrt.files import replacing, write_text
-from ssdtrt.image import normalise
-from ssdtrt.machine import machine, pick_device, versions
+from ssdtrt.system.files import replacing, write_text
+from ssdtrt.images.tensors import normalise
+from ssdtrt.system.machine import machine, pick_device, versions
 from ssdtrt.model import SSD300, default_boxes, detect
 
 RATE = 0.03  # for a batch of 64, and in proportion for others

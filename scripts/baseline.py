@@ -12,7 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from ssdtrt import records
+from ssdtrt.benchmarking import report_file
 from ssdtrt.errors import SsdtrtError
 
 FOLDER = Path(__file__).parent.parent / "benchmarks" / "baselines"
@@ -31,7 +31,7 @@ def name_of(record):
 
 def choose(report, folder=FOLDER, record=False):
     """The path of the baseline for the report saved at `report`. Raises SsdtrtError where there is none."""
-    path = Path(folder) / name_of(records.read(report))
+    path = Path(folder) / name_of(report_file.read(report))
     if record:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(report, path)

@@ -8,17 +8,17 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BatchRange": "ssdtrt.engine",
+    "BatchRange": "ssdtrt.engine.modules",
     "Detector": "ssdtrt.detect",
     "SsdtrtError": "ssdtrt.errors",
     "bench_files": "ssdtrt.bench",
     "benchmark": "ssdtrt.bench",
     "build_model": "ssdtrt.model",
     "compile_engine": "ssdtrt.compile",
-    "doctor": "ssdtrt.doctor_checks",
+    "doctor": "ssdtrt.diagnosis.checks",
     "evaluate_file": "ssdtrt.evaluate",
     "export_module": "ssdtrt.export",
-    "load_engine": "ssdtrt.runner",
+    "load_engine": "ssdtrt.artifact.runner",
     "run_job": "ssdtrt.run",
     "verify_engine": "ssdtrt.verify",
 }

@@ -12,20 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssdtrt import config, machine
-from ssdtrt.bench_notes import gpu_notes, row_notes
-from ssdtrt.bench_parts import time_parts
-from ssdtrt.bench_peers import File, check_names, file_contenders, peers
-from ssdtrt.engine import BatchRange
+from ssdtrt import config
+from ssdtrt.system import machine
+from ssdtrt.benchmarking.diagnostics import gpu_notes, row_notes
+from ssdtrt.benchmarking.parts import time_parts
+from ssdtrt.benchmarking.baselines import File, check_names, file_contenders, peers
+from ssdtrt.engine.modules import BatchRange
 from ssdtrt.errors import ArtifactError
-from ssdtrt.files import Progress, silent
-from ssdtrt.gpu_state import other_processes, read_state
-from ssdtrt.image import synthetic_images
+from ssdtrt.system.files import Progress, silent
+from ssdtrt.system.gpu_state import other_processes, read_state
+from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.weights import build_model
-from ssdtrt.parity import Runner
+from ssdtrt.engine.parity import Runner
 from ssdtrt.results import BenchReport, PartTime
-from ssdtrt.runner import eager_model, find_module
-from ssdtrt.trial import Contender, Trial, free_memory, out_of_memory
+from ssdtrt.artifact.runner import eager_model, find_module
+from ssdtrt.benchmarking.case import Contender, Trial, free_memory, out_of_memory
 
 INPUT_SETS = 4  # batches used in turn, so that no run finds its input in the cache
 

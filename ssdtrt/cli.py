@@ -10,12 +10,12 @@ import threading
 import click
 
 from ssdtrt import __version__, config
-from ssdtrt.cli_doctor import doctor
-from ssdtrt.cli_files import inspect
-from ssdtrt.cli_pictures import detect, evaluate, run
-from ssdtrt.cli_reports import check_demands, compare, demands, finish_bench, plot
+from ssdtrt.commands.machine import doctor
+from ssdtrt.commands.saved_files import inspect
+from ssdtrt.commands.pictures import detect, evaluate, run
+from ssdtrt.commands.reports import check_demands, compare, demands, finish_bench, plot
 from ssdtrt.errors import ParityError, SsdtrtError
-from ssdtrt.options import (
+from ssdtrt.commands.options import (
     check_apart,
     check_json,
     device_option,
@@ -30,8 +30,8 @@ from ssdtrt.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.params import BATCH_SIZE, Batch, Names, Sizes
-from ssdtrt.terminal import lenient
+from ssdtrt.commands.params import BATCH_SIZE, Batch, Names, Sizes
+from ssdtrt.commands.terminal import lenient
 
 
 class Terminated(KeyboardInterrupt):
@@ -74,7 +74,7 @@ class Group(click.Group):
         except SsdtrtError as error:
             terminal.done()
             if isinstance(error, ParityError) and error.report is not None:
-                from ssdtrt.report import parity_text
+                from ssdtrt.commands.report_text import parity_text
 
                 click.echo(parity_text(error.report, terminal.width()), err=True)
             raise click.ClickException(str(error)) from error
@@ -89,7 +89,7 @@ class Group(click.Group):
         except RuntimeError as error:
             if "torch" not in sys.modules:
                 raise
-            from ssdtrt.gpu_errors import gpu_error
+            from ssdtrt.system.gpu_errors import gpu_error
 
             known = gpu_error(error)
             if known is None:
@@ -132,7 +132,7 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     Example: ssdtrt export --weights coco -o ssd300.ts
     """
     check_apart({"-o": output}, [weights, labels])
-    from ssdtrt.artifact import check_output
+    from ssdtrt.artifact.metadata import check_output
     from ssdtrt.export import export_module
     from ssdtrt.model.weights import build_model, read_labels
 
@@ -213,7 +213,7 @@ def compile_(
     if streams and (batch_range or backend == "torchscript"):
         raise click.UsageError("--streams is for one batch size and the backend tensorrt.")
     check_apart({"-o": output}, [module])
-    from ssdtrt.artifact import read_metadata
+    from ssdtrt.artifact.metadata import read_metadata
     from ssdtrt.compile import compile_engine
 
     path = compile_engine(
@@ -248,7 +248,7 @@ def verify(engine, images, module, device, sha256, json_file):
     Example: ssdtrt verify ssd300.engine.ts street.jpg
     """
     check_apart({"--json": json_file}, [engine, module, *images])
-    from ssdtrt.report import parity_text
+    from ssdtrt.commands.report_text import parity_text
     from ssdtrt.verify import verify_engine
 
     check_json(json_file)

@@ -15,18 +15,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssdtrt import cache as kept
-from ssdtrt import config, machine, parity, timings, torchscript, trt
-from ssdtrt.artifact import add_metadata, check_file, check_output, new_metadata, writing
-from ssdtrt.engine import BatchRange
+from ssdtrt.engine import cache as kept
+from ssdtrt import config
+from ssdtrt.system import machine
+from ssdtrt.engine import parity, timing_cache
+from ssdtrt.artifact import runtime, torchscript
+from ssdtrt.artifact.metadata import add_metadata, check_file, check_output, new_metadata, writing
+from ssdtrt.engine.modules import BatchRange
 from ssdtrt.errors import CompileError, ParityError
-from ssdtrt.files import Progress, sha256_file, silent
-from ssdtrt.host import child_environment
-from ssdtrt.image import normalise, synthetic_pictures
+from ssdtrt.system.files import Progress, sha256_file, silent
+from ssdtrt.system.host import child_environment
+from ssdtrt.images.tensors import normalise, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
-from ssdtrt.model.suppression import detect_batch
+from ssdtrt.model.nms import detect_batch
 from ssdtrt.results import ParityReport
-from ssdtrt.runner import eager_model
+from ssdtrt.artifact.runner import eager_model
 
 LOG_LINES = 15
 DETECTOR_BOUND = 1e-4  # of a box's edge or a score, both 0..1
@@ -69,7 +72,7 @@ def compile_engine(
     check_streams(streams, backend, batch)
     metadata = check_file(module, ("module",), sha256=sha256)
     target = torch.device("cpu") if backend == "torchscript" else machine.pick_device(device)
-    known = timings.file_for(target) if cache and streams else None
+    known = timing_cache.file_for(target) if cache and streams else None
     request = {
         "module": str(module.resolve()),
         "backend": backend,
@@ -110,7 +113,7 @@ def check_request(backend: str, precision: str, workspace_mib: int, device) -> N
     if workspace_mib < 1:
         raise CompileError(f"The workspace is in MiB and at least 1; found {workspace_mib}.")
     if backend == "tensorrt":
-        reason = trt.why_not()
+        reason = runtime.why_not()
         if reason:
             raise CompileError(reason)
     if device is not None and torch.device(device).type != ("cuda" if backend == "tensorrt" else "cpu"):
@@ -135,13 +138,13 @@ def build_and_prove(out: Path, module: Path, request: dict, progress: Progress) 
 
 
 def build_in_child(request: dict, progress: Progress) -> dict:
-    """Runs `ssdtrt.build` in a process of its own and returns its result. Interrupting ends that process at once."""
+    """Runs `ssdtrt.engine.worker` in a process of its own and returns its result. Interrupting ends that process at once."""
     with tempfile.TemporaryDirectory(prefix="ssdtrt-build-") as folder:
         request_path, log_path = Path(folder, "request.json"), Path(folder, "log.txt")
         request_path.write_text(json.dumps(request), encoding="utf-8")
         with open(log_path, "wb") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "ssdtrt.build", str(request_path)],
+                [sys.executable, "-m", "ssdtrt.engine.worker", str(request_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -187,7 +190,7 @@ def prove(engine: Path, module: Path, request: dict, progress: Progress) -> Pari
     if precision != "fp32":
         check_size(engine, reference, precision)
     if tensorrt:
-        trt.import_torch_tensorrt()
+        runtime.import_torch_tensorrt()
         torch.cuda.set_device(device)
     loaded = torchscript.load(engine, device)
     network = loaded.engine if request["detector"] else loaded

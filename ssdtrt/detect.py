@@ -15,19 +15,19 @@ from PIL import Image
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.ahead import in_order, worker_count
-from ssdtrt.batches import Batches
-from ssdtrt.decoder import Decoder
+from ssdtrt.images.read_ahead import in_order, worker_count
+from ssdtrt.detection.batching import Batches
+from ssdtrt.detection.postprocessor import Decoder
 from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.files import Progress, silent
-from ssdtrt.image import normalisation, scale_to
-from ssdtrt.machine import current
-from ssdtrt.pictures import Picture, load_image, squeeze, to_pixels
-from ssdtrt.readers import Readers
-from ssdtrt.resize import order_of_passes
+from ssdtrt.system.files import Progress, silent
+from ssdtrt.images.tensors import normalisation, scale_to
+from ssdtrt.system.machine import current
+from ssdtrt.images.decode import Picture, load_image, squeeze, to_pixels
+from ssdtrt.images.reader_pool import Readers
+from ssdtrt.images.gpu_resize import order_of_passes
 from ssdtrt.results import Found, ImageDetections
-from ssdtrt.runner import FileRunner, load_engine
-from ssdtrt.upload import pinned, to_device
+from ssdtrt.artifact.runner import FileRunner, load_engine
+from ssdtrt.images.upload import pinned, to_device
 
 
 def nothing() -> None:

@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssdtrt import config, machine
-from ssdtrt.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
+from ssdtrt import config
+from ssdtrt.system import machine
+from ssdtrt.evaluation.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ImageError, SsdtrtError
-from ssdtrt.eval_results import FIGURES, ClassFigures, EvalReport
-from ssdtrt.files import Progress, silent
-from ssdtrt.peers import EagerRunner, peer_runners
-from ssdtrt.runner import FileRunner, load_engine
-from ssdtrt.writers import CocoResults, to_ltwh
+from ssdtrt.evaluation.report import ClassFigures, EvalReport, FIGURES
+from ssdtrt.system.files import Progress, silent
+from ssdtrt.artifact.baseline import EagerRunner, peer_runners
+from ssdtrt.artifact.runner import FileRunner, load_engine
+from ssdtrt.detection.json_writers import CocoResults, to_ltwh
 
 Found = "tuple[int, np.ndarray, np.ndarray, np.ndarray]"
 """(image id, boxes_ltrb [K, 4] in pixels, labels [K] in 1..C-1, scores [K])"""

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import torch
 
-from ssdtrt import config, machine, torchscript
-from ssdtrt.artifact import add_metadata, check_output, new_metadata, writing
+from ssdtrt import config
+from ssdtrt.system import machine
+from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.metadata import add_metadata, check_output, new_metadata, writing
 from ssdtrt.errors import ParityError
-from ssdtrt.files import Progress, silent
-from ssdtrt.image import synthetic_images
+from ssdtrt.system.files import Progress, silent
+from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import class_names
-from ssdtrt.parity import relative_l2
-from ssdtrt.pictures import check_preprocess
+from ssdtrt.engine.parity import relative_l2
+from ssdtrt.images.decode import check_preprocess
 
 EXPORT_BOUND = 1e-5
 CHECK_BATCH = 3

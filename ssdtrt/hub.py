@@ -17,10 +17,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdtrt import config
 from ssdtrt.errors import ImageError, WeightsError
-from ssdtrt.image import normalise, prepare
-from ssdtrt.model import SSD300, boxes, build_model, suppression
+from ssdtrt.images.tensors import normalise, prepare
+from ssdtrt.model import SSD300, boxes, build_model
+from ssdtrt.model import nms
 from ssdtrt.model.random import reference_init
-from ssdtrt.pictures import load_image
+from ssdtrt.images.decode import load_image
 
 PREPROCESS = "hub"
 MAX_DETECTIONS = 20
@@ -105,7 +106,7 @@ class Processing:
         The best first. Labels are 1..C-1, so `get_coco_object_dictionary()[label - 1]` is the name.
         """
         loc, conf = (part.detach() for part in predictions)
-        found = suppression.detect(loc, conf, boxes.default_boxes().to(loc.device), MAX_DETECTIONS)
+        found = nms.detect(loc, conf, boxes.default_boxes().to(loc.device), MAX_DETECTIONS)
         return [[part.cpu().numpy() for part in detections] for detections in found]
 
     @staticmethod

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssdtrt import config, trt
-from ssdtrt.artifact import read_metadata
+from ssdtrt import config
+from ssdtrt.artifact import runtime
+from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.bench import bench_files
 from ssdtrt.compile import compile_engine
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, FetchError
 from ssdtrt.export import export_module
-from ssdtrt.files import Progress, silent, write_text
+from ssdtrt.system.files import Progress, silent, write_text
 from ssdtrt.model import build_model
 from ssdtrt.model.ssd import SSD300
-from ssdtrt.outputs import detect_to_folder
-from ssdtrt.pictures import load_image
+from ssdtrt.detection.sinks import detect_to_folder
+from ssdtrt.images.decode import load_image
 from ssdtrt.results import BenchReport, ImageDetections, Result
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -107,7 +108,7 @@ def make_folder(folder: Path) -> None:
 
 def choose_backend(depart: Progress) -> str:
     """TensorRT where it can be used, else TorchScript on the CPU, and says so."""
-    reason = trt.why_not()
+    reason = runtime.why_not()
     if reason is None:
         return config.BACKEND
     depart(f"CPU engine instead of TensorRT. {reason.split(trt.CPU_BACKEND)[0].strip()}")

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from ssdtrt import config, parity
+from ssdtrt import config
+from ssdtrt.engine import parity
 from ssdtrt.errors import ArtifactError
-from ssdtrt.gpu_errors import gpu_errors
-from ssdtrt.image import synthetic_images, to_batch
-from ssdtrt.pictures import load_image
+from ssdtrt.system.gpu_errors import gpu_errors
+from ssdtrt.images.tensors import synthetic_images, to_batch
+from ssdtrt.images.decode import load_image
 from ssdtrt.results import ParityReport
-from ssdtrt.runner import eager_model, find_module, load_engine
+from ssdtrt.artifact.runner import eager_model, find_module, load_engine
 
 
 @gpu_errors()

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from known import RED, known_file
 from PIL import Image
 
-from ssdtrt import machine
+from ssdtrt.system import machine
 from ssdtrt.cli import main
 from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module

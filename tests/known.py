@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ssdtrt import config, torchscript
-from ssdtrt.artifact import add_metadata
+from ssdtrt import config
+from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.metadata import add_metadata
 
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 

@@ -12,9 +12,9 @@ from conftest import runner
 
 from ssdtrt import bench, config
 from ssdtrt.bench import bench_files, benchmark, plan_sizes
-from ssdtrt.bench_text import bench_text
+from ssdtrt.commands.bench_text import bench_text
 from ssdtrt.cli import main
-from ssdtrt.engine import BatchRange
+from ssdtrt.engine.modules import BatchRange
 from ssdtrt.errors import ArtifactError, SsdtrtError
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 import ssdtrt as package
-from ssdtrt import torchscript
+from ssdtrt.artifact import torchscript
 from ssdtrt.cli import main
 
 TRUST = () if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6) else ("--trust-weights",)
@@ -216,7 +216,7 @@ def test_compile_asks_for_streams_and_then_for_a_graph(ssdtrt, monkeypatch, aske
         return Path("a.engine.ts")
 
     monkeypatch.setattr("ssdtrt.compile.compile_engine", take)
-    monkeypatch.setattr("ssdtrt.artifact.read_metadata", lambda path: {})
+    monkeypatch.setattr("ssdtrt.artifact.metadata.read_metadata", lambda path: {})
     monkeypatch.setattr("ssdtrt.cli.show_engine", lambda path, metadata: None)
     monkeypatch.setattr("ssdtrt.cli.terminal.hint", lambda *words: hints.append([str(word) for word in words]))
     done = ssdtrt("compile", "--fp16", "--batch-size", "8", *asked)
@@ -227,7 +227,7 @@ def test_compile_asks_for_streams_and_then_for_a_graph(ssdtrt, monkeypatch, aske
 
 
 def test_emulated_bf16_is_refused(ssdtrt, monkeypatch):
-    monkeypatch.setattr("ssdtrt.machine.emulates_bf16", lambda: True)
+    monkeypatch.setattr("ssdtrt.system.machine.emulates_bf16", lambda: True)
     assert_refused(
         ssdtrt("-q", "compile", "missing.ts", "--backend", "torchscript", "--bf16"),
         "This processor has no BF16 arithmetic; emulated, it takes many times as long as FP32. Build in FP32, or build "

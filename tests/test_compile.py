@@ -18,11 +18,12 @@ from known import Known
 
 import ssdtrt
 from ssdtrt import compile as compiling
-from ssdtrt import config, torchscript
+from ssdtrt import config
+from ssdtrt.artifact import torchscript
 from ssdtrt.compile import check_detector, check_size, compile_engine, prove
-from ssdtrt.engine import BatchRange, DetectorModule, EngineModule
+from ssdtrt.engine.modules import BatchRange, DetectorModule, EngineModule
 from ssdtrt.errors import ArtifactError, CompileError, ParityError
-from ssdtrt.image import normalise, synthetic_pictures
+from ssdtrt.images.tensors import normalise, synthetic_pictures
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 REQUEST = {"backend": "torchscript", "batch": "1", "device": "cpu", "detector": False, "preprocess": "eval"}
@@ -73,7 +74,7 @@ def building(of="self"):
     found = []
     for children in Path(f"/proc/{of}/task").glob("*/children"):
         for child in map(int, children.read_text().split()):
-            if b"ssdtrt.build" in command_of(child):
+            if b"ssdtrt.engine.worker" in command_of(child):
                 found.append(child)
     return found
 
@@ -163,7 +164,7 @@ def test_an_fp32_engine_passed_off_as_bf16_is_refused_and_leaves_nothing(
     module, out, scratch, few_pictures, monkeypatch
 ):
     build = compiling.build_in_child
-    monkeypatch.setattr("ssdtrt.machine.emulates_bf16", lambda: False)  # It is refused before it is run.
+    monkeypatch.setattr("ssdtrt.system.machine.emulates_bf16", lambda: False)  # It is refused before it is run.
     monkeypatch.setattr(
         compiling, "build_in_child", lambda request, progress: build({**request, "precision": "fp32"}, progress)
     )

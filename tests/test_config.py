@@ -93,7 +93,7 @@ def test_default_precision_is_one_the_backend_builds():
     [
         "import ssdtrt; dir(ssdtrt); ssdtrt.__version__",
         "import ssdtrt.config",
-        "import ssdtrt.errors, ssdtrt.results, ssdtrt.report, ssdtrt.artifact, ssdtrt.terminal",
+        "import ssdtrt.errors, ssdtrt.results, ssdtrt.commands.report_text, ssdtrt.artifact.metadata, ssdtrt.commands.terminal",
         "import ssdtrt.cli",
         "from ssdtrt.cli import main; main(['--help'], standalone_mode=False)",
         *(

@@ -11,16 +11,17 @@ import torch
 from known import BLUE, CAT, DOG, PERSON, RED, known_file
 from PIL import Image
 
-from ssdtrt import config, torchscript
+from ssdtrt import config
+from ssdtrt.artifact import torchscript
 from ssdtrt.detect import Detector
-from ssdtrt.engine import BatchRange
+from ssdtrt.engine.modules import BatchRange
 from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
-from ssdtrt.files import sha256_file
+from ssdtrt.system.files import sha256_file
 from ssdtrt.hub import nvidia_ssd_processing_utils
 from ssdtrt.model.boxes import default_boxes
-from ssdtrt.model.suppression import detect
+from ssdtrt.model.nms import detect
 from ssdtrt.results import Detection, Found, ImageDetections
-from ssdtrt.runner import load_engine
+from ssdtrt.artifact.runner import load_engine
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,11 @@ import torchvision
 from conftest import ROOT
 
 import ssdtrt as package
-from ssdtrt import config, doctor_checks, doctor_facts, doctor_versions, probe, trt
-from ssdtrt.doctor_checks import judge, judge_trial
-from ssdtrt.report import doctor_text
+from ssdtrt import config
+from ssdtrt.diagnosis import checks, facts, probe, requirements
+from ssdtrt.artifact import runtime
+from ssdtrt.diagnosis.checks import judge, judge_trial
+from ssdtrt.commands.report_text import doctor_text
 from ssdtrt.results import TRIAL, DoctorReport, Finding
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -196,7 +198,7 @@ JUDGED = {
     "no torch": (
         {
             "torch": NO_TORCH, "torchvision": NO_TORCH, "torch_tensorrt": NO_TRT,
-            "packages": dict.fromkeys(doctor_facts.PACKAGES, ABSENT),
+            "packages": dict.fromkeys(facts.PACKAGES, ABSENT),
         },
         [
             ("torch", "problem", "not installed", f"pip install {NEWEST}"),
@@ -442,7 +444,7 @@ def test_the_pinned_stack_is_for_one_python(python, expected):
     ],
 )  # fmt: skip
 def test_versions_fit(part, version, expected):
-    assert doctor_versions.accepts(part, version) is expected
+    assert requirements.accepts(part, version) is expected
 
 
 def test_one_of_several_requirements_is_enough():
@@ -451,7 +453,7 @@ def test_one_of_several_requirements_is_enough():
     asked = [f"torch <2.9.0,>=2.8.0 ; {machine}", f"torch <2.8.0,>=2.7.0 ; {tegra}", "torch==1; extra == 'x'"]
     for version, fits in (("2.8.0", True), ("2.7.1", True), ("2.9.0", False), ("1.0", False)):
         found = facts(torch__version=version, **{"packages__torch-tensorrt__requires": asked})
-        assert (doctor_versions.unmet(found, "torch-tensorrt") is None) is fits
+        assert (requirements.unmet(found, "torch-tensorrt") is None) is fits
 
 
 def test_constants_agree_with_what_is_installed_by_make():
@@ -481,7 +483,7 @@ TWO = "NVIDIA H200, 580.159.04, 143771, 143000, 9.0\nTesla, the 2nd, 580.159.04,
 
 def test_two_gpus(fake_smi):
     fake_smi(f"cat <<'END'\n{TWO}\nEND")
-    found = doctor_facts.driver_facts()
+    found = facts.driver_facts()
     assert found == {
         "version": "580.159.04",
         "gpus": [
@@ -498,7 +500,7 @@ def test_driver_that_does_not_know_the_sm(fake_smi):
         'case "$1" in *compute_cap*) echo \'Field "compute_cap" is not a valid field to query.\'; exit 2;; esac\n'
         "echo 'Tesla T4, 470.57.02, 15109, [N/A]'"
     )
-    found = doctor_facts.driver_facts()
+    found = facts.driver_facts()
     assert found["version"] == "470.57.02" and found["error"] is None
     assert found["gpus"] == [{"name": "Tesla T4", "sm": None, "memory_mib": 15109, "free_mib": None}]
     assert of(judge(facts(driver=found)), "GPU 0") == [("ok", "Tesla T4, 14.8 GiB", "")]
@@ -518,14 +520,14 @@ def test_driver_that_does_not_know_the_sm(fake_smi):
 )
 def test_nvidia_smi_that_does_not_answer_well(fake_smi, script, error):
     fake_smi(script)
-    assert doctor_facts.driver_facts() == {"error": error}
+    assert facts.driver_facts() == {"error": error}
 
 
 def test_nvidia_smi_that_hangs_is_ended_with_what_it_started(fake_smi, monkeypatch, tmp_path):
     monkeypatch.setattr(config, "SMI_SECONDS", 0.5)
     fake_smi(f"sleep 60 &\necho $! > {tmp_path}/pid\nwait")
     started = time.monotonic()
-    assert doctor_facts.driver_facts() == {"error": "nvidia-smi did not answer within 0.5 s"}
+    assert facts.driver_facts() == {"error": "nvidia-smi did not answer within 0.5 s"}
     assert time.monotonic() - started < 5
     assert gone(int((tmp_path / "pid").read_text()))
 
@@ -546,9 +548,9 @@ def gone(pid):
 def test_nvidia_smi_that_is_missing_or_no_program(fake_smi, monkeypatch, tmp_path):
     (tmp_path / "bin" / "nvidia-smi").write_bytes(b"\0\0\0\0")
     (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
-    assert "Exec format error" in doctor_facts.guarded(doctor_facts.driver_facts)["error"]
+    assert "Exec format error" in facts.guarded(facts.driver_facts)["error"]
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert doctor_facts.driver_facts() == {"error": "nvidia-smi is not on the PATH", "missing": True}
+    assert facts.driver_facts() == {"error": "nvidia-smi is not on the PATH", "missing": True}
 
 
 @pytest.fixture
@@ -569,7 +571,7 @@ def shadow(tmp_path, monkeypatch):
 
 def probed(name, seconds=60.0):
     """What a real process says of one import."""
-    return doctor_facts.read_probe(doctor_facts.start_probe(name), f"importing {name}", seconds)
+    return facts.read_probe(facts.start_probe(name), f"importing {name}", seconds)
 
 
 @pytest.mark.parametrize(
@@ -638,7 +640,7 @@ def test_metadata_of_versions_that_do_not_fit(shadow):
     requires = b"Requires-Dist: torch<2.15.0,>=2.14.0\nRequires-Dist: tensorrt-cu13<11.2.0,>=11.1.0\n"
     metadata(shadow, "torch-tensorrt", b"Metadata-Version: 2.1\nName: torch-tensorrt\nVersion: 2.14.0\n" + requires)
     metadata(shadow, "tensorrt-cu13", b"Metadata-Version: 2.1\nName: tensorrt-cu13\nVersion: 10.16.1.11\n")
-    packages = {name: doctor_facts.package_facts(name) for name in doctor_facts.PACKAGES}
+    packages = {name: facts.package_facts(name) for name in facts.PACKAGES}
     assert packages["torch-tensorrt"]["version"] == "2.14.0"
     found = judge(facts(packages=packages, torch__version="2.15.0", torch_tensorrt={"error": "OSError: no"}))
     assert of(found, "Torch-TensorRT")[0][1] == (
@@ -654,7 +656,7 @@ def test_metadata_of_versions_that_do_not_fit(shadow):
 @pytest.mark.parametrize("text", [b"", b"Name: tensorrt\n", b"\xff\xfe\x00", b"Name: tensorrt\nVersion: \n"])
 def test_broken_metadata_is_a_finding(shadow, text):
     metadata(shadow, "tensorrt", text)
-    packages = {name: doctor_facts.guarded(doctor_facts.package_facts, name) for name in doctor_facts.PACKAGES}
+    packages = {name: facts.guarded(facts.package_facts, name) for name in facts.PACKAGES}
     assert packages["tensorrt"]["error"]
     (status, said, fix) = of(judge(facts(packages=packages)), "tensorrt metadata")[0]
     assert status == "warning" and said.startswith("cannot be read (") and fix.endswith("--force-reinstall tensorrt")
@@ -662,18 +664,18 @@ def test_broken_metadata_is_a_finding(shadow, text):
 
 def test_folders(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "not" / "there"))
-    found = doctor_facts.folder_facts(doctor_facts.weights_folder)
+    found = facts.folder_facts(facts.weights_folder)
     assert found["path"] == str(tmp_path / "not" / "there" / "hub" / "checkpoints")
     assert found["error"] is None and found["free_mib"] > 0 and not list(tmp_path.iterdir())
     monkeypatch.delenv("TORCH_HOME")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert doctor_facts.weights_folder() == tmp_path / "torch" / "hub" / "checkpoints"
-    assert str(doctor_facts.weights_folder().parent) == torch.hub.get_dir()
+    assert facts.weights_folder() == tmp_path / "torch" / "hub" / "checkpoints"
+    assert str(facts.weights_folder().parent) == torch.hub.get_dir()
 
 
 def test_a_folder_that_is_a_file_or_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
-    found = doctor_facts.folder_facts(lambda: tmp_path / "file" / "hub")
+    found = facts.folder_facts(lambda: tmp_path / "file" / "hub")
     assert found["error"] == f"{tmp_path}/file cannot be written: Not a directory"
 
 
@@ -730,14 +732,14 @@ def test_the_parent_imports_no_torch():
 
 
 def test_exit_code_and_text_where_all_is_right(ssdtrt, monkeypatch):
-    monkeypatch.setattr(doctor_checks, "gather", lambda progress: facts())
+    monkeypatch.setattr(checks, "gather", lambda progress: facts())
     done = ssdtrt("doctor")
     assert (done.exit_code, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert lines[2] == "ok       GPU 0             NVIDIA H200, SM 9.0, 140.4 GiB, 139.6 GiB free"
     assert lines[-1] == "No problem was found. To be sure: ssdtrt doctor --build"
     answer = {"seconds": 3.21, "relative_l2": 4e-4, "error": None}
-    monkeypatch.setattr(doctor_checks, "run_trial", lambda progress: answer)
+    monkeypatch.setattr(checks, "run_trial", lambda progress: answer)
     done = ssdtrt("doctor", "--build")
     assert done.exit_code == 0
     assert done.stdout.splitlines()[-3:] == [
@@ -745,12 +747,12 @@ def test_exit_code_and_text_where_all_is_right(ssdtrt, monkeypatch):
         "",
         "A TensorRT engine can be built here.",
     ]
-    monkeypatch.setattr(doctor_checks, "gather", lambda progress: facts(torch_tensorrt__torchscript=False))
+    monkeypatch.setattr(checks, "gather", lambda progress: facts(torch_tensorrt__torchscript=False))
     assert ssdtrt("doctor").exit_code == 1
 
 
 def test_json_that_cannot_be_written_is_said_first(ssdtrt, monkeypatch):
-    monkeypatch.setattr(doctor_checks, "gather", lambda progress: pytest.fail("it was looked at first"))
+    monkeypatch.setattr(checks, "gather", lambda progress: pytest.fail("it was looked at first"))
     done = ssdtrt("doctor", "--json", "no/such/folder.json")
     assert done.exit_code == 1 and "there is no directory no/such" in done.stderr
 
@@ -808,8 +810,8 @@ def test_the_trial_measures_the_distance(monkeypatch, scale, low, high):
         assert (precision, str(batch)) == ("fp16", "1")
         return torch.jit.script(Scaled(module.network.float()))  # Weights rounded to FP16, arithmetic in FP32.
 
-    monkeypatch.setattr(trt, "build", build)
-    monkeypatch.setattr("ssdtrt.build.die_with_parent", lambda parent: None)
+    monkeypatch.setattr(runtime, "build", build)
+    monkeypatch.setattr("ssdtrt.engine.worker.die_with_parent", lambda parent: None)
     found = probe.trial()
     assert found["error"] is None and low < found["relative_l2"] < high
 
@@ -817,7 +819,7 @@ def test_the_trial_measures_the_distance(monkeypatch, scale, low, high):
 @no_gpu
 def test_the_process_of_the_trial_says_why_it_cannot():
     said = []
-    found = doctor_checks.run_trial(said.append)
+    found = checks.run_trial(said.append)
     assert found["error"].startswith("CompileError: A TensorRT engine cannot be built or run here; missing: a CUDA GPU")
     assert said[0] == "building a tiny engine, 0 s"
 
@@ -825,7 +827,7 @@ def test_the_process_of_the_trial_says_why_it_cannot():
 def test_interrupting_ends_every_child(shadow, monkeypatch):
     shadow("torch", "import time; time.sleep(60)")
     children = []
-    start = doctor_facts.start
+    start = facts.start
 
     def record(command):
         children.append(start(command))
@@ -835,7 +837,7 @@ def test_interrupting_ends_every_child(shadow, monkeypatch):
         if text.startswith("importing"):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(doctor_facts, "start", record)
+    monkeypatch.setattr(facts, "start", record)
     with pytest.raises(KeyboardInterrupt):
         package.doctor(progress=interrupt)
     assert len(children) >= 3 and all(child.returncode is not None for child in children)

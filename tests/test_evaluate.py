@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from ssdtrt import config, evaluate
-from ssdtrt.annotations import read_annotations
+from ssdtrt.evaluation.annotations import read_annotations
 from ssdtrt.detect import Detector
 from ssdtrt.errors import AnnotationsError, ArtifactError, SsdtrtError
-from ssdtrt.eval_results import FIGURES
+from ssdtrt.evaluation.report import FIGURES
 from ssdtrt.evaluate import evaluate_detections, evaluate_file
-from ssdtrt.peers import EagerRunner
-from ssdtrt.writers import CocoResults
+from ssdtrt.artifact.baseline import EagerRunner
+from ssdtrt.detection.json_writers import CocoResults
 
 # COCO's 80 ids have gaps; these have them elsewhere, and start at 3.
 IDS = [number for number in range(3, 103) if number % 5]

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 import ssdtrt
-from ssdtrt import torchscript
+from ssdtrt.artifact import torchscript
 from ssdtrt.errors import ArtifactError, ImageError, ParityError
 from ssdtrt.export import export_module
-from ssdtrt.image import synthetic_images
+from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.weights import class_names, model_from_state
 
 PLAIN_LOADER = """

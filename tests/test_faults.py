@@ -19,8 +19,8 @@ from test_evaluate import write_annotations
 from test_files import as_ordinary_user, closed_folder  # noqa: F401
 
 from ssdtrt import config
-from ssdtrt.artifact import check_file, writing
-from ssdtrt.files import sha256_file
+from ssdtrt.artifact.metadata import check_file, writing
+from ssdtrt.system.files import sha256_file
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
 TESTS = Path(__file__).parent

@@ -18,22 +18,25 @@ import pytest
 import torch
 from PIL import Image
 
-from ssdtrt import config, parity, torchscript
-from ssdtrt.artifact import read_metadata
+from ssdtrt import config
+from ssdtrt.engine import parity
+from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.bench import bench_files
 from ssdtrt.compile import check_size
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, ParityError
-from ssdtrt.decoder import Decoder
-from ssdtrt.engine import DetectorModule
-from ssdtrt.graph import GraphRunner
-from ssdtrt.image import synthetic_images, synthetic_pictures, to_batch
-from ssdtrt.machine import plain_fp32
-from ssdtrt.model import boxes, suppression
-from ssdtrt.pictures import load_image, squeeze
-from ssdtrt.resize import resize
-from ssdtrt.runner import eager_model, load_engine
-from ssdtrt.upload import pinned, to_device
+from ssdtrt.detection.postprocessor import Decoder
+from ssdtrt.engine.modules import DetectorModule
+from ssdtrt.artifact.cuda_graph import GraphRunner
+from ssdtrt.images.tensors import synthetic_images, synthetic_pictures, to_batch
+from ssdtrt.system.machine import plain_fp32
+from ssdtrt.model import boxes
+from ssdtrt.model import nms
+from ssdtrt.images.decode import load_image, squeeze
+from ssdtrt.images.gpu_resize import resize
+from ssdtrt.artifact.runner import eager_model, load_engine
+from ssdtrt.images.upload import pinned, to_device
 from ssdtrt.verify import verify_engine
 
 pytestmark = [
@@ -224,8 +227,8 @@ def test_detections_on_the_gpu_are_those_on_the_cpu(reference, photographs):
     with torch.no_grad(), plain_fp32():
         loc, conf = reference(to_batch(photographs).cuda())
     defaults = boxes.default_boxes()
-    on_gpu = suppression.detect(loc, conf, defaults.cuda())
-    on_cpu = suppression.detect(loc.cpu(), conf.cpu(), defaults)
+    on_gpu = nms.detect(loc, conf, defaults.cuda())
+    on_cpu = nms.detect(loc.cpu(), conf.cpu(), defaults)
     for (gpu_boxes, gpu_labels, gpu_scores), (cpu_boxes, cpu_labels, cpu_scores) in zip(on_gpu, on_cpu):
         assert len(cpu_scores) > 0
         assert torch.equal(gpu_labels.cpu(), cpu_labels)
@@ -242,7 +245,7 @@ def test_the_captured_decoder_says_what_the_exact_way_says(reference, raised):
             loc, conf = reference(synthetic_images(4, seed=seed).to(device))
         conf[:, 0] += raised
         packed = decoder(loc, conf)
-        exact = suppression.detect_exact(loc, conf, defaults).cpu()
+        exact = nms.detect_exact(loc, conf, defaults).cpu()
         assert packed[:, -1].tolist() == exact[:, -1].tolist()
         torch.testing.assert_close(packed, exact, rtol=0, atol=1e-6)
         assert torch.equal(decoder(loc, conf), packed)

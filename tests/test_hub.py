@@ -14,7 +14,7 @@ from PIL import Image
 from ssdtrt import hub
 from ssdtrt.errors import ImageError, WeightsError
 from ssdtrt.hub import nvidia_ssd, nvidia_ssd_processing_utils
-from ssdtrt.image import prepare
+from ssdtrt.images.tensors import prepare
 
 # The notebook's calls, in a folder that holds this package alone and with the network's place taken by its answer.
 NOTEBOOK = """

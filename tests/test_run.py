@@ -8,10 +8,11 @@ import torch
 from conftest import runner
 from PIL import Image
 
-from ssdtrt import config, torchscript
+from ssdtrt import config
+from ssdtrt.artifact import torchscript
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
-from ssdtrt.image import synthetic_images
+from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.run import run_job
 
 NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ssdtrt.errors import WeightsError, first_line
-from ssdtrt.files import Progress, silent
+from ssdtrt.system.files import Progress, silent
 
 DDP_PREFIXES = ("module.1.", "module.")
 

@@ -16,7 +16,7 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.errors import FetchError, WeightsError
-from ssdtrt.files import Progress, replacing, sha256_file, silent, write_text
+from ssdtrt.system.files import Progress, replacing, sha256_file, silent, write_text
 
 TIMEOUT = 30  # seconds without a byte
 NETWORK_ERRORS = (

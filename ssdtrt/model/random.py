@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
 
-from ssdtrt.image import synthetic_images
+from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.ssd import SSD300
 
 CALIBRATION_IMAGES = 4

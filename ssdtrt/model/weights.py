@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.errors import WeightsError
-from ssdtrt.files import Progress, sha256_file, silent
+from ssdtrt.system.files import Progress, sha256_file, silent
 from ssdtrt.model.checkpoint import (
     check_looks_like_checkpoint,
     check_sums,

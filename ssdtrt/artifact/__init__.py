@@ -1,0 +1,1 @@
+"""Saved files: what they record, how they are checked, loaded and called."""

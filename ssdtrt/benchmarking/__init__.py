@@ -1,0 +1,1 @@
+"""Benchmark cases, timing, and what is done with a report."""

@@ -1,0 +1,1 @@
+"""What becomes of detections: postprocessing, batches, drawing and output files."""

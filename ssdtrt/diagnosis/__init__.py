@@ -1,0 +1,1 @@
+"""What `ssdtrt doctor` looks at, and what it makes of it."""

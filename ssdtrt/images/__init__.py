@@ -1,0 +1,1 @@
+"""From image files to uint8 tensors: decode, preprocess, read ahead, resize."""

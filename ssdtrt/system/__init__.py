@@ -1,0 +1,1 @@
+"""This machine: its files, locks, devices, versions, and what its GPU reports."""

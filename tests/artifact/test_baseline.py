@@ -1,0 +1,91 @@
+"""What an engine is set against: the eager model that it came from."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ssdtrt.detect import Detector
+from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.artifact.baseline import EagerRunner, peer_runners
+from ssdtrt.artifact.runner import eager_model, load_engine
+
+
+def test_eager_runner_is_the_model(engine, module):
+    runner = load_engine(engine)
+    model = eager_model(module, runner.device)
+    images = torch.rand(2, 3, 300, 300)
+    with torch.no_grad():
+        expected = model(images)
+    eager = EagerRunner("eager", model, runner, "fp32")
+    assert all(torch.equal(*pair) for pair in zip(eager(images), expected))
+    assert (eager.labels, eager.device, eager.trained, eager.batch) == (runner.labels, runner.device, False, None)
+    assert (eager.name, eager.precision, eager.preprocess) == ("eager", "fp32", "eval")
+
+
+def test_eager_runner_in_half_precision():
+    seen = []
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, images):
+            cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+            seen.append((images.dtype, self.weight.dtype, cudnn.allow_tf32, matmul.allow_tf32, images.requires_grad))
+            return images + self.weight, images
+
+    engine = SimpleNamespace(path=None, metadata={}, device=torch.device("cpu"), labels=["background"], trained=True)
+    engine.preprocess = "eval"
+    loc, conf = EagerRunner("eager-fp16", Model(), engine, "fp16")(torch.full((1, 3), 0.1))
+    assert seen == [(torch.float16, torch.float16, False, False, False)]
+    assert loc.dtype == conf.dtype == torch.float32 and not loc.requires_grad
+    assert conf[0, 0] == torch.tensor(0.1).half().float()
+
+
+def test_peers_by_name(engine, module):
+    runner = load_engine(engine)
+    peers = peer_runners(runner, None, ["eager", "eager", "eager-fp32"])
+    assert list(peers) == ["eager"]
+    state, expected = peers["eager"].model.state_dict(), eager_model(module, runner.device).state_dict()
+    assert all(torch.equal(state[key], expected[key]) for key in expected)
+
+
+def test_no_peer_needs_no_module(engine, tmp_path):
+    (tmp_path / "alone.engine.ts").write_bytes(engine.read_bytes())
+    assert peer_runners(load_engine(tmp_path / "alone.engine.ts"), None, []) == {}
+
+
+def test_a_peer_without_its_module_is_refused_and_one_may_be_named(engine, module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "alone.engine.ts").write_bytes(engine.read_bytes())
+    runner = load_engine(tmp_path / "alone.engine.ts")
+    with pytest.raises(ArtifactError) as caught:
+        peer_runners(runner, None, ["eager"])
+    assert str(caught.value) == (
+        f"{runner.path} cannot be compared with eager: its module ssd300.ts was not found; name it with --module."
+    )
+    assert list(peer_runners(runner, module, ["eager"])) == ["eager"]
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["eager", "pytorch"], "'pytorch' is nothing to compare with; expected eager or eager-fp16."),
+        (["eager-fp16"], "eager-fp16 needs a GPU: PyTorch has no fast FP16 on a CPU. Leave it out."),
+    ],
+)
+def test_what_is_no_peer_here(engine, names, message):
+    with pytest.raises(SsdtrtError) as caught:
+        peer_runners(load_engine(engine), None, names)
+    assert str(caught.value) == message
+
+
+def test_a_peer_detects_what_its_engine_does(hub_module, photographs):
+    """Prepared as the engine's file says, which is `hub` here."""
+    runner = load_engine(hub_module, "cpu")
+    peer = Detector(peer_runners(runner, None, ["eager"])["eager"], threshold=0.3)
+    (expected,) = Detector(runner, threshold=0.3)(photographs[2:3])
+    (found,) = peer(photographs[2:3])
+    assert found == expected and len(found.detections) > 3

@@ -1,0 +1,62 @@
+"""What a benchmark must reach: each row that misses it is a sentence, and nothing to measure is no pass."""
+
+import pytest
+from saved_reports import eager, engine, first_schema, report, row
+
+from ssdtrt.benchmarking import report_file, thresholds
+
+
+def missed(data, **limits):
+    return thresholds.missed(report_file.parse(data, "the report"), **limits)
+
+
+DATA = report(eager(8.0), engine(1.0, speedup=8.0), engine(2.0, 8, speedup=4.0), row("compile", 9.0))
+
+
+@pytest.mark.parametrize(
+    "limits, expected",
+    [
+        ({}, []),
+        ({"min_speedup": 4.0, "max_latency_ms": 2.0}, []),
+        ({"min_speedup": 5.0}, ["b1.engine.ts FP16, batch 8 is 4x as fast as FP32 eager; expected at least 5x."]),
+        ({"max_latency_ms": 1.5}, ["b1.engine.ts FP16, batch 8 takes 2 ms; expected at most 1.5 ms."]),
+        (
+            {"min_speedup": 8.5, "max_latency_ms": 1.0},
+            [
+                "b1.engine.ts FP16, batch 1 is 8x as fast as FP32 eager; expected at least 8.5x.",
+                "b1.engine.ts FP16, batch 8 is 4x as fast as FP32 eager; expected at least 8.5x.",
+                "b1.engine.ts FP16, batch 8 takes 2 ms; expected at most 1 ms.",
+            ],
+        ),
+    ],
+)
+def test_rows_of_files_are_held_to_the_limits_in_both_schemas(limits, expected):
+    assert missed(DATA, **limits) == expected
+    old = first_schema(report(*DATA["rows"][:3]))
+    assert missed(old, **limits) == expected
+
+
+@pytest.mark.parametrize("limits", [{"min_speedup": 0.1}, {"max_latency_ms": 1e6}])
+def test_what_was_not_measured_does_not_pass(limits):
+    failed = report(eager(8.0), engine(1.0), engine(None, 8))
+    assert missed(failed, **limits) == [
+        "b1.engine.ts FP16, batch 8 failed (out of memory); expected a row that was measured."
+    ]
+    assert missed(report(eager(8.0), row("compile", 1.0)), **limits) == [
+        "the report has no row of a file; expected one to hold to the limit."
+    ]
+
+
+def test_a_row_without_a_speed_up_misses_it():
+    data = report(engine(1.0, speedup=None))
+    assert missed(data, max_latency_ms=1.0) == []
+    assert missed(data, min_speedup=0.1) == [
+        "b1.engine.ts FP16, batch 1 has no speed-up; expected at least 0.1x (--min-speedup)."
+    ]
+
+
+def test_a_module_beside_engines_is_not_held_to_the_limits_and_alone_it_is():
+    module = row("torchscript", 7.9, file="ssd300.ts", speedup=1.01)
+    assert missed(report(eager(8.0), engine(1.0, speedup=8.0), module), min_speedup=5.0) == []
+    (text,) = missed(report(eager(8.0), module), min_speedup=5.0)
+    assert text.startswith("ssd300.ts ") and text.endswith(" is 1.01x as fast as FP32 eager; expected at least 5x.")

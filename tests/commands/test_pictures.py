@@ -1,0 +1,387 @@
+"""The commands on pictures: where the detections go, which pictures are meant, and how a run ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from known import BLUE, RED
+from PIL import Image
+from test_cli import COMMANDS, ENVIRONMENT
+from test_evaluate import write_annotations
+
+from ssdtrt import config
+from ssdtrt.artifact import torchscript
+from ssdtrt.bench import bench_files
+from ssdtrt.detect import Detector
+from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.artifact.runner import FileRunner, load_engine
+from ssdtrt.verify import verify_engine
+
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+INTERRUPTED = "interrupted; finished files are whole, nothing half-written is left"
+
+
+def strict(text):
+    """JSON as the standard has it: NaN and Infinity are refused."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+@pytest.fixture
+def two(pictures):
+    """A red and a blue picture, named as COCO's are."""
+    return [pictures("000139.png"), pictures("7.png", BLUE, (60, 40))]
+
+
+def test_json_lines_on_stdout_are_alone_there(known, two, ssdtrt, tmp_path):
+    done = ssdtrt("detect", known, *two, "--jsonl", "-", "--device", "cpu")
+    assert done.exit_code == 0
+    entries = [strict(line) for line in done.stdout.splitlines()]
+    assert entries == [found.as_dict() for found in Detector(known, "cpu")(two)]
+    assert "6 objects in 2 pictures" in done.stderr and "written to" not in done.stderr
+    assert os.listdir(tmp_path) == ["pictures"]
+
+
+def test_coco_results_on_stdout_are_alone_there(known, two, ssdtrt):
+    done = ssdtrt("detect", known, *two, "--coco", "-", "--jsonl", "d.jsonl", "--device", "cpu")
+    rows = strict(done.stdout)
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [
+        (139, 17), (139, 18), (139, 1), (7, 3), (7, 18), (7, 1)
+    ]  # fmt: skip
+    assert done.stderr.splitlines()[-1] == "written to d.jsonl"
+
+
+def test_quiet_with_json_on_stdout_says_no_progress(known, two, ssdtrt):
+    done = ssdtrt("-q", "detect", known, two[0], "--jsonl", "-", "--device", "cpu")
+    assert "detecting" not in done.stderr and "loading" not in done.stderr and len(done.stdout.splitlines()) == 1
+
+
+def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
+    done = ssdtrt("detect", known, *two, "-o", "out", "--jsonl", "d.jsonl", "--coco", "r.json", "--device", "cpu")
+    assert done.exit_code == 0
+    assert sorted(os.listdir(tmp_path)) == ["d.jsonl", "out", "pictures", "r.json"]
+    assert sorted(os.listdir("out")) == ["000139.jpg", "7.jpg", "detections.json"]
+    assert done.stdout.splitlines()[-3:] == [
+        "written to out: 2 pictures and detections.json", "written to d.jsonl", "written to r.json"
+    ]  # fmt: skip
+    lines = [strict(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
+    assert lines == strict((tmp_path / "out" / "detections.json").read_text())
+
+
+def test_a_pipe_among_the_pictures_is_named_and_the_others_go_on(known, two, ssdtrt, tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    done = ssdtrt("-q", "detect", known, two[0], "pipe.jpg", two[1], "--jsonl", "-", "--device", "cpu")
+    assert done.exit_code == 1 and len(done.stdout.splitlines()) == 2
+    assert "Error: pipe.jpg is a device or a pipe; expected a picture.\n" in done.stderr
+
+
+def test_results_are_not_lost_to_a_name_mistyped(known, two, ssdtrt, tmp_path):
+    assert ssdtrt("detect", known, *two, "-o", "out", "--jsonl", "d.jsonl", "--device", "cpu").exit_code == 0
+    before = [(tmp_path / name).read_bytes() for name in ("out/detections.json", "d.jsonl")]
+    done = ssdtrt("-q", "detect", known, "typo.jpg", "-o", "out", "--jsonl", "d.jsonl", "--device", "cpu")
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", "Error: typo.jpg: no such file.\n")
+    assert [(tmp_path / name).read_bytes() for name in ("out/detections.json", "d.jsonl")] == before
+
+
+def test_a_report_takes_no_place_of_a_picture_or_a_file_of_ours(known, two, ssdtrt, tmp_path):
+    shutil.copyfile(known, tmp_path / "k.ts")
+    shutil.copyfile(two[1], tmp_path / "other.png")
+    before = {name: (tmp_path / name).read_bytes() for name in ("k.ts", "other.png")}
+    for name in before:
+        for arguments in (["detect", known, two[0], "--device", "cpu", "--jsonl", name], ["inspect", known, "--json", name]):
+            done = ssdtrt(*arguments)
+            assert done.exit_code == 2
+            assert done.stderr.endswith(f"Error: {name} is there and no text; give another path for the report.\n")
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("option", ["--jsonl", "--coco"])
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(known, two, ssdtrt, option):
+    done = ssdtrt("-q", "detect", known, *two, option, "nowhere/a.json", "--device", "cpu")
+    assert (done.exit_code, done.stdout) == (1, "")
+    message = "nowhere/a.json cannot be written: there is no directory nowhere. Give another path."
+    assert done.stderr == f"Error: {message}\n"
+
+
+def test_a_name_that_is_no_number_ends_with_1_and_the_others_are_written(known, pictures, ssdtrt, tmp_path):
+    names = [pictures("1.png"), pictures("street.png"), pictures("3.png")]
+    done = ssdtrt("-q", "detect", known, *names, "--coco", "r.json", "--device", "cpu")
+    assert done.exit_code == 1
+    assert {row["image_id"] for row in strict((tmp_path / "r.json").read_text())} == {1, 3}
+    wanted = "they need a number as the file's name, as 000139.jpg."
+    assert done.stderr == f"Error: {names[1]} is not in COCO's results: {wanted}\n"
+
+
+def test_a_folder_and_a_pattern(known, two, pictures, ssdtrt):
+    pictures("deep/8.png")
+    done = ssdtrt("detect", known, "pictures", "pictures/d*/*.png", "--jsonl", "-", "--device", "cpu")
+    images = [strict(line)["image"] for line in done.stdout.splitlines()]
+    assert images == ["pictures/000139.png", "pictures/7.png", "pictures/deep/8.png", "pictures/deep/8.png"]
+
+
+def test_a_list_on_stdin(known, two, tmp_path):
+    listed = f"{two[0]}\r\n\n{two[1]}\nnone.png\n"
+    command = [sys.executable, "-m", "ssdtrt", "detect", str(known), "-", "--jsonl", "-", "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, input=listed, capture_output=True, text=True)
+    assert [strict(line)["image"] for line in done.stdout.splitlines()] == [str(path) for path in two]
+    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "Error: none.png: no such file."
+
+
+def test_a_picture_in_the_output_folder_stays_also_when_it_comes_from_stdin(known, pictures, tmp_path):
+    path = pictures("red.jpg")
+    before = path.read_bytes()
+    command = [sys.executable, "-m", "ssdtrt", "detect", str(known), "-", "-o", str(path.parent), "--device", "cpu"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, input=f"{path}\n", capture_output=True, text=True)
+    assert done.returncode == 0 and path.read_bytes() == before
+    assert sorted(os.listdir(path.parent)) == ["detections.json", "red-2.jpg", "red.jpg"]
+
+
+def test_side_by_side_draws_the_eager_model_too(module, photographs, ssdtrt, tmp_path):
+    done = ssdtrt("-q", "detect", module, photographs[2], "--side-by-side", "-o", "out", "--device", "cpu")
+    assert done.exit_code == 0, done.stderr
+    with Image.open(tmp_path / "out" / photographs[2].name.replace(".png", ".jpg")) as opened:
+        assert 1200 <= opened.width <= 1240
+
+
+def test_evaluate_against_eager_gives_json_alone_on_stdout(engine, photographs, ssdtrt, tmp_path):
+    """On what the engine itself finds, so that the figures are 1 and the FP32 model's are the same."""
+    objects = []
+    for number, found in enumerate(Detector(engine, threshold=0.4)(photographs), 1):
+        for one in found.detections:
+            left, top, right, bottom = one.box
+            objects.append((number, config.COCO_CATEGORY_IDS[one.label_id], [left, top, right - left, bottom - top]))
+    images = {number: path.name for number, path in enumerate(photographs, 1)}
+    categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
+    annotations = write_annotations(tmp_path / "a.json", images, objects, categories)
+    arguments = ["--images", photographs[0].parent, "--annotations", annotations]
+    done = ssdtrt("evaluate", engine, *arguments, "--against", "eager", "--json", "-", "--coco", "r.json")
+    assert done.exit_code == 0, done.stderr
+    report = strict(done.stdout)
+    assert report["figures"]["AP"] == pytest.approx(1.0, abs=1e-9) and report["images"] == 3
+    (peer,) = report["against"]
+    assert (peer["name"], peer["precision"]) == ("eager", "fp32")
+    differences = [value for value in peer["difference"].values() if value is not None]
+    assert len(differences) >= 6 and max(map(abs, differences)) <= 0.001
+    rows = strict((tmp_path / "r.json").read_text())
+    assert len(rows) == report["detections"] and {row["image_id"] for row in rows} == {1, 2, 3}
+
+
+def test_evaluate_shows_the_figures_and_ends_with_1_for_a_broken_picture(known, pictures, ssdtrt, tmp_path):
+    pictures("1.png")
+    (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
+    categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
+    objects = [(1, 17, [13.0, 6.5, 174.0, 87.0])]
+    annotations = write_annotations(tmp_path / "a.json", {1: "1.png", 2: "2.png"}, objects, categories)
+    arguments = ["--images", "pictures", "--annotations", annotations, "--device", "cpu"]
+    done = ssdtrt("-q", "evaluate", known, *arguments)
+    assert done.exit_code == 1 and done.stderr.startswith("Error: pictures/2.png cannot be read as a picture (")
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["AP", "1.000"] in rows and ["cat", "1.000", "1.000", "1"] in rows
+    assert "note: 1 of 2 pictures could not be read; they count as without detections" in done.stdout
+
+
+def test_export_for_the_hub_preparation_then_detect(model, monkeypatch, photographs, ssdtrt, hub_module):
+    """The option is recorded in the file, and `detect` follows it."""
+    monkeypatch.setattr("ssdtrt.model.weights.build_model", lambda *_, **__: model)
+    done = ssdtrt("-q", "export", "--weights", "random", "--preprocess", "hub", "-o", "hub.ts")
+    assert done.exit_code == 0, done.stderr
+    done = ssdtrt("-q", "detect", "hub.ts", photographs[2], "--jsonl", "-", "--device", "cpu")
+    assert strict(done.stdout) == Detector(hub_module, "cpu")(photographs[2:3])[0].as_dict()
+
+
+def test_a_detector_file_is_an_engine_to_everything(detector_file, engine, photographs, ssdtrt):
+    images = synthetic_images(2, seed=3)
+    runner, plain = load_engine(detector_file), load_engine(engine)
+    for mine, other in zip(runner(images), plain(images)):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-4)  # Fused or not yet.
+    assert runner.detector is not None and plain.detector is None
+    found, expected = (Detector(one)(photographs[:1])[0] for one in (runner, plain))
+    assert_same(found.as_dict(), expected.as_dict())
+    done = ssdtrt("-q", "detect", detector_file, photographs[0], "--jsonl", "-")
+    assert_same(strict(done.stdout), expected.as_dict())
+
+
+def assert_same(found, expected):
+    """Two pictures' detections, but for the last digit."""
+    found, expected = dict(found), dict(expected)
+    pairs = list(zip(found.pop("detections"), expected.pop("detections"), strict=True))
+    assert found == expected and pairs
+    for mine, other in pairs:
+        assert mine["label"] == other["label"]
+        assert mine["score"] == pytest.approx(other["score"], abs=1e-5)
+        assert mine["box"] == pytest.approx(other["box"], abs=0.02)
+
+
+def test_a_detector_file_gives_what_detecting_with_it_gives(detector_file, photographs):
+    """The scripted whole, uint8 in, beside the package's own way."""
+    with Image.open(photographs[0]) as opened:
+        square = opened.convert("RGB").resize((300, 300), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None]
+    boxes, labels, scores, counts = torchscript.load(detector_file)(pixels)
+    (found,) = Detector(detector_file, threshold=0.0)([square])
+    assert int(counts[0]) == len(found.detections) > 10
+    assert [d.label_id for d in found.detections] == labels[0, : counts[0]].tolist()
+    assert [d.score for d in found.detections] == pytest.approx(scores[0, : counts[0]].tolist(), abs=2e-6)
+    edges = (boxes[0, : counts[0]] * 300).clamp(0, 300)
+    assert np.allclose([d.box for d in found.detections], edges.numpy(), atol=0.02)
+
+
+def test_a_detector_file_is_verified_and_measured(detector_file, photographs):
+    report = verify_engine(detector_file, photographs[:1])
+    assert report.passed and report.precision == "fp32"
+    measured = bench_files([detector_file], rounds=1, iterations=1, warmup=1, batch_sizes=[1])
+    assert measured.rows[-1].name == str(detector_file) and measured.rows[-1].agreement.passed
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_is_fast(command):
+    """The quickest of three, since a machine may be busy."""
+    arguments = [sys.executable, "-m", "ssdtrt", *([command] if command else []), "--help"]
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(arguments, env=ENVIRONMENT, check=True, capture_output=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.3
+
+
+def failing_after(calls, error, monkeypatch):
+    """The network raises `error` from that call on; loading is one call."""
+    real, count = FileRunner.__call__, []
+
+    def run(runner, images):
+        count.append(len(images))
+        if len(count) > calls:
+            raise error
+        return real(runner, images)
+
+    monkeypatch.setattr(FileRunner, "__call__", run)
+    return count
+
+
+LOST = RuntimeError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+LOST_SAID = "Error: The GPU failed (CUDA error: unspecified launch failure). What was finished is kept. "
+
+
+def test_a_gpu_that_disappears_leaves_what_was_finished(known, pictures, ssdtrt, monkeypatch, tmp_path):
+    paths = [pictures(f"{number}.png") for number in range(1, 8)]
+    failing_after(3, LOST, monkeypatch)  # Loading, and two batches of two.
+    outputs = ["--jsonl", "d.jsonl", "--coco", "r.json", "-o", "out"]
+    done = ssdtrt("-q", "detect", known, *paths, *outputs, "--device", "cpu")
+    assert (done.exit_code, done.stdout) == (1, "") and isinstance(done.exception, SystemExit)
+    assert done.stderr.startswith(LOST_SAID) and len(done.stderr.splitlines()) == 1
+    images = [str(path) for path in paths[:4]]
+    assert [strict(line)["image"] for line in (tmp_path / "d.jsonl").read_text().splitlines()] == images
+    assert [entry["image"] for entry in strict((tmp_path / "out" / "detections.json").read_text())] == images
+    assert {row["image_id"] for row in strict((tmp_path / "r.json").read_text())} == {1, 2, 3, 4}
+
+
+def test_a_gpu_that_disappears_while_loading_or_comparing(known, module, photographs, ssdtrt, monkeypatch):
+    failing_after(0, LOST, monkeypatch)
+    for arguments in (["detect", known, photographs[0]], ["verify", module, photographs[0]], ["bench", module]):
+        done = ssdtrt("-q", *arguments, "--device", "cpu")
+        assert (done.exit_code, done.stdout) == (1, "") and isinstance(done.exception, SystemExit)
+        assert done.stderr.startswith(LOST_SAID) and len(done.stderr.splitlines()) == 1
+
+
+def test_a_failure_of_the_gpu_anywhere_is_one_message_and_a_bug_keeps_its_traceback(module, ssdtrt, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("ssdtrt.bench.bench_files", fail)
+    error = LOST
+    done = ssdtrt("bench", module)
+    assert done.exit_code == 1 and done.stderr.startswith(LOST_SAID)
+    error = RuntimeError("shape '[7]' is invalid")
+    assert ssdtrt("bench", module).exception is error
+
+
+def test_a_full_gpu_is_said_and_every_picture_done(known, pictures, ssdtrt, monkeypatch, tmp_path):
+    paths = [pictures(f"{number}.png") for number in range(5)]
+    real = FileRunner.__call__
+
+    def run(runner, images):
+        if len(images) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return real(runner, images)
+
+    monkeypatch.setattr(FileRunner, "__call__", run)
+    done = ssdtrt("-q", "detect", known, *paths, "--jsonl", "-", "--device", "cpu")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("note: The GPU has not enough memory for 2 pictures at once; going on with 1.\n")
+    assert [strict(line) for line in done.stdout.splitlines()] == [one.as_dict() for one in Detector(known, "cpu")(paths)]
+    categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
+    objects = [(1, 17, [13.0, 6.5, 174.0, 87.0])]
+    names = {number: path.name for number, path in enumerate(paths, 1)}
+    annotations = write_annotations(tmp_path / "a.json", names, objects, categories)
+    done = ssdtrt("-q", "evaluate", known, "--images", "pictures", "--annotations", annotations, "--device", "cpu")
+    assert done.exit_code == 0
+    assert "note: The GPU has not enough memory for 2 pictures at once; going on with 1." in done.stdout
+
+
+@pytest.fixture
+def many(pictures, tmp_path):
+    """A folder of some hundred pictures."""
+    first = pictures("0000.png", RED, (300, 200))
+    for number in range(1, 1500):
+        os.link(first, first.with_name(f"{number:04}.png"))
+    return first.parent
+
+
+def interrupted(arguments, folder, begun):
+    """Runs a command, sends SIGINT once `begun` holds: (exit code, seconds it took to end, stderr)."""
+    command = [sys.executable, "-m", "ssdtrt", *map(str, arguments), "--device", "cpu"]
+    child = subprocess.Popen(
+        command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 60
+        while not begun():
+            assert child.poll() is None and time.monotonic() < end, "it ended, or did not begin"
+            time.sleep(0.01)
+        os.killpg(child.pid, signal.SIGINT)
+        started = time.monotonic()
+        _, said = child.communicate(timeout=30)
+        return child.returncode, time.monotonic() - started, said
+    finally:
+        child.kill()
+        child.wait()
+
+
+@POSIX
+def test_ctrl_c_leaves_whole_json_lines(known, many, tmp_path):
+    out = tmp_path / "out.jsonl"
+    arguments = ["detect", known, many, "--jsonl", out]
+    code, seconds, said = interrupted(arguments, tmp_path, lambda: out.exists() and out.read_bytes().count(b"\n") >= 3)
+    assert (code, said.splitlines()[-1]) == (130, INTERRUPTED) and "Traceback" not in said
+    assert seconds < 3
+    text = out.read_text()
+    assert text.endswith("\n")
+    entries = [strict(line) for line in text.splitlines()]
+    assert 3 <= len(entries) < 1500
+    assert [entry["image"] for entry in entries] == [str(many / f"{number:04}.png") for number in range(len(entries))]
+
+
+@POSIX
+def test_ctrl_c_leaves_a_valid_folder(known, many, tmp_path):
+    out = tmp_path / "out"
+    begun = lambda: out.is_dir() and len(list(out.glob("*.jpg"))) >= 3  # noqa: E731
+    code, seconds, said = interrupted(["detect", known, many, "-o", out, "--coco", "r.json"], tmp_path, begun)
+    assert (code, said.splitlines()[-1]) == (130, INTERRUPTED) and "Traceback" not in said
+    assert seconds < 3
+    entries = strict((out / "detections.json").read_text())
+    assert 3 <= len(entries) < 1500
+    numbers = {row["image_id"] for row in strict((tmp_path / "r.json").read_text())}
+    assert len(entries) - 1 <= len(numbers) <= len(entries)
+    names = set(os.listdir(out)) - {"detections.json"}
+    assert names <= {f"{number:04}.jpg" for number in range(len(entries) + 1)}  # And nothing half-written.
+    for name in names:
+        with Image.open(out / name) as opened:
+            opened.load()

@@ -1,0 +1,215 @@
+"""The commands on saved reports: exit codes, where things are written, and what is refused."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from saved_reports import GPU, SETTINGS, VERSIONS, eager, report, save
+from saved_reports import engine as engine_row
+
+from ssdtrt.commands.reports import finish_bench
+from ssdtrt.results import BenchReport, BenchRow
+
+
+@pytest.fixture
+def reports(tmp_path):
+    """Writes OLD and NEW beside each other: `reports(old, new)`."""
+
+    def write(old, new):
+        save(tmp_path / "old.json", old)
+        save(tmp_path / "new.json", new)
+
+    return write
+
+
+OLD = report(eager(8.0), engine_row(1.0), engine_row(2.0, 8))
+SLOW = report(eager(8.0), engine_row(1.0), engine_row(2.2, 8))
+
+
+def test_compare_ends_with_0_where_nothing_is_demanded(reports, ssdtrt):
+    reports(OLD, SLOW)
+    done = ssdtrt("compare", "old.json", "new.json")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].split() == ["b1.engine.ts", "FP16", "8", "2.000", "2.200", "+10.0", "%"]
+
+
+@pytest.mark.parametrize("limit, code", [("5%", 1), ("9.9 %", 1), ("10%", 0), ("0%", 1)])
+def test_compare_ends_with_1_and_the_row_that_broke(limit, code, reports, ssdtrt):
+    reports(OLD, SLOW)
+    done = ssdtrt("compare", "old.json", "new.json", "--fail-if-slower", limit)
+    assert done.exit_code == code
+    number = limit.rstrip(" %")
+    error = f"Error: b1.engine.ts FP16, batch 8 takes 2.200 ms, +10.0 %; expected at most {number} % over 2.000 ms.\n"
+    assert done.stderr == (error if code else "")
+
+
+NO_PERCENTAGES = ["5", "0.05", "-5%", "five%", "%", "5%%", "nan%", "1e1%", "٥%", " 5%", "5  %", "", "99999%"]
+
+
+@pytest.mark.parametrize("limit", NO_PERCENTAGES)
+def test_a_percentage_is_read_strictly(limit, reports, ssdtrt):
+    reports(OLD, OLD)
+    done = ssdtrt("compare", "old.json", "new.json", f"--fail-if-slower={limit}")
+    assert done.exit_code == 2 and done.stdout == ""
+    assert "is not a percentage with its sign, such as 5% or 2.5%." in done.stderr
+
+
+def test_compare_writes_what_was_asked_for_before_it_fails(reports, ssdtrt, tmp_path):
+    reports(OLD, SLOW)
+    arguments = ("compare", "old.json", "new.json", "--fail-if-slower", "5%", "--json", "c.json", "--markdown", "c.md")
+    assert ssdtrt(*arguments).exit_code == 1
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert (found["kind"], found["passed"], len(found["failures"])) == ("compare", False, 1)
+    assert "| b1.engine.ts FP16 | 8 | 2.000 | 2.200 | +10.0 % SLOWER |\n" in (tmp_path / "c.md").read_text()
+
+
+def test_stdout_holds_one_of_json_and_markdown(reports, ssdtrt, tmp_path):
+    reports(OLD, SLOW)
+    done = ssdtrt("compare", "old.json", "new.json", "--json", "-")
+    assert json.loads(done.stdout)["rows"][2]["new_ms"] == 2.2
+    done = ssdtrt("compare", "old.json", "new.json", "--markdown", "-")
+    assert done.stdout.startswith("### ssdtrt compare\n\n") and done.stdout.endswith("+10.0 % |\n")
+    done = ssdtrt("compare", "old.json", "new.json", "--markdown", "-", "--json", "-")
+    assert done.exit_code == 2 and done.stderr.endswith("Only one of --json and --markdown can go to stdout.\n")
+    assert sorted(os.listdir(tmp_path)) == ["new.json", "old.json"]
+
+
+def test_the_summary_of_a_job_holds_the_comparison(reports, ssdtrt, tmp_path, monkeypatch):
+    reports(OLD, SLOW)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    assert ssdtrt("compare", "old.json", "new.json", "--fail-if-slower", "5%").exit_code == 1
+    assert (tmp_path / "summary.md").read_text().startswith("### ssdtrt compare\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "none" / "summary.md"))
+    done = ssdtrt("compare", "old.json", "new.json")
+    assert done.exit_code == 0 and done.stderr.startswith("note: the job's summary ")
+
+
+def test_other_versions_are_refused_unless_forced(reports, ssdtrt):
+    reports(OLD, report(*SLOW["rows"], machine={**GPU, "versions": {**VERSIONS, "tensorrt": "10.0"}}))
+    done = ssdtrt("compare", "old.json", "new.json", "--fail-if-slower", "50%")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        "Error: old.json and new.json cannot be compared: TensorRT was 11.1.0, is 10.0. "
+        "Measure both on one kind of machine with the same versions and settings, or give --force.\n"
+    )
+    done = ssdtrt("compare", "old.json", "new.json", "--fail-if-slower", "50%", "--force")
+    assert done.exit_code == 0
+    assert "\nnote: compared although they differ: TensorRT was 11.1.0, is 10.0\n" in done.stdout
+
+
+def test_files_that_cannot_be_compared(reports, ssdtrt, tmp_path):
+    reports(OLD, OLD)
+    (tmp_path / "text.json").write_text("text")
+    for name, message in (
+        ("none.json", "none.json: No such file or directory"),
+        ("text.json", "text.json is not JSON (Expecting value: line 1 column 1 (char 0)). "
+         "Make one with: ssdtrt bench --json FILE"),
+        (ROOT / "benchmarks" / "h200-accuracy.json", f"{ROOT / 'benchmarks' / 'h200-accuracy.json'} is another kind of "
+         "report; expected a benchmark's. Make one with: ssdtrt bench --json FILE"),
+    ):  # fmt: skip
+        done = ssdtrt("compare", "old.json", name)
+        assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"Error: {message}\n")
+
+
+def test_compare_imports_no_torch(tmp_path):
+    save(tmp_path / "a.json", OLD)
+    code = (
+        "import sys; from ssdtrt.cli import main\n"
+        "try: main('compare a.json a.json --fail-if-slower 5% --json c.json --markdown c.md'.split())\n"
+        "finally: print(sorted({'torch', 'torchvision', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_plot_draws_saved_reports(reports, ssdtrt, tmp_path):
+    reports(OLD, SLOW)
+    done = ssdtrt("plot", "old.json", "new.json", "-o", "speed.svg")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "speed.svg\n", "")
+    text = (tmp_path / "speed.svg").read_text()
+    assert "<!-- module FP16, old -->" in text
+    assert ssdtrt("plot", "old.json").stdout == "bench.svg\n" and (tmp_path / "bench.svg").exists()
+    assert ssdtrt("plot").exit_code == 2
+    done = ssdtrt("plot", "old.json", "-o", "speed.gif")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "Error: speed.gif names no kind of picture; expected a name that ends with .png or .svg.\n"
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        (("--plot", "speed.gif"), "speed.gif names no kind of picture; expected a name that ends with .png or .svg."),
+        (("--plot", "none/a.svg"), "none/a.svg cannot be written: there is no directory none. Give another path."),
+        (("--plot", "a.svg"), "Drawing needs matplotlib, which is not installed: pip install 'ssdtrt[plot]'"),
+        (
+            ("--markdown", "none/a.md"),
+            "none/a.md cannot be written: there is no directory none. Give another path.",
+        ),
+    ],
+)
+def test_bench_refuses_before_it_measures(option, message, ssdtrt, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # As where it is not installed.
+    done = ssdtrt("bench", "there-is-no-such-file.ts", *option)  # Which would be said once it is loaded.
+    assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"Error: {message}\n")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "fast"])
+@pytest.mark.parametrize("option", ["--min-speedup", "--max-latency-ms"])
+def test_a_demand_is_a_number_above_0(option, value, ssdtrt):
+    done = ssdtrt("bench", "a.ts", option, value)
+    assert done.exit_code == 2 and f"{value!r} is not a number above 0." in done.stderr
+
+
+QUICK = ("--rounds", "1", "--iterations", "1", "--warmup", "1")
+
+
+def test_bench_writes_everything_before_it_fails(engine, ssdtrt, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    demands = ("--min-speedup", "1000", "--max-latency-ms", "0.001")
+    files = ("--json", "bench.json", "--markdown", "bench.md", "--plot", "bench.svg")
+    done = ssdtrt("-q", "bench", engine, *QUICK, *demands, *files)
+    assert done.exit_code == 1
+    first, second = done.stderr.splitlines()
+    assert first.startswith("Error: ssd300.engine.ts FP32, batch 1 is ")
+    assert first.endswith("x as fast as FP32 eager; expected at least 1000x.")
+    assert second.startswith("Error: ssd300.engine.ts FP32, batch 1 takes ")
+    assert second.endswith(" ms; expected at most 0.001 ms.")
+    page = (tmp_path / "bench.md").read_text()
+    assert page.startswith("### ssdtrt bench\n") and "ssd300.engine.ts FP32 | 1 | " in page
+    assert (tmp_path / "summary.md").read_text() == page + "\n"
+    assert "<!-- engine FP32 -->" in (tmp_path / "bench.svg").read_text()
+    assert done.stdout.splitlines()[3].startswith("runner ")
+    done = ssdtrt("compare", "bench.json", "bench.json", "--fail-if-slower", "0%")  # What bench writes can be compared.
+    assert done.exit_code == 0 and done.stdout.endswith("passed: no row is slower by more than 0 %\n")
+
+
+MEASURED = BenchReport(
+    GPU, SETTINGS,
+    (
+        BenchRow("eager", "fp32", 1, 100, 8.0, 8.1, 8.2, 125.0, 1.0, peer="eager-fp32"),
+        BenchRow("a.ts", "fp16", 1, 100, 2.0, 2.1, 2.2, 500.0, 4.0, peer="engine", file="a.ts"),
+    ),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "speedup, latency, said",
+    [
+        (None, None, ""),
+        (4.0, 2.0, ""),
+        (4.1, None, "Error: a.ts FP16, batch 1 is 4x as fast as FP32 eager; expected at least 4.1x.\n"),
+        (None, 1.9, "Error: a.ts FP16, batch 1 takes 2 ms; expected at most 1.9 ms.\n"),
+    ],
+)
+def test_bench_ends_with_1_where_a_demand_is_missed(speedup, latency, said, capsys):
+    demands = {"markdown_file": "-", "plot_file": None, "min_speedup": speedup, "max_latency_ms": latency}
+    with pytest.raises(SystemExit) if said else contextlib.nullcontext() as ended:
+        finish_bench(MEASURED, None, **demands)
+    assert ended is None or ended.value.code == 1
+    out, err = capsys.readouterr()
+    assert err == said and out.startswith("### ssdtrt bench\n")

@@ -1,0 +1,133 @@
+"""Batches through a device whose memory holds only so many: nothing is lost, nothing comes twice, and it is said."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from ssdtrt.detection.batching import Batches
+from ssdtrt.errors import GpuError
+
+
+class Device:
+    """A device that takes batches of `room` items; `place` is the step at which it finds out."""
+
+    def __init__(self, room, place="start", error=None):
+        self.room, self.place, self.error, self.tried, self.pending = room, place, error, [], False
+        self.calls = 0
+
+    def check(self, place, count):
+        if place == self.place and count > self.room:
+            raise self.error or torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    def stage(self, batch):
+        self.check("stage", len(batch))
+        return torch.tensor(batch, dtype=torch.float64)
+
+    def start(self, images):
+        assert not self.pending, "a batch was begun before the last one was waited for"
+        self.tried.append(len(images))
+        self.check("start", len(images))
+        self.pending = True
+
+        def finish():
+            self.pending = False
+            self.check("finish", len(images))
+            return images * 10
+
+        return finish
+
+
+def results(batches, items):
+    """All that comes, flat, and the sizes in which it came."""
+    pairs = [(batch, result.tolist()) for batch, result in batches.run(batches.cut(iter(items)))]
+    assert all(len(batch) == len(result) for batch, result in pairs)
+    return [row for _, result in pairs for row in result]
+
+
+@pytest.mark.parametrize("place", ["stage", "start", "finish"])
+@pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 31, 32, 40, 100])
+@pytest.mark.parametrize("room", [1, 3, 4, 7, 8, 100])
+def test_every_item_comes_once_and_in_order(room, count, place):
+    device, said = Device(room, place), []
+    batches = Batches(device.stage, device.start, 32, note=said.append)
+    assert results(batches, range(count)) == [10 * item for item in range(count)]
+    assert batches.size <= max(room, 1) or count <= room
+    assert bool(said) == (min(count, 32) > room)
+
+
+def test_it_goes_down_by_halves_says_so_and_stays_there():
+    device, said, released = Device(9), [], []
+    release = lambda: released.append(1)  # noqa: E731
+    batches = Batches(device.stage, device.start, 32, note=said.append, release=release)
+    assert results(batches, range(70)) == [10 * item for item in range(70)]
+    assert said == [
+        "The GPU has not enough memory for 32 pictures at once; going on with 16.",
+        "The GPU has not enough memory for 16 pictures at once; going on with 8.",
+    ]
+    assert device.tried == [32, 16, *8 * [8], 6]  # The second 32 were cut before, and are not tried whole.
+    assert batches.size == 8 and len(released) == 2
+
+
+def test_the_next_batches_are_cut_small():
+    device = Device(8)
+    batches = Batches(device.stage, device.start, 32)
+    sizes = [len(batch) for batch, _ in batches.run(batches.cut(range(100)))]
+    assert sizes == [32, 32, 8, 8, 8, 8, 4]  # The second was cut before the first one's memory was found too small.
+
+
+def test_not_below_the_smallest():
+    device, said = Device(3), []
+    batches = Batches(device.stage, device.start, 32, 4, note=said.append)
+    with pytest.raises(GpuError) as caught:
+        results(batches, range(40))
+    assert str(caught.value) == (
+        "The GPU has not enough memory for a batch of 4, the smallest that this file takes. Free some (nvidia-smi shows "
+        "who has it), or compile with a smaller --batch-size."
+    )
+    assert len(said) == 3 and min(device.tried) == 4
+
+
+def test_a_static_engine_cannot_be_halved():
+    device, said = Device(3), []
+    with pytest.raises(GpuError, match="for a batch of 8, the smallest"):
+        results(Batches(device.stage, device.start, 8, 8, note=said.append), range(40))
+    assert said == [] and device.tried == [8]
+
+
+def test_what_was_finished_has_come_before_a_failure():
+    device = Device(4, error=RuntimeError("CUDA error: unspecified launch failure"))
+    came = []
+    batches = Batches(device.stage, device.start, 8)
+    with pytest.raises(GpuError, match="The GPU failed .CUDA error: unspecified launch failure."):
+        for batch, _ in batches.run(iter([[1, 2, 3, 4], [5, 6], [7, 8, 9, 10, 11], [12]])):
+            came.append(batch)
+    assert came == [[1, 2, 3, 4], [5, 6]]
+
+
+def test_other_errors_are_not_taken_for_a_full_gpu():
+    device = Device(4, error=RuntimeError("shape '[7]' is invalid"))
+    with pytest.raises(RuntimeError, match="shape"):
+        results(Batches(device.stage, device.start, 8), range(8))
+    assert device.tried == [8]
+
+
+def test_nothing_of_a_failed_try_is_held_while_it_is_tried_again():
+    """The error's frames would keep the tensors that filled the memory."""
+    held, alive = [], []
+
+    def start(images):
+        alive.append([one() is not None for one in held])
+        large = torch.zeros(10)
+        held.append(weakref.ref(large))
+        if len(images) > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return lambda: images
+
+    gc.disable()
+    try:
+        results(Batches(lambda batch: torch.tensor(batch), start, 4), range(4))
+    finally:
+        gc.enable()
+    assert alive[1] == [False] and not any(map(any, alive[1:3]))

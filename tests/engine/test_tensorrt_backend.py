@@ -1,0 +1,310 @@
+"""The network as it is written for TensorRT, run by torch, and what is said where TensorRT fails: it needs a GPU."""
+
+import enum
+import gc
+import importlib.machinery
+import json
+import sys
+import weakref
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ssdtrt.engine import tensorrt_backend, timing_cache
+from ssdtrt.errors import CompileError
+from ssdtrt.engine.rewrite import FusedSSD300
+from ssdtrt.images.tensors import synthetic_images
+
+SIGNATURES = json.loads((Path(__file__).parents[1] / "data" / "torch_tensorrt_signatures.json").read_text())
+
+
+class Layer:
+    """A layer whose settings may change until its output is asked for, when all is known, as in the writer."""
+
+    def __init__(self, output):
+        self.output = output
+
+    def get_output(self, index):
+        assert index == 0
+        return self.output(self)
+
+
+class Named(Tensor):
+    """A tensor that can be given a name."""
+
+    name = ""
+
+
+class Network:
+    """What `Writer` uses of TensorRT's network, as torch does it at once. Strict about types, as TensorRT is."""
+
+    def __init__(self, images):
+        self.images, self.outputs = images.as_subclass(Named), []
+
+    def add_input(self, name, dtype, shape):
+        assert (name, dtype, shape) == ("images", torch.float32, tuple(self.images.shape))
+        return self.images
+
+    def add_convolution_nd(self, x, channels, kernel, weight, bias):
+        assert weight.shape[0] == bias.shape[0] == channels and tuple(weight.shape[2:]) == kernel and weight.dtype == x.dtype
+        whole = [part.float() for part in (x, weight, bias)]  # A CPU takes minutes for FP16.
+        return Layer(lambda layer: functional.conv2d(*whole, layer.stride_nd, layer.padding_nd).to(x.dtype))
+
+    def add_activation(self, x, kind):
+        assert kind == "relu"
+        return Layer(lambda layer: torch.relu(x))
+
+    def add_pooling_nd(self, x, kind, size):
+        assert kind == "max"
+        return Layer(lambda layer: functional.max_pool2d(x, size, layer.stride_nd, layer.padding_nd))
+
+    def add_elementwise(self, x, y, kind):
+        assert kind == "sum" and x.shape == y.shape and x.dtype == y.dtype
+        return Layer(lambda layer: x + y)
+
+    def add_concatenation(self, parts):
+        return Layer(lambda layer: torch.cat(parts, layer.axis))
+
+    def add_shuffle(self, x):
+        return Layer(lambda layer: x.reshape(layer.reshape_dims))
+
+    def add_cast(self, x, to):
+        return Layer(lambda layer: x.to(to))
+
+    def mark_output(self, x):
+        self.outputs.append(x)
+
+
+def stand_in(**changes):
+    """What `Writer` uses of TensorRT besides its network."""
+    names = {
+        "float16": torch.float16,
+        "float32": torch.float32,
+        "Weights": torch.from_numpy,
+        "ActivationType": SimpleNamespace(RELU="relu"),
+        "PoolingType": SimpleNamespace(MAX="max"),
+        "ElementWiseOperation": SimpleNamespace(SUM="sum"),
+    }
+    return SimpleNamespace(**{**names, **changes})
+
+
+def written(form: FusedSSD300, images: Tensor) -> Tensor:
+    """What the written network makes of the images."""
+    network = Network(images)
+    with torch.no_grad():
+        tensorrt_backend.Writer(stand_in(), network).write(form, len(images))
+    (found,) = network.outputs
+    assert found.name == "joined"
+    return found.as_subclass(Tensor)
+
+
+@pytest.mark.parametrize("projections", [True, False])
+def test_what_is_written_is_the_network(model, projections):
+    images = synthetic_images(2, seed=5)
+    form = FusedSSD300(model, projections=projections)
+    with torch.no_grad():
+        assert torch.equal(written(form, images), form(images))
+
+
+def test_in_half_all_but_the_edges_is_half(model):
+    images = synthetic_images(1, seed=5)
+    with torch.no_grad():
+        expected = FusedSSD300(model)(images)
+    found = written(FusedSSD300(model, torch.float16), images)
+    assert found.dtype == torch.float32
+    assert 5e-4 < (found - expected).norm() / expected.norm() < 1e-2
+
+
+def test_another_module_is_refused(model):
+    form = FusedSSD300(model)
+    form.additional_blocks[2][2] = torch.nn.Sigmoid()
+    with pytest.raises(TypeError, match="^Sigmoid is no part of FusedSSD300$"):
+        written(form, synthetic_images(1, seed=5))
+
+
+class Severity(enum.IntEnum):
+    """TensorRT's, in its order."""
+
+    INTERNAL_ERROR, ERROR, WARNING, INFO = range(4)
+
+
+class Logger:
+    """What is called when TensorRT has something to say."""
+
+    ERROR, WARNING = Severity.ERROR, Severity.WARNING
+
+
+def tensorrt_that(says=(), plan=b"plan", takes=lambda times: True):
+    """A TensorRT that says something and then gives `plan` or raises it, and takes times for its own where `takes` says so.
+
+    `asked` keeps what it was asked.
+    """
+    asked = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=0)
+
+    class Config:
+        max_aux_streams = None
+
+        def set_flag(self, flag):
+            asked.flags.add(flag)
+
+        def clear_flag(self, flag):
+            asked.cleared.add(flag)
+
+        def set_memory_pool_limit(self, pool, limit):
+            asked.limits[pool] = limit
+
+        def create_timing_cache(self, known):
+            asked.known = known
+            return SimpleNamespace(serialize=lambda: bytearray(known + b"+"))
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            assert ignore_mismatch is False
+            asked.attached = asked.known if takes(asked.known) else None
+            return takes(asked.known)
+
+    class Builder:
+        def __init__(self, log):
+            self.log = log
+
+        def create_network(self, flags):
+            assert flags == 1
+            return "network"
+
+        def create_builder_config(self):
+            asked.settings = Config()
+            return asked.settings
+
+        def build_serialized_network(self, network, settings):
+            assert network == "network" and settings is asked.settings
+            for severity, message in says:
+                self.log.log(severity, message)
+            if isinstance(plan, Exception):
+                raise plan
+            return plan
+
+    package = ModuleType("tensorrt")
+    package.__version__ = "8.6.0"
+    package.asked, package.ILogger, package.Builder, package.IBuilderConfig = asked, Logger, Builder, Config
+    package.NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
+    package.BuilderFlag = SimpleNamespace(FP16="FP16", TF32="TF32")
+    package.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+    return package
+
+
+@pytest.fixture
+def form(model, monkeypatch):
+    """A form, and a writer that writes nothing: what it writes has tests of its own."""
+    monkeypatch.setattr(tensorrt_backend.Writer, "write", lambda self, form, size: None)
+    return FusedSSD300(model)
+
+
+def test_what_is_asked_of_tensorrt(model, form):
+    tensorrt = tensorrt_that()
+    assert tensorrt_backend.serialized(tensorrt, form, 8, 4, 64, b"times") == (b"plan", b"times+")
+    asked = tensorrt.asked
+    assert (asked.flags, asked.cleared, asked.limits) == (set(), {"TF32"}, {"workspace": 67_108_864})
+    assert (asked.settings.max_aux_streams, asked.settings.avg_timing_iterations, asked.known) == (4, 16, b"times")
+    assert asked.attached == b"times"
+    tensorrt_backend.serialized(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, b"")
+    assert asked.flags == {"FP16"} and asked.settings.avg_timing_iterations == 1
+
+
+@pytest.mark.parametrize(
+    "says, reason",
+    [
+        ([], "it did not say why"),
+        ([(Severity.WARNING, "slow")], "it did not say why"),
+        ([(Severity.ERROR, ""), (Severity.ERROR, "no memory")], "no memory"),
+        ([(Severity.INFO, "x"), (Severity.ERROR, "no memory\nfor this"), (Severity.INTERNAL_ERROR, "b")], "no memory"),
+    ],
+)
+def test_what_tensorrt_calls_an_error_is_the_reason(form, says, reason, capsys):
+    with pytest.raises(CompileError) as caught:
+        tensorrt_backend.serialized(tensorrt_that(says, plan=None), form, 1, 4, 64, b"")
+    assert str(caught.value) == f"TensorRT could not build the engine ({reason})."
+    assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in says if kind != Severity.INFO)
+
+
+def test_times_that_tensorrt_does_not_take_are_left_out(form):
+    tensorrt = tensorrt_that(takes=lambda times: not times)
+    assert tensorrt_backend.serialized(tensorrt, form, 1, 4, 64, b"of another GPU") == (b"plan", b"+")
+    assert tensorrt.asked.attached == b""
+
+
+@pytest.mark.parametrize(
+    "says, error, reason",
+    [
+        ([], AttributeError("'NoneType' object has no attribute 'get_output'"), "'NoneType' object has no attribute"),
+        ([(Severity.ERROR, "no GPU")], TypeError("factory function returned nullptr"), "no GPU"),
+        ([], RuntimeError(), "RuntimeError"),
+    ],
+)
+def test_what_tensorrt_raises_is_the_reason_where_it_says_nothing(form, says, error, reason):
+    with pytest.raises(CompileError) as caught:
+        tensorrt_backend.serialized(tensorrt_that(says, plan=error), form, 1, 4, 64, b"")
+    assert str(caught.value).startswith(f"TensorRT could not build the engine ({reason}")
+
+
+def test_the_weights_are_held_until_the_engine_is_built(model):
+    kept = []
+
+    def weights(array):
+        kept.append(weakref.ref(array))
+        return torch.from_numpy(array.copy())
+
+    images = synthetic_images(1, seed=5)
+    writer = tensorrt_backend.Writer(stand_in(Weights=weights), Network(images))
+    with torch.no_grad():
+        writer.write(FusedSSD300(model), 1)
+    gc.collect()
+    # 57 convolutions, each with a weight and a bias.
+    assert len(kept) == 114 and all(array() is not None for array in kept)
+
+
+@pytest.mark.parametrize("name", tensorrt_backend.NEEDED)
+def test_another_api_of_tensorrt_is_named(name):
+    tensorrt = tensorrt_that()
+    tensorrt_backend.check_api(tensorrt)
+    owner, attribute = name.split(".")
+    tensorrt.__version__ = "11.1.0"
+    setattr(tensorrt, owner, SimpleNamespace())
+    with pytest.raises(CompileError) as caught:
+        tensorrt_backend.check_api(tensorrt)
+    assert str(caught.value) == (
+        f"TensorRT 11.1.0 has no {owner}.{attribute}, which an engine with more streams is built with; "
+        "known to work: TensorRT 8.6. Build without --streams."
+    )
+
+
+def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, monkeypatch, tmp_path):
+    tensorrt = tensorrt_that()
+    package = ModuleType("torch_tensorrt")
+    package.__spec__ = importlib.machinery.ModuleSpec("torch_tensorrt", None)
+    calls = []
+    package.ts = SimpleNamespace(embed_engine_in_new_module=lambda plan, **arguments: calls.append((plan, arguments)))
+    package.Device = lambda name: ("device", name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    device, known = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
+    tensorrt_backend.build(form, 1, 4, 64, device, known)
+    names = {"input_binding_names": ["images"], "output_binding_names": ["joined"]}
+    assert calls == [(b"plan", {**names, "device": ("device", "cuda:1")})]
+    assert timing_cache.read(known) == b"+"
+    for version, signatures in SIGNATURES.items():
+        assert {"serialized_engine", *calls[0][1]} == set(signatures["ts.embed_engine_in_new_module"]["parameters"]), version
+    tensorrt_backend.build(form, 1, 4, 64, device, known)
+    assert tensorrt.asked.known == b"+" and timing_cache.read(known) == b"++"
+    tensorrt_backend.build(form, 1, 4, 64, device)
+    assert tensorrt.asked.known == b""
+    package.ENABLED_FEATURES = SimpleNamespace(torchscript_frontend=False)
+    package.__version__ = "2.14.0"
+    with pytest.raises(CompileError, match="^Torch-TensorRT 2.14.0 has no TorchScript front end"):
+        tensorrt_backend.build(form, 1, 4, 64, device)
+    del package.ENABLED_FEATURES, tensorrt.BuilderFlag.FP16
+    with pytest.raises(CompileError, match="^TensorRT 8.6.0 has no BuilderFlag.FP16"):
+        tensorrt_backend.build(form, 1, 4, 64, device)

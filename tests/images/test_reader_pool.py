@@ -1,0 +1,187 @@
+"""Processes that read pictures: the same pixels as in this process, in order, bounded, and gone at the end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssdtrt.errors import ImageError, SsdtrtError
+from ssdtrt.system.host import child_environment
+from ssdtrt.images.decode import load_image, squeeze
+from ssdtrt.images.reader_pool import Readers
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
+
+
+@pytest.fixture
+def colours(tmp_path):
+    """Twelve pictures, each of one grey and a size of its own."""
+    paths = [tmp_path / f"{number:02}.png" for number in range(12)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (10 + number, 20), (number * 20,) * 3).save(path)
+    return paths
+
+
+@pytest.fixture
+def readers():
+    with Readers(2, 4, 3, orient=True, preprocess="eval") as found:
+        yield found
+
+
+def given_back(readers, paths):
+    """What is read, copied, each slot given back at once."""
+    for read in readers.read(paths):
+        if not isinstance(read, ImageError):
+            read = read._replace(pixels=read.pixels.copy())
+            readers.give_back(read.slot)
+        yield read
+
+
+def test_pictures_come_in_order_with_their_sizes(readers, colours):
+    found = list(given_back(readers, colours))
+    assert [read.size for read in found] == [(10 + number, 20) for number in range(12)]
+    for number, (_, pixels, _) in enumerate(found):
+        assert pixels.shape == (300, 300, 3) and pixels.dtype == np.uint8
+        assert (pixels == number * 20).all()
+    assert sorted(readers.free) == list(range(7)) and readers.loads == [0, 0]
+
+
+def test_a_slot_is_its_callers_until_given_back(readers, colours):
+    held = []
+    for number, read in enumerate(readers.read(colours * 2)):
+        held.append((number % 12 * 20, read))
+        if len(held) == 4:  # Three are held when the next is asked for.
+            value, oldest = held.pop(0)
+            assert (oldest.pixels == value).all()
+            readers.give_back(oldest.slot)
+    assert [(read.pixels == value).all() for value, read in held] == [True] * 3
+    assert len({read.slot for _, read in held}) == 3 and len(readers.free) == 4
+
+
+def test_whole_pictures_that_fit_are_left_as_they_are(photographs, tmp_path):
+    """Too many pixels and too long a side are squeezed."""
+    random = np.random.default_rng(0)
+    sizes = [(640, 640), (641, 640), (1280, 300), (1281, 3), (1, 1), (300, 300)]
+    paths = [tmp_path / f"{width}x{height}.png" for width, height in sizes]
+    for path, (width, height) in zip(paths, sizes):
+        Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+    with Image.open(photographs[1]) as opened:
+        opened.getexif()[0x0112] = 6  # turned by a quarter
+        opened.save(tmp_path / "turned.jpg", exif=opened.getexif())
+    paths.append(tmp_path / "turned.jpg")
+    with Readers(2, 4, 1, orient=True, preprocess="eval", whole=True) as readers:
+        found = list(given_back(readers, paths))
+    assert [read.size for read in found] == [*sizes, (300, 451)]
+    for path, read in zip(paths, found):
+        image = load_image(path)
+        squeezed = image.size in [(641, 640), (1281, 3)]
+        assert np.array_equal(read.pixels, squeeze(image) if squeezed else np.asarray(image))
+
+
+def test_small_pictures_are_squeezed_unless_whole_ones_are_wanted(readers, colours):
+    assert [read.pixels.shape for read in given_back(readers, colours[:1])] == [(300, 300, 3)]
+
+
+def test_any_number_of_failures(readers, tmp_path):
+    """More than there are slots, with names of every kind; the longest message is longer than a pipe's page."""
+    names = ["no\nsuch\udcff.png", "\ud800.png", "", "\u20ac" * 2000, "a\0b", *map(str, range(20))]
+    failures = list(readers.read([f"{tmp_path}/{name}" for name in names]))
+    assert all(isinstance(failure, ImageError) for failure in failures)
+    assert str(failures[0]) == f"{tmp_path}/no\nsuch\udcff.png: no such file."
+    assert str(failures[1]).startswith(f"{tmp_path}/\ud800.png cannot be read as a picture (")
+    assert str(failures[2]) == f"{tmp_path}/ is a directory; expected a picture."
+    assert str(failures[3]).startswith(f"{tmp_path}/{names[3]} cannot be read as a picture ([Errno 36] File name too")
+    assert str(failures[4]).startswith(f"{tmp_path}/a\0b cannot be read")
+    assert [str(failure) for failure in failures[5:]] == [f"{tmp_path}/{number}: no such file." for number in range(20)]
+    assert sorted(readers.free) == list(range(7))
+
+
+@pytest.mark.parametrize(("orient", "preprocess"), [(True, "eval"), (False, "hub")])
+def test_pixels_are_those_of_this_process(photographs, tmp_path, orient, preprocess):
+    turned = Image.open(photographs[0])
+    exif = turned.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    paths = [*photographs, tmp_path / "turned.jpg"]
+    with Readers(2, 8, 4, orient=orient, preprocess=preprocess) as readers:
+        for path, (size, pixels, _) in zip(paths, readers.read(paths)):
+            image = load_image(path, orient=orient)
+            assert size == image.size
+            assert np.array_equal(pixels, squeeze(image, preprocess))
+
+
+def test_what_cannot_be_read_comes_in_its_place(readers, colours, tmp_path):
+    (tmp_path / "text.png").write_text("not a picture")
+    paths = [colours[0], tmp_path / "text.png", tmp_path / "no\nsuch\udcff.png", colours[1]]
+    good, text, missing, last = readers.read(paths)
+    assert isinstance(text, ImageError) and str(text).startswith(f"{tmp_path / 'text.png'} cannot be read as a picture")
+    assert isinstance(missing, ImageError) and str(missing).endswith("no such file.")
+    assert (good.size, last.size) == ((10, 20), (11, 20)) and (last.pixels == 20).all()
+
+
+def test_paths_are_taken_as_they_are_needed(readers, colours):
+    taken = []
+    stream = given_back(readers, (taken.append(path) or path for path in colours))
+    for number in range(3):
+        next(stream)
+        assert len(taken) == 5 + number  # `depth` of them, and the one that made room
+
+
+def test_no_pictures(readers):
+    assert list(readers.read([])) == []
+
+
+def test_leaving_ends_the_processes(colours):
+    with Readers(3, 6, 1, orient=True, preprocess="eval") as readers:
+        next(readers.read(colours))
+        assert all(process.poll() is None for process in readers.processes)
+    assert [process.poll() for process in readers.processes] == [-signal.SIGKILL] * 3
+
+
+@pytest.mark.parametrize("killed", [1, 2])
+def test_a_process_that_was_killed_is_an_error(readers, colours, killed):
+    stream = given_back(readers, colours * 3)
+    next(stream)
+    for process in readers.processes[:killed]:
+        process.kill()
+    with pytest.raises(SsdtrtError, match="A process that reads pictures ended with -9"):
+        list(stream)
+
+
+def test_they_end_with_the_one_that_started_them(colours):
+    code = (
+        "import os, sys\n"
+        "from ssdtrt.images.reader_pool import Readers\n"
+        "readers = Readers(2, 4, 1, orient=True, preprocess='eval')\n"
+        "next(readers.read(sys.argv[1:]))\n"
+        "print(*[process.pid for process in readers.processes], flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    command = [sys.executable, "-c", code, *map(str, colours)]
+    done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
+    assert done.returncode == -signal.SIGKILL
+    end = time.monotonic() + 20
+    for number in map(int, done.stdout.split()):
+        while alive(number):
+            assert time.monotonic() < end, "a reader outlived its parent"
+            time.sleep(0.05)
+
+
+def alive(process):
+    """Whether a process is there and no zombie that nobody waits for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_reader_imports_no_torch():
+    code = "import sys, ssdtrt.images.reader_process; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True)
+    assert done.stdout == "False True\n", done.stderr

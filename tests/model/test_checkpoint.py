@@ -1,0 +1,342 @@
+"""Checkpoint files: the formats that are read, and one clear error for everything else."""
+
+import collections
+import io
+import pathlib
+import pickle
+import warnings
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from ssdtrt.errors import WeightsError
+from ssdtrt.export import to_torchscript
+from ssdtrt.model import build_model
+from ssdtrt.model.checkpoint import read_checkpoint
+from ssdtrt.artifact.torchscript import save
+
+OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6)
+TRUST = OLD_TORCH  # What it takes to read a file that carries no code.
+new_torch_only = pytest.mark.skipif(OLD_TORCH, reason="below torch 2.6 nothing is read without trust")
+
+
+def tiny(**changes):
+    """A small state dict."""
+    return {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1, -2]), **changes}
+
+
+def training_state(model):
+    """Optimizer and scheduler state, made by real ones that took a step on one of the model's tensors."""
+    parameter = nn.Parameter(model.loc[0].bias.clone())
+    optimizer = torch.optim.SGD([parameter], lr=2.6e-3, momentum=0.9, weight_decay=5e-4)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[43, 54])
+    parameter.sum().backward()
+    optimizer.step()
+    scheduler.step()
+    assert isinstance(scheduler.state_dict()["milestones"], collections.Counter)
+    return {
+        "epoch": 65,
+        "iteration": 240_630,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "label_map": {1: "person", 2: "bicycle"},
+    }
+
+
+def prefixed(state, prefix):
+    return {prefix + key: value for key, value in state.items()}
+
+
+# Formats that are read
+
+FORMATS = {
+    "nvidia": lambda model, state: {"model": state},
+    "training": lambda model, state: {**training_state(model), "model": state},
+    "training, module.": lambda model, state: {**training_state(model), "model": prefixed(state, "module.")},
+    "training, module.1.": lambda model, state: {**training_state(model), "model": prefixed(state, "module.1.")},
+    "state_dict key": lambda model, state: {"epoch": 3, "state_dict": state},
+    "plain": lambda model, state: state,
+    "plain, module.": lambda model, state: prefixed(state, "module."),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_back_the_same_tensors(name, model, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    state = model.state_dict()
+    torch.save(FORMATS[name](model, state), path)
+    loaded = build_model(path, trust=TRUST)
+    found = loaded.state_dict()
+    assert set(found) == set(state)
+    for key, value in state.items():
+        assert found[key].dtype == value.dtype
+        assert torch.equal(found[key], value), key
+    assert loaded.source.sha256 == model.source.sha256
+    assert (loaded.source.name, loaded.source.trained) == ("checkpoint.pt", True)
+    assert loaded.num_classes == 81 and loaded.labels[1] == "person"
+
+
+@pytest.mark.skipif(not OLD_TORCH, reason="torch from 2.6 on reads checkpoints safely")
+@pytest.mark.parametrize("name", ["plain", "training"])
+def test_old_torch_asks_for_trust(name, model, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save(FORMATS[name](model, tiny()), path)
+    with pytest.raises(WeightsError, match=r"cannot read a checkpoint safely \(CVE-2025-32434.*--trust-weights"):
+        build_model(path)
+
+
+def test_legacy_format(tmp_path):
+    path = tmp_path / "old.pt"
+    torch.save({"model": tiny()}, path, _use_new_zipfile_serialization=False)
+    assert path.read_bytes()[:1] == b"\x80"
+    found = read_checkpoint(path, trust=TRUST)
+    assert list(found) == ["a.weight", "a.bias"]
+    assert all(torch.equal(value, tiny()[key]) for key, value in found.items())
+
+
+def test_model_key_comes_before_state_dict(tmp_path):
+    path = tmp_path / "both.pt"
+    torch.save({"state_dict": {"b": torch.zeros(1)}, "model": tiny()}, path)
+    assert list(read_checkpoint(path, trust=TRUST)) == ["a.weight", "a.bias"]
+
+
+def test_a_prefix_on_some_keys_is_no_ddp_prefix(tmp_path):
+    path = tmp_path / "mixed.pt"
+    torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, path)
+    assert list(read_checkpoint(path, trust=TRUST)) == ["module.a", "b"]
+
+
+def test_a_checkpoint_saved_on_a_gpu_is_read_without_one(tmp_path):
+    """The same file with `cuda:0` where torch wrote `cpu`, as it writes on a GPU."""
+    path, on_gpu = tmp_path / "cpu.pt", tmp_path / "gpu.pt"
+    torch.save({"model": tiny()}, path)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(on_gpu, "w") as edited:
+        for name in archive.namelist():
+            content = archive.read(name)
+            if name.endswith("data.pkl"):
+                changed = content.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+                assert changed != content
+                content = changed
+            edited.writestr(name, content)
+    found = read_checkpoint(on_gpu, trust=TRUST)
+    assert {value.device.type for value in found.values()} == {"cpu"}
+    assert all(torch.equal(value, tiny()[key]) for key, value in found.items())
+
+
+# Files that are no checkpoint
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def assert_one_line_error(path, *parts, trust=TRUST):
+    """read_checkpoint raises a WeightsError of one line that names the file and holds these parts."""
+    with pytest.raises(WeightsError) as caught:
+        read_checkpoint(path, trust=trust)
+    message = str(caught.value)
+    for part in (str(path), *parts):
+        assert part in message, message
+    assert "\n" not in message
+
+
+def test_missing_file(tmp_path):
+    assert_one_line_error(tmp_path / "none.pt", "no such file", "`coco`", "`random`")
+
+
+def test_directory(tmp_path):
+    assert_one_line_error(tmp_path, "is a directory", "expected a checkpoint file")
+
+
+def test_empty_file(tmp_path):
+    assert_one_line_error(write(tmp_path / "empty.pt", b""), "is empty")
+
+
+def test_text_file(tmp_path):
+    assert_one_line_error(
+        write(tmp_path / "notes.txt", "weights: see the wiki"), "is not a PyTorch checkpoint", "b'weights: see'"
+    )
+
+
+@pytest.mark.parametrize("page", ["<!DOCTYPE html><title>404</title>", "\n  <html></html>", "<?xml?><Error/>"])
+def test_html_page(page, tmp_path):
+    assert_one_line_error(write(tmp_path / "page.pt", page), "is an HTML or XML page, not a checkpoint")
+
+
+def test_unreadable_file(tmp_path, not_root):
+    path = write(tmp_path / "secret.pt", b"\x80")
+    path.chmod(0)
+    assert_one_line_error(path, "cannot be read: Permission denied")
+
+
+@pytest.fixture(scope="module")
+def whole_file(model):
+    """The bytes of a whole checkpoint."""
+    buffer = io.BytesIO()
+    torch.save({"model": model.state_dict()}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("place", [3, 100, 4096, 0.1, 0.5, 0.9, 0.9999, -1000, -22, -1])
+def test_truncated_checkpoint(place, whole_file, tmp_path):
+    size = int(place * len(whole_file)) if isinstance(place, float) else place % len(whole_file)
+    path = write(tmp_path / "cut.pt", whole_file[:size])
+    assert_one_line_error(path, "is truncated or damaged", f"{size:,} bytes", "Fetch it again")
+
+
+def test_checkpoint_with_a_hole(whole_file, tmp_path):
+    half = len(whole_file) // 2
+    path = write(tmp_path / "hole.pt", whole_file[:half] + whole_file[half + 65_536 :])
+    assert_one_line_error(path)
+
+
+@pytest.mark.parametrize("trust", [True, pytest.param(False, marks=new_torch_only)])
+def test_legacy_checkpoint_truncated_anywhere(trust, tmp_path):
+    """At every single byte: always a WeightsError, never another exception, never a result."""
+    path = tmp_path / "old.pt"
+    torch.save({"model": tiny(), "scheduler": {"milestones": collections.Counter([43])}, "epoch": 1}, path,
+               _use_new_zipfile_serialization=False)  # fmt: skip
+    content = path.read_bytes()
+    others = {}
+    for size in range(len(content)):
+        write(path, content[:size])
+        try:
+            read_checkpoint(path, trust=trust)
+            others[size] = "no error"
+        except WeightsError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        except Exception as error:
+            others[size] = repr(error)
+    assert not others
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@new_torch_only
+@pytest.mark.parametrize("legacy", [True, False])
+def test_damaged_bytes_never_raise_anything_else(legacy, tmp_path):
+    """One byte changed, at 400 seeded places: the file is read, or there is a WeightsError."""
+    path = tmp_path / "damaged.pt"
+    torch.save({"model": tiny(), "epoch": 1, "label_map": {1: "person"}}, path,
+               _use_new_zipfile_serialization=not legacy)  # fmt: skip
+    content = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    others = {}
+    for _ in range(400):
+        at = int(torch.randint(2, len(content), (), generator=generator))
+        value = int(torch.randint(256, (), generator=generator))
+        write(path, content[:at] + bytes([value]) + content[at + 1 :])
+        try:
+            read_checkpoint(path)
+        except WeightsError:
+            pass
+        except Exception as error:
+            others[at, value] = repr(error)
+    assert not others
+
+
+def test_torchscript_module(model, tmp_path):
+    path = tmp_path / "ssd300.ts"
+    save(to_torchscript(nn.Linear(2, 2), "script"), path)
+    assert_one_line_error(path, "is a TorchScript module, not a checkpoint", f"ssdtrt compile {path}")
+
+
+def test_other_zip_archive(tmp_path):
+    path = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("picture.txt", "a picture")
+    assert_one_line_error(path, "is a zip archive but not a PyTorch checkpoint", "no data.pkl")
+
+
+def test_pickle_of_something_else(tmp_path):
+    """Python's own pickles begin as legacy checkpoints do; torch warns of their protocol, which is no help here."""
+    path = write(tmp_path / "list.pkl", pickle.dumps([1, 2, 3]))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert_one_line_error(path)
+    assert [str(warning.message) for warning in warned] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ([torch.zeros(2)], "an object of type list"),
+        (torch.zeros(2), "an object of type Tensor"),
+        ({}, "an empty dict"),
+        ({"epoch": 3, "loss": 0.5}, "a dict with the keys epoch, loss"),
+        ({"model": {"a": 1}}, "a dict with the keys a"),
+    ],
+)
+def test_something_else_in_a_checkpoint(content, found, tmp_path):
+    path = tmp_path / "other.pt"
+    torch.save(content, path)
+    assert_one_line_error(path, f"holds {found}; expected a state dict", "under the key 'model'")
+
+
+# Files that carry code
+
+
+class WritesFile:
+    """Pickles as a call that writes a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return pathlib.Path.write_text, (self.path, "the code ran")
+
+
+@pytest.fixture(params=["zip", "legacy"])
+def with_code(request, tmp_path):
+    """(checkpoint, marker): reading the first without care writes the second."""
+    path, marker = tmp_path / "crafted.pt", tmp_path / "marker"
+    content = {"model": tiny(), "extra": WritesFile(marker)}
+    torch.save(content, path, _use_new_zipfile_serialization=request.param == "zip")
+    assert not marker.exists()
+    return path, marker
+
+
+def test_code_in_a_checkpoint_does_not_run(with_code):
+    path, marker = with_code
+    reason = "cannot read a checkpoint safely" if OLD_TORCH else "holds more than tensors and plain values"
+    assert_one_line_error(path, reason, "trust where the file is from", "--trust-weights", trust=False)
+    with pytest.raises(WeightsError, match="--trust-weights"):
+        build_model(path)
+    assert not marker.exists()
+
+
+def test_code_runs_with_trust(with_code):
+    """So the test above is no vacuous one."""
+    path, marker = with_code
+    assert list(read_checkpoint(path, trust=True)) == ["a.weight", "a.bias"]
+    assert marker.read_text() == "the code ran"
+
+
+def test_whole_pickled_module(tmp_path):
+    path = tmp_path / "module.pt"
+    torch.save(nn.Linear(2, 2), path)
+    assert_one_line_error(path, "--trust-weights", trust=False)
+    assert_one_line_error(path, "holds an object of type Linear; expected a state dict", trust=True)
+
+
+def test_pickled_class_that_is_not_here(tmp_path, monkeypatch):
+    path = tmp_path / "module.pt"
+    local = type("Gone", (), {"__module__": __name__})
+    monkeypatch.setitem(globals(), "Gone", local)
+    torch.save({"model": tiny(), "extra": local()}, path)
+    monkeypatch.delitem(globals(), "Gone")
+    assert_one_line_error(path, "cannot be loaded", "Gone", trust=True)
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, "safe_globals"), reason="no list of allowed classes here")
+@pytest.mark.parametrize("allowed", [[], [collections.Counter]])
+def test_reading_leaves_the_list_of_allowed_classes_alone(allowed, tmp_path):
+    """What the caller has allowed stays allowed, and nothing is added for good."""
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"model": tiny(), "scheduler": collections.Counter([1])}, path)
+    with torch.serialization.safe_globals(allowed):
+        before = set(torch.serialization.get_safe_globals())
+        read_checkpoint(path, trust=TRUST)
+        assert set(torch.serialization.get_safe_globals()) == before

@@ -1,0 +1,307 @@
+"""Writing whole files or nothing, and hashing them."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssdtrt.system.files import BusyError, check_writable, replacing, sha256_file, silent, write_text
+
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def as_ordinary_user():
+    """Inside the block permissions bind, also for root."""
+    if os.geteuid() != 0:
+        yield
+        return
+    try:
+        os.setresuid(NOBODY, NOBODY, 0)
+    except (AttributeError, OSError):
+        pytest.skip("root may write anywhere, and cannot become another user here")
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def closed_folder():
+    """A folder that may be read and entered, but not written."""
+    folder = Path(tempfile.mkdtemp(prefix="ssdtrt-test-"))
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def umask():
+    """Sets the umask for one test."""
+    before = os.umask(0)
+    os.umask(before)
+    yield os.umask
+    os.umask(before)
+
+
+def permissions(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_replacing_makes_a_new_file(tmp_path):
+    with replacing(tmp_path / "new.bin") as temporary:
+        temporary.write_bytes(b"new")
+        assert not (tmp_path / "new.bin").exists()
+    assert (tmp_path / "new.bin").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["new.bin"]
+
+
+def test_old_file_stands_until_the_block_ends(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+        assert temporary.parent == tmp_path and temporary.name.startswith(".")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, OSError, KeyboardInterrupt, SystemExit])
+def test_failure_leaves_the_old_file_and_no_litter(tmp_path, error):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(error, match="half way"):
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"half of the new")
+            raise error("half way")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_failure_makes_no_new_file(tmp_path, error):
+    with pytest.raises(error):
+        with replacing(tmp_path / "new.bin") as temporary:
+            temporary.write_bytes(b"half")
+            raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_temporary_file_that_was_removed(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        with replacing(path) as temporary:
+            temporary.unlink()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+@pytest.mark.parametrize("mask, expected", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(tmp_path, umask, mask, expected):
+    umask(mask)
+    path = tmp_path / "file.bin"
+    for content in (b"first", b"second"):
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        assert permissions(path) == expected
+    assert os.umask(mask) == mask
+
+
+def test_temporary_file_is_nobody_elses(tmp_path, umask):
+    umask(0)
+    with replacing(tmp_path / "file.bin") as temporary:
+        assert permissions(temporary) == 0o600
+
+
+def test_two_writers_of_one_file(tmp_path):
+    path = tmp_path / "file.bin"
+    with replacing(path) as first, replacing(path) as second:
+        assert first != second
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert path.read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_name_as_long_as_the_file_system_takes(tmp_path):
+    path = tmp_path / ("n" * 251 + ".txt")
+    path.write_bytes(b"old")
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_replacing_in_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        with replacing(tmp_path / "missing" / "file.bin"):
+            pytest.fail("the block must not run")
+    assert os.listdir(tmp_path) == []
+
+
+def test_replacing_in_a_closed_folder(closed_folder):
+    with as_ordinary_user(), pytest.raises(PermissionError):
+        with replacing(closed_folder / "file.bin"):
+            pytest.fail("the block must not run")
+    assert os.listdir(closed_folder) == []
+
+
+def test_relative_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with replacing("file.bin") as temporary:
+        temporary.write_bytes(b"new")
+    assert (tmp_path / "file.bin").read_bytes() == b"new"
+
+
+@settings(max_examples=40, deadline=None)
+@given(old=st.none() | st.binary(max_size=300), new=st.binary(max_size=300))
+def test_any_content_is_replaced_whole(old, new):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "file.bin")
+        if old is not None:
+            path.write_bytes(old)
+        with replacing(path) as temporary:
+            temporary.write_bytes(new)
+        assert path.read_bytes() == new
+        assert os.listdir(folder) == ["file.bin"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r"), max_size=60))
+def test_text_is_utf8(text):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "text.json")
+        write_text(path, text)
+        assert path.read_bytes().decode("utf-8").replace(os.linesep, "\n") == text
+
+
+@settings(max_examples=30, deadline=None)
+@given(content=st.binary(max_size=500))
+def test_sha256_is_hashlibs(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "file.bin")
+        path.write_bytes(content)
+        assert sha256_file(path) == hashlib.sha256(content).hexdigest()
+
+
+@pytest.mark.parametrize("size", [2**20 - 1, 2**20, 2**20 + 1, 3_000_000])
+def test_sha256_of_a_large_file(tmp_path, size):
+    content = (b"0123456789" * (size // 10 + 1))[:size]
+    (tmp_path / "large.bin").write_bytes(content)
+    assert sha256_file(tmp_path / "large.bin") == hashlib.sha256(content).hexdigest()
+
+
+def test_sha256_known_values(tmp_path):
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert sha256_file(str(path)) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    path.write_bytes(b"")
+    assert sha256_file(path) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_writable_paths(tmp_path):
+    (tmp_path / "there.ts").write_bytes(b"old")
+    assert check_writable(tmp_path / "there.ts") is None
+    assert check_writable(str(tmp_path / "new.ts")) is None
+    assert os.listdir(tmp_path) == ["there.ts"]
+
+
+def test_unwritable_directory_as_file(tmp_path):
+    assert check_writable(tmp_path) == "it is a directory"
+
+
+def test_unwritable_without_folder(tmp_path):
+    assert check_writable(tmp_path / "no" / "file.ts") == f"there is no directory {tmp_path / 'no'}"
+
+
+def test_unwritable_below_a_file(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    assert check_writable(tmp_path / "file" / "x.ts") == f"there is no directory {tmp_path / 'file'}"
+
+
+def test_unwritable_folder(closed_folder):
+    with as_ordinary_user():
+        found = check_writable(closed_folder / "file.ts")
+    assert found == f"the directory {closed_folder} is not writable"
+
+
+def test_silent_shows_nothing(capsys):
+    silent("half way")
+    assert capsys.readouterr() == ("", "")
+
+
+# Writers that are gone, and writers that are not
+
+
+WRITER = """
+import sys, time
+from ssdtrt.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """A process in the middle of writing `file.bin`; it is gone at the end of the test."""
+    path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path / "file.bin")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+    )
+    assert process.stdout.readline() == "writing\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path, writer):
+    (tmp_path / "file.bin").write_text("old")
+    others = [tmp_path / ".file.bin.tmp", tmp_path / ".other.bin.1.x.tmp"]
+    for other in others:
+        other.write_text("of someone else")
+    writer.kill()
+    writer.wait()
+    assert len(list(tmp_path.iterdir())) == 4 and (tmp_path / "file.bin").read_text() == "old"
+    with replacing(tmp_path / "file.bin", alone=True) as temporary:
+        assert sorted(tmp_path.iterdir()) == sorted([*others, temporary, tmp_path / "file.bin"])
+        temporary.write_text("new")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "file.bin"])
+    assert (tmp_path / "file.bin").read_text() == "new"
+
+
+def test_a_writer_that_must_be_alone(tmp_path, writer):
+    """The one that must be alone is refused, another is not, and neither touches what the first is writing."""
+    with pytest.raises(BusyError, match=f"another process is writing {tmp_path / 'file.bin'}"):
+        with replacing(tmp_path / "file.bin", alone=True):
+            raise AssertionError("not reached")
+    with replacing(tmp_path / "file.bin") as temporary:
+        temporary.write_text("mine")
+    with replacing(tmp_path / "another.bin", alone=True) as temporary:
+        temporary.write_text("apart")
+    assert (tmp_path / "file.bin").read_text() == "mine"
+    (left,) = tmp_path.glob(".*.tmp")
+    assert left.read_text() == "half" and writer.poll() is None
+
+
+def test_a_folder_of_many_is_not_looked_through(tmp_path, writer):
+    writer.kill()
+    writer.wait()
+    with replacing(tmp_path / "file.bin", clear=False):
+        pass
+    assert len(list(tmp_path.glob(".*.tmp"))) == 1
