@@ -24,15 +24,16 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from ssdtrt import config
-from ssdtrt.engine import parity, rewrite, tensorrt_backend
-from ssdtrt.system import machine
-from ssdtrt.artifact import runtime, torchscript
+from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.baseline import eager_model
+from ssdtrt.artifact.cuda_graph import CudaGraphRunner
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import benchmark
-from ssdtrt.engine.modules import BatchRange
-from ssdtrt.artifact.cuda_graph import GraphRunner
+from ssdtrt.engine import parity, rewrite, tensorrt_backend
+from ssdtrt.engine.torch_tensorrt_backend import build
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.ssd import SSD300
-from ssdtrt.artifact.runner import eager_model
+from ssdtrt.system.devices import pick_device
 
 
 class CastFirst(rewrite.FusedSSD300):
@@ -91,7 +92,7 @@ def ways(name: str, form: nn.Module, options: argparse.Namespace, device: torch.
 
     def front_end():
         batch = BatchRange.parse(options.batch_size)
-        return runtime.build(rewrite.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
+        return build(rewrite.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
 
     found = {} if options.only_streams else {name: front_end}
     for streams in options.streams:
@@ -131,7 +132,7 @@ def main() -> None:
         parser.error(f"--streams takes whole networks of --form {', '.join(STREAMS)}")
     if options.only_streams and not options.streams:
         parser.error("--only-streams needs --streams")
-    device = machine.pick_device()
+    device = pick_device()
     torch.cuda.set_device(device)
     model = eager_model(options.module, device)
     images = synthetic_images(options.batch_size, seed=config.SEED + 2).to(device)
@@ -142,7 +143,7 @@ def main() -> None:
             started = time.perf_counter()
             network = rewrite.FusedNetwork(torchscript.reload(build()))
             built[label] = {"seconds": round(time.perf_counter() - started, 1)}
-            runners[label], runners[f"{label} graph"] = network, GraphRunner(network, device)
+            runners[label], runners[f"{label} graph"] = network, CudaGraphRunner(network, device)
             print(f"{label}: built in {built[label]['seconds']} s", flush=True)
     report = benchmark(runners, images).as_dict()
     for name, facts in built.items():

@@ -20,16 +20,17 @@ import torchvision
 from PIL import Image
 
 from ssdtrt import config
-from ssdtrt.system import machine
-from ssdtrt.detection.postprocessor import Decoder
 from ssdtrt.detect import Detector
-from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
-from ssdtrt.model import build_model
-from ssdtrt.model.boxes import decode
-from ssdtrt.model.nms import detect_batch, detect_exact
-from ssdtrt.detection.sinks import Lines, detect_files
+from ssdtrt.detection.postprocessor import Postprocessor
+from ssdtrt.detection.sinks import JsonLinesSink, detect_files
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
+from ssdtrt.model.boxes import decode_boxes
+from ssdtrt.model.nms import detect_batch, detect_exact
+from ssdtrt.model.weights import build_model
 from ssdtrt.run import SAMPLES
+from ssdtrt.system.devices import tf32_disabled
+from ssdtrt.system.versions import installed_versions, this_machine
 
 DETECTIONS = 100
 CALLS = 60
@@ -44,9 +45,9 @@ def main():
     parser.add_argument("--repeat", type=int, default=5, help="how often the files are gone through at least")
     options = parser.parse_args()
     detector = Detector(options.engine)
-    with torch.no_grad(), machine.plain_fp32():
+    with torch.no_grad(), tf32_disabled():
         report = {
-            "machine": {**machine.machine(detector.device), "versions": machine.versions()},
+            "machine": {**this_machine(detector.device), "versions": installed_versions()},
             "decode_and_nms": decoding(detector.device),
             "gpu_to_host": gpu_to_host(detector),
             "files_to_json_lines": files_to_json_lines(options.engine, options.repeat),
@@ -62,7 +63,7 @@ def decoding(device):
     rows = []
     for size in (1, 8, 32):
         some = loc[:size].contiguous(), conf[:size].contiguous()
-        decoder = Decoder(device)
+        decoder = Postprocessor(device)
         ways = {
             "decoder": lambda: decoder(*some),
             "torchscript": scripted(some, decoder.default_boxes),
@@ -86,7 +87,7 @@ def decoding(device):
 def heads(device):
     """loc, conf [32, ...] with about DETECTIONS a picture, and how far the background was raised."""
     loc, conf = build_model("random").to(device)(synthetic_images(32, seed=5).to(device))
-    defaults = Decoder(device).default_boxes
+    defaults = Postprocessor(device).default_boxes
     low, high = 0.0, 20.0
     for _ in range(14):
         middle = (low + high) / 2
@@ -104,7 +105,7 @@ def scripted(some, defaults):
 
 def naive(loc, conf, defaults):
     """Top-k and torchvision's batched_nms, a picture at a time: what one would write first."""
-    boxes, scores = decode(loc, conf, defaults)
+    boxes, scores = decode_boxes(loc, conf, defaults)
     found = []
     for i in range(len(loc)):
         score, index = scores[i, :, 1:].flatten().topk(400)
@@ -148,9 +149,9 @@ def files_to_json_lines(engine, repeat):
 def one_run(detector, files, repeat, target):
     """The rate, that after the first tenth of the pictures, and how much of one core this process took."""
     labels, seen = detector.runner.labels, []
-    detect_files(detector, files[:200], [Lines(target, labels)])  # to warm up
+    detect_files(detector, files[:200], [JsonLinesSink(target, labels)])  # to warm up
     started, used = time.perf_counter(), time.process_time()
-    outputs = [Lines(target, labels)]
+    outputs = [JsonLinesSink(target, labels)]
     summary = detect_files(detector, files * repeat, outputs, each=lambda _: seen.append(time.perf_counter()))
     share = (time.process_time() - used) / (time.perf_counter() - started)
     assert len(target.read_text().splitlines()) == summary.pictures == len(files) * repeat

@@ -26,8 +26,8 @@ RATIO = 2.0  # width over height lies between 1 / RATIO and RATIO
 MARGIN = 0.01  # between a shape and the picture's edge
 MAX_COVER = 0.3  # the part of a box's area that a larger shape's box may share
 PLACES_TRIED = 24
-COLOURS_TRIED = 8
-CONTRAST = 0.5  # the least distance of a shape's colour from the background's, in RGB 0..1
+COLORS_TRIED = 8
+CONTRAST = 0.5  # the least distance of a shape's color from the background's, in RGB 0..1
 LINES = 5
 FINE = 2  # masks are drawn this many times finer than the picture, and averaged
 VAL_WIDTHS, VAL_HEIGHTS = (480, 640), (360, 640)
@@ -67,7 +67,7 @@ class Layout:
     """What B pictures show, in paint order, largest first; sizes are of whole shapes, in fractions of the picture."""
 
     labels: np.ndarray  # [B, K] in 1..len(LABELS), 0 where there is no object
-    centre: np.ndarray  # [B, K, 2]
+    center: np.ndarray  # [B, K, 2]
     size: np.ndarray  # [B, K, 2]
     flip: np.ndarray  # [B, K, 2] of -1 and 1
     paint: np.ndarray  # [B, K, 13]: RGB, its slopes in x and y, a wave's frequencies in x and y, phase and height
@@ -87,40 +87,40 @@ def draw_layout(random: np.random.Generator, count: int) -> Layout:
     sides = -np.sort(-np.where(wanted, sides, 0), axis=1)
     stretch = np.exp(random.uniform(-0.5, 0.5, shape) * np.log(RATIO))
     size = np.stack([sides * stretch, sides / stretch], axis=-1)
-    centre, placed = place(random, size)
+    center, placed = place(random, size)
     labels = np.where(placed, random.integers(1, len(LABELS) + 1, shape), 0)
     background = random.uniform(0.15, 0.85, (count, 3))
-    colours = random.uniform(0, 1, (*shape, COLOURS_TRIED, 3))
-    distance = np.linalg.norm(colours - background[:, None, None], axis=-1)
+    colors = random.uniform(0, 1, (*shape, COLORS_TRIED, 3))
+    distance = np.linalg.norm(colors - background[:, None, None], axis=-1)
     distance = np.where(distance >= CONTRAST, 9, distance)  # the first that is far enough, else the farthest
-    colour = np.take_along_axis(colours, distance.argmax(-1)[..., None, None], axis=2)[:, :, 0]
+    color = np.take_along_axis(colors, distance.argmax(-1)[..., None, None], axis=2)[:, :, 0]
     slopes = random.uniform(-0.3, 0.3, (*shape, 2, 3))
-    colour = colour - (slopes * (centre - 0.5)[..., None]).sum(2)
+    color = color - (slopes * (center - 0.5)[..., None]).sum(2)
     turn, frequency = random.uniform(0, 2 * np.pi, (2, *shape)), random.uniform(30, 120, shape)
     height = np.maximum(random.uniform(-0.1, 0.1, shape), 0)  # half of the shapes have no wave
     wave = [frequency * np.cos(turn[0]), frequency * np.sin(turn[0]), turn[1], height]
-    paint = np.concatenate([colour, slopes.reshape(*shape, 6), np.stack(wave, axis=-1)], axis=-1)
-    return Layout(labels, centre, size, random.choice([-1.0, 1.0], (*shape, 2)), paint, background)
+    paint = np.concatenate([color, slopes.reshape(*shape, 6), np.stack(wave, axis=-1)], axis=-1)
+    return Layout(labels, center, size, random.choice([-1.0, 1.0], (*shape, 2)), paint, background)
 
 
 def place(random: np.random.Generator, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centres [B, K, 2] for boxes of `size` [B, K, 2], largest first, and which found a place [B, K].
+    """Centers [B, K, 2] for boxes of `size` [B, K, 2], largest first, and which found a place [B, K].
 
     A box lies in the picture and shares at most MAX_COVER of its area with each larger one.
     """
     count, places = size.shape[:2]
-    centre, placed = np.zeros_like(size), np.zeros((count, places), dtype=bool)
+    center, placed = np.zeros_like(size), np.zeros((count, places), dtype=bool)
     for k in range(places):
         room = 1 - 2 * MARGIN - size[:, None, k]
         tried = MARGIN + size[:, None, k] / 2 + room * random.uniform(0, 1, (count, PLACES_TRIED, 2))  # [B, T, 2]
-        apart = np.abs(tried[:, :, None] - centre[:, None, :k])  # [B, T, k, 2]
+        apart = np.abs(tried[:, :, None] - center[:, None, :k])  # [B, T, k, 2]
         half_sum = (size[:, None, None, k] + size[:, None, :k]) / 2
         shared = np.minimum(half_sum - apart, np.minimum(size[:, None, None, k], size[:, None, :k])).clip(0).prod(-1)
         free = (shared <= MAX_COVER * size[:, None, None, k].prod(-1)) | ~placed[:, None, :k]
         good = free.all(-1) & (room.min(-1) > 0)  # [B, T]
-        centre[:, k] = tried[np.arange(count), good.argmax(-1)]
+        center[:, k] = tried[np.arange(count), good.argmax(-1)]
         placed[:, k] = good.any(-1) & (size[:, k, 0] > 0)
-    return centre, placed
+    return center, placed
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Scenes:
     """B pictures and what is in them; boxes are around the pixels that can be seen, 0 where there is no object."""
 
     images: Tensor  # uint8 [B, 3, H, W]
-    boxes_ltrb: Tensor  # [B, K, 4], fractions of the picture
+    boxes_xyxy: Tensor  # [B, K, 4], fractions of the picture
     labels: Tensor  # [B, K] in 1..len(LABELS), 0 where there is no object
     areas: Tensor  # [B, K], the pixels that can be seen
 
@@ -137,7 +137,7 @@ def render(layout: Layout, height: int, width: int, generator: torch.Generator, 
     """The pictures of a layout; `generator`, of any device, draws the backgrounds."""
     visible = visible_masks(layout, height, width, device)  # [B, K, FINE * H, FINE * W]
     count, places = visible.shape[:2]
-    boxes_ltrb, pixels = tight_boxes(visible)
+    boxes_xyxy, pixels = tight_boxes(visible)
     labels = upload(layout.labels, device, torch.int64) * (pixels > 0)
     shares = functional.avg_pool2d(visible.to(torch.float16 if visible.is_cuda else torch.float32), FINE).float()
     paint = upload(layout.paint, device)
@@ -151,7 +151,7 @@ def render(layout: Layout, height: int, width: int, generator: torch.Generator, 
     strength = torch.rand(count, 1, 1, 1, generator=generator, device=generator.device) * 0.05
     pictures = pictures + (grain * strength).to(device)
     images = pictures.clamp(0, 1).mul(255).round().to(torch.uint8)
-    return Scenes(images, boxes_ltrb, labels, pixels / FINE**2)
+    return Scenes(images, boxes_xyxy, labels, pixels / FINE**2)
 
 
 def visible_masks(layout: Layout, height: int, width: int, device: torch.device | str) -> Tensor:
@@ -160,7 +160,7 @@ def visible_masks(layout: Layout, height: int, width: int, device: torch.device 
     x, y = axes(FINE * height, FINE * width, device)
     order = layout.labels.ravel().argsort(kind="stable")  # by class, so that each class is drawn at once
     ends = np.searchsorted(layout.labels.ravel()[order], np.arange(len(LABELS) + 2))
-    frames = np.concatenate([layout.centre, 2 * layout.flip / layout.size.clip(1e-6)], axis=-1).reshape(-1, 4)[order]
+    frames = np.concatenate([layout.center, 2 * layout.flip / layout.size.clip(1e-6)], axis=-1).reshape(-1, 4)[order]
     frames = upload(frames, device)[:, :, None, None]  # [B * K, 4, 1, 1]
     u, v = (x - frames[:, 0]) * frames[:, 2], (y - frames[:, 1]) * frames[:, 3]  # [B * K, 1, W], [B * K, H, 1]
     drawn = torch.zeros(count * places, FINE * height, FINE * width, dtype=torch.bool, device=device)
@@ -177,7 +177,7 @@ def visible_masks(layout: Layout, height: int, width: int, device: torch.device 
 
 
 def tight_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Boxes ltrb [B, K, 4], 0..1, around the set points of masks [B, K, H, W], and how many are set [B, K]."""
+    """Boxes xyxy [B, K, 4], 0..1, around the set points of masks [B, K, H, W], and how many are set [B, K]."""
     rows, columns = masks.sum(3), masks.any(2)  # [B, K, H], [B, K, W]
     pixels = rows.sum(2)
     sides = []
@@ -189,7 +189,7 @@ def tight_boxes(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_background(base: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """A colour [B, 3] with clouds of three sizes and a few lines over it: [B, 3, H, W]."""
+    """A color [B, 3] with clouds of three sizes and a few lines over it: [B, 3, H, W]."""
     count, device = base.shape[0], base.device
 
     def random(*shape: int) -> Tensor:
@@ -210,7 +210,7 @@ def draw_background(base: Tensor, height: int, width: int, generator: torch.Gene
 
 
 def axes(height: int, width: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """The pixels' centres as fractions of the picture: x [1, W] and y [H, 1]."""
+    """The pixels' centers as fractions of the picture: x [1, W] and y [H, 1]."""
     x = (torch.arange(width, device=device) + 0.5) / width
     y = (torch.arange(height, device=device) + 0.5) / height
     return x[None], y[:, None]
@@ -235,9 +235,7 @@ def val_scene(seed: int, index: int, device: torch.device | str = "cpu") -> Scen
 def write_val(folder: Path, count: int, seed: int, device: torch.device | str = "cpu", workers: int = 8) -> Path:
     """Writes `count` pictures to `folder`/images and their COCO annotations, and returns the annotations' path."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    categories = [
-        {"id": number, "name": name, "supercategory": "shape"} for number, name in zip(CATEGORY_IDS, LABELS)
-    ]
+    categories = [{"id": number, "name": name, "supercategory": "shape"} for number, name in zip(CATEGORY_IDS, LABELS)]
     images, annotations = [], []
     with ThreadPoolExecutor(workers) as pool:
         saving = []
@@ -246,10 +244,12 @@ def write_val(folder: Path, count: int, seed: int, device: torch.device | str = 
             pixels = scene.images[0].permute(1, 2, 0).cpu().numpy()  # [H, W, 3]
             height, width = pixels.shape[:2]
             name = f"{index + 1:06d}.jpg"
-            saving.append(pool.submit(Image.fromarray(pixels).save, folder / "images" / name, quality=95, subsampling=0))
+            saving.append(
+                pool.submit(Image.fromarray(pixels).save, folder / "images" / name, quality=95, subsampling=0)
+            )
             images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
             scale = torch.tensor([width, height, width, height])
-            boxes = (scene.boxes_ltrb[0].cpu() * scale).tolist()
+            boxes = (scene.boxes_xyxy[0].cpu() * scale).tolist()
             for box, label, area in zip(boxes, scene.labels[0].tolist(), scene.areas[0].tolist()):
                 if label:
                     annotations.append(annotation(len(annotations) + 1, index + 1, label, box, area))

@@ -23,10 +23,7 @@ COMPARED = (
     "| Batch | TensorRT FP16, CUDA graph | torch.compile FP16 | FP32 eager | Over torch.compile | Over FP32 eager |\n"
     "|--:|--:|--:|--:|--:|--:|"
 )
-BOTH = (
-    "| Batch | plain call | plain call, 4 streams | CUDA graph | CUDA graph, 4 streams |\n"
-    "|--:|--:|--:|--:|--:|"
-)
+BOTH = "| Batch | plain call | plain call, 4 streams | CUDA graph | CUDA graph, 4 streams |\n|--:|--:|--:|--:|--:|"
 
 PEERS = {"eager-fp32": "FP32 eager", "eager-fp16-graph": "FP16 eager, CUDA graph", "compile": "torch.compile FP16"}
 

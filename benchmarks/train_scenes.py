@@ -29,10 +29,13 @@ from torchvision.ops import box_iou
 
 from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.images.tensors import normalize
+from ssdtrt.model.boxes import default_boxes
+from ssdtrt.model.nms import detect
+from ssdtrt.model.ssd import SSD300
+from ssdtrt.system.devices import pick_device
 from ssdtrt.system.files import replacing, write_text
-from ssdtrt.images.tensors import normalise
-from ssdtrt.system.machine import machine, pick_device, versions
-from ssdtrt.model import SSD300, default_boxes, detect
+from ssdtrt.system.versions import installed_versions, this_machine
 
 RATE = 0.03  # for a batch of 64, and in proportion for others
 REFERENCE_BATCH = 64
@@ -59,7 +62,7 @@ def new_model(seed: int) -> SSD300:
     return model
 
 
-def optimiser(model: nn.Module) -> torch.optim.Optimizer:
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
     """SGD with Nesterov's momentum; no weight decay on biases and norms."""
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
@@ -96,7 +99,7 @@ class Stream:
 
 def network_input(images: Tensor) -> Tensor:
     """uint8 pictures to the network's input, in the memory format of the training."""
-    return normalise(images).contiguous(memory_format=torch.channels_last)
+    return normalize(images).contiguous(memory_format=torch.channels_last)
 
 
 class Training:
@@ -106,7 +109,7 @@ class Training:
         self.device = device
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.average = AveragedModel(self.model, multi_avg_fn=move_average)
-        self.optimiser = optimiser(self.model)
+        self.optimizer = optimizer(self.model)
         self.defaults = default_boxes().to(device)
         self.peak = RATE * batch / REFERENCE_BATCH
         self.steps = 0
@@ -117,15 +120,15 @@ class Training:
 
     def step(self, truth: scenes.Scenes, progress: float) -> Tensor:
         """One step on one batch; returns (location loss, class loss) [2], still on the device."""
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = rate_at(progress, self.peak)
         with self.autocast():
             loc, conf = self.model(network_input(truth.images))
         losses = torch.stack(detection_losses(loc, conf, truth, self.defaults))
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_NORM)
-        self.optimiser.step()
+        self.optimizer.step()
         self.average.update_parameters(self.model)
         self.steps += 1
         return losses.detach()
@@ -161,7 +164,7 @@ def check(model: SSD300, stream: Stream, batches: int) -> dict[str, float]:
             objects = truth.labels[i] > 0
             sure = scores >= CHECK_SCORE
             same = truth.labels[i, objects][:, None] == labels[None, sure]  # [objects, detections]
-            overlap = box_iou(truth.boxes_ltrb[i, objects], boxes[sure]) * same
+            overlap = box_iou(truth.boxes_xyxy[i, objects], boxes[sure]) * same
             overlap = functional.pad(overlap, (0, 1, 0, 1))  # a detection of nothing, an object that is none
             best.append(overlap[:-1].amax(1))
             right += int((overlap[:, :-1].amax(0) >= 0.5).sum())
@@ -226,7 +229,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training (default %(default)s; 0: pictures only)")
+    parser.add_argument(
+        "--minutes", type=float, default=4.0, help="of training (default %(default)s; 0: pictures only)"
+    )
     parser.add_argument("--batch", type=int, default=REFERENCE_BATCH, help="pictures a step (default %(default)s)")
     parser.add_argument("--val", type=int, default=1000, help="validation pictures (default %(default)s; 0: none)")
     parser.add_argument("--seed", type=int, default=config.SEED)
@@ -257,7 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     done = train(training, *streams, 60 * args.minutes, 2 if args.smoke else None, args.out / "scenes.pt")
     settings = {"minutes": args.minutes, "batch": args.batch, "val": args.val, "seed": args.seed, "smoke": args.smoke}
     settings.update(rate=training.peak, weight_decay=WEIGHT_DECAY, average=AVERAGE, smooth_l1_beta=SMOOTH_L1_BETA)
-    record = {"settings": settings, **done, "machine": {**machine(device), "versions": versions()}}
+    record = {"settings": settings, **done, "machine": {**this_machine(device), "versions": installed_versions()}}
     write_text(args.out / "training.json", json.dumps(record, indent=2) + "\n")
     say(begun, "wrote scenes.pt, labels.txt and training.json")
 

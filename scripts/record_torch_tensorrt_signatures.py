@@ -72,9 +72,7 @@ def record(wheel):
     body = {name: ast.parse(sources[f"torch_tensorrt/{name}.py"]).body for name in modules}
     result = {
         "compile": signature(find(body["_compile"], ast.FunctionDef, "compile")),
-        "has_feature_flag": any(
-            b"ENABLED_FEATURES.torchscript_frontend" in source for source in sources.values()
-        ),
+        "has_feature_flag": any(b"ENABLED_FEATURES.torchscript_frontend" in source for source in sources.values()),
         "requires": [r for r in requires if re.match(r"(torch|tensorrt[\w.-]*)(?![\w.-])", r)],
     }
     for name in ("compile", "embed_engine_in_new_module"):

@@ -8,7 +8,7 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BatchRange": "ssdtrt.engine.modules",
+    "BatchRange": "ssdtrt.artifact.request",
     "Detector": "ssdtrt.detect",
     "SsdtrtError": "ssdtrt.errors",
     "bench_files": "ssdtrt.bench",

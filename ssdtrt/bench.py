@@ -5,28 +5,29 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.system import machine
+from ssdtrt.artifact.baseline import eager_model, find_module
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.benchmarking.baselines import File, check_names, file_contenders, peers
+from ssdtrt.benchmarking.case import Contender, Trial, free_memory, out_of_memory
 from ssdtrt.benchmarking.diagnostics import gpu_notes, row_notes
 from ssdtrt.benchmarking.parts import time_parts
-from ssdtrt.benchmarking.baselines import File, check_names, file_contenders, peers
-from ssdtrt.engine.modules import BatchRange
+from ssdtrt.benchmarking.report import BenchReport, PartTime
+from ssdtrt.engine.parity import Runner
 from ssdtrt.errors import ArtifactError
-from ssdtrt.system.files import Progress, silent
-from ssdtrt.system.gpu_state import other_processes, read_state
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.weights import build_model
-from ssdtrt.engine.parity import Runner
-from ssdtrt.results import BenchReport, PartTime
-from ssdtrt.artifact.runner import eager_model, find_module
-from ssdtrt.benchmarking.case import Contender, Trial, free_memory, out_of_memory
+from ssdtrt.system.devices import current_device, tf32_disabled
+from ssdtrt.system.gpu_state import other_processes, read_state
+from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.versions import installed_versions, this_machine
 
 INPUT_SETS = 4  # batches used in turn, so that no run finds its input in the cache
 
@@ -105,7 +106,7 @@ def orders(count: int, rounds: int) -> list[list[int]]:
 @contextlib.contextmanager
 def on_device(device: torch.device):
     """Inside, calls run as they are measured: this device the current one, no gradients, TF32 off."""
-    with machine.current(device), torch.no_grad(), machine.plain_fp32():
+    with current_device(device), torch.no_grad(), tf32_disabled():
         yield
 
 
@@ -127,7 +128,7 @@ def report_of(trials: Sequence[Trial], settings: dict, device: torch.device) -> 
     """The trials' rows, those that were measured with a speed-up over the first."""
     baseline = trials[0].samples if trials and not trials[0].reason else None
     rows = tuple(trial.row(baseline) for trial in trials)
-    return BenchReport({**machine.machine(device), "versions": machine.versions()}, settings, rows)
+    return BenchReport({**this_machine(device), "versions": installed_versions()}, settings, rows)
 
 
 def bench_files(

@@ -10,11 +10,8 @@ import threading
 import click
 
 from ssdtrt import __version__, config
+from ssdtrt.artifact.capabilities import BACKENDS
 from ssdtrt.commands.machine import doctor
-from ssdtrt.commands.saved_files import inspect
-from ssdtrt.commands.pictures import detect, evaluate, run
-from ssdtrt.commands.reports import check_demands, compare, demands, finish_bench, plot
-from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
@@ -31,7 +28,11 @@ from ssdtrt.commands.options import (
     weights_option,
 )
 from ssdtrt.commands.params import BATCH_SIZE, Batch, Names, Sizes
+from ssdtrt.commands.pictures import detect, evaluate, run
+from ssdtrt.commands.reports import check_demands, compare, demands, finish_bench, plot
+from ssdtrt.commands.saved_files import inspect
 from ssdtrt.commands.terminal import lenient
+from ssdtrt.errors import ParityError, SsdtrtError
 
 
 class Terminated(KeyboardInterrupt):
@@ -132,9 +133,10 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     Example: ssdtrt export --weights coco -o ssd300.ts
     """
     check_apart({"-o": output}, [weights, labels])
-    from ssdtrt.artifact.metadata import check_output
     from ssdtrt.export import export_module
-    from ssdtrt.model.weights import build_model, read_labels
+    from ssdtrt.model.labels import read_labels
+    from ssdtrt.model.weights import build_model
+    from ssdtrt.system.outputs import check_output
 
     check_output(output)
     terminal.progress("loading the weights")
@@ -167,7 +169,7 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
 )
 @click.option(
     "--backend",
-    type=click.Choice(list(config.PRECISION_OF_BACKEND)),
+    type=click.Choice(list(BACKENDS)),
     default=config.BACKEND,
     show_default=True,
     help="torchscript is for machines without a GPU.",
@@ -205,8 +207,8 @@ def compile_(
     if len(asked) > 1:
         raise click.UsageError(f"Give only one of {' and '.join(f'--{name}' for name in asked)}.")
     precision = asked[0] if asked else None
-    if precision and precision not in config.PRECISIONS_OF_BACKEND[backend]:
-        allowed = " or ".join(f"--{name}" for name in config.PRECISIONS_OF_BACKEND[backend])
+    if precision and precision not in BACKENDS[backend].precisions:
+        allowed = " or ".join(f"--{name}" for name in BACKENDS[backend].precisions)
         raise click.UsageError(f"The backend {backend} takes {allowed}, not --{precision}.")
     if backend == "torchscript" and (batch_size or batch_range):
         raise click.UsageError("The backend torchscript takes any batch: leave --batch-size and --batch-range out.")

@@ -10,7 +10,7 @@ SCALES = (21, 45, 99, 153, 207, 261, 315)
 ASPECT_RATIOS = ((2,), (2, 3), (2, 3), (2, 3), (2,), (2,))
 BOXES_PER_CELL = tuple(2 + 2 * len(ratios) for ratios in ASPECT_RATIOS)
 NUM_BOXES = sum(size * size * boxes for size, boxes in zip(FEATURE_MAPS, BOXES_PER_CELL))  # A = 8732
-CENTRE_VARIANCE = 0.1
+CENTER_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 FEATURE_CHANNELS = (1024, 512, 512, 256, 256, 256)
 MIDDLE_CHANNELS = (256, 256, 128, 128, 128)
@@ -34,7 +34,7 @@ PREPROCESS = "eval"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # The mean and standard deviation of each way, for pixels in 0..1: (x - 0.5) / 0.5 is (256 x - 128) / 128.
-NORMALISATION = {"eval": (IMAGENET_MEAN, IMAGENET_STD), "hub": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
+NORMALIZATION = {"eval": (IMAGENET_MEAN, IMAGENET_STD), "hub": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
 # Resizing on a device.
 RESIZE_AT_ONCE = 16  # pictures, which bounds memory
@@ -57,15 +57,13 @@ RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
 PLOT_FILE = "bench.svg"
 METADATA_NAME = "ssdtrt.json"
-SCHEMA = 1
+SCHEMA = 2
 MAX_METADATA = 1 << 20  # bytes
 MAX_INFLATED = 16 << 20  # bytes of an archive's compressed members, which are code; ours have less than 1 MiB
 
 # Building.
 METHOD = "trace"
 BACKEND = "tensorrt"
-PRECISION_OF_BACKEND = {"tensorrt": "fp16", "torchscript": "fp32"}
-PRECISIONS_OF_BACKEND = {"tensorrt": ("fp16", "fp32"), "torchscript": ("fp32", "bf16")}
 BATCH_SIZE = 1
 LARGEST_BATCH = 4096  # the largest that is asked for; TensorRT's tensors of 2^31 values end below it
 WORKSPACE_MIB = 4096
@@ -76,15 +74,10 @@ MOST_TIMED = 16  # but no more often than this
 CACHE_VARIABLE = "SSDTRT_CACHE"  # the folder of kept engines; empty: none are kept
 CACHE_ENGINES = 20
 
-# Parity: the largest relative L2 distance of an output to FP32 eager, for each precision.
-PARITY_BOUND = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 2e-2}
+# Parity, whose bounds are those of `ssdtrt.artifact.capabilities.PRECISIONS`.
 PARITY_IMAGES = 8
 FLOOR_IMAGES = 2  # enough to know how far eager PyTorch is in 16 bits, which some processors only emulate
 PARITY_BATCH = {"cuda": 8, "cpu": 2}  # where the file takes any; on a CPU Ctrl-C waits for a batch
-# A low-precision engine nearer to FP32 than this part of what eager shows in that precision is not that precision.
-PRECISION_FLOOR = 0.3
-# Bytes of a saved engine for each parameter, above which it does not hold 16-bit weights.
-MAX_BYTES_PER_PARAMETER_16 = 3.5
 
 # Measuring.
 WARMUP = 10
@@ -122,8 +115,8 @@ SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf"
 # Exit codes after Ctrl-C and after SIGTERM, as shells have them.
 INTERRUPTED = (130, 143)
 
-# Evaluating: what an engine can be set against.
-PEERS = ("eager", "eager-fp16")
+# Evaluating: the baselines that a file can be compared with.
+BASELINES = ("eager-fp32", "eager-fp16")
 
 # What `doctor` waits for, in seconds, and what it holds against the machine.
 SMI_SECONDS = 10

@@ -15,19 +15,20 @@ from PIL import Image
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.images.read_ahead import in_order, worker_count
-from ssdtrt.detection.batching import Batches
-from ssdtrt.detection.postprocessor import Decoder
-from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.system.files import Progress, silent
-from ssdtrt.images.tensors import normalisation, scale_to
-from ssdtrt.system.machine import current
-from ssdtrt.images.decode import Picture, load_image, squeeze, to_pixels
-from ssdtrt.images.reader_pool import Readers
-from ssdtrt.images.gpu_resize import order_of_passes
-from ssdtrt.results import Found, ImageDetections
 from ssdtrt.artifact.runner import FileRunner, load_engine
+from ssdtrt.detection.batching import BatchRunner
+from ssdtrt.detection.postprocessor import Postprocessor
+from ssdtrt.detection.results import Detections, ImageDetections
+from ssdtrt.errors import ArtifactError, ImageError
+from ssdtrt.images.decode import Picture, load_image
+from ssdtrt.images.gpu_resize import order_of_passes
+from ssdtrt.images.preprocess import resize_image, to_pixels
+from ssdtrt.images.read_ahead import in_order, worker_count
+from ssdtrt.images.reader_pool import Readers
+from ssdtrt.images.tensors import normalization, scale_to
 from ssdtrt.images.upload import pinned, to_device
+from ssdtrt.system.devices import current_device
+from ssdtrt.system.progress import Progress, silent
 
 
 def nothing() -> None:
@@ -82,13 +83,13 @@ class Detector:
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
         self.workers = workers or worker_count()
         self.device = runner.device
-        self.normalisation = normalisation(runner.preprocess, self.device)
+        self.normalization = normalization(runner.preprocess, self.device)
         self._resizes = self.device.type == "cuda"
-        self.decoder = Decoder(self.device, max_detections)
+        self.decoder = Postprocessor(self.device, max_detections)
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
         release = self.decoder.release
-        self.batches = Batches(self._stage, self.start, largest, smallest, note=note, release=release)
+        self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=release)
 
     def __reduce__(self):
         options = {name: getattr(self, name) for name in ("threshold", "max_detections", "orient", "workers")}
@@ -119,7 +120,7 @@ class Detector:
         *,
         keep: bool = False,
         many: bool = False,
-    ) -> Iterator[tuple[int, Found]]:
+    ) -> Iterator[tuple[int, Detections]]:
         """Each picture's place and its detections, in their order, as the batches are done.
 
         `pictures` are taken as they are needed, and never more than a few batches are in memory. One that cannot be
@@ -137,7 +138,7 @@ class Detector:
 
         It gives what `Decoder` does, [N, K + 1, 6] on the host, and is to be called before the next `start`.
         """
-        return self.decoder.start(*self.runner(scale_to(images, *self.normalisation)))
+        return self.decoder.start(*self.runner(scale_to(images, *self.normalization)))
 
     @property
     def _ahead(self) -> int:
@@ -151,7 +152,9 @@ class Detector:
             except ImageError as error:
                 return error
             name = str(picture) if isinstance(picture, (str, Path)) else ""
-            return Prepared(index, name, image.size, squeeze(image, self.runner.preprocess), image if keep else None)
+            return Prepared(
+                index, name, image.size, resize_image(image, self.runner.preprocess), image if keep else None
+            )
 
         return in_order(read, enumerate(pictures), self.workers, self._ahead)
 
@@ -176,10 +179,10 @@ class Detector:
 
     def _stage(self, batch: list[Prepared]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""
-        with current(self.device):
+        with current_device(self.device):
             return to_device([one.pixels for one in batch], self.device)
 
-    def _found(self, batch: list[Prepared], packed: Tensor) -> Iterator[tuple[int, Found]]:
+    def _found(self, batch: list[Prepared], packed: Tensor) -> Iterator[tuple[int, Detections]]:
         """Packed detections as arrays, those of at least the threshold, in each picture's pixels. Frees slots."""
         for one in batch:
             one.done()
@@ -188,7 +191,7 @@ class Detector:
         for one, rows, count in zip(batch, every, kept):
             boxes = to_pixels(rows[:count, :4], *one.size, self.runner.preprocess)
             arrays = boxes, rows[:count, 4].astype(np.int64), rows[:count, 5].copy()
-            yield one.index, Found(one.name, *one.size, *arrays, picture=one.picture)
+            yield one.index, Detections(one.name, *one.size, *arrays, picture=one.picture)
 
 
 def readable(prepared: Iterable[Prepared | ImageError], failures: list[ImageError] | None) -> Iterator[Prepared]:

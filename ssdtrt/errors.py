@@ -1,5 +1,7 @@
 """What can go wrong for a user: each error is one sentence that says what was found, what was expected and what to do."""
 
+from __future__ import annotations
+
 
 class SsdtrtError(Exception):
     """A failure the user can act on. The command line shows it as one message and exits with 1."""
@@ -45,6 +47,13 @@ class ReportError(SsdtrtError):
     """A saved report that cannot be read, or not be used as asked."""
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception of another library says, or its type's name."""
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
+def first_line(error: BaseException, empty: str | None = None, limit: int = 200) -> str:
+    """Return the first line of another library's error, at most `limit` characters.
+
+    Args:
+        error: The exception.
+        empty: What to return where it has no message; by default the name of its type.
+        limit: The most characters.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__ if empty is None else empty]
+    return lines[0].strip()[:limit]

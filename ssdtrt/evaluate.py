@@ -5,25 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from ssdtrt import config
-from ssdtrt.system import machine
-from ssdtrt.evaluation.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
-from ssdtrt.detect import Detector
-from ssdtrt.errors import ImageError, SsdtrtError
-from ssdtrt.evaluation.report import ClassFigures, EvalReport, FIGURES
-from ssdtrt.system.files import Progress, silent
-from ssdtrt.artifact.baseline import EagerRunner, peer_runners
+from ssdtrt.artifact.baseline import EagerRunner, baseline_runners
 from ssdtrt.artifact.runner import FileRunner, load_engine
-from ssdtrt.detection.json_writers import CocoResults, to_ltwh
+from ssdtrt.detect import Detector
+from ssdtrt.detection.json_writers import CocoResults, to_xywh
+from ssdtrt.errors import ImageError, SsdtrtError
+from ssdtrt.evaluation.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
+from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport
+from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.versions import installed, installed_versions, this_machine
 
 Found = "tuple[int, np.ndarray, np.ndarray, np.ndarray]"
-"""(image id, boxes_ltrb [K, 4] in pixels, labels [K] in 1..C-1, scores [K])"""
+"""(image id, boxes_xyxy [K, 4] in pixels, labels [K] in 1..C-1, scores [K])"""
 
 PROGRESS_EVERY = 20  # pictures between two progress lines
 
@@ -56,13 +56,13 @@ def evaluate_file(
     progress("loading")
     runner = load_engine(path, device, sha256=sha256)
     match_categories(known.categories, runner.labels)
-    peers = peer_runners(runner, module, against)
+    peers = baseline_runners(runner, module, against)
     report = evaluate_runner(runner, Path(path).name, known, places, results, progress)
     others = [evaluate_runner(peer, name, known, places, None, progress) for name, peer in peers.items()]
-    versions = {**machine.versions(), "faster_coco_eval": machine.installed("faster-coco-eval")}
+    versions = {**installed_versions(), "faster_coco_eval": installed("faster-coco-eval")}
     return replace(
         report,
-        machine={**machine.machine(runner.device), "versions": versions},
+        machine={**this_machine(runner.device), "versions": versions},
         settings={**report.settings, "images": str(images)},
         against=tuple(others),
     )
@@ -131,9 +131,9 @@ def written(
 ) -> Iterator[Found]:
     """Passes detections on, and writes them as COCO's results."""
     categories, _ = match_categories(annotations.categories, labels)
-    for image, boxes_ltrb, numbers, scores in found:
-        results.write(image, *in_categories(categories, boxes_ltrb, numbers, scores))
-        yield image, boxes_ltrb, numbers, scores
+    for image, boxes_xyxy, numbers, scores in found:
+        results.write(image, *in_categories(categories, boxes_xyxy, numbers, scores))
+        yield image, boxes_xyxy, numbers, scores
 
 
 def evaluate_detections(
@@ -141,7 +141,7 @@ def evaluate_detections(
 ) -> EvalReport:
     """COCO's figures for boxes.
 
-    `detections` are (image id, boxes_ltrb [K, 4] in pixels, labels [K] in 1..C-1, scores [K]), a picture once; one that
+    `detections` are (image id, boxes_xyxy [K, 4] in pixels, labels [K] in 1..C-1, scores [K]), a picture once; one that
     does not come has no detections. `labels` are the model's, background first. Raises SsdtrtError for a picture that
     the annotations do not list or that comes twice, and for what is not finite.
     """
@@ -149,11 +149,11 @@ def evaluate_detections(
     rows: list[dict] = []
     seen: set[int] = set()
     started = time.perf_counter()
-    for image, boxes_ltrb, numbers, scores in detections:
+    for image, boxes_xyxy, numbers, scores in detections:
         if image not in annotations.images or image in seen:
             raise SsdtrtError(f"Detections of picture {image} came twice, or {annotations.path} does not list it.")
         seen.add(image)
-        rows += coco_rows(image, *in_categories(categories, boxes_ltrb, numbers, scores))
+        rows += coco_rows(image, *in_categories(categories, boxes_xyxy, numbers, scores))
     seconds = time.perf_counter() - started
     figures, classes = coco_figures(annotations, rows)
     return EvalReport(
@@ -177,23 +177,23 @@ def evaluate_detections(
 
 
 def in_categories(
-    categories: Sequence[int | None], boxes_ltrb, labels, scores
+    categories: Sequence[int | None], boxes_xyxy, labels, scores
 ) -> tuple[np.ndarray, list[int], np.ndarray]:
-    """The detections whose label has a category: boxes_ltrb [K, 4], category ids [K], scores [K]."""
+    """The detections whose label has a category: boxes_xyxy [K, 4], category ids [K], scores [K]."""
     found = [categories[label] for label in np.asarray(labels).tolist()]
     good = [index for index, category in enumerate(found) if category is not None]
-    boxes_ltrb, scores = np.asarray(boxes_ltrb, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
-    return boxes_ltrb[good], [found[index] for index in good], scores[good]
+    boxes_xyxy, scores = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4), np.asarray(scores, np.float32)
+    return boxes_xyxy[good], [found[index] for index in good], scores[good]
 
 
-def coco_rows(image: int, boxes_ltrb: np.ndarray, category_ids: Sequence[int], scores: np.ndarray) -> list[dict]:
+def coco_rows(image: int, boxes_xyxy: np.ndarray, category_ids: Sequence[int], scores: np.ndarray) -> list[dict]:
     """One picture's detections as COCO's dicts. Raises SsdtrtError for what is not finite."""
-    boxes_ltwh = to_ltwh(boxes_ltrb)
-    if not (np.isfinite(boxes_ltwh).all() and np.isfinite(scores).all()):
+    boxes_xywh = to_xywh(boxes_xyxy)
+    if not (np.isfinite(boxes_xywh).all() and np.isfinite(scores).all()):
         raise SsdtrtError(f"Picture {image}: a box or score is not finite: the engine overflows (see ssdtrt verify).")
     return [
         {"image_id": image, "category_id": category, "bbox": box, "score": score, "area": box[2] * box[3]}
-        for box, category, score in zip(boxes_ltwh.tolist(), category_ids, scores.tolist())
+        for box, category, score in zip(boxes_xywh.tolist(), category_ids, scores.tolist())
     ]
 
 

@@ -17,11 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssdtrt import config
 from ssdtrt.errors import ImageError, WeightsError
-from ssdtrt.images.tensors import normalise, prepare
-from ssdtrt.model import SSD300, boxes, build_model
-from ssdtrt.model import nms
-from ssdtrt.model.random import reference_init
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.tensors import normalize, prepare
+from ssdtrt.model import boxes, nms
+from ssdtrt.model.random import reference_init
+from ssdtrt.model.ssd import SSD300
+from ssdtrt.model.weights import build_model
 
 PREPROCESS = "hub"
 MAX_DETECTIONS = 20
@@ -40,7 +41,7 @@ def nvidia_ssd(
 ) -> SSD300:
     """SSD300 on the CPU: images [N, 3, 300, 300] -> (loc [N, 4, 8732], conf [N, 81, 8732]).
 
-    pretrained: with `weights`, in eval mode and without gradients; else freshly initialised as the reference is, to be
+    pretrained: with `weights`, in eval mode and without gradients; else freshly initialized as the reference is, to be
         trained. No ImageNet weights are fetched.
     model_math: `fp32`, or `fp16`: half precision but for the BatchNorm layers, for a GPU.
     weights: `coco` (NVIDIA's checkpoint, fetched once), a checkpoint's path, or `random`.
@@ -81,7 +82,7 @@ class Processing:
             image = load_fetched(picture)
         else:
             image = load_image(picture)
-        images = normalise(prepare(image, PREPROCESS)[None], PREPROCESS)
+        images = normalize(prepare(image, PREPROCESS)[None], PREPROCESS)
         return np.ascontiguousarray(images[0].permute(1, 2, 0).numpy())  # [H, W, 3]
 
     @staticmethod
@@ -101,7 +102,7 @@ class Processing:
 
     @staticmethod
     def decode_results(predictions: tuple[Tensor, Tensor]) -> list[list[np.ndarray]]:
-        """(loc [N, 4, A], conf [N, C, A]) to, for each picture, [boxes_ltrb [K, 4], labels [K], scores [K]], K <= 20.
+        """(loc [N, 4, A], conf [N, C, A]) to, for each picture, [boxes_xyxy [K, 4], labels [K], scores [K]], K <= 20.
 
         The best first. Labels are 1..C-1, so `get_coco_object_dictionary()[label - 1]` is the name.
         """
@@ -111,7 +112,7 @@ class Processing:
 
     @staticmethod
     def pick_best(detections: Sequence[np.ndarray], threshold: float = THRESHOLD) -> list[np.ndarray]:
-        """One picture's [boxes_ltrb, labels, scores], those with a score above `threshold` alone."""
+        """One picture's [boxes_xyxy, labels, scores], those with a score above `threshold` alone."""
         best = detections[2] > threshold
         return [part[best] for part in detections]
 

@@ -5,29 +5,31 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ssdtrt import config
 from ssdtrt.artifact import runtime
+from ssdtrt.artifact.capabilities import BACKENDS
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.bench import bench_files
+from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.compile import compile_engine
 from ssdtrt.detect import Detector
+from ssdtrt.detection.results import ImageDetections
+from ssdtrt.detection.sinks import detect_to_folder
 from ssdtrt.errors import ArtifactError, FetchError
 from ssdtrt.export import export_module
-from ssdtrt.system.files import Progress, silent, write_text
-from ssdtrt.model import build_model
-from ssdtrt.model.ssd import SSD300
-from ssdtrt.detection.sinks import detect_to_folder
 from ssdtrt.images.decode import load_image
-from ssdtrt.results import BenchReport, ImageDetections, Result
+from ssdtrt.model.ssd import SSD300
+from ssdtrt.model.weights import build_model
+from ssdtrt.system.files import write_text
+from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import Report
 
 SAMPLES = Path(__file__).parent / "samples"
 
 
-@dataclass(frozen=True)
-class RunReport(Result):
+class RunReport(Report, frozen=True):
     """What the whole job did. `notes` are the departures from what was asked; `failures` the unreadable pictures."""
 
     folder: Path
@@ -86,7 +88,7 @@ def run_job(
         folder=folder,
         trained=model.source.trained,
         backend=backend,
-        precision=config.PRECISION_OF_BACKEND[backend],
+        precision=BACKENDS[backend].precisions[0],
         module=read_metadata(module),
         engine=read_metadata(engine),
         bench=report,
@@ -111,7 +113,7 @@ def choose_backend(depart: Progress) -> str:
     reason = runtime.why_not()
     if reason is None:
         return config.BACKEND
-    depart(f"CPU engine instead of TensorRT. {reason.split(trt.CPU_BACKEND)[0].strip()}")
+    depart(f"CPU engine instead of TensorRT. {reason.split(runtime.CPU_BACKEND)[0].strip()}")
     return "torchscript"
 
 

@@ -1,4 +1,4 @@
-"""A saved engine against the FP32 model that it was built from, on pictures of one's own."""
+"""A saved engine compared with the FP32 model that it was built from, on pictures of one's own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from ssdtrt import config
-from ssdtrt.engine import parity
+from ssdtrt.artifact.baseline import eager_model, find_module
+from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.artifact.runner import load_engine
+from ssdtrt.engine.parity import compare
 from ssdtrt.errors import ArtifactError
-from ssdtrt.system.gpu_errors import gpu_errors
-from ssdtrt.images.tensors import synthetic_images, to_batch
 from ssdtrt.images.decode import load_image
-from ssdtrt.results import ParityReport
-from ssdtrt.artifact.runner import eager_model, find_module, load_engine
+from ssdtrt.images.tensors import synthetic_images, to_batch
+from ssdtrt.system.gpu_errors import gpu_errors
 
 
 @gpu_errors()
@@ -27,15 +28,27 @@ def verify_engine(
     device: str | torch.device | None = None,
     sha256: str | None = None,
 ) -> ParityReport:
-    """Compares the file with FP32 eager on `pictures`, or on seeded ones where none is given.
+    """Compare a file with FP32 eager, with the judgement that `compile_engine` makes.
 
-    `sha256` is the digest that the file must have. The report says whether it passed; what cannot be compared raises
-    ArtifactError (also where the module that the engine was built from is not found), CompileError, GpuError or
-    ImageError.
+    Args:
+        path: The engine, detector or module.
+        pictures: Pictures to compare on; seeded ones where none is given.
+        module: The module that the engine was built from, where it is not beside it.
+        device: `cpu`, `cuda` or `cuda:N`; by default what the file is for.
+        sha256: The SHA-256 that the file must have.
+
+    Returns:
+        The figures, whether they pass (`passed`), and if not, why (`failure`).
+
+    Raises:
+        ArtifactError: Where the file, or the module that it was built from, cannot be used.
+        CompileError: Where Torch-TensorRT or a GPU is missing.
+        GpuError: Where the GPU fails.
+        ImageError: For a picture that cannot be read.
     """
     for picture in pictures:
         if not os.path.isfile(picture):
-            load_image(picture)  # Says what is wrong with it, before anything else takes time.
+            load_image(picture)  # Raises, before anything else takes time.
     runner = load_engine(path, device, sha256=sha256)
     place, reason = find_module(runner, module)
     if place is None:
@@ -45,7 +58,7 @@ def verify_engine(
     else:
         images = synthetic_images(config.PARITY_IMAGES, config.SEED + 1, runner.preprocess)
     sizes = runner.batch.sizes if runner.batch else (config.PARITY_BATCH[runner.device.type],)
-    return parity.compare(
+    return compare(
         runner,
         eager_model(place, runner.device),
         images.to(runner.device),

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
-from known import RED, known_file
 from PIL import Image
 
-from ssdtrt.system import machine
+from known import RED, known_file
 from ssdtrt.cli import main
 from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module
-from ssdtrt.model import build_model
+from ssdtrt.model.weights import build_model
+from ssdtrt.system.devices import emulates_bf16
 
 os.environ["SSDTRT_CACHE"] = ""  # No test keeps an engine, or takes one that was kept, unless it says so.
 if "SSDTRT_TEST_ENGINES" not in os.environ:  # The first process of a run; its workers inherit the folder.
@@ -99,7 +99,7 @@ def engine(module):
 @pytest.fixture(scope="session")
 def fast_bf16():
     """Skips where the processor has no BF16 arithmetic."""
-    if machine.emulates_bf16():
+    if emulates_bf16():
         pytest.skip("this processor has no BF16 arithmetic")
 
 
@@ -129,12 +129,12 @@ def known(tmp_path_factory):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Saves pictures of one colour: `pictures(name, colour, size)` -> path."""
+    """Saves pictures of one color: `pictures(name, color, size)` -> path."""
 
-    def save(name, colour=RED, size=(200, 100)):
+    def save(name, color=RED, size=(200, 100)):
         path = tmp_path / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", size, colour).save(path)
+        Image.new("RGB", size, color).save(path)
         return path
 
     return save

@@ -36,16 +36,15 @@ def become(request):
             stdout = os.open(request["stdout"] or "stdout", os.O_WRONLY | os.O_CREAT)
         outputs = stdout, os.open("stderr", os.O_WRONLY | os.O_CREAT)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, output in enumerate(sinks, 1):
+    for number, output in enumerate(outputs, 1):
         os.dup2(output, number)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
 
 
 def main():
     import torch  # noqa: F401
+
     from ssdtrt import bench, cli, evaluate, run, verify  # noqa: F401
-    from ssdtrt.artifact import inspection  # noqa: F401
-    from ssdtrt.detection import sinks  # noqa: F401
     from ssdtrt.commands import report_text  # noqa: F401
 
     gc.freeze()

@@ -15,7 +15,7 @@ RED, BLUE = (230, 20, 20), (20, 20, 230)
 class Known(nn.Module):
     """Three detections in every picture; the best is a cat in a picture that is more red than blue, else a car.
 
-    At the last feature map's centre: a square of 0.87, one of 1.2304 x 0.6152 that is clamped to 1 x 0.6152, and
+    At the last feature map's center: a square of 0.87, one of 1.2304 x 0.6152 that is clamped to 1 x 0.6152, and
     one of 0.6152 x 1, moved to the right by half its width.
     """
 

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import runner
 
+from conftest import runner
 from ssdtrt import bench, config
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files, benchmark, plan_sizes
-from ssdtrt.commands.bench_text import bench_text
 from ssdtrt.cli import main
-from ssdtrt.engine.modules import BatchRange
+from ssdtrt.commands.bench_text import bench_text
 from ssdtrt.errors import ArtifactError, SsdtrtError
 
 
@@ -166,9 +166,7 @@ def test_sizes_that_are_asked_for_go_to_the_files_that_take_them():
 def test_a_size_that_none_takes_is_refused_with_what_they_take():
     with pytest.raises(ArtifactError) as caught:
         plan_sizes([STATIC, RANGE], [8, 64])
-    assert str(caught.value) == (
-        "No file takes batch size 64: b8.ts takes batch 8, range.ts takes batches of 1 to 32."
-    )
+    assert str(caught.value) == ("No file takes batch size 64: b8.ts takes batch 8, range.ts takes batches of 1 to 32.")
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +235,7 @@ def test_agreement_is_measured_at_the_same_batch_size(measured):
 
 def test_the_parts_are_in_the_report_and_shown(measured):
     done, report, _ = measured
-    names = ["preparation", "host to device", "normalisation", "network", "decode and NMS", "whole"]
+    names = ["preparation", "host to device", "normalization", "network", "decode and NMS", "whole"]
     assert [(part["name"], part["batch_size"]) for part in report["parts"]] == [(name, 1) for name in names]
     lines = done.stdout.splitlines()
     assert all(any(line.startswith(f"{name} ") for line in lines) for name in names)
@@ -270,7 +268,9 @@ def test_memory_for_the_images_alone_ends_the_sweep_and_keeps_what_was_measured(
 
     def images(count, seed):
         if count > 1:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes")
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+            )
         return make(count, seed=seed)
 
     monkeypatch.setattr(bench, "synthetic_images", images)

@@ -51,8 +51,8 @@ def bad(module, model, tmp_path_factory):
 
 @pytest.fixture
 def picture(tmp_path):
-    path = tmp_path / "grey.png"
-    Image.new("RGB", (40, 30), "grey").save(path)
+    path = tmp_path / "gray.png"
+    Image.new("RGB", (40, 30), "gray").save(path)
     return path
 
 
@@ -83,7 +83,7 @@ def test_a_file_that_is_none_of_ours(command, kind, bad, picture, ssdtrt, tmp_pa
     more = {"compile": ("--backend", "torchscript"), "detect": (picture,)}.get(command, ())
     done = ssdtrt("-q", command, bad[kind], *more)
     assert_refused(done, BAD_FILES[kind].format(path=bad[kind]))
-    assert os.listdir(tmp_path) == ["grey.png"]
+    assert os.listdir(tmp_path) == ["gray.png"]
 
 
 BAD_WEIGHTS = {
@@ -227,7 +227,7 @@ def test_compile_asks_for_streams_and_then_for_a_graph(ssdtrt, monkeypatch, aske
 
 
 def test_emulated_bf16_is_refused(ssdtrt, monkeypatch):
-    monkeypatch.setattr("ssdtrt.system.machine.emulates_bf16", lambda: True)
+    monkeypatch.setattr("ssdtrt.system.devices.emulates_bf16", lambda: True)
     assert_refused(
         ssdtrt("-q", "compile", "missing.ts", "--backend", "torchscript", "--bf16"),
         "This processor has no BF16 arithmetic; emulated, it takes many times as long as FP32. Build in FP32, or build "
@@ -259,7 +259,10 @@ SIZES = "is not a list of batch sizes, such as 1,8,32."
         (("compile", "--fp16", "--bf16"), "Give only one of --fp16 and --bf16."),
         (("bench", "--batch-size", "8,99999999999999999999"), "99999999999999999999 is not in the range 1<=x<=4096"),
         (("bench", "--device", "cuda:9999"), "'cuda:9999' is not cpu, cuda or cuda:N."),
-        (("evaluate", "--images", "i", "--annotations", "a", "--against", "foo"), "'foo' is not one of eager, eager-fp16."),
+        (
+            ("evaluate", "--images", "i", "--annotations", "a", "--against", "foo"),
+            "'foo' is not one of eager, eager-fp16.",
+        ),
         (("compile", "--workspace-mib", "0"), "0 is not in the range x>=1"),
         (("compile", "--streams", "17"), "17 is not in the range 0<=x<=16"),
         (("compile", "--streams", "4", "--batch-range", "1:8:32"), "--streams is for one batch size and the backend"),
@@ -274,19 +277,31 @@ SIZES = "is not a list of batch sizes, such as 1,8,32."
         (("detect", "a.ts", "b.jpg", "--threshold", "nan"), "'nan' is not in the range 0<=x<=1"),
         (("detect", "a.ts", "b.jpg", "--max-detections", "0"), "0 is not in the range 1<=x<=8732"),
         (("detect", "a.ts", "b.jpg", "--jsonl", "./b.jpg"), "./b.jpg is what is read; give another for --jsonl."),
-        (("detect", "a.ts", "b.jpg", "--jsonl", "a.ts.sha256"), "a.ts.sha256 is what is read; give another for --jsonl."),
+        (
+            ("detect", "a.ts", "b.jpg", "--jsonl", "a.ts.sha256"),
+            "a.ts.sha256 is what is read; give another for --jsonl.",
+        ),
         (("verify", "a.ts", "b.jpg", "--json", "b.jpg"), "b.jpg is what is read; give another for --json."),
         (("export", "--labels", "l.txt", "-o", "l.txt"), "l.txt is what is read; give another for -o."),
         (("detect", "a.ts"), "Missing argument 'IMAGE...'"),
         (("detect",), "Missing argument 'FILE'"),
         (("detect", "a.ts", "b.jpg", "--workers", "0"), "0 is not in the range x>=1"),
-        (("detect", "a.ts", "b.jpg", "--jsonl", "-", "--coco", "-"), "Only one of --jsonl and --coco can go to stdout."),
-        (("detect", "a.ts", "b.jpg", "--jsonl", "d.json", "--coco", "./d.json"),
-         "Only one of --jsonl and --coco can be written to ./d.json."),
-        (("detect", "a.ts", "b.jpg", "-o", "out", "--coco", "out/../out/detections.json"),
-         "Only one of -o and --coco can be written to out/../out/detections.json."),
-        (("evaluate", "--images", "in", "--annotations", "a.json", "--json", "r", "--coco", "r"),
-         "Only one of --json and --coco can be written to r."),
+        (
+            ("detect", "a.ts", "b.jpg", "--jsonl", "-", "--coco", "-"),
+            "Only one of --jsonl and --coco can go to stdout.",
+        ),
+        (
+            ("detect", "a.ts", "b.jpg", "--jsonl", "d.json", "--coco", "./d.json"),
+            "Only one of --jsonl and --coco can be written to ./d.json.",
+        ),
+        (
+            ("detect", "a.ts", "b.jpg", "-o", "out", "--coco", "out/../out/detections.json"),
+            "Only one of -o and --coco can be written to out/../out/detections.json.",
+        ),
+        (
+            ("evaluate", "--images", "in", "--annotations", "a.json", "--json", "r", "--coco", "r"),
+            "Only one of --json and --coco can be written to r.",
+        ),
         (("evaluate", "--images", "in", "--annotations", "a.json", "--coco", "-"), "--coco needs a file: the figures"),
         (("compile", "m.ts", "-o", "./m.ts"), "./m.ts is what is read; give another for -o."),
         (("export", "--weights", "c.pt", "-o", "c.pt"), "c.pt is what is read; give another for -o."),
@@ -405,7 +420,7 @@ def test_on_a_terminal_it_ends_with_the_next_command(module, picture, tmp_path):
     arguments = ["detect", "m.ts", picture.name, "--device", "cpu"]
     code, shown = on_a_terminal(arguments, tmp_path)
     assert code == 0
-    assert shown.splitlines()[-1] == "next: ssdtrt verify m.ts grey.png"
+    assert shown.splitlines()[-1] == "next: ssdtrt verify m.ts gray.png"
     assert "\r\x1b[Kloading" in shown  # One line of progress, written over.
     assert "written to detections: 1 pictures and detections.json" in shown
     code, shown = on_a_terminal(["-q", *arguments], tmp_path)

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from known import Known
 
 import ssdtrt
+from known import Known
 from ssdtrt import compile as compiling
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.compile import check_detector, check_size, compile_engine, prove
-from ssdtrt.engine.modules import BatchRange, DetectorModule, EngineModule
+from ssdtrt.engine.modules import DetectorModule, EngineModule
 from ssdtrt.errors import ArtifactError, CompileError, ParityError
-from ssdtrt.images.tensors import normalise, synthetic_pictures
+from ssdtrt.images.tensors import normalize, synthetic_pictures
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 REQUEST = {"backend": "torchscript", "batch": "1", "device": "cpu", "detector": False, "preprocess": "eval"}
@@ -164,7 +165,7 @@ def test_an_fp32_engine_passed_off_as_bf16_is_refused_and_leaves_nothing(
     module, out, scratch, few_pictures, monkeypatch
 ):
     build = compiling.build_in_child
-    monkeypatch.setattr("ssdtrt.system.machine.emulates_bf16", lambda: False)  # It is refused before it is run.
+    monkeypatch.setattr("ssdtrt.system.devices.emulates_bf16", lambda: False)  # It is refused before it is run.
     monkeypatch.setattr(
         compiling, "build_in_child", lambda request, progress: build({**request, "precision": "fp32"}, progress)
     )
@@ -217,7 +218,7 @@ def test_a_detector_says_what_goes_in_and_comes_out(detector_file, engine, modul
     assert (metadata["kind"], metadata["schema"]) == ("detector", 1)
     assert metadata["inputs"] == [{"name": "images", "shape": ["N", 3, 300, 300], "dtype": "uint8"}]
     assert metadata["outputs"] == [
-        {"name": "boxes_ltrb", "shape": ["N", 200, 4], "dtype": "float32"},
+        {"name": "boxes_xyxy", "shape": ["N", 200, 4], "dtype": "float32"},
         {"name": "labels", "shape": ["N", 200], "dtype": "int64"},
         {"name": "scores", "shape": ["N", 200], "dtype": "float32"},
         {"name": "counts", "shape": ["N"], "dtype": "int64"},
@@ -229,7 +230,7 @@ def test_a_detector_says_what_goes_in_and_comes_out(detector_file, engine, modul
         assert [2, *part.shape[1:]] == [2, *said["shape"][1:]] and str(part.dtype) == f"torch.{said['dtype']}"
 
 
-def test_a_detector_that_normalises_otherwise_is_refused_and_leaves_nothing(
+def test_a_detector_that_normalizes_otherwise_is_refused_and_leaves_nothing(
     module, out, scratch, few_pictures, monkeypatch
 ):
     build = compiling.build_in_child
@@ -243,7 +244,7 @@ def test_a_detector_that_normalises_otherwise_is_refused_and_leaves_nothing(
 
 def test_a_detector_whose_outputs_differ_is_refused():
     pictures = synthetic_pictures(2)
-    images = normalise(pictures)
+    images = normalize(pictures)
     for change, name in (
         (lambda detector: None, None),
         (lambda detector: detector.default_boxes.add_(0.01), "boxes"),

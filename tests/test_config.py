@@ -27,7 +27,7 @@ def test_network_numbers():
     assert config.SCALES == (21, 45, 99, 153, 207, 261, 315)
     assert config.BOXES_PER_CELL == (4, 6, 6, 6, 4, 4)
     assert config.NUM_BOXES == 8732
-    assert (config.CENTRE_VARIANCE, config.SIZE_VARIANCE) == (0.1, 0.2)
+    assert (config.CENTER_VARIANCE, config.SIZE_VARIANCE) == (0.1, 0.2)
 
 
 def test_channels_fit_each_other():
@@ -45,9 +45,9 @@ def test_preparation_numbers():
     assert config.PREPROCESS == "eval"
     assert config.IMAGENET_MEAN == (0.485, 0.456, 0.406)
     assert config.IMAGENET_STD == (0.229, 0.224, 0.225)
-    assert config.PREPROCESSES == ("eval", "hub") == tuple(config.NORMALISATION)
-    assert config.NORMALISATION["eval"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert config.NORMALISATION["hub"] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert config.PREPROCESSES == ("eval", "hub") == tuple(config.NORMALIZATION)
+    assert config.NORMALIZATION["eval"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert config.NORMALIZATION["hub"] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_labels_are_cocos_in_order():

@@ -59,7 +59,9 @@ def test_what_is_no_module_is_an_error(program, tmp_path):
 
 
 def test_a_detector_says_what_python_says(detector_file, tmp_path):
-    done = subprocess.run([built("run_detector", tmp_path), detector_file, "2"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [built("run_detector", tmp_path), detector_file, "2"], capture_output=True, text=True, check=True
+    )
     rows, heights = torch.arange(300).view(1, 1, 300, 1), torch.tensor([10, 11]).view(2, 1, 1, 1)
     pictures = (rows // heights * 53 % 256).to(torch.uint8).expand(2, 3, 300, 300).contiguous()
     with torch.no_grad():
@@ -68,4 +70,6 @@ def test_a_detector_says_what_python_says(detector_file, tmp_path):
     assert [int(line[0]) for line in lines] == counts.tolist() and min(counts) > 0
     assert [int(line[1]) for line in lines] == labels[:, 0].tolist()
     for i, line in enumerate(lines):
-        assert [float(value) for value in line[2:]] == pytest.approx([float(scores[i, 0]), *boxes[i, 0].tolist()], abs=2e-5)
+        assert [float(value) for value in line[2:]] == pytest.approx(
+            [float(scores[i, 0]), *boxes[i, 0].tolist()], abs=2e-5
+        )

@@ -8,20 +8,20 @@ import threading
 import numpy as np
 import pytest
 import torch
-from known import BLUE, CAT, DOG, PERSON, RED, known_file
 from PIL import Image
 
+from known import BLUE, CAT, DOG, PERSON, RED, known_file
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.artifact.runner import load_engine
 from ssdtrt.detect import Detector
-from ssdtrt.engine.modules import BatchRange
+from ssdtrt.detection.results import Detection, Detections, ImageDetections
 from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
-from ssdtrt.system.files import sha256_file
 from ssdtrt.hub import nvidia_ssd_processing_utils
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect
-from ssdtrt.results import Detection, Found, ImageDetections
-from ssdtrt.artifact.runner import load_engine
+from ssdtrt.system.digests import sha256_file
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +111,12 @@ def test_defaults(known):
 def test_every_picture_gets_its_own_answer(known, pictures, batch_size):
     detector = Detector(known, "cpu")
     detector.batch_size = batch_size
-    colours = [RED, BLUE, BLUE, RED, BLUE, RED, RED, BLUE, RED, BLUE]
-    paths = [pictures(f"{i}.png", colour, (100 + i, 50)) for i, colour in enumerate(colours)]
+    colors = [RED, BLUE, BLUE, RED, BLUE, RED, RED, BLUE, RED, BLUE]
+    paths = [pictures(f"{i}.png", color, (100 + i, 50)) for i, color in enumerate(colors)]
     answers = detector(paths)
     assert [answer.image for answer in answers] == [str(path) for path in paths]
     assert [answer.width for answer in answers] == list(range(100, 110))
-    best = ["cat" if colour == RED else "car" for colour in colours]
+    best = ["cat" if color == RED else "car" for color in colors]
     assert [answer.detections[0].label for answer in answers] == best
 
 
@@ -127,7 +127,7 @@ def test_pictures_of_every_kind(known, pictures):
         answers = Detector(known, "cpu")([path, str(path), image, array, array[:, :, 0]])
     assert [answer.image for answer in answers] == [str(path), str(path), "", "", ""]
     assert all((answer.width, answer.height) == (200, 100) for answer in answers)
-    assert [answer.detections[0].label for answer in answers] == ["cat"] * 4 + ["car"]  # Grey has no more red.
+    assert [answer.detections[0].label for answer in answers] == ["cat"] * 4 + ["car"]  # Gray has no more red.
 
 
 def test_turned_photograph_is_detected_upright(known, tmp_path):
@@ -153,7 +153,7 @@ def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, t
     paths = [tmp_path / "no.png", pictures("red.png"), tmp_path, pictures("blue.png", BLUE, (30, 20))]
     detector = Detector(known, "cpu")
     pairs = list(detector.stream(paths, failures, keep=True))
-    assert [index for index, _ in pairs] == [1, 3] and all(isinstance(found, Found) for _, found in pairs)
+    assert [index for index, _ in pairs] == [1, 3] and all(isinstance(found, Detections) for _, found in pairs)
     assert [found.image for _, found in pairs] == [str(paths[1]), str(paths[3])]
     assert [(found.width, found.height) for _, found in pairs] == [(200, 100), (30, 20)]
     assert [found.picture.size for _, found in pairs] == [(200, 100), (30, 20)]
@@ -350,8 +350,6 @@ def test_batching_changes_nothing(found, module, photographs):
         assert_same(alone.detections, [(d.label_id, d.score, d.box) for d in together.detections], 0.3)
 
 
-
-
 # Memory, digests and processes
 
 
@@ -371,8 +369,8 @@ def narrow(runner, room, batch=None):
 
 @pytest.mark.parametrize("batch, sizes", [("2:4:8", [8, 4, 2, 2, 2, 2, 2, 2]), ("1:8:8", [8, 4, 2, 2, 2, 2, 2, 2])])
 def test_too_little_memory_halves_the_batch_and_loses_nothing(known, pictures, batch, sizes):
-    colours = [RED, BLUE, BLUE, RED, RED, BLUE, RED, BLUE, BLUE, BLUE, RED, BLUE]
-    paths = [pictures(f"{i}.png", colour, (100 + i, 50)) for i, colour in enumerate(colours)]
+    colors = [RED, BLUE, BLUE, RED, RED, BLUE, RED, BLUE, BLUE, BLUE, RED, BLUE]
+    paths = [pictures(f"{i}.png", color, (100 + i, 50)) for i, color in enumerate(colors)]
     runner, said = load_engine(known, "cpu"), []
     tried = narrow(runner, 3, BatchRange.parse(batch))
     answers = Detector(runner, note=said.append)(paths)
@@ -385,7 +383,9 @@ def test_too_little_memory_halves_the_batch_and_loses_nothing(known, pictures, b
 def test_too_little_memory_for_the_smallest_batch_is_one_message(known, pictures, batch, tries):
     runner = load_engine(known, "cpu")
     tried = narrow(runner, 3, BatchRange.parse(batch))
-    with pytest.raises(GpuError, match=f"not enough memory for a batch of {tries[-1]}, the smallest that this file takes"):
+    with pytest.raises(
+        GpuError, match=f"not enough memory for a batch of {tries[-1]}, the smallest that this file takes"
+    ):
         Detector(runner)([pictures("red.png")] * 16)
     assert tried == tries
 

@@ -11,15 +11,15 @@ import time
 import pytest
 import torch
 import torchvision
-from conftest import ROOT
 
 import ssdtrt as package
+from conftest import ROOT
 from ssdtrt import config
-from ssdtrt.diagnosis import checks, facts, probe, requirements
 from ssdtrt.artifact import runtime
-from ssdtrt.diagnosis.checks import judge, judge_trial
 from ssdtrt.commands.report_text import doctor_text
-from ssdtrt.results import TRIAL, DoctorReport, Finding
+from ssdtrt.diagnosis import checks, facts, probe, requirements
+from ssdtrt.diagnosis.checks import judge, judge_trial
+from ssdtrt.diagnosis.report import TRIAL, DoctorReport, Finding
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 GPU_FIX = (
@@ -811,7 +811,7 @@ def test_the_trial_measures_the_distance(monkeypatch, scale, low, high):
         return torch.jit.script(Scaled(module.network.float()))  # Weights rounded to FP16, arithmetic in FP32.
 
     monkeypatch.setattr(runtime, "build", build)
-    monkeypatch.setattr("ssdtrt.engine.worker.die_with_parent", lambda parent: None)
+    monkeypatch.setattr("ssdtrt.system.child.die_with_parent", lambda parent: None)
     found = probe.trial()
     assert found["error"] is None and low < found["relative_l2"] < high
 

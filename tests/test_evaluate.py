@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from ssdtrt import config, evaluate
-from ssdtrt.evaluation.annotations import read_annotations
-from ssdtrt.detect import Detector
-from ssdtrt.errors import AnnotationsError, ArtifactError, SsdtrtError
-from ssdtrt.evaluation.report import FIGURES
-from ssdtrt.evaluate import evaluate_detections, evaluate_file
 from ssdtrt.artifact.baseline import EagerRunner
+from ssdtrt.detect import Detector
 from ssdtrt.detection.json_writers import CocoResults
+from ssdtrt.errors import AnnotationsError, ArtifactError, SsdtrtError
+from ssdtrt.evaluate import evaluate_detections, evaluate_file
+from ssdtrt.evaluation.annotations import read_annotations
+from ssdtrt.evaluation.report import FIGURES
 
 # COCO's 80 ids have gaps; these have them elsewhere, and start at 3.
 IDS = [number for number in range(3, 103) if number % 5]
@@ -43,7 +43,7 @@ def write_annotations(path, images, objects, categories=None):
 def world(seed=0, pictures=300):
     """Seeded objects and detections: crowds, empty pictures, equal scores, all sizes, all 80 categories.
 
-    Returns (objects as COCO dicts, detections as (image id, boxes_ltrb, labels, scores)).
+    Returns (objects as COCO dicts, detections as (image id, boxes_xyxy, labels, scores)).
     """
     rng = np.random.default_rng(seed)
     objects, detections = [], []
@@ -65,11 +65,11 @@ def world(seed=0, pictures=300):
         shifts = rng.normal(0, 0.05, (again.sum(), 4)) * size[again].repeat(2, 1)
         near = np.hstack([corner, corner + size])[again] + shifts
         far = rng.uniform(0, 300, (wrong, 2))
-        boxes_ltrb = np.vstack([near, np.hstack([far, far + rng.uniform(5, 200, (wrong, 2))])]).astype(np.float32)
+        boxes_xyxy = np.vstack([near, np.hstack([far, far + rng.uniform(5, 200, (wrong, 2))])]).astype(np.float32)
         labels = np.concatenate([kinds[again], np.full(wrong, 12) if wrong == 130 else rng.integers(0, 80, wrong)]) + 1
-        scores = rng.uniform(0.05, 1, len(boxes_ltrb)).round(1 + image % 4).astype(np.float32)
+        scores = rng.uniform(0.05, 1, len(boxes_xyxy)).round(1 + image % 4).astype(np.float32)
         order = np.argsort(-scores, kind="stable")
-        detections.append((image, boxes_ltrb[order], labels[order], scores[order]))
+        detections.append((image, boxes_xyxy[order], labels[order], scores[order]))
     return objects, detections
 
 
@@ -99,8 +99,8 @@ def large(tmp_path_factory):
 def test_figures_equal_pycocotools(large):
     path, detections = large
     rows = []
-    for image, boxes_ltrb, labels, scores in detections:
-        for (left, top, right, bottom), label, score in zip(boxes_ltrb, labels, scores):
+    for image, boxes_xyxy, labels, scores in detections:
+        for (left, top, right, bottom), label, score in zip(boxes_xyxy, labels, scores):
             box = [float(left), float(top), float(right - left), float(bottom - top)]
             rows.append({"image_id": image, "category_id": IDS[label - 1], "bbox": box, "score": float(score)})
     expected, precision = by_pycocotools(path, rows)
@@ -115,16 +115,14 @@ def test_figures_equal_pycocotools(large):
     assert [row.category_id for row in report.classes] == IDS
     objects = json.loads(path.read_text())["annotations"]
     assert report.objects == sum(not one["iscrowd"] for one in objects) < len(objects)
-    assert report.classes[4].objects == sum(
-        one["category_id"] == IDS[4] and not one["iscrowd"] for one in objects
-    )
+    assert report.classes[4].objects == sum(one["category_id"] == IDS[4] and not one["iscrowd"] for one in objects)
 
 
 def test_written_results_give_the_same_figures(large, tmp_path):
     path, detections = large
     with CocoResults(tmp_path / "results.json") as results:
-        for image, boxes_ltrb, labels, scores in detections:
-            results.write(image, boxes_ltrb, [IDS[label - 1] for label in labels], scores)
+        for image, boxes_xyxy, labels, scores in detections:
+            results.write(image, boxes_xyxy, [IDS[label - 1] for label in labels], scores)
     expected, _ = by_pycocotools(path, str(tmp_path / "results.json"))
     report = evaluate_detections(read_annotations(path), detections)
     assert [report.figures[name] for name in FIGURES] == pytest.approx(expected, abs=1e-12)
@@ -149,9 +147,9 @@ def tiny(tmp_path):
 
 
 def found(image, *rows):
-    """One picture's detections from (label, score, ltrb)."""
-    labels, scores, boxes_ltrb = zip(*rows) if rows else ((), (), ())
-    return image, np.float32(boxes_ltrb).reshape(-1, 4), np.int64(labels), np.float32(scores)
+    """One picture's detections from (label, score, xyxy)."""
+    labels, scores, boxes_xyxy = zip(*rows) if rows else ((), (), ())
+    return image, np.float32(boxes_xyxy).reshape(-1, 4), np.int64(labels), np.float32(scores)
 
 
 def test_figures_by_hand(tiny):
@@ -349,8 +347,8 @@ def test_picture_of_another_size_keeps_its_pixels(engine, photographs, tmp_path,
         photograph.resize((900, 300)).save(tmp_path / "wide.png")
     path = write_annotations(tmp_path / "wide.json", {1: "wide.png"}, [(1, 3, [0, 0, 900, 300])])
     assert len(evaluate_file(engine, tmp_path, path, results=tmp_path / "r.json").notes) == 1  # untrained
-    boxes_ltwh = np.array([row["bbox"] for row in json.loads((tmp_path / "r.json").read_text())])
-    right, bottom = boxes_ltwh[:, 0] + boxes_ltwh[:, 2], boxes_ltwh[:, 1] + boxes_ltwh[:, 3]
+    boxes_xywh = np.array([row["bbox"] for row in json.loads((tmp_path / "r.json").read_text())])
+    right, bottom = boxes_xywh[:, 0] + boxes_xywh[:, 2], boxes_xywh[:, 1] + boxes_xywh[:, 3]
     assert 600 < right.max() <= 900.001 and 150 < bottom.max() <= 300.001
 
 

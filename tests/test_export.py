@@ -20,7 +20,8 @@ from ssdtrt.artifact import torchscript
 from ssdtrt.errors import ArtifactError, ImageError, ParityError
 from ssdtrt.export import export_module
 from ssdtrt.images.tensors import synthetic_images
-from ssdtrt.model.weights import class_names, model_from_state
+from ssdtrt.model.labels import class_names
+from ssdtrt.model.weights import model_from_state
 
 PLAIN_LOADER = """
 import sys

@@ -11,16 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
-from known import known_file
 from PIL import Image
 from test_cli import ENVIRONMENT, assert_refused
 from test_cli_pictures import INTERRUPTED, strict
 from test_evaluate import write_annotations
 from test_files import as_ordinary_user, closed_folder  # noqa: F401
 
+from known import known_file
 from ssdtrt import config
-from ssdtrt.artifact.metadata import check_file, writing
-from ssdtrt.system.files import sha256_file
+from ssdtrt.artifact.metadata import check_file
+from ssdtrt.system.digests import sha256_file
+from ssdtrt.system.outputs import writing
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
 TESTS = Path(__file__).parent

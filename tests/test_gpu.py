@@ -19,24 +19,26 @@ import torch
 from PIL import Image
 
 from ssdtrt import config
-from ssdtrt.engine import parity
 from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.baseline import eager_model
+from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.metadata import read_metadata
+from ssdtrt.artifact.runner import load_engine
 from ssdtrt.bench import bench_files
 from ssdtrt.compile import check_size
 from ssdtrt.detect import Detector
-from ssdtrt.errors import ArtifactError, ParityError
-from ssdtrt.detection.postprocessor import Decoder
+from ssdtrt.detection.postprocessor import Postprocessor
+from ssdtrt.engine import parity
 from ssdtrt.engine.modules import DetectorModule
-from ssdtrt.artifact.cuda_graph import GraphRunner
-from ssdtrt.images.tensors import synthetic_images, synthetic_pictures, to_batch
-from ssdtrt.system.machine import plain_fp32
-from ssdtrt.model import boxes
-from ssdtrt.model import nms
-from ssdtrt.images.decode import load_image, squeeze
+from ssdtrt.engine.parity import check
+from ssdtrt.errors import ArtifactError, ParityError
+from ssdtrt.images.decode import load_image
 from ssdtrt.images.gpu_resize import resize
-from ssdtrt.artifact.runner import eager_model, load_engine
+from ssdtrt.images.preprocess import resize_image
+from ssdtrt.images.tensors import synthetic_images, synthetic_pictures, to_batch
 from ssdtrt.images.upload import pinned, to_device
+from ssdtrt.model import boxes, nms
+from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.verify import verify_engine
 
 pytestmark = [
@@ -111,7 +113,7 @@ def test_engine_returns_float32_on_the_gpu(gpu_engine, reference):
     loc, conf = runner(images)
     assert (loc.shape, conf.shape) == ((1, 4, 8732), (1, 81, 8732))
     assert loc.dtype == conf.dtype == torch.float32 and loc.is_cuda
-    with torch.no_grad(), plain_fp32():
+    with torch.no_grad(), tf32_disabled():
         expected = reference(images.cuda())
     assert 0 < parity.relative_l2(loc, expected[0]) <= 2e-2
     assert 0 < parity.relative_l2(conf, expected[1]) <= 2e-2
@@ -154,8 +156,8 @@ def test_streams_wait_for_each_other(streams_engine):
 
 def test_with_one_graph_at_a_time_another_batch_size_is_captured_anew(reference):
     device = torch.device("cuda", 0)
-    runner = GraphRunner(reference, device, one=True)
-    with plain_fp32(autotune=False), torch.no_grad():
+    runner = CudaGraphRunner(reference, device, one=True)
+    with tf32_disabled(autotune=False), torch.no_grad():
         for size in (2, 1, 2):
             images = synthetic_images(size, seed=size).to(device)
             loc, conf = (part.clone() for part in runner(images))
@@ -209,7 +211,7 @@ def test_tf32_passes_neither_for_fp32_nor_for_fp16(reference, gpu_dir):
     report = parity.compare(tf32(reference), reference, images, precision="fp32", batch_sizes=(8,))
     assert 3e-4 < report.distance < 2e-3
     with pytest.raises(ParityError, match="too far from the FP32 model"):
-        parity.check(report)
+        check(report)
     with pytest.raises(ParityError, match=r"is not FP16: it takes 4\.0\d bytes a parameter"):
         check_size(gpu_dir / "ssd300.ts", reference, "fp16")  # TF32 rounds as FP16 does; its weights are FP32's.
 
@@ -220,11 +222,11 @@ def test_plain_fp32_on_the_gpu_is_fp32(reference, gpu_dir):
     assert report.passed and report.distance < 1e-5
     pretending = parity.compare(module, reference, synthetic_images(8).cuda(), precision="fp16", batch_sizes=(8,))
     with pytest.raises(ParityError, match="is not FP16"):
-        parity.check(pretending)
+        check(pretending)
 
 
 def test_detections_on_the_gpu_are_those_on_the_cpu(reference, photographs):
-    with torch.no_grad(), plain_fp32():
+    with torch.no_grad(), tf32_disabled():
         loc, conf = reference(to_batch(photographs).cuda())
     defaults = boxes.default_boxes()
     on_gpu = nms.detect(loc, conf, defaults.cuda())
@@ -239,7 +241,7 @@ def test_detections_on_the_gpu_are_those_on_the_cpu(reference, photographs):
 @pytest.mark.parametrize("raised", [0.0, 7.0, 8.1, 99.0])  # from 26,000 candidates a picture to none
 def test_the_captured_decoder_says_what_the_exact_way_says(reference, raised):
     device = torch.device("cuda", 0)
-    decoder, defaults = Decoder(device), boxes.default_boxes().to(device)
+    decoder, defaults = Postprocessor(device), boxes.default_boxes().to(device)
     for seed in range(3):  # The second and third are replays.
         with torch.no_grad():
             loc, conf = reference(synthetic_images(4, seed=seed).to(device))
@@ -287,7 +289,7 @@ def test_pictures_of_any_size_are_resized_on_the_gpu_as_pillow_does():
     random = np.random.default_rng(0)
     for width, height in ((640, 480), (480, 640), (1, 700), (333, 500), (299, 302), (1280, 300)):
         pixels = random.integers(0, 256, (3, height, width, 3), dtype=np.uint8)
-        expected = [squeeze(Image.fromarray(one)) for one in pixels]
+        expected = [resize_image(Image.fromarray(one)) for one in pixels]
         torch.backends.cuda.matmul.allow_tf32 = True
         try:
             found = resize(torch.from_numpy(pixels).cuda()).cpu().numpy()
@@ -301,7 +303,7 @@ def test_pictures_of_several_sizes_keep_their_order_on_the_way_to_the_gpu():
     sizes = ((64, 48), (300, 300), (48, 64), (64, 48), (310, 400), (300, 300), (48, 64))
     pictures = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in sizes]
     found = to_device(pictures, torch.device("cuda", 0)).permute(0, 2, 3, 1).cpu().numpy()
-    assert np.array_equal(found, np.stack([squeeze(Image.fromarray(one)) for one in pictures]))
+    assert np.array_equal(found, np.stack([resize_image(Image.fromarray(one)) for one in pictures]))
 
 
 @pytest.mark.parametrize("resizes", [True, False])

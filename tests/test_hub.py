@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 
+from conftest import ROOT
 from ssdtrt import hub
 from ssdtrt.errors import ImageError, WeightsError
 from ssdtrt.hub import nvidia_ssd, nvidia_ssd_processing_utils
@@ -23,7 +23,7 @@ import numpy, torch
 network = torch.hub.load({folder!r}, "nvidia_ssd", source="local", pretrained=False)
 utils = torch.hub.load({folder!r}, "nvidia_ssd_processing_utils", source="local")
 network.eval()
-inputs = [utils.prepare_input(uri) for uri in ["picture.png", "grey.png"]]
+inputs = [utils.prepare_input(uri) for uri in ["picture.png", "gray.png"]]
 tensor = utils.prepare_tensor(inputs)
 conf = torch.zeros(2, 81, 8732)
 conf[:, 0] = 9
@@ -49,7 +49,7 @@ def test_torch_hub_loads_both_entries_from_a_folder(tmp_path):
     shutil.copy(ROOT / "hubconf.py", folder)
     shutil.copytree(ROOT / "ssdtrt", folder / "ssdtrt", ignore=shutil.ignore_patterns("__pycache__"))
     Image.new("RGB", (40, 30), "red").save(tmp_path / "picture.png")
-    Image.new("L", (30, 40), 9).save(tmp_path / "grey.png")
+    Image.new("L", (30, 40), 9).save(tmp_path / "gray.png")
     code = NOTEBOOK.format(folder=str(folder))
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
@@ -111,13 +111,13 @@ def test_input_is_the_middle_in_minus_one_to_one(utils, tmp_path):
 
 
 def test_pictures_of_every_kind(utils, tmp_path):
-    Image.new("L", (30, 60), 51).save(tmp_path / "grey.png")
+    Image.new("L", (30, 60), 51).save(tmp_path / "gray.png")
     Image.new("RGBA", (60, 30), (255, 0, 0, 0)).save(tmp_path / "alpha.png")
-    assert np.allclose(utils.prepare_input(tmp_path / "grey.png"), -0.6)
+    assert np.allclose(utils.prepare_input(tmp_path / "gray.png"), -0.6)
     assert np.allclose(utils.prepare_input(tmp_path / "alpha.png"), 1)
-    with open(tmp_path / "grey.png", "rb") as file:
+    with open(tmp_path / "gray.png", "rb") as file:
         assert np.allclose(utils.prepare_input(file), -0.6)
-    assert np.allclose(utils.prepare_input(io.BytesIO((tmp_path / "grey.png").read_bytes())), -0.6)
+    assert np.allclose(utils.prepare_input(io.BytesIO((tmp_path / "gray.png").read_bytes())), -0.6)
 
 
 def test_pictures_from_the_web(utils, server, photographs):
@@ -176,8 +176,8 @@ def test_decoded_results(utils):
     """Two boxes of the last two maps, where nothing is moved: the middle one, and a cell of the 3x3 map."""
     loc, conf = torch.zeros(2, 4, 8732), torch.zeros(2, 81, 8732)
     conf[:, 0] = 12
-    conf[0, 17, 8728] = 13  # The 1x1 map's first box: centre 0.5, side 261 / 300.
-    conf[0, 3, 8692] = 15  # The 3x3 map's first box in its first cell: centre 1 / 6, side 207 / 300.
+    conf[0, 17, 8728] = 13  # The 1x1 map's first box: center 0.5, side 261 / 300.
+    conf[0, 3, 8692] = 15  # The 3x3 map's first box in its first cell: center 1 / 6, side 207 / 300.
     conf.requires_grad_()
     found = utils.decode_results((loc, conf))
     assert [[type(part) for part in picture] for picture in found] == [[np.ndarray] * 3] * 2

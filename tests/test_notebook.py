@@ -4,8 +4,9 @@ import base64
 import io
 
 import pytest
-from conftest import ROOT
 from PIL import Image
+
+from conftest import ROOT
 
 NOTEBOOK = ROOT / "examples" / "ssd300.ipynb"
 
@@ -43,7 +44,9 @@ def test_runs_and_says_what_it_departs_from(notebook, tmp_path, monkeypatch, pho
 
     done = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
     printed = [text_of(cell) for cell in done.cells if cell.cell_type == "code"]
-    assert printed[1].startswith("Untrained random weights instead of COCO's, so the detections mean nothing. http://127.")
+    assert printed[1].startswith(
+        "Untrained random weights instead of COCO's, so the detections mean nothing. http://127."
+    )
     assert printed[1].endswith("random weights on cpu\n")
     assert printed[2] == "['astronaut.jpg', 'chelsea.jpg', 'coffee.jpg'] (3, 3, 300, 300)\n"
     assert [line.split()[0] for line in printed[3].splitlines()] == ["astronaut.jpg", "chelsea.jpg", "coffee.jpg"]

@@ -7,9 +7,9 @@ import sys
 import zipfile
 
 import pytest
-from conftest import ROOT
 
 import ssdtrt as package
+from conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,18 @@ def test_wheel_holds_every_module_and_the_samples(wheel):
 @pytest.mark.slow
 def test_wheel_works_outside_the_checkout(wheel, tmp_path):
     site = tmp_path / "site"
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
     subprocess.run(command, check=True, capture_output=True)
     environment = {**os.environ, "PYTHONPATH": str(site)}
 
@@ -69,7 +80,9 @@ def test_declared_dependencies_are_the_settled_ones():
 def test_pypi_extra_pins_the_stack_that_the_figures_were_measured_with():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    pins = [line.split(";")[0].strip() for line in config["options.extras_require"]["tensorrt-pypi"].strip().split("\n")]
+    pins = [
+        line.split(";")[0].strip() for line in config["options.extras_require"]["tensorrt-pypi"].strip().split("\n")
+    ]
     assert pins == [
         "torch==2.2.2", "torchvision==0.17.2", "torch-tensorrt==2.2.0", "tensorrt==8.6.0", "numpy==1.26.4"
     ]  # fmt: skip

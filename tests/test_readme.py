@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from conftest import ROOT, SAMPLES
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,7 +17,11 @@ MARK = "<!-- executed by tests/test_readme.py -->\n"
 
 def blocks(language):
     """The marked code blocks of one language."""
-    return [part[len(language) + 4 :].split("```")[0] for part in README.split(MARK)[1:] if part.startswith(f"```{language}")]
+    return [
+        part[len(language) + 4 :].split("```")[0]
+        for part in README.split(MARK)[1:]
+        if part.startswith(f"```{language}")
+    ]
 
 
 @pytest.fixture

@@ -9,19 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssdtrt.results import (
-    BenchReport,
-    BenchRow,
-    Detection,
-    DetectionAgreement,
-    HostTimes,
-    ImageDetections,
-    OutputDistance,
-    ParityReport,
-    PartTime,
-    Result,
-    WeightsSource,
-)
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.benchmarking.report import BenchReport, BenchRow, HostTimes, PartTime
+from ssdtrt.detection.results import Detection, ImageDetections
+from ssdtrt.model.source import WeightsSource
+from ssdtrt.system.report import Report
 
 NAN, INF = float("nan"), float("inf")
 
@@ -72,7 +64,7 @@ def test_what_json_lacks_becomes_none(value):
 
 
 @dataclasses.dataclass(frozen=True)
-class Anything(Result):
+class Anything(Report):
     """A result with a field of any type."""
 
     value: object

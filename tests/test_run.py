@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
-from conftest import runner
 from PIL import Image
 
+from conftest import runner
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
 from ssdtrt.bench import bench_files

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import yaml
+
 from conftest import ROOT, pytest_runtest_setup
 
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

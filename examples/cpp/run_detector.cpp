@@ -3,7 +3,7 @@
 //   run_detector DETECTOR [BATCH]
 //
 // prints, for each picture, the number of detections and the best one: label, score, left, top, right, bottom. The pictures
-// are bands of grey, so that the figures can be compared with Python's. Build it as run_module.cpp; a TensorRT
+// are bands of gray, so that the figures can be compared with Python's. Build it as run_module.cpp; a TensorRT
 // detector also needs -ltorchtrt_runtime, from torch_tensorrt/lib, and its pictures on the GPU.
 
 #include <torch/script.h>

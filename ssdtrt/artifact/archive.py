@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ssdtrt import config
 from ssdtrt.errors import ArtifactError
-from ssdtrt.system.files import sha256_file
+from ssdtrt.system.digests import check_sha256
 
 EXPECTED = "expected a file that ssdtrt export or ssdtrt compile wrote"
 END_SIZE = 22  # bytes of a zip archive's end record without a comment
@@ -118,19 +118,10 @@ def check_digest(path: str | Path, sha256: str | None = None) -> None:
     """
     path = Path(path)
     sidecar = path.with_name(f"{path.name}.sha256")
-    origin = "as demanded"
-    if sha256 is None:
-        if not sidecar.is_file():
-            return
-        sha256, origin = read_sidecar(sidecar, path.name), f"as {sidecar} says"
-    elif not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
-        raise ArtifactError(f"{sha256!r} is no SHA-256; expected 64 hex digits, as sha256sum {path} prints them.")
-    found = sha256_file(path)
-    if found != sha256.lower():
-        raise ArtifactError(
-            f"{path} has the SHA-256 {found}; expected {sha256.lower()}, {origin}. "
-            "It is damaged or another file: get it again from where the digest is from."
-        )
+    if sha256 is not None:
+        check_sha256(path, sha256, ArtifactError)
+    elif sidecar.is_file():
+        check_sha256(path, read_sidecar(sidecar, path.name), ArtifactError, f"as {sidecar} says")
 
 
 def read_sidecar(sidecar: Path, name: str) -> str:

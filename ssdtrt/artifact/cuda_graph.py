@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ssdtrt.system.machine import current
+from ssdtrt.system.devices import current_device
 
 MAX_GRAPHS = 4  # shapes that are captured; others run kernel by kernel
 WARMUP = 3  # calls before capturing, in which libraries choose and load their kernels
@@ -22,7 +22,7 @@ class Captured(NamedTuple):
     outputs: Any
 
 
-class GraphRunner:
+class CudaGraphRunner:
     """Calls `function` with tensors on a CUDA device and captures it once for each shape and type of its inputs.
 
     The function must do the same work each time and never wait for the device. What it returns lies where the graph
@@ -46,16 +46,16 @@ class GraphRunner:
         captured.replay()
         return captured.outputs
 
-    def place(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Copies inputs to where the graph of their shape reads them; these tensors, for the next call.
+    def place(self, images: Tensor) -> Tensor:
+        """Copy the one input to where the graph of its shape reads it; return that tensor, for the next call.
 
-        Beyond `limit` shapes nothing is captured, and the inputs themselves are returned.
+        Beyond `limit` shapes nothing is captured, and the input itself is returned.
         """
-        captured = self._captured(inputs)
+        captured = self._captured((images,))
         if captured is None:
-            return inputs
-        put(inputs, captured.inputs)
-        return captured.inputs
+            return images
+        put((images,), captured.inputs)
+        return captured.inputs[0]
 
     def _captured(self, inputs: tuple[Tensor, ...]) -> Captured | None:
         """The graph for inputs of these shapes and types; None where there are too many others."""
@@ -63,7 +63,7 @@ class GraphRunner:
         if self.one and key not in self.graphs:
             self.graphs.clear()
         if key not in self.graphs and len(self.graphs) < self.limit:
-            with current(self.device), torch.no_grad():
+            with current_device(self.device), torch.no_grad():
                 self.graphs[key] = self._capture(tuple(each.to(self.device).clone() for each in inputs))
         return self.graphs.get(key)
 

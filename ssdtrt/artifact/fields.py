@@ -93,7 +93,7 @@ MODULE = {
     "outputs": TENSORS,
     "build": OBJECT,
     "build.method": TEXT,
-    "build.precision": one_of(config.PARITY_BOUND),
+    "build.precision": TEXT,
 }
 ENGINE = {
     **MODULE,
@@ -105,7 +105,7 @@ ENGINE = {
     "module": OBJECT,
     "module.file": FILE_NAME,
     "module.sha256": DIGEST,
-    "build.backend": one_of(config.PRECISION_OF_BACKEND),
+    "build.backend": TEXT,
     "build.batch": Rule(is_batch, "a batch range or null"),
     "build.seconds": NUMBER,
     "parity": OBJECT,

@@ -1,80 +1,310 @@
-"""What a saved file says of itself: a JSON member inside the TorchScript archive, readable without torch."""
+"""What a saved file records: typed records in a JSON member of its archive, readable without torch."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import msgspec
 
 from ssdtrt import config
-from ssdtrt.artifact import fields
 from ssdtrt.artifact.archive import check_digest, check_intact, read_member
+from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.errors import ArtifactError
-from ssdtrt.system.files import BusyError, check_writable, replacing
+from ssdtrt.model.source import Digest, WeightsSource
+from ssdtrt.system.report import Report
+from ssdtrt.system.versions import Machine, Versions
 
-KINDS = tuple(fields.OF_KIND)
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\\x00-\x1f\x7f]+$")]
+Kind = Literal["module", "engine", "detector"]
+KINDS: tuple[Kind, ...] = ("module", "engine", "detector")
+ENGINES: tuple[Kind, ...] = ("engine", "detector")
 
 
-def read_metadata(path: str | Path, kinds: tuple[str, ...] = KINDS) -> dict:
-    """The metadata of one of our files, complete, and an ArtifactError that says what was found where it is not one.
+class TensorSpec(Report, frozen=True):
+    """An input or an output: its name, its shape (`N` for the batch) and its type."""
 
-    `kinds` are those that the caller can use. The other members are not read: `check_file` does that.
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+class ModelInfo(Report, frozen=True):
+    """The network of a file.
+
+    Attributes:
+        labels: The names of the classes, the background first.
+        preprocess: How pictures are prepared for it, `eval` or `hub`.
+        weights: Where its weights came from; None where that is not known.
+        architecture: `ssd300-resnet50`.
+        num_classes: How many classes there are, the background included.
+        parameters: How many parameters it has.
+        default_boxes_sha256: The SHA-256 of the default boxes that its outputs refer to.
+    """
+
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    preprocess: Literal["eval", "hub"]
+    weights: WeightsSource | None
+    architecture: str = "ssd300-resnet50"
+    num_classes: int | None = None
+    parameters: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    default_boxes_sha256: Digest | None = None
+
+
+class ExportInfo(Report, frozen=True):
+    """How the module was made: `trace` or `script`."""
+
+    method: str
+
+
+class ModuleFile(Report, frozen=True):
+    """The module that an engine was built from: its file's name and SHA-256."""
+
+    file: FileName
+    sha256: Digest
+
+
+class BuildInfo(Report, frozen=True):
+    """How the build went.
+
+    Attributes:
+        seconds: How long it took.
+        cached: Whether the file was taken from the cache instead.
+        front_end: Who wrote the network for TensorRT, `torchscript` or `tensorrt`; None for another back end.
+        disable_tf32: Whether TF32 was disabled.
+    """
+
+    seconds: float
+    cached: bool = False
+    front_end: str | None = None
+    disable_tf32: bool = True
+
+
+class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="module"):
+    """The metadata of an exported module.
+
+    Attributes:
+        schema: The version of this layout.
+        format: How the file is stored, `torchscript`.
+        created: When it was written, ISO 8601, UTC.
+        versions: What was installed then.
+        machine: Where that was.
+        model: The network.
+        inputs: The tensors that it takes.
+        outputs: The tensors that it returns.
+        export: How the module was made.
+    """
+
+    schema: int
+    format: str = "torchscript"
+    created: str
+    versions: Versions
+    machine: Machine
+    model: ModelInfo
+    inputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
+    outputs: Annotated[tuple[TensorSpec, ...], msgspec.Meta(min_length=1)]
+    export: ExportInfo
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """`module`, `engine` or `detector`."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in."""
+        return "fp32"
+
+    @property
+    def batch_range(self) -> BatchRange | None:
+        """The batch sizes that it takes; None where any will do."""
+        return None
+
+    @property
+    def trained(self) -> bool:
+        """False when the weights are known to be seeded random numbers."""
+        return self.model.weights is None or self.model.weights.trained
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the metadata as a dict of JSON types, `kind` included."""
+        return {"kind": self.kind, **super().as_dict()}
+
+    def to_json(self) -> bytes:
+        """Return the JSON that is written into the file."""
+        return msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1)
+
+
+class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind", tag="engine"):
+    """The metadata of an engine: the module's, and of the build.
+
+    Attributes:
+        module: The module that it was built from.
+        request: What was asked of the build.
+        build: How the build went.
+        parity: How far it is from FP32.
+    """
+
+    module: ModuleFile
+    request: BuildRequest
+    build: BuildInfo
+    parity: ParityReport
+
+    def __post_init__(self) -> None:
+        if self.request.capabilities.on_gpu:
+            needed = {"machine.sm": self.machine.sm, "versions.torch_tensorrt": self.versions.torch_tensorrt}
+            for name, value in needed.items():
+                if value is None:
+                    raise ValueError(f"{name} is null; expected the one that a TensorRT engine was built with")
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in."""
+        return self.request.precision
+
+    @property
+    def batch_range(self) -> BatchRange | None:
+        """The batch sizes that it takes; None where any will do."""
+        return self.request.batch_range
+
+    @property
+    def rebuild_command(self) -> str:
+        """The command that builds such a file from the same module."""
+        return self.request.command(self.module.file)
+
+
+class DetectorMetadata(EngineMetadata, frozen=True, kw_only=True, tag_field="kind", tag="detector"):
+    """The metadata of a detector: that of its engine, with its own inputs and outputs."""
+
+
+Metadata = Union[ModuleMetadata, EngineMetadata, DetectorMetadata]
+
+
+def read_metadata(path: str | Path, kinds: Sequence[str] = KINDS) -> Metadata:
+    """Return the metadata of one of our files, complete and checked; its other members are not read.
+
+    Args:
+        path: The file.
+        kinds: The kinds that the caller can use.
+
+    Raises:
+        ArtifactError: Says what was found, where it is not such a file.
     """
     path = Path(path)
     text, names = read_member(path, f"/extra/{config.METADATA_NAME}", config.MAX_METADATA)
     if text is None:
-        raise ArtifactError(f"{path} {describe_foreign(names)}.")
-    metadata = parse(path, text)
-    if metadata["schema"] > config.SCHEMA:
+        raise ArtifactError(f"{path} {_describe_foreign(names)}.")
+    data = _parse(path, text)
+    kind, schema = data["kind"], data["schema"]
+    if schema > config.SCHEMA:
         raise ArtifactError(
-            f"{path} was written by a newer ssdtrt (schema {metadata['schema']}, "
-            f"this one reads up to {config.SCHEMA}). Update ssdtrt."
+            f"{path} was written by a newer ssdtrt (schema {schema}, this one reads up to {config.SCHEMA}). "
+            "Update ssdtrt."
         )
-    kind = metadata["kind"]
     if kind not in KINDS:
         raise ArtifactError(f"{path} is of the unknown kind {kind[:40]!r}; expected {' or '.join(kinds)}.")
     if kind not in kinds:
-        raise ArtifactError(wrong_kind(path, kind, kinds))
-    reason = fields.complaint(metadata, fields.OF_KIND[kind])
-    if reason:
-        raise ArtifactError(damaged(path, reason))
-    return metadata
-
-
-def parse(path: Path, text: bytes) -> dict:
-    """The JSON object, with a schema and a kind. Raises ArtifactError."""
+        raise ArtifactError(_wrong_kind(path, kind, kinds))
+    if schema < config.SCHEMA:
+        data = _upgrade(path, data)
     try:
-        metadata = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(damaged(path, str(error))) from error
-    if not isinstance(metadata, dict):
-        raise ArtifactError(damaged(path, f"it is {fields.shown(metadata)}; expected an object"))
-    reason = fields.complaint(metadata, fields.ALWAYS)
-    if reason:
-        raise ArtifactError(damaged(path, reason))
-    return metadata
+        return msgspec.convert(data, type=Metadata, strict=True)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ArtifactError(_damaged(path, str(error))) from error
 
 
-def damaged(path: Path, reason: str) -> str:
-    """The message for metadata that we did not write."""
-    return f"{path} carries damaged metadata ({reason}). Make it again."
+def check_file(path: str | Path, kinds: Sequence[str] = KINDS, *, sha256: str | None = None) -> Metadata:
+    """Return the metadata of a file that may be loaded: its archive intact, its digest right. Runs nothing of it.
 
+    Args:
+        path: The file.
+        kinds: The kinds that the caller can use.
+        sha256: The digest that the file must have; without one, that in `<path>.sha256` where there is one.
 
-def check_file(path: str | Path, kinds: tuple[str, ...] = KINDS, *, sha256: str | None = None) -> dict:
-    """The metadata of a file that may be loaded: its archive intact, its digest right, and what it says complete.
-
-    The digest is `sha256`, or that in `<path>.sha256` where there is one. Runs nothing of the file. Raises
-    ArtifactError.
+    Raises:
+        ArtifactError: Says what is wrong with it.
     """
     check_intact(path)
     check_digest(path, sha256)
     return read_metadata(path, kinds)
 
 
-def describe_foreign(names: list[str]) -> str:
+def add_metadata(path: str | Path, metadata: Metadata) -> None:
+    """Add the metadata member to a TorchScript archive that `torch.jit.save` wrote, leaving its other bytes alone."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        folder = archive.namelist()[0].split("/", 1)[0]
+        archive.writestr(f"{folder}/extra/{config.METADATA_NAME}", metadata.to_json())
+
+
+def now() -> str:
+    """Return the time as metadata has it: ISO 8601, UTC, whole seconds."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    """The JSON object, with a schema and a kind."""
+    try:
+        data = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtifactError(_damaged(path, str(error))) from error
+    if not isinstance(data, dict):
+        raise ArtifactError(_damaged(path, f"it is {_shown(data)}; expected an object"))
+    schema, kind = data.get("schema"), data.get("kind")
+    if type(schema) is not int or schema < 1:
+        raise ArtifactError(_damaged(path, f"schema is {_shown(schema)}; expected a number from 1"))
+    if not isinstance(kind, str):
+        raise ArtifactError(_damaged(path, f"kind is {_shown(kind)}; expected text"))
+    return data
+
+
+def _upgrade(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """A module of the first schema as one of today's; an engine of it is refused with the command that rebuilds it."""
+    if data["kind"] == "module":
+        build = data.get("build")
+        return {
+            **data,
+            "schema": config.SCHEMA,
+            "export": {"method": build.get("method")} if isinstance(build, dict) else None,
+        }
+    raise ArtifactError(
+        f"{path} was written by an older ssdtrt (schema {data['schema']}, this one loads engines of schema "
+        f"{config.SCHEMA}). Build it again: {_old_command(data)}"
+    )
+
+
+def _old_command(data: dict[str, Any]) -> str:
+    """The command that builds such an engine as one of the first schema records, as far as that can be read."""
+    build = data["build"] if isinstance(data.get("build"), dict) else {}
+    module = data["module"] if isinstance(data.get("module"), dict) else {}
+    names = {
+        "backend": config.BACKEND,
+        "precision": "fp16",
+        "streams": config.STREAMS,
+        "workspace_mib": config.WORKSPACE_MIB,
+    }
+    known = {name: build.get(name) if build.get(name) is not None else value for name, value in names.items()}
+    try:
+        known = {**known, "batch": build.get("batch"), "detector": data["kind"] == "detector", "preprocess": "eval"}
+        request = msgspec.convert({**known, "weights": "0" * 64, "graph": "0" * 64}, type=BuildRequest)
+    except msgspec.ValidationError:
+        return "ssdtrt compile"
+    return request.command(str(module.get("file", config.MODULE_FILE)))
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return f"{path} carries damaged metadata ({reason}). Make it again."
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: one short line of printable characters."""
+    text = ascii(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _describe_foreign(names: Sequence[str]) -> str:
     """What a zip archive without our metadata is, and what to do with it."""
     if any(name.endswith("/constants.pkl") for name in names):
         return "is a TorchScript archive without ssdtrt's metadata; make it with ssdtrt export or ssdtrt compile"
@@ -83,47 +313,9 @@ def describe_foreign(names: list[str]) -> str:
     return "is a zip archive, but not one of ssdtrt's files"
 
 
-def wrong_kind(path: Path, kind: str, kinds: tuple[str, ...]) -> str:
-    """The message for a file of ours that the caller cannot use."""
+def _wrong_kind(path: Path, kind: str, kinds: Sequence[str]) -> str:
     article = "an" if kind == "engine" else "a"
     text = f"{path} is {article} {kind}; expected a file of kind {' or '.join(kinds)}."
-    if kind in ("engine", "detector") and kinds == ("module",):
+    if kind in ENGINES and tuple(kinds) == ("module",):
         text += " An engine is not compiled again: give the module that ssdtrt export wrote."
     return text
-
-
-def add_metadata(path: str | Path, metadata: dict) -> None:
-    """Adds the metadata member to a TorchScript archive that `torch.jit.save` wrote, leaving its other bytes alone."""
-    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
-        folder = archive.namelist()[0].split("/", 1)[0]
-        archive.writestr(f"{folder}/extra/{config.METADATA_NAME}", json.dumps(metadata, indent=1))
-
-
-def new_metadata(kind: str) -> dict:
-    """What every file's metadata begins with."""
-    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return {"schema": config.SCHEMA, "kind": kind, "created": created}
-
-
-@contextlib.contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
-    """`files.replacing`, alone, with what the system refuses said as an ArtifactError."""
-    try:
-        with replacing(path, alone=True) as temporary:
-            yield temporary
-    except BusyError as error:
-        raise ArtifactError(f"{path} cannot be written: {error}. Wait for it, or give another path with -o.") from error
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def check_output(path: str | Path, option: str = " with -o") -> Path:
-    """The path as a Path, where a file can be written there; else ArtifactError, before any work is done.
-
-    `option` says how another path is given.
-    """
-    path = Path(path)
-    reason = check_writable(path)
-    if reason:
-        raise ArtifactError(f"{path} cannot be written: {reason}. Give another path{option}.")
-    return path

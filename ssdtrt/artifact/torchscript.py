@@ -81,5 +81,10 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> torch.jit.Scri
         with quiet(), gpu_errors():
             return torch.jit.load(source(path), map_location=device).eval()
     except RuntimeError as error:
-        reason = [line for line in str(error).strip().splitlines() if line.strip()][-1].strip()
-        raise ArtifactError(f"{path} cannot be loaded ({reason}). Make it again.") from error
+        raise ArtifactError(f"{path} cannot be loaded ({last_line(error)}). Make it again.") from error
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of an error of TorchScript's, which puts what happened below its own traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

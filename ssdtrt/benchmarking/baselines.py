@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.engine.modules import BatchRange
-from ssdtrt.errors import SsdtrtError
-from ssdtrt.artifact.cuda_graph import GraphRunner
-from ssdtrt.system.machine import emulates_bf16, with_tf32
-from ssdtrt.engine.parity import Runner
 from ssdtrt.artifact.baseline import InPrecision
+from ssdtrt.artifact.cuda_graph import CudaGraphRunner
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.artifact.runner import FileRunner, load_engine
 from ssdtrt.benchmarking.case import Contender
+from ssdtrt.engine.parity import Runner
+from ssdtrt.errors import SsdtrtError
+from ssdtrt.system.devices import emulates_bf16, with_tf32
 
 BASELINE, ENGINE, ENGINE_GRAPH = "eager-fp32", "engine", "engine-graph"
 NAMES = {
@@ -61,7 +61,7 @@ class File:
     def graph(self) -> Runner:
         """The same, captured as a CUDA graph at its first call. Raises SsdtrtError on a CPU."""
         need_gpu(self.device, "there are no CUDA graphs on a CPU")
-        return GraphRunner(self.runner(), self.device)
+        return CudaGraphRunner(self.runner(), self.device)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -81,7 +81,7 @@ def peers(names: Sequence[str], model: torch.nn.Module, module: Path | None, dev
         "eager-fp32": ("fp32", lambda: copy.deepcopy(model) if on_gpu else model),
         "eager-tf32": ("tf32", lambda: tf32(copy.deepcopy(model), device)),
         "eager-fp16": ("fp16", lambda: half(model, device)),
-        "eager-fp16-graph": ("fp16", lambda: GraphRunner(half(model, device), device)),
+        "eager-fp16-graph": ("fp16", lambda: CudaGraphRunner(half(model, device), device)),
         "eager-bf16": ("bf16", lambda: bfloat16(model, device)),
         "torchscript": ("fp32", lambda: exported(module, device)),
         "compile": ("fp16" if on_gpu else "fp32", lambda: Compiled(half(model, device) if on_gpu else model, on_gpu)),

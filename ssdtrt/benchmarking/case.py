@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.system import gpu_errors
-from ssdtrt.engine import parity
-from ssdtrt.errors import SsdtrtError
-from ssdtrt.engine.parity import Runner
-from ssdtrt.diagnosis.probe import one_line
-from ssdtrt.results import BenchRow, ParityReport
+from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.benchmarking.report import BenchRow
 from ssdtrt.benchmarking.timing import Samples, host_time, time_calls
+from ssdtrt.diagnosis.probe import one_line
+from ssdtrt.engine import parity
+from ssdtrt.engine.parity import Runner
+from ssdtrt.errors import SsdtrtError
+from ssdtrt.system import gpu_errors
 
 HOST_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # of torch's CPU allocators, and TensorRT
 LONGEST = 200  # characters of a reason

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ssdtrt.benchmarking import report_file
-from ssdtrt.errors import ReportError
 from ssdtrt.benchmarking.report_file import Record, Row
-from ssdtrt.results import Result
+from ssdtrt.errors import ReportError
+from ssdtrt.system.report import Report
 
 ROUNDING = 1e-9  # so that a limit that is just met is met
 # What must be the same for figures to be comparable, and what a reader should know of: names by the keys in a report.
@@ -20,8 +19,7 @@ SETTINGS = {"clock": "clock", "tf32": "TF32", "cudnn_benchmark": "cudnn.benchmar
 WORTH_KNOWING = {"driver": "driver", "python": "Python"}
 
 
-@dataclass(frozen=True)
-class ComparedRow(Result):
+class ComparedRow(Report, frozen=True):
     """One runner at one batch size in both reports: the median milliseconds of a batch, None where there are none.
 
     `change` is new over old, less 1. `verdict` is same, or failed, missing or new, where the new report says that it
@@ -45,8 +43,7 @@ class ComparedRow(Result):
         return {**super().as_dict(), "change": self.change}
 
 
-@dataclass(frozen=True)
-class CompareReport(Result):
+class CompareReport(Report, frozen=True):
     """What became of each row. `limit` is the slowdown allowed (0.05 for 5 %), None where nothing is demanded.
 
     `failures` are the rows that broke it, one sentence each, `notes` what a reader must know.

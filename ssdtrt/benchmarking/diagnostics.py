@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ssdtrt import config
-from ssdtrt.results import BenchRow
+from ssdtrt.benchmarking.report import BenchRow
 
 ENOUGH = 10  # samples, below which a variation says little
 BUSY = 0.9  # of the time between GPU events spent in launching: the GPU waits for the host

@@ -10,12 +10,13 @@ from PIL import Image
 
 from ssdtrt import config
 from ssdtrt.benchmarking.baselines import File
-from ssdtrt.detect import Detector
-from ssdtrt.system.files import Progress
-from ssdtrt.images.tensors import scale_to, synthetic_pictures
-from ssdtrt.images.decode import load_image, squeeze
-from ssdtrt.results import PartTime
+from ssdtrt.benchmarking.report import PartTime
 from ssdtrt.benchmarking.timing import host_time, quantile
+from ssdtrt.detect import Detector
+from ssdtrt.images.decode import load_image
+from ssdtrt.images.preprocess import resize_image
+from ssdtrt.images.tensors import scale_to, synthetic_pictures
+from ssdtrt.system.progress import Progress
 
 JPEG_SIZE = (640, 480)
 
@@ -45,13 +46,13 @@ def parts_of(detector: Detector, batch_size: int) -> dict[str, tuple[int, Callab
     pixels = synthetic_pictures(batch_size, seed=config.SEED + 3).permute(0, 2, 3, 1).contiguous()  # [N, H, W, 3]
     host = pixels.pin_memory() if device.type == "cuda" else pixels
     images = host.to(device).permute(0, 3, 1, 2)
-    normalised = scale_to(images, *detector.normalisation)
-    loc, conf = (part.clone() for part in detector.runner(normalised))
+    normalized = scale_to(images, *detector.normalization)
+    loc, conf = (part.clone() for part in detector.runner(normalized))
     jpeg = jpeg_bytes()
 
     def prepare():
         with Image.open(io.BytesIO(jpeg)) as image:
-            return squeeze(load_image(image), detector.runner.preprocess)
+            return resize_image(load_image(image), detector.runner.preprocess)
 
     def move():
         return host.to(device, non_blocking=True).permute(0, 3, 1, 2)
@@ -59,8 +60,8 @@ def parts_of(detector: Detector, batch_size: int) -> dict[str, tuple[int, Callab
     return {
         "preparation": (1, prepare),
         "host to device": (batch_size, move),
-        "normalisation": (batch_size, lambda: scale_to(images, *detector.normalisation)),
-        "network": (batch_size, lambda: detector.runner(normalised)),
+        "normalization": (batch_size, lambda: scale_to(images, *detector.normalization)),
+        "network": (batch_size, lambda: detector.runner(normalized)),
         "decode and NMS": (batch_size, lambda: detector.decoder(loc, conf)),
         "whole": (batch_size, lambda: detector.start(move())()),
     }

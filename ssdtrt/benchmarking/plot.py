@@ -7,15 +7,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ssdtrt.errors import ReportError
-from ssdtrt.system.files import check_writable, replacing
 from ssdtrt.benchmarking.report_file import Record, Row
 from ssdtrt.commands.report_text import fill, machine_line, version_parts
+from ssdtrt.errors import ReportError
+from ssdtrt.system.files import check_writable, replacing
 
 SUFFIXES = (".png", ".svg")
-# Okabe and Ito's colours, which most colour-blind readers tell apart, from dark to light; in grey print the dashes and
+# Okabe and Ito's colors, which most color-blind readers tell apart, from dark to light; in gray print the dashes and
 # markers tell them apart too.
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
 DASHES = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 NAMES = {
@@ -119,12 +119,12 @@ def draw(figure, found: Sequence[Record], lines: dict[str, list[Row]]) -> None:
     for index, name in enumerate(slowest_first):
         rows = lines[name]
         look = {
-            "color": COLOURS[index % len(COLOURS)],
+            "color": COLORS[index % len(COLORS)],
             "marker": MARKERS[index % len(MARKERS)],
             "linestyle": DASHES[index % len(DASHES)],
             "linewidth": 1.6,
             "markersize": 7,
-            "markerfacecolor": COLOURS[index % len(COLOURS)] if index % 2 else "white",
+            "markerfacecolor": COLORS[index % len(COLORS)] if index % 2 else "white",
         }
         batches = [row.batch_size for row in rows]
         latency.plot(batches, [row.median_ms for row in rows], label=name, **look)

@@ -11,8 +11,8 @@ from typing import Any
 
 from ssdtrt import config
 from ssdtrt.artifact import fields
-from ssdtrt.errors import ReportError
 from ssdtrt.artifact.fields import is_number, shown
+from ssdtrt.errors import ReportError
 
 FIRST_EAGER = "eager FP32"  # the one row of the first schema, which had no peers, that was not a file's
 FIGURES = ("median_ms", "images_per_second", "speedup")

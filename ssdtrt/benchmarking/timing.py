@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.cuda_graph import GraphRunner
+from ssdtrt.artifact.cuda_graph import CudaGraphRunner
+from ssdtrt.benchmarking.report import HostTimes
 from ssdtrt.engine.parity import Runner
-from ssdtrt.results import HostTimes
 
 
 @dataclass
@@ -65,9 +65,7 @@ class Samples:
     def _host_times(self) -> HostTimes:
         times = self.host or self.all
         returned = statistics.median(self.returned) if self.returned else None
-        return HostTimes(
-            statistics.median(times), quantile(times, 0.9), quantile(times, 0.99), max(times), returned
-        )
+        return HostTimes(statistics.median(times), quantile(times, 0.9), quantile(times, 0.99), max(times), returned)
 
 
 def time_calls(runner: Runner, inputs: Sequence[Tensor], count: int) -> list[float]:
@@ -93,7 +91,7 @@ def time_calls(runner: Runner, inputs: Sequence[Tensor], count: int) -> list[flo
 
 def placed(runner: Runner, images: Tensor) -> Tensor:
     """The images where a CUDA graph reads them, for a runner that is one; others read them where they are."""
-    return runner.place(images)[0] if isinstance(runner, GraphRunner) else images
+    return runner.place(images)[0] if isinstance(runner, CudaGraphRunner) else images
 
 
 def host_time(runner: Callable, *inputs) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.commands import markdown
 from ssdtrt.commands.bench_text import (
     BEHIND,
@@ -16,7 +17,6 @@ from ssdtrt.commands.bench_text import (
     said,
     speed_cells,
 )
-from ssdtrt.results import BenchReport
 
 
 def bench_markdown(report: BenchReport) -> str:

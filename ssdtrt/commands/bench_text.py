@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ssdtrt.benchmarking.report import BenchReport, BenchRow, PartTime
 from ssdtrt.commands.report_text import fill, machine_line, milliseconds, share, stacked, table
-from ssdtrt.results import BenchReport, BenchRow, PartTime
 
 NAME = ("runner", "batch")
 SPEED = ("median ms", "p90", "p99", "worst", "images/s", "speed-up", "95 % of it")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
 from ssdtrt.commands import markdown
-from ssdtrt.benchmarking.compare import CompareReport, ComparedRow
 from ssdtrt.commands.report_text import machine_line, milliseconds, table
 
 HEADER = ("runner", "batch", "old ms", "new ms", "change")

@@ -17,8 +17,8 @@ def doctor(build, json_file):
 
     Example: ssdtrt doctor --build
     """
-    from ssdtrt.diagnosis.checks import doctor as examine
     from ssdtrt.commands.report_text import doctor_text
+    from ssdtrt.diagnosis.checks import doctor as examine
 
     check_json(json_file)
     report = examine(build, progress=terminal.progress)

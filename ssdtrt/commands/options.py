@@ -44,8 +44,8 @@ def check_json(*files):
 
     And those of files that are no text: a picture or an engine is not what somebody wants a report in place of.
     """
-    from ssdtrt.artifact.metadata import check_output
     from ssdtrt.system.files import is_special
+    from ssdtrt.system.outputs import check_output
 
     for file in files:
         if not file or file == "-" or is_special(file):

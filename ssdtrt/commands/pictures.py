@@ -36,10 +36,14 @@ from ssdtrt.commands.params import BATCH_SIZE, Names
 @click.option("--jsonl", metavar="FILE", help="A line of JSON a picture instead, as they come; - for stdout.")
 @click.option("--coco", metavar="FILE", help="COCO's results instead; - for stdout.")
 @threshold_option
-@click.option("--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True)
+@click.option(
+    "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True
+)
 @click.option("--side-by-side", is_flag=True, help="Draw what the FP32 model sees beside it.")
 @module_option
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Threads or processes that read.  [default: one a core]")
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Threads or processes that read.  [default: one a core]"
+)
 @device_option
 @sha256_option
 def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by_side, module, workers, device, sha256):
@@ -54,11 +58,11 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     check_apart(written, [file, module, f"{file}.sha256"])
     if side_by_side and (jsonl or coco) and not output:
         raise click.UsageError("--side-by-side draws pictures: give -o too.")
-    from ssdtrt.detect import Detector
-    from ssdtrt.detection.sinks import Coco, Folder, Lines, detect_files
-    from ssdtrt.artifact.baseline import peer_runners
-    from ssdtrt.commands.report_text import summary_text
+    from ssdtrt.artifact.baseline import baseline_runners
     from ssdtrt.artifact.runner import load_engine
+    from ssdtrt.commands.report_text import summary_text
+    from ssdtrt.detect import Detector
+    from ssdtrt.detection.sinks import CocoSink, FolderSink, JsonLinesSink, detect_files
     from ssdtrt.images.sources import expand
 
     for target in (jsonl, coco):
@@ -77,13 +81,13 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
         end_with(failures)
     outputs = []
     if output or not (jsonl or coco):
-        peers = peer_runners(detector.runner, module, ["eager"]) if side_by_side else {}
-        peer = Detector(peers["eager"], **options) if peers else None
-        outputs.append(Folder(output or config.DETECT_DIR, detector, pictures if total is not None else None, peer))
+        peers = baseline_runners(detector.runner, module, ["eager-fp32"]) if side_by_side else {}
+        peer = Detector(peers["eager-fp32"], **options) if peers else None
+        outputs.append(FolderSink(output or config.DETECT_DIR, detector, pictures if total is not None else None, peer))
     if jsonl:
-        outputs.append(Lines(sys.stdout if jsonl == "-" else jsonl, detector.runner.labels))
+        outputs.append(JsonLinesSink(sys.stdout if jsonl == "-" else jsonl, detector.runner.labels))
     if coco:
-        outputs.append(Coco(sys.stdout if coco == "-" else coco, detector.runner.labels, failures))
+        outputs.append(CocoSink(sys.stdout if coco == "-" else coco, detector.runner.labels, failures))
     summary = detect_files(detector, pictures, outputs, failures, total, terminal.progress)
     terminal.done()
     text = [summary_text(summary, terminal.width())]
@@ -100,7 +104,12 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
 @click.argument("engine", default=config.ENGINE_FILE)
 @click.option("--images", required=True, metavar="DIR", help="Where the pictures are.")
 @click.option("--annotations", required=True, metavar="FILE", help="What is in them, in COCO's instances format.")
-@click.option("--against", type=Names(config.PEERS), metavar="NAME[,NAME]", help="Also evaluate eager (FP32) or eager-fp16, and compare.")
+@click.option(
+    "--against",
+    type=Names(config.BASELINES),
+    metavar="NAME[,NAME]",
+    help="Also evaluate eager-fp32 or eager-fp16, and compare.",
+)
 @click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
 @module_option
 @device_option
@@ -116,8 +125,8 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
     if coco == "-":
         raise click.UsageError("--coco needs a file: the figures go to stdout.")
     check_apart({"--json": json_file, "--coco": coco}, [engine, module, annotations, f"{engine}.sha256"])
-    from ssdtrt.evaluate import evaluate_file
     from ssdtrt.commands.report_text import evaluation_text
+    from ssdtrt.evaluate import evaluate_file
 
     check_json(json_file)
     check_json(coco)
@@ -155,9 +164,9 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
 
     Example: ssdtrt run street.jpg -o out
     """
-    from ssdtrt.model.weights import read_labels
     from ssdtrt.commands.bench_text import bench_text
     from ssdtrt.commands.report_text import detections_text
+    from ssdtrt.model.labels import read_labels
     from ssdtrt.run import run_job
 
     report = run_job(

@@ -7,8 +7,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ssdtrt.evaluation.report import EvalReport, FIGURES
-from ssdtrt.results import TRIAL, DoctorReport, Finding, ImageDetections, ParityReport
+from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.detection.results import ImageDetections
+from ssdtrt.diagnosis.report import TRIAL, DoctorReport, Finding
+from ssdtrt.evaluation.report import FIGURES, EvalReport
 
 if TYPE_CHECKING:
     from ssdtrt.detection.sinks import Summary

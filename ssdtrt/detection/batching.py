@@ -1,4 +1,4 @@
-"""Batches through a device: one is prepared while another runs, and one that its memory cannot hold is halved."""
+"""BatchRunner through a device: one is prepared while another runs, and one that its memory cannot hold is halved."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ssdtrt.errors import GpuError
-from ssdtrt.system.files import Progress, silent
 from ssdtrt.system.gpu_errors import gpu_errors, out_of_memory
+from ssdtrt.system.progress import Progress, silent
 
 Item = TypeVar("Item")
 Finish = Callable[[], Tensor]
 
 
-class Batches:
+class BatchRunner:
     """Runs batches of at most `size` items, and of half as many from where the GPU's memory does not hold them.
 
     `stage(batch)` brings a batch to the device; `start` takes what it returns, begins, and returns what waits for the

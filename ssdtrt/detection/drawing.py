@@ -1,4 +1,4 @@
-"""Detections drawn on a picture: one colour a class, and labels that can be read and do not hide each other."""
+"""Detections drawn on a picture: one color a class, and labels that can be read and do not hide each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 from ssdtrt.detection import fonts
-from ssdtrt.results import Detection
+from ssdtrt.detection.results import Detection
 
 GOLDEN_ANGLE = 0.381966  # turns; successive classes get hues far apart
 MIN_LETTERS = 12  # pixels
@@ -30,7 +30,7 @@ class Chip:
 
     text: str
     font: ImageFont.FreeTypeFont
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     width: int
     height: int
     origin: tuple[float, float]
@@ -39,8 +39,8 @@ class Chip:
 Placed = tuple[Chip, tuple[int, int]]  # and its upper left corner
 
 
-def colour_of(label_id: int) -> tuple[int, int, int]:
-    """A class's colour, RGB 0..255, the same in every picture."""
+def color_of(label_id: int) -> tuple[int, int, int]:
+    """A class's color, RGB 0..255, the same in every picture."""
     red, green, blue = colorsys.hsv_to_rgb((label_id * GOLDEN_ANGLE) % 1, 0.85, 0.95)
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -53,7 +53,7 @@ def draw_detections(image: Image.Image, detections: Sequence[Detection], note: s
     """
     letters = letter_size(image)
     labels = [
-        make_chip(f"{shorten(found.label)} {found.score:.2f}", letters, colour_of(found.label_id))
+        make_chip(f"{shorten(found.label)} {found.score:.2f}", letters, color_of(found.label_id))
         for found in detections
     ]
     notes = [make_chip(note, letters, DARK)] if note else []
@@ -100,7 +100,7 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
 
 
-def make_chip(text: str, letters: int, colour: tuple[int, int, int]) -> Chip:
+def make_chip(text: str, letters: int, color: tuple[int, int, int]) -> Chip:
     """A chip around a text; all chips of one font are equally high, but for letters that reach further."""
     text, font = fonts.lettering(text, letters)
     left, top, right, bottom = font.getbbox(text)
@@ -108,7 +108,7 @@ def make_chip(text: str, letters: int, colour: tuple[int, int, int]) -> Chip:
     top, bottom = min(top, usual_top), max(bottom, usual_bottom)
     margin = max(2, letters // 6)
     width, height = round(right - left) + 2 * margin, round(bottom - top) + 2 * margin
-    return Chip(text, font, colour, width, height, (margin - left, margin - top))
+    return Chip(text, font, color, width, height, (margin - left, margin - top))
 
 
 def on_top(
@@ -148,9 +148,7 @@ def shared(x: int, y: int, chip: Chip, other: Chip, place: tuple[int, int]) -> i
     return across * down if across > 0 and down > 0 else 0
 
 
-def beside(
-    image: Image.Image, labels: Sequence[Chip], detections: Sequence[Detection], letters: int
-) -> list[Placed]:
+def beside(image: Image.Image, labels: Sequence[Chip], detections: Sequence[Detection], letters: int) -> list[Placed]:
     """Labels in a margin: a column right of a picture that is narrower than they are, else lines below it.
 
     Below, each stands under its box's left edge, in the first line that has room there. After MAX_MARGIN_LABELS one
@@ -181,14 +179,14 @@ def with_boxes(image: Image.Image, detections: Sequence[Detection]) -> Image.Ima
         left, top, right, bottom = detection.box
         right, bottom = min(right, image.width - 1), min(bottom, image.height - 1)  # the last pixels
         box = (min(left, right), min(top, bottom), right, bottom)
-        canvas.rectangle(box, outline=colour_of(detection.label_id), width=thickness)
+        canvas.rectangle(box, outline=color_of(detection.label_id), width=thickness)
     return picture
 
 
 def draw_chip(canvas: ImageDraw.ImageDraw, chip: Chip, place: tuple[int, int]) -> None:
     """A chip with its upper left corner at `place`; the text black or white, whichever can be read."""
     x, y = place
-    canvas.rectangle((x, y, x + chip.width - 1, y + chip.height - 1), fill=chip.colour)
-    brightness = 0.299 * chip.colour[0] + 0.587 * chip.colour[1] + 0.114 * chip.colour[2]
+    canvas.rectangle((x, y, x + chip.width - 1, y + chip.height - 1), fill=chip.color)
+    brightness = 0.299 * chip.color[0] + 0.587 * chip.color[1] + 0.114 * chip.color[2]
     ink = BLACK if brightness > 140 else WHITE
     canvas.text((x + chip.origin[0], y + chip.origin[1]), chip.text, fill=ink, font=chip.font)

@@ -35,13 +35,13 @@ def plain(font: ImageFont.FreeTypeFont, letter: str) -> str:
     return base if shows(font, base) else "?"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def built_in(size: int) -> ImageFont.FreeTypeFont:
     """Pillow's own font."""
     return ImageFont.load_default(size=size)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def system_font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
     """A font of the system by its file's name, or None where it is not installed."""
     try:

@@ -15,9 +15,9 @@ from typing import TextIO
 
 import numpy as np
 
+from ssdtrt.detection.results import Detection
 from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.system.files import BusyError, is_special, naming, open_alone
-from ssdtrt.results import Detection
 
 CHUNK = 4096  # bytes handed to a stream's buffer at once; the buffer holds more
 
@@ -135,13 +135,13 @@ class JsonLines:
     def __exit__(self, kind, *_):
         self.output.close("", broken=kind is not None)
 
-    def write(self, image: str | Path, width: int, height: int, boxes_ltrb, labels, scores) -> None:
-        """One picture: boxes_ltrb [K, 4] in pixels, labels [K] in 1..C-1 and scores [K], arrays or CPU tensors."""
-        self.output.write(self.line(image, width, height, boxes_ltrb, labels, scores) + "\n")
+    def write(self, image: str | Path, width: int, height: int, boxes_xyxy, labels, scores) -> None:
+        """One picture: boxes_xyxy [K, 4] in pixels, labels [K] in 1..C-1 and scores [K], arrays or CPU tensors."""
+        self.output.write(self.line(image, width, height, boxes_xyxy, labels, scores) + "\n")
 
-    def line(self, image: str | Path, width: int, height: int, boxes_ltrb, labels, scores) -> str:
+    def line(self, image: str | Path, width: int, height: int, boxes_xyxy, labels, scores) -> str:
         """What `write` writes, without the end of the line."""
-        values = _columns(scores, boxes_ltrb)
+        values = _columns(scores, boxes_xyxy)
         row_of = self._row if np.isfinite(values).all() else self._row_with_nulls
         rows = map(row_of, np.asarray(labels).tolist(), values.tolist())
         head = f'{{"image": {json.dumps(str(image))}, "width": {width}, "height": {height}, "detections": ['
@@ -166,9 +166,9 @@ class JsonList(JsonLines):
     def __exit__(self, kind, *_):
         self.output.close("\n]\n", broken=kind is not None)
 
-    def write(self, image: str | Path, width: int, height: int, boxes_ltrb, labels, scores) -> None:
+    def write(self, image: str | Path, width: int, height: int, boxes_xyxy, labels, scores) -> None:
         """One picture, as in `JsonLines`."""
-        self.output.write(self.before + self.line(image, width, height, boxes_ltrb, labels, scores))
+        self.output.write(self.before + self.line(image, width, height, boxes_xyxy, labels, scores))
         self.before = ",\n"
 
 
@@ -188,9 +188,9 @@ class CocoResults:
     def __exit__(self, kind, *_):
         self.output.close("\n]\n", broken=kind is not None)
 
-    def write(self, image_id: int, boxes_ltrb, category_ids: Sequence[int], scores) -> None:
-        """One picture: boxes_ltrb [K, 4] in its pixels, the category ids [K] and scores [K], arrays or CPU tensors."""
-        values = _columns(to_ltwh(boxes_ltrb), scores)
+    def write(self, image_id: int, boxes_xyxy, category_ids: Sequence[int], scores) -> None:
+        """One picture: boxes_xyxy [K, 4] in its pixels, the category ids [K] and scores [K], arrays or CPU tensors."""
+        values = _columns(to_xywh(boxes_xyxy), scores)
         if not len(values):
             return
         if not np.isfinite(values).all():
@@ -204,9 +204,9 @@ class CocoResults:
         self.before = ","
 
 
-def to_ltwh(boxes_ltrb) -> np.ndarray:
+def to_xywh(boxes_xyxy) -> np.ndarray:
     """Boxes [K, 4] from (left, top, right, bottom) to (left, top, width, height), float32."""
-    boxes = np.asarray(boxes_ltrb, dtype=np.float32).reshape(-1, 4)
+    boxes = np.asarray(boxes_xyxy, dtype=np.float32).reshape(-1, 4)
     return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
 
 
@@ -217,4 +217,3 @@ def _columns(*parts) -> np.ndarray:
 
 def _quoted(label: str) -> str:
     return json.dumps(label).replace("%", "%%")
-

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.cuda_graph import GraphRunner
-from ssdtrt.system.machine import current
+from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_fixed, settle
+from ssdtrt.system.devices import current_device
 
 
-class Decoder:
+class Postprocessor:
     """Decodes and suppresses: loc [N, 4, A], conf [N, C, A] -> packed [N, K + 1, 6] on the host (see `detect_fixed`).
 
     On a GPU the steps, which have a constant size, are captured once for each shape as a CUDA graph. `start` hands the
@@ -24,7 +24,7 @@ class Decoder:
     def __init__(self, device: torch.device, max_detections: int = config.MAX_DETECTIONS):
         self.device, self.max_detections = device, max_detections
         self.default_boxes = default_boxes().to(device)
-        self.steps = GraphRunner(self._plain, device) if device.type == "cuda" else self._plain
+        self.steps = CudaGraphRunner(self._plain, device) if device.type == "cuda" else self._plain
 
     def __call__(self, loc: Tensor, conf: Tensor) -> Tensor:
         """`start`, and then the wait."""
@@ -32,7 +32,7 @@ class Decoder:
 
     def start(self, loc: Tensor, conf: Tensor) -> Callable[[], Tensor]:
         """Begins; what is returned gives the packed detections of every picture, settled."""
-        with current(self.device):
+        with current_device(self.device):
             loc, conf, packed = self.steps(loc, conf)
             host = to_host(packed)
 
@@ -40,14 +40,14 @@ class Decoder:
             found = host()
             if bool(found[:, -1, 1].all()):
                 return found
-            with current(self.device), torch.no_grad():
+            with current_device(self.device), torch.no_grad():
                 return settle(packed.clone(), loc, conf, self.default_boxes).cpu()
 
         return finish
 
     def release(self) -> None:
         """Frees what was captured, and the memory that it holds."""
-        if isinstance(self.steps, GraphRunner):
+        if isinstance(self.steps, CudaGraphRunner):
             self.steps.graphs.clear()
 
     def _plain(self, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TextIO
 
 from ssdtrt import config
-from ssdtrt.images.read_ahead import worker_count
 from ssdtrt.detect import Detector
 from ssdtrt.detection.drawing import draw_detections, side_by_side
-from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.system.files import Progress, replacing, silent
-from ssdtrt.results import Found, ImageDetections
 from ssdtrt.detection.json_writers import CocoResults, JsonLines, JsonList
+from ssdtrt.detection.results import Detections, ImageDetections
+from ssdtrt.errors import ArtifactError, ImageError
+from ssdtrt.images.read_ahead import worker_count
+from ssdtrt.system.files import replacing
+from ssdtrt.system.progress import Progress, silent
 
 UNTRAINED = "untrained: random weights"
 SHOWN = 20  # pictures that a summary remembers
@@ -42,7 +43,7 @@ class Summary:
         return self.pictures / self.seconds if self.seconds else 0.0
 
 
-class Folder:
+class FolderSink:
     """Writes each picture with its boxes into a folder, and `detections.json`; drawing is done by threads.
 
     Pictures of the same name are numbered. Where some of `pictures` lie in the folder itself, or they are not known
@@ -81,7 +82,7 @@ class Folder:
             self.pool.shutdown(wait=True, cancel_futures=True)
             self.json.__exit__(kind, error, trace)
 
-    def write(self, found: Found) -> None:
+    def write(self, found: Detections) -> None:
         """One picture; waits where too many are still being drawn. Raises ArtifactError where it cannot be written."""
         name = unused_name(Path(found.image).stem, self.names)
         with unwritable(self.folder):
@@ -91,7 +92,7 @@ class Folder:
                 self.waiting.popleft().result()
             self.json.write(found.image, found.width, found.height, found.boxes, found.labels, found.scores)
 
-    def _draw(self, found: Found, other: ImageDetections | None, path: Path) -> None:
+    def _draw(self, found: Detections, other: ImageDetections | None, path: Path) -> None:
         labels = self.detector.runner.labels
         picture = draw_detections(found.picture, found.named(labels).detections, self.note)
         if other is not None:
@@ -101,7 +102,7 @@ class Folder:
             picture.save(temporary, format="JPEG", quality=92)
 
 
-class Lines:
+class JsonLinesSink:
     """Writes each picture's detections as one line of JSON, to a path or a stream."""
 
     def __init__(self, target: str | os.PathLike | TextIO, labels: Sequence[str]):
@@ -113,12 +114,12 @@ class Lines:
     def __exit__(self, *error):
         self.lines.__exit__(*error)
 
-    def write(self, found: Found) -> None:
+    def write(self, found: Detections) -> None:
         """One picture."""
         self.lines.write(found.image, found.width, found.height, found.boxes, found.labels, found.scores)
 
 
-class Coco:
+class CocoSink:
     """Writes COCO's results. A picture's number is its file name, as COCO has it; other names are failures.
 
     Labels become COCO's category ids where they are COCO's 80, and stay 1..C-1 otherwise.
@@ -134,7 +135,7 @@ class Coco:
     def __exit__(self, *error):
         self.results.__exit__(*error)
 
-    def write(self, found: Found) -> None:
+    def write(self, found: Detections) -> None:
         """One picture."""
         stem = Path(found.image).stem
         if not (stem.isascii() and stem.isdigit()):
@@ -148,11 +149,11 @@ class Coco:
 def detect_files(
     detector: Detector,
     pictures: Iterable[str | Path],
-    outputs: Sequence[Folder | Lines | Coco],
+    outputs: Sequence[FolderSink | JsonLinesSink | CocoSink],
     failures: list[ImageError] | None = None,
     total: int | None = None,
     progress: Progress = silent,
-    each: Callable[[Found], None] | None = None,
+    each: Callable[[Detections], None] | None = None,
 ) -> Summary:
     """Detects in picture files and hands each picture's detections to every output, as they come.
 
@@ -166,7 +167,7 @@ def detect_files(
     with contextlib.ExitStack() as stack:
         for output in outputs:
             stack.enter_context(output)
-        keep = any(isinstance(output, Folder) for output in outputs)
+        keep = any(isinstance(output, FolderSink) for output in outputs)
         many = total is None or total >= config.MANY
         stream = stack.enter_context(contextlib.closing(detector.stream(pictures, failures, keep=keep, many=many)))
         for index, found in stream:
@@ -197,15 +198,15 @@ def detect_to_folder(
 ) -> tuple[list[ImageDetections], list[ImageError]]:
     """Detects in picture files, and writes into `folder` each picture with its boxes and `detections.json`.
 
-    See Folder. Returns what was found and what could not be read; the good pictures are done either way. Raises
+    See FolderSink. Returns what was found and what could not be read; the good pictures are done either way. Raises
     ArtifactError where the folder cannot be written.
     """
     failures: list[ImageError] = []
     results: list[ImageDetections] = []
     labels = detector.runner.labels
-    output = Folder(folder, detector, pictures)
+    output = FolderSink(folder, detector, pictures)
 
-    def remember(found: Found) -> None:
+    def remember(found: Detections) -> None:
         results.append(found.named(labels))
 
     detect_files(detector, pictures, [output], failures, len(pictures), progress, remember)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ssdtrt import config
+from ssdtrt.artifact.capabilities import PRECISIONS
 from ssdtrt.diagnosis.facts import PACKAGES, TENSORRT_NAMES, gather, guarded, read_probe, start_probe
+from ssdtrt.diagnosis.report import TRIAL, DoctorReport, Finding
 from ssdtrt.diagnosis.requirements import install, public, release, unmet
-from ssdtrt.system.files import Progress, silent
-from ssdtrt.results import TRIAL, DoctorReport, Finding
+from ssdtrt.system.progress import Progress, silent
 
 GET_GPU = (
     "Use a machine with an NVIDIA GPU and its driver, where nvidia-smi lists it; "
@@ -257,7 +258,7 @@ def judge_trial(answer: dict | None, keeping: list[str]) -> Finding:
     if answer.get("error"):
         fix = "Install versions that belong together: " + config.HOW_TO_INSTALL
         return Finding(TRIAL, "problem", answer["error"], fix)
-    distance, bound = answer["relative_l2"], config.PARITY_BOUND["fp16"]
+    distance, bound = answer["relative_l2"], PRECISIONS["fp16"].bound
     if distance is None or not distance <= bound:
         said = "not finite" if distance is None else f"{distance:.1e}, more than {bound:.0e}"
         fix = "Do not trust engines built here. Install versions that belong together: " + config.HOW_TO_INSTALL

@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ssdtrt import config
-from ssdtrt.system.files import Progress
 from ssdtrt.diagnosis.probe import MARK, one_line
+from ssdtrt.system.progress import Progress
 
 TENSORRT_NAMES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
 PACKAGES = ("torch", "torchvision", "torch-tensorrt", *TENSORRT_NAMES)

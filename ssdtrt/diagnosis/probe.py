@@ -82,10 +82,11 @@ def trial() -> dict:
     import torch
 
     from ssdtrt import config
-    from ssdtrt.artifact import runtime, torchscript
-    from ssdtrt.engine.worker import die_with_parent
-    from ssdtrt.engine.modules import BatchRange
-    from ssdtrt.system.machine import pick_device, plain_fp32
+    from ssdtrt.artifact import torchscript
+    from ssdtrt.artifact.request import BatchRange
+    from ssdtrt.engine.torch_tensorrt_backend import build
+    from ssdtrt.system.child import die_with_parent
+    from ssdtrt.system.devices import pick_device, tf32_disabled
 
     class InHalf(torch.nn.Module):
         """The network in FP16 between edges of float32."""
@@ -102,11 +103,11 @@ def trial() -> dict:
     torch.manual_seed(config.SEED)
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.ReLU()).eval().to(device)
     images = torch.rand(1, 3, config.IMAGE_SIZE, config.IMAGE_SIZE).to(device)
-    with torch.no_grad(), plain_fp32(), torchscript.quiet():
+    with torch.no_grad(), tf32_disabled(), torchscript.quiet():
         expected = network(images).double()
         module = torch.jit.script(InHalf(network))
         started = time.perf_counter()
-        engine = runtime.build(module, "fp16", BatchRange.parse(1), 256, device)
+        engine = build(module, "fp16", BatchRange.parse(1), 256, device)
         seconds = time.perf_counter() - started
         found = torchscript.reload(engine)(images).double()
     distance = float((found - expected).norm() / expected.norm())

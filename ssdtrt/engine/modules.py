@@ -2,55 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Tuple
 
 import torch
 from torch import Tensor, nn
 
 from ssdtrt import config
-from ssdtrt.errors import CompileError
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.images.tensors import scale_to
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import Detections, detect_batch
-
-
-@dataclass(frozen=True)
-class BatchRange:
-    """The batch sizes an engine takes; a static engine has the same three."""
-
-    min: int
-    opt: int
-    max: int
-
-    def __post_init__(self):
-        if not 1 <= self.min <= self.opt <= self.max:
-            raise CompileError(
-                "A batch range is MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX; "
-                f"found {self.min if self.min == self.opt == self.max else f'{self.min}:{self.opt}:{self.max}'}."
-            )
-
-    def __str__(self):
-        return str(self.opt) if self.static else f"{self.min}:{self.opt}:{self.max}"
-
-    @property
-    def static(self) -> bool:
-        """Whether the engine runs one batch size only (smaller batches are padded)."""
-        return self.min == self.max
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """The different sizes among the three, ascending."""
-        return tuple(sorted({self.min, self.opt, self.max}))
-
-    @classmethod
-    def parse(cls, text: str | int) -> BatchRange:
-        """`8` or `1:8:32`. Raises CompileError."""
-        parts = str(text).split(":")
-        if len(parts) not in (1, 3) or not all(part.isascii() and part.isdigit() for part in parts):
-            raise CompileError(f"A batch is a number or MIN:OPT:MAX, such as 8 or 1:8:32; found {text!r}.")
-        numbers = [int(part) for part in parts]
-        return cls(*(numbers * 3 if len(numbers) == 1 else numbers))
 
 
 class EngineModule(nn.Module):
@@ -88,7 +49,7 @@ class EngineModule(nn.Module):
 
 
 class DetectorModule(nn.Module):
-    """From pictures to detections: normalises, runs the engine, decodes and suppresses. Scripted when saved.
+    """From pictures to detections: normalizes, runs the engine, decodes and suppresses. Scripted when saved.
 
     `engine` is the whole EngineModule, and can be called by itself. The labels are numbers, 1..C-1.
     """
@@ -97,13 +58,13 @@ class DetectorModule(nn.Module):
         super().__init__()
         self.engine = engine
         self.max_detections = max_detections
-        mean, std = config.NORMALISATION[preprocess]
+        mean, std = config.NORMALIZATION[preprocess]
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         self.register_buffer("default_boxes", default_boxes())
 
     def forward(self, images: Tensor) -> Detections:
-        """uint8 images [N, 3, 300, 300] -> boxes_ltrb [N, K, 4] in 0..1, labels [N, K], scores [N, K], counts [N].
+        """uint8 images [N, 3, 300, 300] -> boxes_xyxy [N, K, 4] in 0..1, labels [N, K], scores [N, K], counts [N].
 
         Best first; each picture's rows after its count are zeros.
         """

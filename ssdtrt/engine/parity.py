@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
+from ssdtrt.artifact.baseline import InPrecision
+from ssdtrt.artifact.capabilities import PRECISIONS
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.errors import ParityError
-from ssdtrt.system.machine import plain_fp32
-from ssdtrt.model.boxes import default_boxes, pairwise_iou
+from ssdtrt.model.boxes import box_iou, default_boxes
 from ssdtrt.model.nms import detect
-from ssdtrt.results import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.system.devices import tf32_disabled
 
 MATCH_IOU = 0.5
-DTYPE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 Runner = Callable[[Tensor], "tuple[Tensor, Tensor]"]
 """images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A])"""
@@ -36,20 +37,20 @@ def compare(
     """
     if not len(images) or not batch_sizes:
         raise ParityError("There is nothing to compare: give at least one picture.")
-    with torch.no_grad(), plain_fp32():
+    with torch.no_grad(), tf32_disabled():
         expected = run(reference, images, max(batch_sizes))
         answers = [run(engine, images, size) for size in batch_sizes]
-        floor = 0.0
-        if precision != "fp32":
-            eager, few = low_precision(reference, DTYPE[precision]), config.FLOOR_IMAGES
-            wanted = [part[:few] for part in expected]
-            floor = config.PRECISION_FLOOR * min(map(relative_l2, run(eager, images[:few], max(batch_sizes)), wanted))
+        floor, wanted = 0.0, PRECISIONS[precision]
+        if wanted.floor_share:
+            eager, few = InPrecision(copy.deepcopy(reference), precision, channels_last=True), config.FLOOR_IMAGES
+            distances = map(relative_l2, run(eager, images[:few], max(batch_sizes)), [part[:few] for part in expected])
+            floor = wanted.floor_share * min(distances)
         outputs = tuple(
-            worst_distance(name, [answer[i] for answer in answers], expected[i]) for i, name in enumerate(("loc", "conf"))
+            worst_distance(name, [answer[i] for answer in answers], expected[i])
+            for i, name in enumerate(("loc", "conf"))
         )
         detections = compare_detections(detections_of(expected), detections_of(answers[-1]))
-    bound = config.PARITY_BOUND[precision]
-    return ParityReport(precision, len(images), tuple(batch_sizes), bound, floor, outputs, detections)
+    return ParityReport(precision, len(images), tuple(batch_sizes), wanted.bound, floor, outputs, detections)
 
 
 def run(runner: Runner, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
@@ -69,16 +70,10 @@ def relative_l2(found: Tensor, expected: Tensor) -> float:
 
 def worst_distance(name: str, answers: Sequence[Tensor], expected: Tensor) -> OutputDistance:
     """The distance of the answer that is farthest from `expected`."""
+    if not (expected.isfinite().all() and all(bool(answer.isfinite().all()) for answer in answers)):
+        return OutputDistance(name, None, None, finite=False)
     distances = [relative_l2(answer, expected) for answer in answers]
-    finite = all(bool(answer.isfinite().all()) for answer in answers)
-    largest = max(float((answer - expected).abs().max()) for answer in answers)
-    return OutputDistance(name, max(distances) if finite else float("nan"), largest, finite)
-
-
-def low_precision(reference: torch.nn.Module, dtype: torch.dtype) -> Runner:
-    """The eager model cast to `dtype`: the distance that this precision honestly has."""
-    model = copy.deepcopy(reference).to(dtype, memory_format=torch.channels_last)
-    return lambda images: model(images.to(dtype, memory_format=torch.channels_last))
+    return OutputDistance(name, max(distances), max(float((answer - expected).abs().max()) for answer in answers))
 
 
 def detections_of(outputs: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -92,7 +87,7 @@ def detections_of(outputs: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor, 
 
 
 def compare_detections(reference: Sequence, engine: Sequence) -> DetectionAgreement:
-    """Two lists of (boxes_ltrb, labels, scores), a picture each, matched one to one, the engine's best scores first."""
+    """Two lists of (boxes_xyxy, labels, scores), a picture each, matched one to one, the engine's best scores first."""
     counts = [sum(len(scores) for _, _, scores in side) for side in (reference, engine)]
     changes = [change for pair in zip(reference, engine) for change in match(*pair)]
     return DetectionAgreement(counts[0], counts[1], len(changes), max(changes) if changes else None)
@@ -103,7 +98,7 @@ def match(reference: tuple[Tensor, Tensor, Tensor], engine: tuple[Tensor, Tensor
     (boxes, labels, scores), (engine_boxes, engine_labels, engine_scores) = reference, engine
     if not len(scores) or not len(engine_scores):
         return []
-    overlap = pairwise_iou(torch.cat([engine_boxes, boxes])[None])[0][: len(engine_boxes), len(engine_boxes) :]
+    overlap = box_iou(torch.cat([engine_boxes, boxes])[None])[0][: len(engine_boxes), len(engine_boxes) :]
     overlap = torch.where(engine_labels[:, None] == labels[None], overlap, torch.zeros_like(overlap))
     changes = []
     for i in range(len(engine_scores)):

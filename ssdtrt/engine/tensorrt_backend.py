@@ -11,33 +11,63 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from ssdtrt import config
-from ssdtrt.engine import timing_cache
-from ssdtrt.artifact import runtime
+from ssdtrt.artifact import runtime, torchscript
+from ssdtrt.artifact.baseline import eager_model
+from ssdtrt.engine.cache import keep_timing_cache, read_timing_cache
+from ssdtrt.engine.job import BuildJob
+from ssdtrt.engine.modules import EngineModule
+from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300, ProjectedBlock
+from ssdtrt.engine.torch_tensorrt_backend import timing_iterations
 from ssdtrt.errors import CompileError, first_line
-from ssdtrt.engine.rewrite import FusedSSD300, ProjectedBlock
 from ssdtrt.model.backbone import ResNet50Features
 
 IMAGES, JOINED = "images", "joined"
 NEEDED = ("NetworkDefinitionCreationFlag.EXPLICIT_BATCH", "BuilderFlag.FP16", "IBuilderConfig.max_aux_streams")
 
 
-def build(
+def build(job: BuildJob) -> nn.Module:
+    """Build the network for one batch size, with auxiliary streams. Raises CompileError, also with what TensorRT said."""
+    request, device = job.request, torch.device(job.device)
+    batch = request.batch_range
+    assert batch is not None
+    torch.cuda.set_device(device)
+    network = FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
+    known = Path(job.timing_cache) if job.timing_cache else None
+    built = build_module(network, batch.opt, request.streams, request.workspace_mib, device, known)
+    return EngineModule(FusedNetwork(torchscript.reload(built)), torch.float32, batch, channels_last=False)
+
+
+def build_module(
     form: FusedSSD300, size: int, streams: int, workspace_mib: int, device: torch.device, known: Path | None = None
 ) -> torch.jit.ScriptModule:
     """The form as one engine in a TorchScript module: images [size, 3, 300, 300] -> [size, 4 + C, A], both float32.
 
-    TensorRT may use `streams` streams beside the one it is called on, and computes in the type of the form's weights.
-    It builds on the current GPU, which has to be `device`. The kernels' times are read from the file `known`, where
-    there is one, and kept in it. Holds the interpreter lock for minutes. Raises CompileError, also with what TensorRT
-    said.
+    TensorRT may use `streams` auxiliary streams, and computes in the type of the form's weights. It builds on the
+    current GPU, which has to be `device`. The kernels' times are read from the file `known`, where there is one, and
+    kept in it. Holds the interpreter lock for minutes. Raises CompileError, also with what TensorRT said.
     """
     runtime.check_front_end(runtime.import_torch_tensorrt())
     import tensorrt  # Torch-TensorRT brings it.
 
     check_api(tensorrt)
-    plan, times = serialized(tensorrt, form, size, streams, workspace_mib, timing_cache.read(known))
-    timing_cache.keep(known, times)
-    return runtime.embed(plan, IMAGES, JOINED, device)
+    plan, times = serialized(tensorrt, form, size, streams, workspace_mib, read_timing_cache(known))
+    keep_timing_cache(known, times)
+    return embed(plan, IMAGES, JOINED, device)
+
+
+def embed(plan: bytes, images: str, output: str, device: torch.device) -> torch.jit.ScriptModule:
+    """An engine that TensorRT itself wrote, with one input and one output of these names, in a TorchScript module.
+
+    Raises CompileError.
+    """
+    torch_tensorrt = runtime.import_torch_tensorrt()
+    target = torch_tensorrt.Device(str(device))
+    try:
+        return torch_tensorrt.ts.embed_engine_in_new_module(
+            plan, input_binding_names=[images], output_binding_names=[output], device=target
+        )
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CompileError(f"Torch-TensorRT could not take the engine ({first_line(error)}).") from error
 
 
 def check_api(tensorrt) -> None:
@@ -96,7 +126,7 @@ def build_plan(
         settings.set_flag(tensorrt.BuilderFlag.FP16)
     settings.clear_flag(tensorrt.BuilderFlag.TF32)
     settings.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, workspace_mib << 20)
-    settings.avg_timing_iterations = runtime.timing_iterations(size)
+    settings.avg_timing_iterations = timing_iterations(size)
     settings.max_aux_streams = streams
     cache = settings.create_timing_cache(times)
     if cache is None or not settings.set_timing_cache(cache, False):  # Times that it does not take for its own.
@@ -157,7 +187,9 @@ class Writer:
                 y = self.run(self.joined([y, x], axis=1), module.conv3)
             else:
                 x = x if module.downsample is None else self.run(x, module.downsample)
-                y = self.network.add_elementwise(self.run(y, module.conv3), x, kind.ElementWiseOperation.SUM).get_output(0)
+                y = self.network.add_elementwise(
+                    self.run(y, module.conv3), x, kind.ElementWiseOperation.SUM
+                ).get_output(0)
             return self.run(y, module.relu)
         raise TypeError(f"{type(module).__name__} is no part of FusedSSD300")
 

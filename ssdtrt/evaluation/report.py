@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from ssdtrt.results import Result
+from ssdtrt.system.report import Report
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """COCO's twelve figures, in its order: mean precision and recall over IoU 0.50 to 0.95, at 0.50, at 0.75, for small,
 medium and large objects, with 1, 10 and 100 detections a picture."""
 
 
-@dataclass(frozen=True)
-class ClassFigures(Result):
+class ClassFigures(Report, frozen=True):
     """One category: its AP and AP50, 0..1, and how many objects (crowds apart) there are. None where there is none."""
 
     name: str
@@ -22,8 +19,7 @@ class ClassFigures(Result):
     objects: int
 
 
-@dataclass(frozen=True)
-class EvalReport(Result):
+class EvalReport(Report, frozen=True):
     """What a runner found in pictures, against what is true of them: COCO's figures for boxes.
 
     `figures` are the twelve of FIGURES by name, 0..1, None where there is no such object. `seconds` is from the first
@@ -40,11 +36,11 @@ class EvalReport(Result):
     detections: int
     seconds: float
     images_per_second: float
-    machine: dict = field(default_factory=dict)
-    settings: dict = field(default_factory=dict)
-    against: tuple[EvalReport, ...] = field(default=())
-    notes: tuple[str, ...] = field(default=())
-    failures: tuple[str, ...] = field(default=())
+    machine: dict = {}
+    settings: dict = {}
+    against: tuple[EvalReport, ...] = ()
+    notes: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
     def minus(self, other: EvalReport) -> dict[str, float | None]:
         """Each figure less the other's; None where either has none."""

@@ -1,4 +1,4 @@
-"""Pictures of any kind, read upright and in RGB, cut and squeezed to the network's size; and boxes back in their pixels.
+"""Pictures of any kind, read upright and in RGB.
 
 No torch here: the processes that read pictures start in a moment.
 """
@@ -12,9 +12,8 @@ from typing import BinaryIO, Union
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ssdtrt import config
-from ssdtrt.images import pillow_warnings
 from ssdtrt.errors import ImageError
+from ssdtrt.images import pillow_warnings
 from ssdtrt.system.files import is_special
 
 Picture = Union[str, Path, BinaryIO, Image.Image, np.ndarray]
@@ -57,7 +56,7 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
 def check_array(pixels: np.ndarray) -> None:
     """Raises ImageError unless the array is uint8 [H, W], [H, W, 3] or, with transparency, [H, W, 4], and not empty."""
     shape = pixels.shape
-    if pixels.dtype != np.uint8 or not pixels.size or not (len(shape) == 2 or len(shape) == 3 and shape[2] in (3, 4)):
+    if pixels.dtype != np.uint8 or not pixels.size or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
         raise ImageError(
             f"the array of shape {shape} cannot be read as a picture (expected uint8 [H, W] or [H, W, 3], "
             f"found {pixels.dtype})."
@@ -98,55 +97,3 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
     return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def check_preprocess(preprocess: str) -> None:
-    """Raises ImageError unless there is such a way to prepare a picture."""
-    if preprocess not in config.PREPROCESSES:
-        raise ImageError(
-            f"{preprocess!r} is no way to prepare a picture; expected {' or '.join(map(repr, config.PREPROCESSES))}."
-        )
-
-
-def region(width: int, height: int, preprocess: str = config.PREPROCESS) -> tuple[float, float, float, float]:
-    """The part of a picture that the network sees, (left, top, right, bottom) in the picture's pixels.
-
-    `eval`: all of it. `hub`: with the shorter side scaled to 300 and the longer to the nearest whole number, the middle
-    300 of the longer. Raises ImageError for another `preprocess`.
-    """
-    check_preprocess(preprocess)
-    if preprocess == "eval":
-        return 0.0, 0.0, float(width), float(height)
-    left, right = middle(width, height)
-    top, bottom = middle(height, width)
-    return left, top, right, bottom
-
-
-def middle(length: int, other: int) -> tuple[float, float]:
-    """Where the middle 300 pixels of a side begin and end in the picture's pixels, once the shorter side is 300."""
-    if length <= other:
-        return 0.0, float(length)
-    scaled = round(length * config.IMAGE_SIZE / other)
-    first = (scaled - config.IMAGE_SIZE) // 2
-    return first * length / scaled, min((first + config.IMAGE_SIZE) * length / scaled, float(length))
-
-
-def squeeze(image: Image.Image, preprocess: str = config.PREPROCESS) -> np.ndarray:
-    """An RGB picture of any size to uint8 [300, 300, 3]: its `region` resized, bilinear.
-
-    Pillow's filter reads beyond the region's edges, so this is resizing the whole and cropping then, without the pixels
-    that the crop would throw away. Raises ImageError for another `preprocess`.
-    """
-    size = (config.IMAGE_SIZE, config.IMAGE_SIZE)
-    return np.array(image.resize(size, Image.Resampling.BILINEAR, box=region(*image.size, preprocess)))
-
-
-def to_pixels(boxes_ltrb: np.ndarray, width: int, height: int, preprocess: str = config.PREPROCESS) -> np.ndarray:
-    """Boxes [K, 4] from fractions of the prepared picture to pixels of the original one, clipped to the original, float32.
-
-    With `hub` a box may reach beyond the region that was seen. Raises ImageError for another `preprocess`.
-    """
-    left, top, right, bottom = region(width, height, preprocess)
-    extent = np.array([right - left, bottom - top] * 2, dtype=np.float32)
-    pixels = boxes_ltrb * extent + np.array([left, top] * 2, dtype=np.float32)
-    return np.clip(pixels, 0, np.array([width, height] * 2, dtype=np.float32))

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.system.machine import plain_fp32
+from ssdtrt.system.devices import tf32_disabled
 
 SIZE = config.IMAGE_SIZE
 BITS = 22  # of Pillow's weights, PRECISION_BITS in its Resample.c
@@ -57,7 +57,7 @@ def resize_some(pictures: Tensor, down_first: bool) -> Tensor:
     n, height, width, _ = pictures.shape
     planes = pictures.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     planes = planes.view(3 * n, height, width)
-    with torch.no_grad(), plain_fp32(autotune=False):  # TF32 would round the sums.
+    with torch.no_grad(), tf32_disabled(autotune=False):  # TF32 would round the sums.
         planes = across(down(planes)) if down_first else down(across(planes))
     planes = planes.view(n, 3, SIZE, SIZE).permute(0, 2, 3, 1)
     return planes.to(torch.uint8, memory_format=torch.contiguous_format)  # [n, 300, 300, 3]
@@ -104,11 +104,11 @@ def pillow_weights(length: int) -> np.ndarray:
     """
     scale = length / SIZE
     support = max(scale, 1.0)
-    centre = (np.arange(SIZE) + 0.5) * scale  # [300]
-    first = np.maximum((centre - support + 0.5).astype(int), 0)
-    end = np.minimum((centre + support + 0.5).astype(int), length)
+    center = (np.arange(SIZE) + 0.5) * scale  # [300]
+    first = np.maximum((center - support + 0.5).astype(int), 0)
+    end = np.minimum((center + support + 0.5).astype(int), length)
     taps = first[:, None] + np.arange((end - first).max())  # [300, taps]
-    share = np.maximum(1.0 - np.abs((taps - centre[:, None] + 0.5) * (1.0 / support)), 0.0)
+    share = np.maximum(1.0 - np.abs((taps - center[:, None] + 0.5) * (1.0 / support)), 0.0)
     share[taps >= end[:, None]] = 0.0
     share /= np.cumsum(share, axis=1)[:, -1:]
     dense = np.zeros((SIZE, length + share.shape[1]), dtype=np.int32)

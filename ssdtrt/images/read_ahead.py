@@ -20,9 +20,7 @@ def worker_count() -> int:
     return min(config.WORKERS, cores)
 
 
-def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int
-) -> Iterator[Result]:
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int) -> Iterator[Result]:
     """`function` of each item, in their order, computed by `workers` threads.
 
     Items are taken as results are, at most `depth` ahead of them. What a call raises is raised where its result would

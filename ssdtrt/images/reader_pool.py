@@ -16,8 +16,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ssdtrt.errors import ImageError, SsdtrtError
-from ssdtrt.system.host import child_environment
 from ssdtrt.images.reader_process import ANSWER, ASK, decode, encode, shared_slots, slot_bytes
+from ssdtrt.system.child import child_environment
 
 SILENCE_SECONDS = 0.5  # without an answer, after which it is seen whether a process has gone
 

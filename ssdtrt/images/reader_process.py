@@ -22,7 +22,8 @@ from PIL import Image
 
 from ssdtrt import config
 from ssdtrt.errors import ImageError
-from ssdtrt.images.decode import load_image, squeeze
+from ssdtrt.images.decode import load_image
+from ssdtrt.images.preprocess import resize_image
 
 ASK = struct.Struct("=ii")  # slot, bytes of the path
 ANSWER = struct.Struct("=5i")  # slot, the picture's width and height, those of the pixels in the slot
@@ -52,7 +53,7 @@ def shared_slots(file: int, slots: int, whole: bool) -> np.ndarray:
 def pixels_of(image: Image.Image, preprocess: str, whole: bool) -> np.ndarray:
     """The picture as it is where that is wanted and fits a slot, else squeezed: uint8 [h, w, 3]."""
     fits = image.width * image.height <= config.WHOLE_PIXELS and max(image.size) <= config.WHOLE_SIDE
-    return np.asarray(image) if whole and fits else squeeze(image, preprocess)
+    return np.asarray(image) if whole and fits else resize_image(image, preprocess)
 
 
 def answer(path: str, slot: np.ndarray, preprocess: str, orient: bool, whole: bool) -> tuple[int, int, int, int]:

@@ -10,26 +10,27 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssdtrt import config
-from ssdtrt.images.decode import Picture, check_preprocess, load_image, squeeze
+from ssdtrt.images.decode import Picture, load_image
+from ssdtrt.images.preprocess import check_preprocess, resize_image
 
 
 def prepare(image: Image.Image, preprocess: str = config.PREPROCESS) -> Tensor:
     """An RGB picture of any size to uint8 [3, 300, 300]: its `region` resized, bilinear (see `squeeze`)."""
-    return torch.from_numpy(squeeze(image, preprocess)).permute(2, 0, 1)  # [3, H, W]
+    return torch.from_numpy(resize_image(image, preprocess)).permute(2, 0, 1)  # [3, H, W]
 
 
-def normalise(images: Tensor, preprocess: str = config.PREPROCESS) -> Tensor:
+def normalize(images: Tensor, preprocess: str = config.PREPROCESS) -> Tensor:
     """uint8 [N, 3, 300, 300] to the network's float32 input, on the same device.
 
-    / 255, then config.NORMALISATION's mean and standard deviation. Raises ImageError for another `preprocess`.
+    / 255, then config.NORMALIZATION's mean and standard deviation. Raises ImageError for another `preprocess`.
     """
-    return scale_to(images, *normalisation(preprocess, images.device))
+    return scale_to(images, *normalization(preprocess, images.device))
 
 
-def normalisation(preprocess: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """config.NORMALISATION's mean and standard deviation [3, 1, 1] each, for pixels in 0..1. Raises ImageError."""
+def normalization(preprocess: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """config.NORMALIZATION's mean and standard deviation [3, 1, 1] each, for pixels in 0..1. Raises ImageError."""
     check_preprocess(preprocess)
-    mean, std = (torch.tensor(part, device=device).view(3, 1, 1) for part in config.NORMALISATION[preprocess])
+    mean, std = (torch.tensor(part, device=device).view(3, 1, 1) for part in config.NORMALIZATION[preprocess])
     return mean, std
 
 
@@ -40,16 +41,16 @@ def scale_to(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def to_batch(pictures: Sequence[Picture], preprocess: str = config.PREPROCESS) -> Tensor:
     """Pictures of any kind to the network's input [N, 3, 300, 300], float32. Raises ImageError."""
-    return normalise(torch.stack([prepare(load_image(picture), preprocess) for picture in pictures]), preprocess)
+    return normalize(torch.stack([prepare(load_image(picture), preprocess) for picture in pictures]), preprocess)
 
 
 def synthetic_images(count: int, seed: int = config.SEED, preprocess: str = config.PREPROCESS) -> Tensor:
-    """`synthetic_pictures`, normalised: [count, 3, 300, 300], float32. Raises ImageError for another `preprocess`."""
-    return normalise(synthetic_pictures(count, seed), preprocess)
+    """`synthetic_pictures`, normalized: [count, 3, 300, 300], float32. Raises ImageError for another `preprocess`."""
+    return normalize(synthetic_pictures(count, seed), preprocess)
 
 
 def synthetic_pictures(count: int, seed: int = config.SEED) -> Tensor:
-    """Seeded pictures, uint8 [count, 3, 300, 300]: smooth colours, edges and fine grain, as photographs have.
+    """Seeded pictures, uint8 [count, 3, 300, 300]: smooth colors, edges and fine grain, as photographs have.
 
     For measuring, comparing and calibrating where there is no photograph. Picture i is the same whatever `count` is.
     """

@@ -1,6 +1,6 @@
 """Default boxes, decoding of the network's outputs, and how much boxes overlap.
 
-Boxes are fractions of the picture, 0..1. `ltrb` is (left, top, right, bottom); `cxcywh` is centre, then width and height.
+Boxes are fractions of the picture, 0..1. `xyxy` is (left, top, right, bottom); `cxcywh` is center, then width and height.
 Everything here works on any device and writes to no argument.
 """
 
@@ -33,50 +33,52 @@ def default_boxes() -> Tensor:
     """
     levels = []
     for level, (size, step) in enumerate(zip(config.FEATURE_MAPS, config.STEPS)):
-        centres = (torch.arange(size, dtype=torch.float64) + 0.5) / (config.IMAGE_SIZE / step)
-        cy, cx = torch.meshgrid(centres, centres, indexing="ij")
+        centers = (torch.arange(size, dtype=torch.float64) + 0.5) / (config.IMAGE_SIZE / step)
+        cy, cx = torch.meshgrid(centers, centers, indexing="ij")
         for width, height in box_shapes(level):
             boxes = [cx, cy, torch.full_like(cx, width), torch.full_like(cx, height)]
             levels.append(torch.stack(boxes, dim=-1).reshape(-1, 4))  # [H * W, 4]
     return torch.cat(levels).clamp(0, 1).float()
 
 
-def to_ltrb(boxes_cxcywh: Tensor) -> Tensor:
-    """[..., 4] from centre form to (left, top, right, bottom)."""
-    centre, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], dim=-1)
+def to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
+    """[..., 4] from center form to (left, top, right, bottom)."""
+    center, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
+    return torch.cat([center - half, center + half], dim=-1)
 
 
-def decode(loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tuple[Tensor, Tensor]:
+def decode_boxes(loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tuple[Tensor, Tensor]:
     """Network outputs to boxes and probabilities.
 
-    loc [N, 4, A], conf [N, C, A] logits, default boxes [A, 4] -> boxes_ltrb [N, A, 4], not clipped, and scores [N, A, C],
+    loc [N, 4, A], conf [N, C, A] logits, default boxes [A, 4] -> boxes_xyxy [N, A, 4], not clipped, and scores [N, A, C],
     a softmax over the classes; both float32.
     """
-    boxes_ltrb = shift(loc.float().transpose(1, 2), boxes_cxcywh.to(loc.device))
-    return boxes_ltrb, conf.float().softmax(dim=1).transpose(1, 2)
+    boxes_xyxy = shift(loc.float().transpose(1, 2), boxes_cxcywh.to(loc.device))
+    return boxes_xyxy, conf.float().softmax(dim=1).transpose(1, 2)
 
 
 def shift(offsets: Tensor, boxes_cxcywh: Tensor) -> Tensor:
-    """Default boxes [..., 4] moved by the network's offsets [..., 4], as ltrb.
+    """Default boxes [..., 4] moved by the network's offsets [..., 4], as xyxy.
 
-    centre = d_xy + 0.1 loc_xy d_wh, size = d_wh exp(0.2 loc_wh) (SSD, section 2.2, with the reference's variances).
+    center = d_xy + 0.1 loc_xy d_wh, size = d_wh exp(0.2 loc_wh) (SSD, section 2.2, with the reference's variances).
     """
-    centre = boxes_cxcywh[..., :2] + config.CENTRE_VARIANCE * offsets[..., :2] * boxes_cxcywh[..., 2:]
+    center = boxes_cxcywh[..., :2] + config.CENTER_VARIANCE * offsets[..., :2] * boxes_cxcywh[..., 2:]
     size = boxes_cxcywh[..., 2:] * torch.exp(config.SIZE_VARIANCE * offsets[..., 2:])
-    return to_ltrb(torch.cat([centre, size], dim=-1))
+    return to_xyxy(torch.cat([center, size], dim=-1))
 
 
-def pairwise_iou(boxes_ltrb: Tensor) -> Tensor:
+def box_iou(boxes_xyxy: Tensor) -> Tensor:
     """Intersection over union of the boxes of each row: [G, K, 4] -> [G, K, K]; 0 between boxes without area."""
-    return torch.nan_to_num(overlap(boxes_ltrb))
+    return torch.nan_to_num(overlap(boxes_xyxy))
 
 
-def overlap(boxes_ltrb: Tensor) -> Tensor:
-    """`pairwise_iou`, but NaN between boxes without area."""
-    corners = boxes_ltrb.transpose(1, 2)  # [G, 4, K]
+def overlap(boxes_xyxy: Tensor) -> Tensor:
+    """`box_iou`, but NaN between boxes without area."""
+    corners = boxes_xyxy.transpose(1, 2)  # [G, 4, K]
     low, high = corners[:, :2], corners[:, 2:]  # [G, 2, K]
-    sides = torch.minimum(high[..., :, None], high[..., None, :]).sub_(torch.maximum(low[..., :, None], low[..., None, :]))
+    sides = torch.minimum(high[..., :, None], high[..., None, :]).sub_(
+        torch.maximum(low[..., :, None], low[..., None, :])
+    )
     sides.clamp_(min=0)  # [G, 2, K, K]
     shared = sides[:, 0] * sides[:, 1]
     area = (high - low).prod(dim=1)  # [G, K]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ssdtrt.errors import WeightsError, first_line
-from ssdtrt.system.files import Progress, silent
+from ssdtrt.system.progress import Progress, silent
 
 DDP_PREFIXES = ("module.1.", "module.")
 
@@ -74,7 +74,9 @@ def check_zip(path: Path) -> None:
     except Exception as error:  # A damaged directory raises more than BadZipFile.
         raise WeightsError(_damaged(path, str(error))) from error
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
-        raise WeightsError(f"{path} is a TorchScript module, not a checkpoint. To build an engine: ssdtrt compile {path}")
+        raise WeightsError(
+            f"{path} is a TorchScript module, not a checkpoint. To build an engine: ssdtrt compile {path}"
+        )
     if not any(name.endswith("/data.pkl") for name in names):
         raise WeightsError(f"{path} is a zip archive but not a PyTorch checkpoint (it holds no data.pkl).")
 
@@ -115,7 +117,9 @@ def load(path: Path, weights_only: bool):
             ) from error
         raise WeightsError(f"{path} is truncated or damaged ({_first_line(error)}). Fetch it again.") from error
     except Exception as error:  # A damaged pickle raises almost anything.
-        raise WeightsError(f"{path} cannot be loaded ({_first_line(error)}). It is damaged or from another tool.") from error
+        raise WeightsError(
+            f"{path} cannot be loaded ({_first_line(error)}). It is damaged or from another tool."
+        ) from error
 
 
 def state_dict_in(loaded, path: Path) -> dict[str, torch.Tensor]:
@@ -125,7 +129,11 @@ def state_dict_in(loaded, path: Path) -> dict[str, torch.Tensor]:
             if isinstance(loaded.get(key), dict):
                 loaded = loaded[key]
                 break
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+    if (
+        not isinstance(loaded, dict)
+        or not loaded
+        or not all(isinstance(value, torch.Tensor) for value in loaded.values())
+    ):
         raise WeightsError(
             f"{path} holds {_describe(loaded)}; expected a state dict, or NVIDIA's format with one under the key 'model'."
         )

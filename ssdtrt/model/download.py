@@ -16,7 +16,9 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.errors import FetchError, WeightsError
-from ssdtrt.system.files import Progress, replacing, sha256_file, silent, write_text
+from ssdtrt.system.digests import sha256_file
+from ssdtrt.system.files import replacing, write_text
+from ssdtrt.system.progress import Progress, silent
 
 TIMEOUT = 30  # seconds without a byte
 NETWORK_ERRORS = (

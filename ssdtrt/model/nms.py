@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.model.boxes import decode, overlap, pairwise_iou, shift
+from ssdtrt.model.boxes import box_iou, decode_boxes, overlap, shift
 
 Detections = Tuple[Tensor, Tensor, Tensor, Tensor]
-"""boxes_ltrb [N, K, 4], labels [N, K] in 1..C-1, scores [N, K] best first, counts [N]; zeros after each picture's count."""
+"""boxes_xyxy [N, K, 4], labels [N, K] in 1..C-1, scores [N, K] best first, counts [N]; zeros after each picture's count."""
 
 
 def detect_batch(
@@ -38,9 +38,9 @@ def detect_batch(
 def detect(
     loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
 ) -> List[Tuple[Tensor, Tensor, Tensor]]:
-    """`detect_batch` without the padding: for each picture (boxes_ltrb [K, 4], labels [K], scores [K]), best first."""
-    boxes_ltrb, labels, scores, counts = detect_batch(loc, conf, boxes_cxcywh, max_detections)
-    return [(boxes_ltrb[i, :k], labels[i, :k], scores[i, :k]) for i, k in enumerate(counts.tolist())]
+    """`detect_batch` without the padding: for each picture (boxes_xyxy [K, 4], labels [K], scores [K]), best first."""
+    boxes_xyxy, labels, scores, counts = detect_batch(loc, conf, boxes_cxcywh, max_detections)
+    return [(boxes_xyxy[i, :k], labels[i, :k], scores[i, :k]) for i, k in enumerate(counts.tolist())]
 
 
 def settle(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def detect_fixed(
     """The detections from up to `candidates` of each picture, packed [N, K + 1, 6], in steps of constant size.
 
     With `few` from all candidates, where they are no more than that and at no more than `anchors`; else from the best.
-    A row is a box's ltrb, its label and its score; the last one holds (count, settled, 0, ...). A picture is settled,
+    A row is a box's xyxy, its label and its score; the last one holds (count, settled, 0, ...). A picture is settled,
     that is `detect_exact` would say the same, when no candidate was left out, or when `max_detections` stay that are
     better than any left out; and when the last pass of suppression changed nothing.
     """
@@ -77,8 +77,8 @@ def detect_fixed(
     else:
         scores, labels, chosen, left_out = best_candidates(conf, candidates)
     offsets = loc.gather(2, chosen[:, None].expand(-1, 4, -1)).transpose(1, 2)  # [N, P, 4]
-    boxes_ltrb = shift(offsets.float(), boxes_cxcywh[chosen])
-    stay, still = keep_in_passes(boxes_ltrb, labels, scores, passes)
+    boxes_xyxy = shift(offsets.float(), boxes_cxcywh[chosen])
+    stay, still = keep_in_passes(boxes_xyxy, labels, scores, passes)
     place = stay.cumsum(dim=1)
     settled = still & (left_out[:, 0] == 0)
     if not few:
@@ -86,7 +86,7 @@ def detect_fixed(
         settled = settled | (still & (sure >= max_detections))
     # Each that stays goes to its place; the rest, as zeros, to the last row, where the count is written over them.
     slot = torch.where(stay, place - 1, max_detections).clamp(max=max_detections)
-    rows = torch.cat([boxes_ltrb, labels[..., None].to(boxes_ltrb), scores[..., None]], dim=2)  # [N, P, 6]
+    rows = torch.cat([boxes_xyxy, labels[..., None].to(boxes_xyxy), scores[..., None]], dim=2)  # [N, P, 6]
     rows = torch.where((slot < max_detections)[..., None], rows, 0.0)
     packed = rows.new_zeros(rows.shape[0], max_detections + 1, 6)
     packed = packed.scatter(1, slot[..., None].expand(-1, -1, 6), rows)
@@ -140,17 +140,19 @@ def best_candidates(conf: Tensor, count: int) -> Tuple[Tensor, Tensor, Tensor, T
     return scores, labels, torch.remainder(index, conf.shape[2]), left_out
 
 
-def keep_in_passes(boxes_ltrb: Tensor, labels: Tensor, scores: Tensor, passes: int) -> Tuple[Tensor, Tensor]:
+def keep_in_passes(boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, passes: int) -> Tuple[Tensor, Tensor]:
     """Which candidates [N, P], best first, stay after `passes` of suppression, and of each picture [N] whether that is all.
 
     See `greedy`; here each pass is a matrix product, which counts the better boxes that stay and overlap.
     """
-    better = (labels[:, :, None] == labels[:, None, :]).triu(diagonal=1)  # [N, P, P], [n, i, j]: i is before j in its class
-    dtype = torch.float16 if boxes_ltrb.is_cuda else torch.float32  # Counts to 2,048 are exact in either.
+    better = (labels[:, :, None] == labels[:, None, :]).triu(
+        diagonal=1
+    )  # [N, P, P], [n, i, j]: i is before j in its class
+    dtype = torch.float16 if boxes_xyxy.is_cuda else torch.float32  # Counts to 2,048 are exact in either.
     one = torch.ones_like(scores, dtype=dtype)[:, None]  # [N, 1, P]
     rank = torch.bmm(one, better.to(dtype))[:, 0]  # among its class
     valid = (scores > 0) & (rank < config.MAX_PER_CLASS)
-    over = ((overlap(boxes_ltrb) >= config.NMS_IOU) & better).to(dtype)
+    over = ((overlap(boxes_xyxy) >= config.NMS_IOU) & better).to(dtype)
     start = valid.to(dtype)[:, None]  # [N, 1, P]
     before, stay = start, start
     for _ in range(passes):
@@ -162,10 +164,10 @@ def keep_in_passes(boxes_ltrb: Tensor, labels: Tensor, scores: Tensor, passes: i
 def detect_exact(
     loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
 ) -> Tensor:
-    """The detections by `suppress`, whatever the candidates and however they overlap, packed as by `detect_fixed`."""
-    boxes_ltrb, scores = decode(loc, conf, boxes_cxcywh)
-    found = suppress(boxes_ltrb, scores, max_detections=max_detections)
-    packed = boxes_ltrb.new_zeros(len(found), max_detections + 1, 6)
+    """The detections by `nms`, whatever the candidates and however they overlap, packed as by `detect_fixed`."""
+    boxes_xyxy, scores = decode_boxes(loc, conf, boxes_cxcywh)
+    found = nms(boxes_xyxy, scores, max_detections=max_detections)
+    packed = boxes_xyxy.new_zeros(len(found), max_detections + 1, 6)
     for i, (boxes_of_one, labels_of_one, scores_of_one) in enumerate(found):
         k = len(scores_of_one)
         packed[i, :k, :4] = boxes_of_one
@@ -176,8 +178,8 @@ def detect_exact(
     return packed
 
 
-def suppress(
-    boxes_ltrb: Tensor,
+def nms(
+    boxes_xyxy: Tensor,
     scores: Tensor,
     min_score: float = config.MIN_SCORE,
     iou: float = config.NMS_IOU,
@@ -186,7 +188,7 @@ def suppress(
 ) -> List[Tuple[Tensor, Tensor, Tensor]]:
     """Per-class non-maximum suppression of a batch.
 
-    boxes_ltrb [N, A, 4], scores [N, A, C] with the background first -> for each picture (boxes_ltrb [K, 4],
+    boxes_xyxy [N, A, 4], scores [N, A, C] with the background first -> for each picture (boxes_xyxy [K, 4],
     labels [K] in 1..C-1, scores [K]), best first. For each class: scores > `min_score`, the best `max_per_class`, and of
     those a box stays while its IoU with every kept one is < `iou`; then the best `max_detections` of all classes.
     """
@@ -199,7 +201,7 @@ def suppress(
     rank = rank_in_group(group)
     best = rank < max_per_class
     picture, label, score, rank = picture[best], label[best], score[best], rank[best]
-    boxes = boxes_ltrb[picture, anchor[best]]  # [M, 4]
+    boxes = boxes_xyxy[picture, anchor[best]]  # [M, 4]
     kept = keep_in_groups(boxes, group[best], rank, iou)
     picture, boxes, label, score = picture[kept], boxes[kept], label[kept] + 1, score[kept]
     results: List[Tuple[Tensor, Tensor, Tensor]] = []
@@ -219,15 +221,15 @@ def rank_in_group(group: Tensor) -> Tensor:
     return rank
 
 
-def keep_in_groups(boxes_ltrb: Tensor, group: Tensor, rank: Tensor, iou: float) -> Tensor:
+def keep_in_groups(boxes_xyxy: Tensor, group: Tensor, rank: Tensor, iou: float) -> Tensor:
     """Greedy suppression within each group: boxes [M, 4], group [M], rank in the group by score [M] -> kept [M], bool."""
     kept = torch.ones_like(group, dtype=torch.bool)
     if group.shape[0] == 0:
         return kept
     _, row = torch.unique(group, return_inverse=True)
     rows, columns = int(row.max()) + 1, int(rank.max()) + 1
-    padded = boxes_ltrb.new_zeros(rows, columns, 4)
-    padded[row, rank] = boxes_ltrb
+    padded = boxes_xyxy.new_zeros(rows, columns, 4)
+    padded[row, rank] = boxes_xyxy
     valid = torch.zeros(rows, columns, dtype=torch.bool, device=group.device)
     valid[row, rank] = True
     at_once = max(1, config.NMS_PAIRS // (columns * columns))
@@ -237,17 +239,15 @@ def keep_in_groups(boxes_ltrb: Tensor, group: Tensor, rank: Tensor, iou: float) 
     return torch.cat(parts)[row, rank]
 
 
-def greedy(boxes_ltrb: Tensor, valid: Tensor, iou: float) -> Tensor:
+def greedy(boxes_xyxy: Tensor, valid: Tensor, iou: float) -> Tensor:
     """Boxes [G, K, 4], best first, and which of them count [G, K] -> which of them stay [G, K].
 
     A box falls when a better one that stays overlaps it by `iou` or more. Starting from all, each pass settles at least
     the next box of every row, so it ends; it usually does after three or four.
     """
-    over = (pairwise_iou(boxes_ltrb) >= iou).triu(diagonal=1)  # [G, K, K], over[g, i, j]: i is better and overlaps j
+    over = (box_iou(boxes_xyxy) >= iou).triu(diagonal=1)  # [G, K, K], over[g, i, j]: i is better and overlaps j
     before, stay = ~valid, valid
     while not torch.equal(stay, before):
         before = stay
         stay = valid & ~(over & before[:, :, None]).any(dim=1)
     return stay
-
-

@@ -19,7 +19,7 @@ CONF_STD = 1.2
 def random_model(num_classes: int, seed: int) -> SSD300:
     """SSD300 with seeded weights, in eval mode; torch's global random state is left as it was.
 
-    Xavier-uniform weights in the additional blocks and heads, as the reference initialises them. Untrained residual
+    Xavier-uniform weights in the additional blocks and heads, as the reference initializes them. Untrained residual
     branches multiply rounding errors (relative L2 of BF16: 4e-2), so their last norm starts at RESIDUAL_GAIN (1e-2).
     BatchNorm statistics move towards those of seeded pictures, which evens out the pictures; activations stay far
     inside FP16's range. Each head is then scaled so that its outputs have a fixed standard deviation: boxes of sensible
@@ -39,7 +39,7 @@ def random_model(num_classes: int, seed: int) -> SSD300:
 
 
 def reference_init(model: SSD300) -> SSD300:
-    """The same model, its additional blocks and heads initialised as the reference does: Xavier-uniform weights."""
+    """The same model, its additional blocks and heads initialized as the reference does: Xavier-uniform weights."""
     for part in (model.additional_blocks, model.loc, model.conf):
         for parameter in part.parameters():
             if parameter.dim() > 1:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssdtrt import config
 from ssdtrt.model.backbone import ResNet50Features
+from ssdtrt.model.source import WeightsSource
 
 
 def additional_block(channels_in: int, middle: int, channels_out: int, shrink_by_stride: bool) -> nn.Sequential:
@@ -34,6 +35,8 @@ class SSD300(nn.Module):
     def __init__(self, num_classes: int = config.NUM_CLASSES):
         super().__init__()
         self.num_classes = num_classes
+        self.labels: Tuple[str, ...] = ()
+        self.source: WeightsSource | None = None
         self.feature_extractor = ResNet50Features()
         channels = config.FEATURE_CHANNELS
         self.additional_blocks = nn.ModuleList(
@@ -49,7 +52,7 @@ class SSD300(nn.Module):
         ]
 
     def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
-        """images [N, 3, 300, 300], normalised -> (loc [N, 4, A], conf [N, C, A]), conf being logits."""
+        """images [N, 3, 300, 300], normalized -> (loc [N, 4, A], conf [N, C, A]), conf being logits."""
         features = self.feature_extractor(images)  # [N, 1024, 38, 38]
         maps = [features]
         for block in self.additional_blocks:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.errors import WeightsError
-from ssdtrt.system.files import Progress, sha256_file, silent
 from ssdtrt.model.checkpoint import (
     check_looks_like_checkpoint,
     check_sums,
@@ -21,9 +20,12 @@ from ssdtrt.model.checkpoint import (
     state_dict_in,
 )
 from ssdtrt.model.download import coco_checkpoint
+from ssdtrt.model.labels import class_names
 from ssdtrt.model.random import random_model
+from ssdtrt.model.source import WeightsSource
 from ssdtrt.model.ssd import SSD300
-from ssdtrt.results import WeightsSource
+from ssdtrt.system.digests import sha256_file
+from ssdtrt.system.progress import Progress, silent
 
 SHOWN_KEYS = 4
 
@@ -106,7 +108,12 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], orig
     ]
     problems = [
         f"{len(keys)} {name}: {_some(keys)}"
-        for name, keys in (("missing", missing), ("extra", extra), ("misshapen", misshapen), ("without floats", integers))
+        for name, keys in (
+            ("missing", missing),
+            ("extra", extra),
+            ("misshapen", misshapen),
+            ("without floats", integers),
+        )
         if keys
     ]
     if problems:
@@ -124,32 +131,6 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
         digest.update(value.view(-1).view(torch.uint8).numpy() if value.numel() else b"")
     return digest.hexdigest()
-
-
-def class_names(num_classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """The classes' names, background first. Raises WeightsError when `labels` are not as many as the classes."""
-    if labels is not None:
-        if len(labels) != num_classes - 1:
-            raise WeightsError(
-                f"{len(labels)} labels were given; the weights have {num_classes - 1} classes besides the background."
-            )
-        return ("background", *labels)
-    if num_classes == config.NUM_CLASSES:
-        return config.COCO_LABELS
-    return ("background", *(f"class {i}" for i in range(1, num_classes)))
-
-
-def read_labels(path: str | Path) -> tuple[str, ...]:
-    """Class names from a text file: one a line, without the background; empty lines are skipped. Raises WeightsError."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise WeightsError(f"{path} cannot be read as a list of labels ({reason}).") from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise WeightsError(f"{path} names no class; expected one name a line, without the background.")
-    return names
 
 
 def _check_coco(path: Path, trust: bool) -> None:

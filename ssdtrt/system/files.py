@@ -1,15 +1,14 @@
-"""Writing a file whole or not at all, and its SHA-256."""
+"""Writing a file whole or not at all, by one writer at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import glob
-import hashlib
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,22 +16,6 @@ try:
     import fcntl
 except ImportError:  # Not on Windows.
     fcntl = None
-
-Progress = Callable[[str], None]
-"""Called with a short line that says how far a long step is."""
-
-
-def silent(_: str) -> None:
-    """The progress callback that shows nothing."""
-
-
-def sha256_file(path: str | Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -48,6 +48,12 @@ def other_processes(device: torch.device) -> list[str]:
     return parse_processes(said or "", os.getpid())
 
 
+def driver_version() -> str | None:
+    """The NVIDIA driver's version, from nvidia-smi, or None."""
+    lines = (ask(["--query-gpu=driver_version"]) or "").split()
+    return lines[0] if lines else None
+
+
 def selection(device: torch.device) -> list[str]:
     """nvidia-smi's arguments that mean this device: it numbers all GPUs, torch those that are visible."""
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)

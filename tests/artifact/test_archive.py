@@ -11,21 +11,21 @@ import zipfile
 
 import pytest
 import torch
-from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from known import metadata_like
 from torch import nn
 
+from conftest import ROOT
+from known import metadata_like
 from ssdtrt import config
-from ssdtrt.system import machine
 from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.archive import check_digest, check_intact
-from ssdtrt.artifact.metadata import add_metadata, check_file, read_metadata
-from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.artifact.fields import ENGINE, MODULE
 from ssdtrt.artifact.inspection import inspect_file, inspection_text
+from ssdtrt.artifact.metadata import add_metadata, check_file, read_metadata
 from ssdtrt.artifact.runner import load_engine
+from ssdtrt.errors import ArtifactError, CompileError
+from ssdtrt.system import machine
 
 CASES = int(os.environ.get("SSDTRT_FUZZ", "300"))
 FUZZ = settings(
@@ -316,9 +316,7 @@ def test_what_is_no_file_ends_with_one_line_and_never_hangs(tmp_path, kind, monk
 
 def test_a_newer_schema(path, never_loaded):
     rewrite(path, lambda metadata: {"schema": 2, "kind": "hologram"})
-    assert refusal(path) == (
-        "FILE was written by a newer ssdtrt (schema 2, this one reads up to 1). Update ssdtrt."
-    )
+    assert refusal(path) == ("FILE was written by a newer ssdtrt (schema 2, this one reads up to 1). Update ssdtrt.")
 
 
 def without(metadata, name):
@@ -411,7 +409,9 @@ def gpu(monkeypatch):
     versions, place = dict(torch_tensorrt="2.2.0", tensorrt="8.6.0"), dict(os="Linux", architecture="x86_64", sm="9.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr("ssdtrt.artifact.runtime.why_not", lambda: None)
-    monkeypatch.setattr("ssdtrt.artifact.runtime.import_torch_tensorrt", lambda: pytest.fail("torch_tensorrt was imported"))
+    monkeypatch.setattr(
+        "ssdtrt.artifact.runtime.import_torch_tensorrt", lambda: pytest.fail("torch_tensorrt was imported")
+    )
     monkeypatch.setattr(machine, "pick_device", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(machine, "versions", lambda: versions)
     monkeypatch.setattr(machine, "machine", lambda _: place)

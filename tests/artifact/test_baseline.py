@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ssdtrt.artifact.baseline import EagerRunner, baseline_runners, eager_model
+from ssdtrt.artifact.runner import load_engine
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, SsdtrtError
-from ssdtrt.artifact.baseline import EagerRunner, peer_runners
-from ssdtrt.artifact.runner import eager_model, load_engine
 
 
 def test_eager_runner_is_the_model(engine, module):
@@ -46,7 +46,7 @@ def test_eager_runner_in_half_precision():
 
 def test_peers_by_name(engine, module):
     runner = load_engine(engine)
-    peers = peer_runners(runner, None, ["eager", "eager", "eager-fp32"])
+    peers = baseline_runners(runner, None, ["eager", "eager", "eager-fp32"])
     assert list(peers) == ["eager"]
     state, expected = peers["eager"].model.state_dict(), eager_model(module, runner.device).state_dict()
     assert all(torch.equal(state[key], expected[key]) for key in expected)
@@ -54,7 +54,7 @@ def test_peers_by_name(engine, module):
 
 def test_no_peer_needs_no_module(engine, tmp_path):
     (tmp_path / "alone.engine.ts").write_bytes(engine.read_bytes())
-    assert peer_runners(load_engine(tmp_path / "alone.engine.ts"), None, []) == {}
+    assert baseline_runners(load_engine(tmp_path / "alone.engine.ts"), None, []) == {}
 
 
 def test_a_peer_without_its_module_is_refused_and_one_may_be_named(engine, module, tmp_path, monkeypatch):
@@ -62,11 +62,11 @@ def test_a_peer_without_its_module_is_refused_and_one_may_be_named(engine, modul
     (tmp_path / "alone.engine.ts").write_bytes(engine.read_bytes())
     runner = load_engine(tmp_path / "alone.engine.ts")
     with pytest.raises(ArtifactError) as caught:
-        peer_runners(runner, None, ["eager"])
+        baseline_runners(runner, None, ["eager"])
     assert str(caught.value) == (
         f"{runner.path} cannot be compared with eager: its module ssd300.ts was not found; name it with --module."
     )
-    assert list(peer_runners(runner, module, ["eager"])) == ["eager"]
+    assert list(baseline_runners(runner, module, ["eager"])) == ["eager"]
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,14 @@ def test_a_peer_without_its_module_is_refused_and_one_may_be_named(engine, modul
 )
 def test_what_is_no_peer_here(engine, names, message):
     with pytest.raises(SsdtrtError) as caught:
-        peer_runners(load_engine(engine), None, names)
+        baseline_runners(load_engine(engine), None, names)
     assert str(caught.value) == message
 
 
 def test_a_peer_detects_what_its_engine_does(hub_module, photographs):
     """Prepared as the engine's file says, which is `hub` here."""
     runner = load_engine(hub_module, "cpu")
-    peer = Detector(peer_runners(runner, None, ["eager"])["eager"], threshold=0.3)
+    peer = Detector(baseline_runners(runner, None, ["eager"])["eager"], threshold=0.3)
     (expected,) = Detector(runner, threshold=0.3)(photographs[2:3])
     (found,) = peer(photographs[2:3])
     assert found == expected and len(found.detections) > 3

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ssdtrt.errors import ArtifactError
-from ssdtrt.artifact.cuda_graph import Captured, GraphRunner
-from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.artifact.cuda_graph import Captured, CudaGraphRunner
 from ssdtrt.artifact.runner import load_engine
+from ssdtrt.errors import ArtifactError
+from ssdtrt.images.tensors import synthetic_images
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ def test_a_file_on_the_cpu_is_not_captured(engine):
     assert str(caught.value) == f"{engine} runs on the CPU here, where there are no CUDA graphs; leave cuda_graph out."
 
 
-class Doubled(GraphRunner):
+class Doubled(CudaGraphRunner):
     """Twice the input, "captured" without a GPU: a replay computes it from where the input lies."""
 
     def __init__(self, **options):

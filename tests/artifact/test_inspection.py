@@ -9,13 +9,13 @@ import zipfile
 
 import pytest
 import torch
+
 from conftest import ROOT
 from known import known_file, metadata_like
-
 from ssdtrt.artifact import inspection, torchscript
+from ssdtrt.artifact.inspection import inspect_file, inspection_text, printable
 from ssdtrt.artifact.metadata import add_metadata, read_metadata
 from ssdtrt.errors import ArtifactError
-from ssdtrt.artifact.inspection import inspect_file, inspection_text, printable
 
 
 def small(path, metadata):

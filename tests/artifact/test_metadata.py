@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from known import metadata_like
 from torch import nn
 
+from known import metadata_like
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.metadata import add_metadata, check_output, new_metadata, read_metadata
+from ssdtrt.artifact.metadata import add_metadata, new_metadata, read_metadata
 from ssdtrt.errors import ArtifactError
+from ssdtrt.system.outputs import check_output
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["background", "café", "猫"]

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from ssdtrt.system import machine
-from ssdtrt.engine.modules import BatchRange
+from ssdtrt.artifact.baseline import eager_model, find_module
+from ssdtrt.artifact.inspection import check_fits, rebuild_command
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.artifact.runner import load_engine, warm_up
 from ssdtrt.errors import ArtifactError, CompileError, GpuError, SsdtrtError
 from ssdtrt.images.tensors import synthetic_images
-from ssdtrt.artifact.runner import check_fits, eager_model, find_module, load_engine, rebuild_command, warm_up
+from ssdtrt.system import machine
+from ssdtrt.system.versions import installed_versions, this_machine
 
 CPU = torch.device("cpu")
 
@@ -164,8 +167,8 @@ def test_a_module_asked_onto_a_gpu_that_is_not_there_says_so(module, no_gpu):
 def fitting(**changes):
     """Metadata of an engine that fits this machine, but for the changes."""
     metadata = {
-        "versions": machine.versions(),
-        "machine": machine.machine("cpu"),
+        "versions": installed_versions(),
+        "machine": this_machine("cpu"),
         "kind": "engine",
         "build": {"precision": "fp16", "batch": "8"},
         "module": {"file": "ssd300.ts"},
@@ -344,7 +347,9 @@ def test_other_weights_than_the_recorded_are_noticed(module, tmp_path):
     other = rewritten(module, tmp_path / "other.ts", change)
     with pytest.raises(ArtifactError) as caught:
         eager_model(other, CPU)
-    assert str(caught.value) == f"{other} is damaged: its weights are not the recorded ones. Make it again: ssdtrt export"
+    assert (
+        str(caught.value) == f"{other} is damaged: its weights are not the recorded ones. Make it again: ssdtrt export"
+    )
 
 
 def test_an_engine_is_no_source_of_eager_weights(engine):

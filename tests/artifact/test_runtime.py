@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ssdtrt.artifact import runtime, torchscript
-from ssdtrt.engine.modules import BatchRange
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.engine.torch_tensorrt_backend import build, compile_arguments, embed
 from ssdtrt.errors import CompileError
 
 SIGNATURES = json.loads((Path(__file__).parents[1] / "data" / "torch_tensorrt_signatures.json").read_text())
@@ -47,7 +48,7 @@ def test_the_recorded_versions_are_those_that_are_supported():
 @pytest.mark.parametrize("batch", [STATIC, RANGE], ids=["static", "range"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_argument_is_one_that_this_version_takes(version, batch, precision):
-    arguments = runtime.compile_arguments(precision, batch, 4096, torch.device("cuda:0"))
+    arguments = compile_arguments(precision, batch, 4096, torch.device("cuda:0"))
     known = SIGNATURES[version]
     front, behind = known["compile"], known["ts.compile"]
     assert front["var_keyword"] and not behind["var_keyword"]  # What is not the front's own reaches ts.compile.
@@ -59,7 +60,7 @@ def test_every_argument_is_one_that_this_version_takes(version, batch, precision
 
 
 def test_a_static_engine_is_asked_for_in_half_between_edges_of_float32():
-    assert runtime.compile_arguments("fp16", STATIC, 4096, torch.device("cuda:1")) == {
+    assert compile_arguments("fp16", STATIC, 4096, torch.device("cuda:1")) == {
         "ir": "ts",
         "inputs": [{"shape": (8, 3, 300, 300), "dtype": torch.float32}],
         "enabled_precisions": {torch.float16},
@@ -73,7 +74,7 @@ def test_a_static_engine_is_asked_for_in_half_between_edges_of_float32():
 
 
 def test_a_range_is_asked_for_in_single_precision():
-    arguments = runtime.compile_arguments("fp32", RANGE, 1, CPU)
+    arguments = compile_arguments("fp32", RANGE, 1, CPU)
     assert arguments["inputs"] == [
         {
             "min_shape": (1, 3, 300, 300),
@@ -86,9 +87,11 @@ def test_a_range_is_asked_for_in_single_precision():
     assert arguments["disable_tf32"] is True and arguments["workspace_size"] == 1_048_576
 
 
-@pytest.mark.parametrize("batch, times", [("1", 16), ("8", 16), ("12", 10), ("32", 4), ("128", 1), ("200", 1), ("1:8:32", 16)])
+@pytest.mark.parametrize(
+    "batch, times", [("1", 16), ("8", 16), ("12", 10), ("32", 4), ("128", 1), ("200", 1), ("1:8:32", 16)]
+)
 def test_short_kernels_are_timed_more_often(batch, times):
-    assert runtime.compile_arguments("fp16", BatchRange.parse(batch), 1, CPU)["num_avg_timing_iters"] == times
+    assert compile_arguments("fp16", BatchRange.parse(batch), 1, CPU)["num_avg_timing_iters"] == times
 
 
 def test_nothing_is_missing_where_both_are_there(gpu, monkeypatch):
@@ -228,7 +231,7 @@ def test_the_module_is_compiled_with_its_own_types_inside(gpu, monkeypatch, tiny
     package = stand_in(version)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     inside = torch.float16 if precision == "fp16" else torch.float32
-    assert runtime.build(tiny.to(inside), precision, STATIC, 64, CPU) is package.calls[0][0]
+    assert build(tiny.to(inside), precision, STATIC, 64, CPU) is package.calls[0][0]
     ((module, arguments),) = package.calls
     assert {parameter.dtype for parameter in module.parameters()} == {inside}
     assert not module.training
@@ -246,7 +249,7 @@ def test_a_version_that_does_not_take_an_argument_is_named(gpu, monkeypatch, tin
     )
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     with pytest.raises(CompileError) as caught:
-        runtime.build(tiny, "fp16", STATIC, 64, CPU)
+        build(tiny, "fp16", STATIC, 64, CPU)
     assert str(caught.value) == (
         "Torch-TensorRT 3.0.0 does not take disable_tf32, workspace_size; ssdtrt knows the versions 2.2.0 to 2.14.0."
     )
@@ -267,7 +270,7 @@ def test_what_tensorrt_says_when_it_fails_is_passed_on(gpu, monkeypatch, tiny, e
 
     monkeypatch.setitem(sys.modules, "torch_tensorrt", stand_in("2.2.0", fail))
     with pytest.raises(CompileError) as caught:
-        runtime.build(tiny, "fp16", STATIC, 64, CPU)
+        build(tiny, "fp16", STATIC, 64, CPU)
     message = str(caught.value)
     assert message.startswith(f"TensorRT could not build the engine ({reason}") and "\n" not in message
 
@@ -280,5 +283,5 @@ def test_an_engine_that_cannot_be_embedded_is_one_clear_error(gpu, monkeypatch):
     package.ts.embed_engine_in_new_module, package.Device = fail, lambda name: name
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     with pytest.raises(CompileError) as caught:
-        runtime.embed(b"plan", "images", "joined", CPU)
+        embed(b"plan", "images", "joined", CPU)
     assert str(caught.value) == "Torch-TensorRT could not take the engine (Unable to deserialize)."

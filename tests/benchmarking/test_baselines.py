@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ssdtrt import config
+from ssdtrt.artifact.baseline import InPrecision
 from ssdtrt.benchmarking import baselines
 from ssdtrt.benchmarking.baselines import Compiled, File, check_names, file_contenders, peers
 from ssdtrt.errors import SsdtrtError
-from ssdtrt.system.machine import with_tf32
-from ssdtrt.artifact.baseline import InPrecision
+from ssdtrt.system.devices import with_tf32
 
 CPU = torch.device("cpu")
 

@@ -5,8 +5,8 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.benchmarking import case
-from ssdtrt.errors import ArtifactError
 from ssdtrt.benchmarking.case import Contender, Trial, out_of_memory, reason_of
+from ssdtrt.errors import ArtifactError
 
 
 @pytest.fixture
@@ -99,7 +99,10 @@ def test_memory_that_does_not_suffice_is_a_row_also_for_what_is_required(inputs)
 @pytest.mark.parametrize(
     "error, expected",
     [
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            True,
+        ),
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (MemoryError(), True),

@@ -3,8 +3,8 @@
 import copy
 
 import pytest
-from saved_reports import CPU, GPU, SETTINGS, VERSIONS, eager, engine, first_schema, report, row, save
 
+from saved_reports import CPU, GPU, SETTINGS, VERSIONS, eager, engine, first_schema, report, row, save
 from ssdtrt.benchmarking import report_file
 from ssdtrt.benchmarking.compare import compare, compare_files
 from ssdtrt.errors import ReportError

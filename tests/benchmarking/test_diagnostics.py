@@ -1,7 +1,7 @@
 """What a benchmark warns of."""
 
 from ssdtrt.benchmarking.diagnostics import gpu_notes, row_notes
-from ssdtrt.results import BenchRow, HostTimes
+from ssdtrt.benchmarking.report import BenchRow, HostTimes
 
 
 def row(median, host, returned, variation=0.01, samples=100, name="a"):

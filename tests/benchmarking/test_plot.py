@@ -5,11 +5,11 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from conftest import ROOT
 from matplotlib.figure import Figure
 from PIL import Image
-from saved_reports import CPU, GPU, VERSIONS, eager, engine, report, row
 
+from conftest import ROOT
+from saved_reports import CPU, GPU, VERSIONS, eager, engine, report, row
 from ssdtrt import config
 from ssdtrt.benchmarking import plot, report_file
 from ssdtrt.errors import ReportError
@@ -99,7 +99,7 @@ def test_the_title_names_machine_versions_and_clock():
     )
 
 
-def test_lines_can_be_told_apart_without_colour():
+def test_lines_can_be_told_apart_without_color():
     peers = config.BENCH_PEERS
     lines = drawn(report(*(row(peer, 1.0 + index) for index, peer in enumerate(peers)))).axes[0].lines
     assert len({line.get_marker() for line in lines}) == len(peers) == len(lines)

@@ -3,12 +3,12 @@
 import json
 
 import pytest
+
 from conftest import ROOT
 from saved_reports import GPU, eager, engine, first_schema, report, row, save
-
 from ssdtrt.benchmarking import report_file
-from ssdtrt.errors import ReportError
 from ssdtrt.benchmarking.report_file import Row
+from ssdtrt.errors import ReportError
 
 MAKE_IT = "Make one with: ssdtrt bench --json FILE"
 

@@ -1,8 +1,8 @@
 """What a benchmark must reach: each row that misses it is a sentence, and nothing to measure is no pass."""
 
 import pytest
-from saved_reports import eager, engine, first_schema, report, row
 
+from saved_reports import eager, engine, first_schema, report, row
 from ssdtrt.benchmarking import report_file, thresholds
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ssdtrt.artifact.cuda_graph import Captured, GraphRunner
-from ssdtrt.results import HostTimes
+from ssdtrt.artifact.cuda_graph import Captured, CudaGraphRunner
+from ssdtrt.benchmarking.report import HostTimes
 from ssdtrt.benchmarking.timing import Samples, host_time, placed, quantile, speedup_interval, time_calls, variation
 
 
@@ -100,7 +100,7 @@ def test_on_a_cpu_a_call_is_timed_once():
 
 def test_a_graph_finds_its_images_where_it_reads_them():
     images, own = torch.ones(2, 3), torch.zeros(2, 3)
-    runner = GraphRunner(torch.neg, images.device)
+    runner = CudaGraphRunner(torch.neg, images.device)
     runner.graphs[((2, 3, torch.float32),)] = Captured((own,), lambda: None, own)
     assert placed(runner, images) is own and own.sum() == 6
     assert placed(torch.neg, images) is images

@@ -3,8 +3,8 @@
 from test_bench_text import EAGER, ENGINE, FAILED, GPU, bench
 from test_report import CPU
 
+from ssdtrt.benchmarking.report import PartTime
 from ssdtrt.commands.bench_markdown import bench_markdown
-from ssdtrt.results import PartTime
 
 
 def test_all_that_there_is():

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from test_report import CPU, GPU, NAN, VERSIONS, parity
 
+from ssdtrt.benchmarking.report import BenchReport, BenchRow, HostTimes, PartTime
 from ssdtrt.commands import bench_text as text
-from ssdtrt.results import BenchReport, BenchRow, HostTimes, PartTime
 
 SETTINGS = {"rounds": 10, "iterations": 4, "warmup": 3, "clock": "host monotonic clock", "gpu_state": None}
 
@@ -92,7 +92,9 @@ def test_nan_is_not_shown_as_a_distance(loc, conf):
 def test_whole_text():
     parts = (PartTime("network", 8, 1.8, 2.0),)
     made = bench(EAGER, ENGINE, FAILED, notes=("untrained", "unsteady"), parts=parts)
-    assert text.bench_text(made, 100) == """\
+    assert (
+        text.bench_text(made, 100)
+        == """\
 Some CPU, 2 cores, torch 2.9.0
 40 calls a row in 10 interleaved rounds after 3 to warm up, host monotonic clock, TF32 off
 
@@ -111,6 +113,7 @@ network              8      1.800  2.000
 failed: torch.compile FP16, batch 8: no Triton
 note: untrained
 note: unsteady"""
+    )
 
 
 def test_long_names_lose_their_front():

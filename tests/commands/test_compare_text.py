@@ -1,7 +1,6 @@
 """A comparison as text and as Markdown."""
 
 from saved_reports import eager, engine, report, row
-
 from ssdtrt.benchmarking import report_file
 from ssdtrt.benchmarking.compare import compare
 from ssdtrt.commands.compare_text import compare_markdown, compare_text

@@ -28,9 +28,7 @@ def test_table():
 
 def test_page():
     page = markdown.page("title", ["about_it", "how"], [(("a", "b"), [("1", "2")])], ["one", "two|three"])
-    assert page == (
-        "### title\n\nabout\\_it\n\nhow\n\n| a | b |\n| --- | --: |\n| 1 | 2 |\n\n- one\n- two\\|three\n"
-    )
+    assert page == ("### title\n\nabout\\_it\n\nhow\n\n| a | b |\n| --- | --: |\n| 1 | 2 |\n\n- one\n- two\\|three\n")
     assert markdown.page("t", [], [(("a",), []), (("b",), [])], []) == "### t\n\n| a |\n| --- |\n\n| b |\n| --- |\n"
 
 

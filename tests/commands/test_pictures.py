@@ -11,17 +11,17 @@ import time
 import numpy as np
 import pytest
 import torch
-from known import BLUE, RED
 from PIL import Image
 from test_cli import COMMANDS, ENVIRONMENT
 from test_evaluate import write_annotations
 
+from known import BLUE, RED
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.runner import FileRunner, load_engine
 from ssdtrt.bench import bench_files
 from ssdtrt.detect import Detector
 from ssdtrt.images.tensors import synthetic_images
-from ssdtrt.artifact.runner import FileRunner, load_engine
 from ssdtrt.verify import verify_engine
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -94,7 +94,10 @@ def test_a_report_takes_no_place_of_a_picture_or_a_file_of_ours(known, two, ssdt
     shutil.copyfile(two[1], tmp_path / "other.png")
     before = {name: (tmp_path / name).read_bytes() for name in ("k.ts", "other.png")}
     for name in before:
-        for arguments in (["detect", known, two[0], "--device", "cpu", "--jsonl", name], ["inspect", known, "--json", name]):
+        for arguments in (
+            ["detect", known, two[0], "--device", "cpu", "--jsonl", name],
+            ["inspect", known, "--json", name],
+        ):
             done = ssdtrt(*arguments)
             assert done.exit_code == 2
             assert done.stderr.endswith(f"Error: {name} is there and no text; give another path for the report.\n")
@@ -315,7 +318,9 @@ def test_a_full_gpu_is_said_and_every_picture_done(known, pictures, ssdtrt, monk
     done = ssdtrt("-q", "detect", known, *paths, "--jsonl", "-", "--device", "cpu")
     assert done.exit_code == 0
     assert done.stderr.startswith("note: The GPU has not enough memory for 2 pictures at once; going on with 1.\n")
-    assert [strict(line) for line in done.stdout.splitlines()] == [one.as_dict() for one in Detector(known, "cpu")(paths)]
+    assert [strict(line) for line in done.stdout.splitlines()] == [
+        one.as_dict() for one in Detector(known, "cpu")(paths)
+    ]
     categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
     objects = [(1, 17, [13.0, 6.5, 174.0, 87.0])]
     names = {number: path.name for number, path in enumerate(paths, 1)}

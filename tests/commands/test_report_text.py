@@ -4,17 +4,11 @@ import json
 
 import pytest
 
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.commands import report_text
-from ssdtrt.evaluation.report import ClassFigures, EvalReport, FIGURES
-from ssdtrt.results import (
-    BenchReport,
-    BenchRow,
-    Detection,
-    DetectionAgreement,
-    ImageDetections,
-    OutputDistance,
-    ParityReport,
-)
+from ssdtrt.detection.results import Detection, ImageDetections
+from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport
 
 NAN = float("nan")
 SETTINGS = {"rounds": 10, "iterations": 4, "warmup": 3, "clock": "host monotonic clock"}

@@ -7,12 +7,12 @@ import subprocess
 import sys
 
 import pytest
+
 from conftest import ROOT
 from saved_reports import GPU, SETTINGS, VERSIONS, eager, report, save
 from saved_reports import engine as engine_row
-
+from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.commands.reports import finish_bench
-from ssdtrt.results import BenchReport, BenchRow
 
 
 @pytest.fixture

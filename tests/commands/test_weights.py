@@ -14,9 +14,8 @@ from torch import nn
 
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.errors import WeightsError
-from ssdtrt.system.files import sha256_file
-from ssdtrt.model import build_model
-from ssdtrt.model.weights import state_sha256
+from ssdtrt.model.weights import build_model, state_sha256
+from ssdtrt.system.digests import sha256_file
 
 FITS = "Expected NVIDIA's SSD300 v1.1 checkpoint or one fine-tuned from it."
 DIRECTORY = 91_804_344  # where the directory of the archive below begins, about

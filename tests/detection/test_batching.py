@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from ssdtrt.detection.batching import Batches
+from ssdtrt.detection.batching import BatchRunner
 from ssdtrt.errors import GpuError
 
 
@@ -51,7 +51,7 @@ def results(batches, items):
 @pytest.mark.parametrize("room", [1, 3, 4, 7, 8, 100])
 def test_every_item_comes_once_and_in_order(room, count, place):
     device, said = Device(room, place), []
-    batches = Batches(device.stage, device.start, 32, note=said.append)
+    batches = BatchRunner(device.stage, device.start, 32, note=said.append)
     assert results(batches, range(count)) == [10 * item for item in range(count)]
     assert batches.size <= max(room, 1) or count <= room
     assert bool(said) == (min(count, 32) > room)
@@ -60,7 +60,7 @@ def test_every_item_comes_once_and_in_order(room, count, place):
 def test_it_goes_down_by_halves_says_so_and_stays_there():
     device, said, released = Device(9), [], []
     release = lambda: released.append(1)  # noqa: E731
-    batches = Batches(device.stage, device.start, 32, note=said.append, release=release)
+    batches = BatchRunner(device.stage, device.start, 32, note=said.append, release=release)
     assert results(batches, range(70)) == [10 * item for item in range(70)]
     assert said == [
         "The GPU has not enough memory for 32 pictures at once; going on with 16.",
@@ -72,14 +72,14 @@ def test_it_goes_down_by_halves_says_so_and_stays_there():
 
 def test_the_next_batches_are_cut_small():
     device = Device(8)
-    batches = Batches(device.stage, device.start, 32)
+    batches = BatchRunner(device.stage, device.start, 32)
     sizes = [len(batch) for batch, _ in batches.run(batches.cut(range(100)))]
     assert sizes == [32, 32, 8, 8, 8, 8, 4]  # The second was cut before the first one's memory was found too small.
 
 
 def test_not_below_the_smallest():
     device, said = Device(3), []
-    batches = Batches(device.stage, device.start, 32, 4, note=said.append)
+    batches = BatchRunner(device.stage, device.start, 32, 4, note=said.append)
     with pytest.raises(GpuError) as caught:
         results(batches, range(40))
     assert str(caught.value) == (
@@ -92,14 +92,14 @@ def test_not_below_the_smallest():
 def test_a_static_engine_cannot_be_halved():
     device, said = Device(3), []
     with pytest.raises(GpuError, match="for a batch of 8, the smallest"):
-        results(Batches(device.stage, device.start, 8, 8, note=said.append), range(40))
+        results(BatchRunner(device.stage, device.start, 8, 8, note=said.append), range(40))
     assert said == [] and device.tried == [8]
 
 
 def test_what_was_finished_has_come_before_a_failure():
     device = Device(4, error=RuntimeError("CUDA error: unspecified launch failure"))
     came = []
-    batches = Batches(device.stage, device.start, 8)
+    batches = BatchRunner(device.stage, device.start, 8)
     with pytest.raises(GpuError, match="The GPU failed .CUDA error: unspecified launch failure."):
         for batch, _ in batches.run(iter([[1, 2, 3, 4], [5, 6], [7, 8, 9, 10, 11], [12]])):
             came.append(batch)
@@ -109,7 +109,7 @@ def test_what_was_finished_has_come_before_a_failure():
 def test_other_errors_are_not_taken_for_a_full_gpu():
     device = Device(4, error=RuntimeError("shape '[7]' is invalid"))
     with pytest.raises(RuntimeError, match="shape"):
-        results(Batches(device.stage, device.start, 8), range(8))
+        results(BatchRunner(device.stage, device.start, 8), range(8))
     assert device.tried == [8]
 
 
@@ -127,7 +127,7 @@ def test_nothing_of_a_failed_try_is_held_while_it_is_tried_again():
 
     gc.disable()
     try:
-        results(Batches(lambda batch: torch.tensor(batch), start, 4), range(4))
+        results(BatchRunner(lambda batch: torch.tensor(batch), start, 4), range(4))
     finally:
         gc.enable()
     assert alive[1] == [False] and not any(map(any, alive[1:3]))

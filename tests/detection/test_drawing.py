@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssdtrt.detection.drawing import colour_of, draw_detections, side_by_side
+from ssdtrt.detection.drawing import color_of, draw_detections, side_by_side
+from ssdtrt.detection.results import Detection
 from ssdtrt.images.decode import load_image
-from ssdtrt.results import Detection
 
 NOTE_GROUND = (40, 40, 40)
 
@@ -21,9 +21,9 @@ def black(width, height):
     return Image.new("RGB", (width, height))
 
 
-def where(picture, colour):
-    """[H, W] of bool: which pixels have this colour."""
-    return (np.asarray(picture) == colour).all(-1)
+def where(picture, color):
+    """[H, W] of bool: which pixels have this color."""
+    return (np.asarray(picture) == color).all(-1)
 
 
 def changed(picture):
@@ -47,9 +47,9 @@ def test_without_detections_it_is_a_copy():
 
 
 @pytest.mark.parametrize("label_id", [1, 16, 80])
-def test_box_has_its_class_colour_at_its_place(label_id):
+def test_box_has_its_class_color_at_its_place(label_id):
     drawn = draw_detections(black(400, 320), [detection((100, 150, 300, 250), label_id)])
-    mask = where(drawn, colour_of(label_id))
+    mask = where(drawn, color_of(label_id))
     for x, y in ((100, 200), (300, 200), (200, 250), (101, 249), (300, 250), (100, 250), (299, 151)):
         assert mask[y, x], (x, y)
     for x, y in ((99, 200), (301, 200), (200, 251), (102, 200), (298, 200), (200, 248), (200, 200)):
@@ -58,12 +58,12 @@ def test_box_has_its_class_colour_at_its_place(label_id):
 
 @pytest.mark.parametrize("size", [(1000, 640), (640, 1000)])
 def test_lines_are_thicker_on_large_pictures(size):
-    mask = where(draw_detections(black(*size), [detection((100, 200, 600, 600))]), colour_of(1))
+    mask = where(draw_detections(black(*size), [detection((100, 200, 600, 600))]), color_of(1))
     assert np.flatnonzero(mask[400]).tolist() == [100, 101, 102, 103, 597, 598, 599, 600]
 
 
 def test_lines_are_never_thinner_than_a_pixel():
-    mask = where(draw_detections(black(60, 40), [detection((10, 20, 50, 35))]), colour_of(1))
+    mask = where(draw_detections(black(60, 40), [detection((10, 20, 50, 35))]), color_of(1))
     assert mask[20:36, 10].all() and mask[20:36, 50].all() and mask[35, 10:51].all()
 
 
@@ -78,7 +78,7 @@ def test_nothing_else_is_painted():
 @pytest.mark.parametrize("size", [(60, 40), (200, 150), (480, 480), (1000, 640)])
 def test_box_of_the_whole_picture_has_all_four_edges(size):
     width, height = size
-    mask = where(draw_detections(black(*size), [detection((0, 0, width, height))]), colour_of(1))[:height, :width]
+    mask = where(draw_detections(black(*size), [detection((0, 0, width, height))]), color_of(1))[:height, :width]
     assert mask[height // 2 :, 0].all()
     assert mask[height // 2 :, width - 1].all()
     assert mask[height - 1].all()
@@ -88,7 +88,7 @@ def test_label_stands_on_the_box():
     drawn = draw_detections(black(400, 320), [detection((100, 150, 300, 250), 17, "dog", 0.87)])
     left, top, right, bottom = changed(drawn)
     assert (left, right, bottom) == (100, 300, 250) and 125 <= top <= 140
-    chip = where(drawn, colour_of(17))[top:150]
+    chip = where(drawn, color_of(17))[top:150]
     width = chip.any(0).nonzero()[0].max() + 1
     assert chip[0, 100:width].all() and 30 <= width - 100 <= 90
     assert (~chip[:, 100:width]).sum() > 60  # The ink.
@@ -99,7 +99,7 @@ def test_label_holds_name_and_score():
         return np.asarray(draw_detections(black(400, 320), [detection((10, 100, 390, 300), 1, label, score)]))[:100]
 
     def width(pixels):
-        return (pixels == colour_of(1)).all(-1).any(0).sum()
+        return (pixels == color_of(1)).all(-1).any(0).sum()
 
     assert np.array_equal(chip("cat", 0.501), chip("cat", 0.499))
     assert not np.array_equal(chip("cat", 0.5), chip("cat", 0.52))
@@ -111,7 +111,7 @@ def test_label_holds_name_and_score():
 def test_label_lies_inside_the_picture(corner):
     middle = changed(draw_detections(black(400, 320), [detection((200, 160, 200, 160))]))
     found = changed(draw_detections(black(400, 320), [detection((*corner, *corner))]))
-    assert 0 <= found[0] and found[2] < 400 and 0 <= found[1] and found[3] < 320
+    assert found[0] >= 0 and found[2] < 400 and found[1] >= 0 and found[3] < 320
     assert found[2] - found[0] >= middle[2] - middle[0] - 2
     assert found[3] - found[1] >= middle[3] - middle[1] - 3
 
@@ -121,37 +121,37 @@ def test_ink_can_be_read_on_its_ground(label_id):
     drawn = draw_detections(black(400, 320), [detection((100, 150, 300, 250), label_id, "mmmmmm")])
     luminance = np.asarray(drawn) @ (0.299, 0.587, 0.114)
     chip = luminance[140:150, 104:140]  # The letters alone.
-    ground = np.dot(colour_of(label_id), (0.299, 0.587, 0.114))
+    ground = np.dot(color_of(label_id), (0.299, 0.587, 0.114))
     assert np.abs(chip - ground).max() > 100
     assert (np.abs(chip - ground) > 50).mean() > 0.1
 
 
-def test_every_class_has_its_own_colour():
-    colours = [colour_of(label_id) for label_id in range(1, 81)]
-    assert len(set(colours)) == 80
-    assert all(0 <= part <= 255 and isinstance(part, int) for colour in colours for part in colour)
-    assert all(max(colour) - min(colour) > 150 for colour in colours)
-    assert colours == [colour_of(label_id) for label_id in range(1, 81)]
+def test_every_class_has_its_own_color():
+    colors = [color_of(label_id) for label_id in range(1, 81)]
+    assert len(set(colors)) == 80
+    assert all(0 <= part <= 255 and isinstance(part, int) for color in colors for part in color)
+    assert all(max(color) - min(color) > 150 for color in colors)
+    assert colors == [color_of(label_id) for label_id in range(1, 81)]
 
 
 def test_neighbouring_classes_differ_much():
     for label_id in range(1, 80):
-        difference = np.subtract(colour_of(label_id), colour_of(label_id + 1))
+        difference = np.subtract(color_of(label_id), color_of(label_id + 1))
         assert np.abs(difference).sum() > 200
 
 
 def test_the_best_is_on_top():
     best, other = detection((100, 150, 300, 250), 3, score=0.9), detection((100, 150, 300, 250), 5, score=0.6)
     drawn = draw_detections(black(400, 320), [best, other])
-    assert drawn.getpixel((100, 200)) == colour_of(3)
-    assert where(drawn, colour_of(5))[150:].sum() < 2000  # Its label, which moved out of the way, and no outline.
+    assert drawn.getpixel((100, 200)) == color_of(3)
+    assert where(drawn, color_of(5))[150:].sum() < 2000  # Its label, which moved out of the way, and no outline.
 
 
-def chips(drawn, colours):
-    """For each colour (left, top, right, bottom), all inclusive, of its pixels: the label where there is no box."""
+def chips(drawn, colors):
+    """For each color (left, top, right, bottom), all inclusive, of its pixels: the label where there is no box."""
     found = []
-    for colour in colours:
-        rows, columns = np.where(where(drawn, colour))
+    for color in colors:
+        rows, columns = np.where(where(drawn, color))
         found.append((columns.min(), rows.min(), columns.max(), rows.max()))
     return found
 
@@ -167,9 +167,9 @@ def test_labels_do_not_hide_each_other():
     points = [(120 + 37 * i % 301, 100 + 53 * i % 251) for i in range(30)]
     drawn = draw_detections(black(640, 480), [detection((*p, *p), i + 1) for i, p in enumerate(points)])
     alone = draw_detections(black(640, 480), [detection((300, 200, 300, 200))])
-    usual = where(alone, colour_of(1)).sum()
+    usual = where(alone, color_of(1)).sum()
     for i, (x, y) in enumerate(points):
-        rows, columns = np.where(where(drawn, colour_of(i + 1)))
+        rows, columns = np.where(where(drawn, color_of(i + 1)))
         assert len(rows) > 0.8 * usual, i
         assert np.abs(columns - x).max() < 120 and np.abs(rows - y).max() < 240
 
@@ -177,9 +177,9 @@ def test_labels_do_not_hide_each_other():
 def test_where_labels_crowd_the_best_stay():
     crowd = [detection((50, 50, 50, 50), i + 1, score=1 - i / 100) for i in range(80)]
     drawn = draw_detections(black(200, 150), crowd)
-    labelled = [i for i in range(80) if where(drawn, colour_of(i + 1)).sum() > 100]
+    labelled = [i for i in range(80) if where(drawn, color_of(i + 1)).sum() > 100]
     assert labelled[:4] == [0, 1, 2, 3] and len(labelled) < 20
-    assert all(where(drawn, colour_of(i + 1)).sum() > 550 for i in labelled)  # and can be read
+    assert all(where(drawn, color_of(i + 1)).sum() > 550 for i in labelled)  # and can be read
     assert drawn.size == (200, 150)
 
 
@@ -208,12 +208,12 @@ def test_labels_of_small_pictures_stand_beside_them(size, note):
     assert drawn.width >= width and drawn.height >= height
     rest = np.asarray(drawn).copy()
     rest[:height, :width] = 255  # What is not the picture: the labels alone.
-    found = chips(Image.fromarray(rest), [colour_of(i + 1) for i in range(4)])
+    found = chips(Image.fromarray(rest), [color_of(i + 1) for i in range(4)])
     assert all(box[2] - box[0] >= 60 and box[3] - box[1] >= 12 for box in found)
     assert all(overlap(found[i], found[j]) == 0 for i in range(4) for j in range(i))
     ground = where(rest, NOTE_GROUND)
     assert ground.any() == bool(note) and not ground[: max(box[3] for box in found) + 1].any()
-    assert set(map(tuple, rest[:, -1])) <= {(255, 255, 255), NOTE_GROUND, *(colour_of(i + 1) for i in range(4))}
+    assert set(map(tuple, rest[:, -1])) <= {(255, 255, 255), NOTE_GROUND, *(color_of(i + 1) for i in range(4))}
 
 
 def test_margin_leaves_the_picture_where_it_was():
@@ -264,13 +264,13 @@ def test_large_pictures_have_large_letters():
 )  # fmt: skip
 def test_boxes_without_area(box):
     drawn = draw_detections(black(200, 150), [detection(box)])
-    assert where(drawn, colour_of(1)).any()
+    assert where(drawn, color_of(1)).any()
 
 
 @pytest.mark.parametrize("box", [(10, 10, 11, 11), (10, 10, 12, 80), (10, 10, 13, 13)])
 def test_boxes_narrower_than_their_lines(box):
     drawn = draw_detections(black(1000, 1000), [detection(box)])
-    assert where(drawn, colour_of(1))[10, 10]
+    assert where(drawn, color_of(1))[10, 10]
 
 
 def test_note_is_along_the_bottom():

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from ssdtrt.detection.json_writers import CocoResults, JsonLines, JsonList, to_xywh
+from ssdtrt.detection.results import Detection, ImageDetections
 from ssdtrt.errors import ArtifactError, SsdtrtError
-from ssdtrt.results import Detection, ImageDetections
-from ssdtrt.detection.json_writers import CocoResults, JsonLines, JsonList, to_ltwh
 
 LABELS = ["background", "cat", '100 % "wild" naïve %.2f\n']
 BOXES = np.float32([[1.005, 2, 30.126, 40], [0, 0.5, 1e-3, 640]])
@@ -58,9 +58,9 @@ def test_json_lines_without_pictures(tmp_path):
 
 
 def test_what_is_not_finite_is_null(tmp_path):
-    boxes_ltrb = np.float32([[np.nan, 1, np.inf, 2], [1, 2, 3, 4]])
+    boxes_xyxy = np.float32([[np.nan, 1, np.inf, 2], [1, 2, 3, 4]])
     with JsonLines(tmp_path / "d.jsonl", LABELS) as out:
-        out.write("a.jpg", 9, 9, boxes_ltrb, [2, 1], np.float32([0.5, np.nan]))
+        out.write("a.jpg", 9, 9, boxes_xyxy, [2, 1], np.float32([0.5, np.nan]))
     (line,) = lines(tmp_path / "d.jsonl")
     assert line["detections"] == [
         {"label": LABELS[2], "label_id": 2, "score": 0.5, "box": [None, 1.0, None, 2.0]},
@@ -88,7 +88,7 @@ def test_coco_results(tmp_path, kind):
     assert all(list(row) == ["image_id", "category_id", "bbox", "score"] for row in rows)
     assert [np.float32(row["score"]) for row in rows] == [SCORES[0], SCORES[1], SCORES[0]]
     assert rows[0]["bbox"] == pytest.approx([1.005, 2, 29.121, 38], rel=1e-6)
-    assert (np.float32([row["bbox"] for row in rows[:2]]) == to_ltwh(BOXES)).all()
+    assert (np.float32([row["bbox"] for row in rows[:2]]) == to_xywh(BOXES)).all()
     assert path.read_text().count("\n") == 5
 
 
@@ -107,8 +107,8 @@ def test_coco_results_have_no_nan(tmp_path):
 
 
 def test_boxes_are_not_written_to():
-    boxes_ltrb = torch.tensor([[1.0, 2.0, 5.0, 9.0]])
-    assert to_ltwh(boxes_ltrb).tolist() == [[1, 2, 4, 7]] and boxes_ltrb.tolist() == [[1, 2, 5, 9]]
+    boxes_xyxy = torch.tensor([[1.0, 2.0, 5.0, 9.0]])
+    assert to_xywh(boxes_xyxy).tolist() == [[1, 2, 4, 7]] and boxes_xyxy.tolist() == [[1, 2, 5, 9]]
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, GeneratorExit])

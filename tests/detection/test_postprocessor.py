@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssdtrt.detection import postprocessor as module
-from ssdtrt.detection.postprocessor import Decoder, to_host
+from ssdtrt.detection.postprocessor import Postprocessor, to_host
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_exact
 
@@ -37,7 +37,7 @@ def settled_again(monkeypatch):
 @pytest.mark.parametrize("spread, background", [(1.0, 9.0), (1.5, 6.0), (2.0, 9.0), (0.1, 20.0)])
 def test_it_says_what_the_exact_way_says(spread, background):
     loc, conf = outputs(2, spread, background)
-    packed = Decoder(CPU)(loc, conf)
+    packed = Postprocessor(CPU)(loc, conf)
     exact = detect_exact(loc, conf, default_boxes())
     assert packed.shape == (2, 201, 6) and packed[:, -1].tolist() == exact[:, -1].tolist()
     torch.testing.assert_close(packed, exact, rtol=0, atol=1e-5)
@@ -45,7 +45,7 @@ def test_it_says_what_the_exact_way_says(spread, background):
 
 def test_the_cases_are_what_they_should_be():
     """Among them are pictures without detections, with some, and with the most there can be."""
-    counts = [Decoder(CPU)(*outputs(1, *case))[0, -1, 0].item() for case in ((0.1, 20.0), (1.0, 9.0), (2.0, 9.0))]
+    counts = [Postprocessor(CPU)(*outputs(1, *case))[0, -1, 0].item() for case in ((0.1, 20.0), (1.0, 9.0), (2.0, 9.0))]
     assert counts[0] == 0 and 0 <= counts[1] <= 200 and counts[2] == 200
 
 
@@ -61,7 +61,7 @@ def test_a_picture_that_is_not_settled_is_done_again_and_the_others_are_not(sett
     loc[1, 2:, :5776] = ((target[2:] / defaults[:5776, 2:]).log() / 0.2).T
     conf[1, 3, :5776] = 25.0 + torch.rand(5776, generator=torch.Generator().manual_seed(1))
     before = loc.clone(), conf.clone()
-    packed = Decoder(CPU)(loc, conf)
+    packed = Postprocessor(CPU)(loc, conf)
     assert settled_again == [1]
     assert packed[:, -1, 0].tolist() == [1, 1, 1] and packed[:, 0, 4].tolist() == [5, 3, 7]
     assert (packed[:, -1, 1] == 1).all()
@@ -71,15 +71,15 @@ def test_a_picture_that_is_not_settled_is_done_again_and_the_others_are_not(sett
 
 
 def test_what_is_settled_is_not_done_again(settled_again):
-    Decoder(CPU)(*outputs(1, 0.1, 20.0))
+    Postprocessor(CPU)(*outputs(1, 0.1, 20.0))
     assert settled_again == []
 
 
 @pytest.mark.parametrize("most", [1, 10, 200])
 def test_max_detections_are_the_best(most):
     loc, conf = outputs(1, 2.0, 9.0)
-    packed = Decoder(CPU, most)(loc, conf)
-    every = Decoder(CPU)(loc, conf)
+    packed = Postprocessor(CPU, most)(loc, conf)
+    every = Postprocessor(CPU)(loc, conf)
     assert packed.shape == (1, most + 1, 6) and packed[0, -1, 0] == most
     assert torch.equal(packed[0, :most], every[0, :most])
     scores = packed[0, :most, 5]
@@ -88,7 +88,7 @@ def test_max_detections_are_the_best(most):
 
 def test_start_then_wait():
     loc, conf = outputs(1, 1.5, 6.0)
-    decoder = Decoder(CPU)
+    decoder = Postprocessor(CPU)
     finish = decoder.start(loc, conf)
     assert torch.equal(finish(), decoder(loc, conf))
     assert decoder.steps == decoder._plain  # Nothing is captured without a GPU.
@@ -96,7 +96,7 @@ def test_start_then_wait():
 
 def test_outputs_with_gradients_give_none():
     loc, conf = outputs(1, 1.5, 6.0)
-    assert not Decoder(CPU)(loc.requires_grad_(), conf.requires_grad_()).requires_grad
+    assert not Postprocessor(CPU)(loc.requires_grad_(), conf.requires_grad_()).requires_grad
 
 
 def test_a_tensor_on_the_host_is_itself():

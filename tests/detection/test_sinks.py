@@ -7,25 +7,25 @@ import threading
 
 import numpy as np
 import pytest
-from known import BLUE, CAT, DOG, PERSON, RED, known_file
 from PIL import Image
 
+from known import BLUE, CAT, DOG, PERSON, RED, known_file
 from ssdtrt import config
-from ssdtrt.detection import sinks
+from ssdtrt.artifact.baseline import EagerRunner
 from ssdtrt.detect import Detector
-from ssdtrt.errors import ArtifactError, ImageError
+from ssdtrt.detection import sinks
 from ssdtrt.detection.sinks import (
-    Coco,
-    Folder,
-    Lines,
-    Summary,
     UNTRAINED,
+    CocoSink,
+    FolderSink,
+    JsonLinesSink,
+    Summary,
     bar,
     detect_files,
     detect_to_folder,
     unused_name,
 )
-from ssdtrt.artifact.baseline import EagerRunner
+from ssdtrt.errors import ArtifactError, ImageError
 
 
 @pytest.fixture
@@ -49,9 +49,9 @@ def three(folder, detector, failures=None):
     """An output of every kind in `folder`."""
     labels = detector.runner.labels
     return [
-        Folder(folder / "out", detector),
-        Lines(folder / "d.jsonl", labels),
-        Coco(folder / "coco.json", labels, [] if failures is None else failures),
+        FolderSink(folder / "out", detector),
+        JsonLinesSink(folder / "d.jsonl", labels),
+        CocoSink(folder / "coco.json", labels, [] if failures is None else failures),
     ]
 
 
@@ -85,17 +85,17 @@ def test_every_kind_at_once_says_the_same(detector, pictures, tmp_path):
 
 
 def test_the_80_classes_have_cocos_numbers(tmp_path):
-    coco = Coco(tmp_path / "r.json", config.COCO_LABELS, [])
+    coco = CocoSink(tmp_path / "r.json", config.COCO_LABELS, [])
     with coco:
         assert [coco.categories[label] for label in (1, 11, 12, 13, 80)] == [1, 11, 13, 14, 90]
-    with Coco(tmp_path / "r.json", ["background", "cat", "dog"], []) as own:
+    with CocoSink(tmp_path / "r.json", ["background", "cat", "dog"], []) as own:
         assert list(own.categories) == [0, 1, 2]
 
 
 def test_classes_of_ones_own_keep_their_numbers(pictures, tmp_path):
     labels = ["background", *(f"kind {n}" for n in range(1, 81))]
     detector = Detector(known_file(tmp_path / "own.ts", labels=labels), "cpu")
-    detect_files(detector, [pictures("7.png")], [Coco(tmp_path / "r.json", labels, [])])
+    detect_files(detector, [pictures("7.png")], [CocoSink(tmp_path / "r.json", labels, [])])
     assert [row["category_id"] for row in strict((tmp_path / "r.json").read_text())] == [16, 17, 1]
 
 
@@ -165,8 +165,8 @@ def stop_now(error):
 
 def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_pieces(detector, pictures, tmp_path):
     """The second picture's line is cut in half, as by Ctrl-C."""
-    lines = Lines(tmp_path / "d.jsonl", detector.runner.labels)
-    listed = Folder(tmp_path / "out", detector)
+    lines = JsonLinesSink(tmp_path / "d.jsonl", detector.runner.labels)
+    listed = FolderSink(tmp_path / "out", detector)
 
     class Torn:
         def __init__(self, file):
@@ -193,14 +193,14 @@ def test_json_lines_are_there_as_they_come(detector, pictures, tmp_path):
     seen = []
     paths = [pictures(f"{number}.png") for number in range(3)]
     detect_files(
-        detector, paths, [Lines(tmp_path / "d.jsonl", detector.runner.labels)],
+        detector, paths, [JsonLinesSink(tmp_path / "d.jsonl", detector.runner.labels)],
         each=lambda found: seen.append(len(jsonl(tmp_path / "d.jsonl"))),
     )  # fmt: skip
     assert seen == [1, 2, 3]
 
 
 def test_lines_and_results_go_to_a_stream_that_stays_open(detector, pictures):
-    for kind in (Lines, lambda stream, labels: Coco(stream, labels, [])):
+    for kind in (JsonLinesSink, lambda stream, labels: CocoSink(stream, labels, [])):
         stream = io.StringIO()
         detect_files(detector, [pictures("1.png")], [kind(stream, detector.runner.labels)])
         assert not stream.closed and strict(stream.getvalue())
@@ -232,13 +232,13 @@ def test_side_by_side_is_twice_as_wide(detector, known, pictures, tmp_path):
     """Both halves are there, the peer's with what the peer sees."""
     path = pictures("white.png", (255, 255, 255), (400, 200))
     peer = Detector(known, "cpu", threshold=0.99)  # It sees nothing.
-    detect_files(detector, [path], [Folder(tmp_path / "out", detector, peer=peer)])
+    detect_files(detector, [path], [FolderSink(tmp_path / "out", detector, peer=peer)])
     with Image.open(tmp_path / "out" / "white.jpg") as opened:
         pixels = np.asarray(opened).astype(int)
     assert 800 <= pixels.shape[1] <= 840 and 200 <= pixels.shape[0] <= 260
     halves = pixels[-190:-10, 10:390], pixels[-190:-10, -390:-10]
-    coloured = [(np.ptp(half, axis=-1) > 60).sum() for half in halves]
-    assert coloured[0] > 100 and coloured[1] == 0
+    colored = [(np.ptp(half, axis=-1) > 60).sum() for half in halves]
+    assert colored[0] > 100 and colored[1] == 0
 
 
 def test_side_by_side_with_an_eager_peer_names_both(detector, pictures, tmp_path, monkeypatch):
@@ -246,7 +246,7 @@ def test_side_by_side_with_an_eager_peer_names_both(detector, pictures, tmp_path
     monkeypatch.setattr(sinks, "side_by_side", lambda left, right, titles: names.append(titles) or left)
     eager = EagerRunner("eager", detector.runner.module, detector.runner, "fp32")
     peer = Detector(eager)
-    detect_files(detector, [pictures("red.png")], [Folder(tmp_path / "out", detector, peer=peer)])
+    detect_files(detector, [pictures("red.png")], [FolderSink(tmp_path / "out", detector, peer=peer)])
     assert names == [("FP32 known.ts", "FP32 eager")]
 
 
@@ -285,9 +285,9 @@ def test_json_is_what_was_returned(known, pictures, tmp_path):
 
 
 def test_annotated_picture(known, pictures, tmp_path):
-    path = pictures("grey.png", (128, 128, 129), (400, 200))
+    path = pictures("gray.png", (128, 128, 129), (400, 200))
     detect_to_folder(Detector(known, "cpu", max_detections=1), [path], tmp_path / "out")
-    with Image.open(tmp_path / "out" / "grey.jpg") as opened:
+    with Image.open(tmp_path / "out" / "gray.jpg") as opened:
         assert (opened.format, opened.mode, opened.size) == ("JPEG", "RGB", (400, 200))
         pixels = np.asarray(opened).astype(int)
     distance = np.abs(pixels - 128).max(-1)
@@ -384,7 +384,7 @@ def test_beside_a_picture_nothing_else_is_overwritten_either(known, pictures):
 def test_of_a_list_that_is_not_known_nothing_is_overwritten(known, pictures, tmp_path):
     first, second = pictures("in/a.png", RED, (200, 100)), pictures("out/a.jpg", RED, (100, 200))
     before, detector = second.read_bytes(), Detector(known, "cpu")
-    detect_files(detector, iter([first, second]), [Folder(second.parent, detector)])
+    detect_files(detector, iter([first, second]), [FolderSink(second.parent, detector)])
     assert second.read_bytes() == before
     assert sorted(os.listdir(second.parent)) == ["a-2.jpg", "a-3.jpg", "a.jpg", "detections.json"]
 
@@ -405,8 +405,8 @@ def test_pictures_in_the_output_folder_are_not_overwritten(known, pictures):
 
 
 def test_results_of_an_earlier_run_are_replaced(known, pictures, tmp_path):
-    for colour, label in ((RED, "cat"), (BLUE, "car")):
-        path = pictures("picture.png", colour)
+    for color, label in ((RED, "cat"), (BLUE, "car")):
+        path = pictures("picture.png", color)
         detect_to_folder(Detector(known, "cpu"), [path], tmp_path / "deep" / "out")
         (entry,) = json.loads((tmp_path / "deep" / "out" / "detections.json").read_text(encoding="utf-8"))
         assert entry["detections"][0]["label"] == label

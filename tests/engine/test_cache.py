@@ -11,15 +11,16 @@ import zipfile
 import pytest
 import torch
 
-from ssdtrt import config, export
-from ssdtrt.engine import cache
-from ssdtrt.system import machine
-from ssdtrt.artifact import torchscript
 from ssdtrt import compile as compiling
+from ssdtrt import config, export
+from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.compile import compile_engine
+from ssdtrt.engine import cache
 from ssdtrt.errors import CompileError
 from ssdtrt.model.random import random_model
+from ssdtrt.system import machine
+from ssdtrt.system.versions import installed_versions, this_machine
 
 REQUEST = {
     "backend": "tensorrt",
@@ -80,7 +81,7 @@ def test_a_second_compile_takes_what_the_first_built(folder, module, engine, tmp
         assert torch.equal(found, expected)
     with pytest.raises(CompileError, match="it is built"):
         compile_engine(other, tmp_path / "again.ts", backend="torchscript", cache=False)
-    monkeypatch.setattr("ssdtrt.system.machine.emulates_bf16", lambda: False)
+    monkeypatch.setattr("ssdtrt.system.devices.emulates_bf16", lambda: False)
     with pytest.raises(CompileError, match="it is built"):
         compile_engine(other, tmp_path / "again.ts", backend="torchscript", precision="bf16")
 
@@ -140,14 +141,14 @@ def test_every_setting_changes_the_key(module, change):
 
 @pytest.mark.parametrize("what", ["gpu", "sm", "cpu", "os"])
 def test_another_machine_changes_the_key(module, monkeypatch, what):
-    before, here = cache.key_of(REQUEST, module, read_metadata(module)), machine.machine()
+    before, here = cache.key_of(REQUEST, module, read_metadata(module)), this_machine()
     monkeypatch.setattr(machine, "machine", lambda device: {**here, what: "other"})
     assert cache.key_of(REQUEST, module, read_metadata(module)) != before
 
 
 @pytest.mark.parametrize("what", ["torch", "torch_tensorrt", "tensorrt", "driver", "cuda", "ssdtrt"])
 def test_another_version_changes_the_key(module, monkeypatch, what):
-    before, here = cache.key_of(REQUEST, module, read_metadata(module)), machine.versions()
+    before, here = cache.key_of(REQUEST, module, read_metadata(module)), installed_versions()
     monkeypatch.setattr(machine, "versions", lambda: {**here, what: "0.0"})
     assert cache.key_of(REQUEST, module, read_metadata(module)) != before
 
@@ -172,7 +173,9 @@ def test_what_is_kept_is_taken(folder, engine_file, tmp_path):
     assert folder.stat().st_mode & 0o77 == 0  # Engines are code: nobody else writes here.
 
 
-@pytest.mark.parametrize("part, content", [(".ts", b"an engiNe" * 1000), (".ts", b""), (".json", b"{"), (".json", b"[]")])
+@pytest.mark.parametrize(
+    "part, content", [(".ts", b"an engiNe" * 1000), (".ts", b""), (".json", b"{"), (".json", b"[]")]
+)
 def test_what_is_damaged_is_thrown_away(folder, engine_file, tmp_path, caplog, part, content):
     cache.keep(KEY, engine_file, BUILT)
     (folder / f"{KEY}{part}").write_bytes(content)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ssdtrt.artifact import torchscript
-from ssdtrt.engine.modules import BatchRange, DetectorModule, EngineModule
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.engine.modules import DetectorModule, EngineModule
 from ssdtrt.errors import CompileError
-from ssdtrt.images.tensors import normalise, synthetic_pictures
+from ssdtrt.images.tensors import normalize, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_batch
 
@@ -113,7 +114,7 @@ def test_text_of_a_range_is_the_range(three):
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(st.integers(-3, 6), st.integers(-3, 6), st.integers(-3, 6)))
 def test_only_ordered_positive_sizes_are_a_range(three):
-    if 1 <= three[0] and list(three) == sorted(three):
+    if three[0] >= 1 and list(three) == sorted(three):
         BatchRange(*three)
     else:
         with pytest.raises(CompileError):
@@ -223,7 +224,7 @@ def test_saved_engine_is_read_by_plain_torch(tmp_path):
 
 
 class Sensitive(nn.Module):
-    """Two detections whose scores and places depend on the mean of each colour."""
+    """Two detections whose scores and places depend on the mean of each color."""
 
     def forward(self, images: Tensor):
         red, green, blue = images.mean([2, 3]).unbind(1)
@@ -243,10 +244,10 @@ def detector(preprocess="eval", max_detections=200, batch=None):
 
 
 @pytest.mark.parametrize("preprocess", ["eval", "hub"])
-def test_a_detector_normalises_runs_the_engine_and_decodes(preprocess):
+def test_a_detector_normalizes_runs_the_engine_and_decodes(preprocess):
     pictures = synthetic_pictures(3, seed=4)
     found = detector(preprocess)(pictures)
-    images = normalise(pictures, preprocess)
+    images = normalize(pictures, preprocess)
     expected = detect_batch(*Sensitive()(images), default_boxes())
     assert [part.shape for part in found] == [(3, 200, 4), (3, 200), (3, 200), (3,)]
     assert [part.dtype for part in found] == [torch.float32, torch.int64, torch.float32, torch.int64]
@@ -256,7 +257,7 @@ def test_a_detector_normalises_runs_the_engine_and_decodes(preprocess):
     assert not found[0][:, 2:].any() and not found[1][:, 2:].any() and not found[2][:, 2:].any()
 
 
-def test_the_two_ways_to_normalise_differ():
+def test_the_two_ways_to_normalize_differ():
     pictures = synthetic_pictures(1, seed=4)
     assert float((detector("eval")(pictures)[2] - detector("hub")(pictures)[2]).abs().max()) > 1e-3
 
@@ -272,7 +273,9 @@ def test_a_detector_refuses_images_that_are_not_uint8():
     message = refusal(detector(), torch.rand(1, 3, 300, 300))
     assert message.startswith("expected images of uint8, 0 to 255, found ")
     with pytest.raises(ValueError, match="found torch.float16"):
-        DetectorModule(EngineModule(Sensitive(), torch.float32, None, False), "eval")(torch.zeros(1, 3, 300, 300).half())
+        DetectorModule(EngineModule(Sensitive(), torch.float32, None, False), "eval")(
+            torch.zeros(1, 3, 300, 300).half()
+        )
 
 
 def test_a_saved_detector_is_read_by_plain_torch(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from ssdtrt.errors import ParityError
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.engine.parity import check, compare, compare_detections, match, relative_l2, run
-from ssdtrt.results import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.errors import ParityError
 
 CLASSES = 5
 
@@ -240,7 +240,7 @@ def test_the_bound_itself_is_within(distance, passed):
 
 
 def found(*rows):
-    """(left, top, right, bottom, label, score) each -> (boxes_ltrb, labels, scores)."""
+    """(left, top, right, bottom, label, score) each -> (boxes_xyxy, labels, scores)."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
     return table[:, :4], table[:, 4].long(), table[:, 5]
 

@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torchvision.models.resnet import Bottleneck
 
-from ssdtrt.engine import rewrite
 from ssdtrt.artifact import torchscript
-from ssdtrt.engine.modules import BatchRange, EngineModule
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.engine import rewrite
+from ssdtrt.engine.modules import EngineModule
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.random import random_model
 
@@ -70,7 +71,10 @@ def test_another_number_of_classes():
     model = random_model(6, seed=0)
     images = synthetic_images(1, seed=2)
     with torch.no_grad():
-        (loc, conf), expected = rewrite.FusedNetwork(rewrite.trace(rewrite.FusedSSD300(model), CPU))(images), model(images)
+        (loc, conf), expected = (
+            rewrite.FusedNetwork(rewrite.trace(rewrite.FusedSSD300(model), CPU))(images),
+            model(images),
+        )
     assert loc.shape == (1, 4, 8732) and conf.shape == (1, 6, 8732)
     torch.testing.assert_close(conf, expected[1], rtol=1e-4, atol=1e-4)
 

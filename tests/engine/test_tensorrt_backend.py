@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ssdtrt.engine import tensorrt_backend, timing_cache
-from ssdtrt.errors import CompileError
+from ssdtrt.engine import tensorrt_backend
+from ssdtrt.engine.cache import read_timing_cache
 from ssdtrt.engine.rewrite import FusedSSD300
+from ssdtrt.errors import CompileError
 from ssdtrt.images.tensors import synthetic_images
 
 SIGNATURES = json.loads((Path(__file__).parents[1] / "data" / "torch_tensorrt_signatures.json").read_text())
@@ -50,7 +51,11 @@ class Network:
         return self.images
 
     def add_convolution_nd(self, x, channels, kernel, weight, bias):
-        assert weight.shape[0] == bias.shape[0] == channels and tuple(weight.shape[2:]) == kernel and weight.dtype == x.dtype
+        assert (
+            weight.shape[0] == bias.shape[0] == channels
+            and tuple(weight.shape[2:]) == kernel
+            and weight.dtype == x.dtype
+        )
         whole = [part.float() for part in (x, weight, bias)]  # A CPU takes minutes for FP16.
         return Layer(lambda layer: functional.conv2d(*whole, layer.stride_nd, layer.padding_nd).to(x.dtype))
 
@@ -294,11 +299,13 @@ def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, m
     tensorrt_backend.build(form, 1, 4, 64, device, known)
     names = {"input_binding_names": ["images"], "output_binding_names": ["joined"]}
     assert calls == [(b"plan", {**names, "device": ("device", "cuda:1")})]
-    assert timing_cache.read(known) == b"+"
+    assert read_timing_cache(known) == b"+"
     for version, signatures in SIGNATURES.items():
-        assert {"serialized_engine", *calls[0][1]} == set(signatures["ts.embed_engine_in_new_module"]["parameters"]), version
+        assert {"serialized_engine", *calls[0][1]} == set(signatures["ts.embed_engine_in_new_module"]["parameters"]), (
+            version
+        )
     tensorrt_backend.build(form, 1, 4, 64, device, known)
-    assert tensorrt.asked.known == b"+" and timing_cache.read(known) == b"++"
+    assert tensorrt.asked.known == b"+" and read_timing_cache(known) == b"++"
     tensorrt_backend.build(form, 1, 4, 64, device)
     assert tensorrt.asked.known == b""
     package.ENABLED_FEATURES = SimpleNamespace(torchscript_frontend=False)

@@ -6,20 +6,21 @@ import logging
 import pytest
 import torch
 
+from ssdtrt.engine.cache import keep_timing_cache, read_timing_cache, timing_cache_file
 from ssdtrt.system import machine
-from ssdtrt.engine import timing_cache
+from ssdtrt.system.versions import installed_versions, this_machine
 
 CPU = torch.device("cpu")
 
 
 def test_what_is_kept_is_read_again(tmp_path):
     path = tmp_path / "new" / "times.bin"
-    assert timing_cache.read(path) == b""
-    timing_cache.keep(path, b"times")
+    assert read_timing_cache(path) == b""
+    keep_timing_cache(path, b"times")
     assert path.read_bytes() == hashlib.sha256(b"times").digest() + b"times"
-    assert timing_cache.read(path) == b"times"
-    timing_cache.keep(path, b"more times")
-    assert timing_cache.read(path) == b"more times" and [one.name for one in path.parent.iterdir()] == ["times.bin"]
+    assert read_timing_cache(path) == b"times"
+    keep_timing_cache(path, b"more times")
+    assert read_timing_cache(path) == b"more times" and [one.name for one in path.parent.iterdir()] == ["times.bin"]
 
 
 @pytest.mark.parametrize(
@@ -27,31 +28,31 @@ def test_what_is_kept_is_read_again(tmp_path):
 )
 def test_what_is_not_as_it_was_written_is_not_read(tmp_path, change):
     path = tmp_path / "times.bin"
-    timing_cache.keep(path, b"times")
+    keep_timing_cache(path, b"times")
     path.write_bytes(change(path.read_bytes()))
-    assert timing_cache.read(path) == b""
+    assert read_timing_cache(path) == b""
 
 
 def test_nowhere_to_keep_them_is_no_error(tmp_path, caplog):
-    timing_cache.keep(None, b"times")
-    assert timing_cache.read(None) == timing_cache.read(tmp_path) == b""
+    keep_timing_cache(None, b"times")
+    assert read_timing_cache(None) == read_timing_cache(tmp_path) == b""
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING):
-        timing_cache.keep(tmp_path / "file" / "times.bin", b"times")
+        keep_timing_cache(tmp_path / "file" / "times.bin", b"times")
     assert "the kernels' times are not kept in" in caplog.text
 
 
 def test_they_lie_beside_the_engines_by_machine_and_versions(tmp_path, monkeypatch):
     monkeypatch.setenv("SSDTRT_CACHE", str(tmp_path))
-    path = timing_cache.file_for(CPU)
-    assert path.parent == tmp_path and path.name.startswith("timings-") and path == timing_cache.file_for(CPU)
-    here = machine.machine(CPU)
+    path = timing_cache_file(CPU)
+    assert path.parent == tmp_path and path.name.startswith("timings-") and path == timing_cache_file(CPU)
+    here = this_machine(CPU)
     with monkeypatch.context() as changed:
         changed.setattr(machine, "machine", lambda device: {**here, "gpu": "another"})
-        assert timing_cache.file_for(CPU) != path
-    versions = machine.versions()
+        assert timing_cache_file(CPU) != path
+    versions = installed_versions()
     with monkeypatch.context() as changed:
         changed.setattr(machine, "versions", lambda: {**versions, "tensorrt": "another"})
-        assert timing_cache.file_for(CPU) != path
+        assert timing_cache_file(CPU) != path
     monkeypatch.setenv("SSDTRT_CACHE", "")
-    assert timing_cache.file_for(CPU) is None
+    assert timing_cache_file(CPU) is None

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import ssdtrt
-from ssdtrt.engine import worker
 from ssdtrt.artifact import torchscript
-from ssdtrt.engine.modules import BatchRange
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.engine import worker
+from ssdtrt.engine.backends import build_network
 from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
 
 
@@ -62,7 +63,9 @@ def test_a_known_failure_is_a_result_with_its_message(tmp_path):
     assert not (tmp_path / "a.engine.ts").exists()
 
 
-@pytest.mark.parametrize("error, shown", [(OSError("one\ntwo"), "OSError: one"), (MemoryError(), "MemoryError: no message")])
+@pytest.mark.parametrize(
+    "error, shown", [(OSError("one\ntwo"), "OSError: one"), (MemoryError(), "MemoryError: no message")]
+)
 def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown, tmp_path, monkeypatch, capsys):
     def fail(request):
         raise error
@@ -97,7 +100,7 @@ def test_more_streams_are_built_through_tensorrts_own_api(model, monkeypatch, st
     monkeypatch.setattr(worker.native, "build", take("own API"))
     request = {"precision": "fp16", "streams": streams, "workspace_mib": 64, "timings": cached}
     device, batch = torch.device("cpu"), BatchRange.parse(8)
-    network = worker.network_of(model, request, batch, device)
+    network = build_network(model, request, batch, device)
     assert type(network) is FusedNetwork and isinstance(network.network, torch.jit.ScriptModule)
     ((name, form, rest),) = calls
     assert {parameter.dtype for parameter in form.parameters()} == {torch.float16}

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ssdtrt import config
-from ssdtrt.evaluation.annotations import find_pictures, listed, match_categories, read_annotations
 from ssdtrt.errors import AnnotationsError, SsdtrtError
+from ssdtrt.evaluation.annotations import find_pictures, listed, match_categories, read_annotations
 
 BOX = {"id": 7, "image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], "area": 9, "iscrowd": 0}
 

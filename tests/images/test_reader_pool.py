@@ -12,16 +12,17 @@ import pytest
 from PIL import Image
 
 from ssdtrt.errors import ImageError, SsdtrtError
-from ssdtrt.system.host import child_environment
-from ssdtrt.images.decode import load_image, squeeze
+from ssdtrt.images.decode import load_image
+from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.reader_pool import Readers
+from ssdtrt.system.child import child_environment
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
 
 
 @pytest.fixture
-def colours(tmp_path):
-    """Twelve pictures, each of one grey and a size of its own."""
+def colors(tmp_path):
+    """Twelve pictures, each of one gray and a size of its own."""
     paths = [tmp_path / f"{number:02}.png" for number in range(12)]
     for number, path in enumerate(paths):
         Image.new("RGB", (10 + number, 20), (number * 20,) * 3).save(path)
@@ -43,8 +44,8 @@ def given_back(readers, paths):
         yield read
 
 
-def test_pictures_come_in_order_with_their_sizes(readers, colours):
-    found = list(given_back(readers, colours))
+def test_pictures_come_in_order_with_their_sizes(readers, colors):
+    found = list(given_back(readers, colors))
     assert [read.size for read in found] == [(10 + number, 20) for number in range(12)]
     for number, (_, pixels, _) in enumerate(found):
         assert pixels.shape == (300, 300, 3) and pixels.dtype == np.uint8
@@ -52,9 +53,9 @@ def test_pictures_come_in_order_with_their_sizes(readers, colours):
     assert sorted(readers.free) == list(range(7)) and readers.loads == [0, 0]
 
 
-def test_a_slot_is_its_callers_until_given_back(readers, colours):
+def test_a_slot_is_its_callers_until_given_back(readers, colors):
     held = []
-    for number, read in enumerate(readers.read(colours * 2)):
+    for number, read in enumerate(readers.read(colors * 2)):
         held.append((number % 12 * 20, read))
         if len(held) == 4:  # Three are held when the next is asked for.
             value, oldest = held.pop(0)
@@ -81,11 +82,11 @@ def test_whole_pictures_that_fit_are_left_as_they_are(photographs, tmp_path):
     for path, read in zip(paths, found):
         image = load_image(path)
         squeezed = image.size in [(641, 640), (1281, 3)]
-        assert np.array_equal(read.pixels, squeeze(image) if squeezed else np.asarray(image))
+        assert np.array_equal(read.pixels, resize_image(image) if squeezed else np.asarray(image))
 
 
-def test_small_pictures_are_squeezed_unless_whole_ones_are_wanted(readers, colours):
-    assert [read.pixels.shape for read in given_back(readers, colours[:1])] == [(300, 300, 3)]
+def test_small_pictures_are_squeezed_unless_whole_ones_are_wanted(readers, colors):
+    assert [read.pixels.shape for read in given_back(readers, colors[:1])] == [(300, 300, 3)]
 
 
 def test_any_number_of_failures(readers, tmp_path):
@@ -113,21 +114,21 @@ def test_pixels_are_those_of_this_process(photographs, tmp_path, orient, preproc
         for path, (size, pixels, _) in zip(paths, readers.read(paths)):
             image = load_image(path, orient=orient)
             assert size == image.size
-            assert np.array_equal(pixels, squeeze(image, preprocess))
+            assert np.array_equal(pixels, resize_image(image, preprocess))
 
 
-def test_what_cannot_be_read_comes_in_its_place(readers, colours, tmp_path):
+def test_what_cannot_be_read_comes_in_its_place(readers, colors, tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
-    paths = [colours[0], tmp_path / "text.png", tmp_path / "no\nsuch\udcff.png", colours[1]]
+    paths = [colors[0], tmp_path / "text.png", tmp_path / "no\nsuch\udcff.png", colors[1]]
     good, text, missing, last = readers.read(paths)
     assert isinstance(text, ImageError) and str(text).startswith(f"{tmp_path / 'text.png'} cannot be read as a picture")
     assert isinstance(missing, ImageError) and str(missing).endswith("no such file.")
     assert (good.size, last.size) == ((10, 20), (11, 20)) and (last.pixels == 20).all()
 
 
-def test_paths_are_taken_as_they_are_needed(readers, colours):
+def test_paths_are_taken_as_they_are_needed(readers, colors):
     taken = []
-    stream = given_back(readers, (taken.append(path) or path for path in colours))
+    stream = given_back(readers, (taken.append(path) or path for path in colors))
     for number in range(3):
         next(stream)
         assert len(taken) == 5 + number  # `depth` of them, and the one that made room
@@ -137,16 +138,16 @@ def test_no_pictures(readers):
     assert list(readers.read([])) == []
 
 
-def test_leaving_ends_the_processes(colours):
+def test_leaving_ends_the_processes(colors):
     with Readers(3, 6, 1, orient=True, preprocess="eval") as readers:
-        next(readers.read(colours))
+        next(readers.read(colors))
         assert all(process.poll() is None for process in readers.processes)
     assert [process.poll() for process in readers.processes] == [-signal.SIGKILL] * 3
 
 
 @pytest.mark.parametrize("killed", [1, 2])
-def test_a_process_that_was_killed_is_an_error(readers, colours, killed):
-    stream = given_back(readers, colours * 3)
+def test_a_process_that_was_killed_is_an_error(readers, colors, killed):
+    stream = given_back(readers, colors * 3)
     next(stream)
     for process in readers.processes[:killed]:
         process.kill()
@@ -154,7 +155,7 @@ def test_a_process_that_was_killed_is_an_error(readers, colours, killed):
         list(stream)
 
 
-def test_they_end_with_the_one_that_started_them(colours):
+def test_they_end_with_the_one_that_started_them(colors):
     code = (
         "import os, sys\n"
         "from ssdtrt.images.reader_pool import Readers\n"
@@ -163,7 +164,7 @@ def test_they_end_with_the_one_that_started_them(colours):
         "print(*[process.pid for process in readers.processes], flush=True)\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    command = [sys.executable, "-c", code, *map(str, colours)]
+    command = [sys.executable, "-c", code, *map(str, colors)]
     done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
     assert done.returncode == -signal.SIGKILL
     end = time.monotonic() + 20

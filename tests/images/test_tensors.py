@@ -15,8 +15,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image, TiffImagePlugin
 
 from ssdtrt.errors import ImageError
-from ssdtrt.images.tensors import normalise, prepare, synthetic_images, to_batch
-from ssdtrt.images.decode import load_image, region, to_pixels
+from ssdtrt.images.decode import load_image
+from ssdtrt.images.preprocess import region, to_pixels
+from ssdtrt.images.tensors import normalize, prepare, synthetic_images, to_batch
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
@@ -44,13 +45,13 @@ def random_picture(width, height, seed=0):
 def bilinear(size, wanted=300):
     """The matrix [wanted, size] of Pillow's bilinear filter: a triangle that widens when it shrinks."""
     scale = size / wanted
-    centres = (np.arange(wanted) + 0.5) * scale
-    distance = np.abs(np.arange(size) + 0.5 - centres[:, None]) / max(scale, 1)
+    centers = (np.arange(wanted) + 0.5) * scale
+    distance = np.abs(np.arange(size) + 0.5 - centers[:, None]) / max(scale, 1)
     weights = (1 - distance).clip(min=0)
     return weights / weights.sum(1, keepdims=True)
 
 
-def colour(path, place=(0, 0)):
+def color(path, place=(0, 0)):
     """One pixel of a picture after it was read; it must be RGB."""
     image = load_image(path)
     assert image.mode == "RGB"
@@ -128,7 +129,7 @@ def test_region_literal():
 
 
 @pytest.mark.parametrize("call", [
-    lambda way: prepare(Image.new("RGB", (4, 4)), way), lambda way: normalise(torch.zeros(1, 3, 300, 300), way),
+    lambda way: prepare(Image.new("RGB", (4, 4)), way), lambda way: normalize(torch.zeros(1, 3, 300, 300), way),
     lambda way: to_pixels(np.zeros((1, 4)), 4, 4, way), lambda way: to_batch([Image.new("RGB", (4, 4))], way),
 ])  # fmt: skip
 @pytest.mark.parametrize("way", ["Eval", "", None])
@@ -138,7 +139,7 @@ def test_another_way_to_prepare_is_refused(call, way):
     assert str(caught.value) == f"{way!r} is no way to prepare a picture; expected 'eval' or 'hub'."
 
 
-def test_batch_is_pillows_resize_normalised(photographs):
+def test_batch_is_pillows_resize_normalized(photographs):
     found = to_batch(photographs)
     assert found.shape == (3, 3, 300, 300) and found.dtype == torch.float32
     for path, image in zip(photographs, found):
@@ -148,26 +149,26 @@ def test_batch_is_pillows_resize_normalised(photographs):
         assert np.abs(image.permute(1, 2, 0).numpy() - expected).max() < 2e-6
 
 
-def test_normalise_literal_values():
+def test_normalize_literal_values():
     images = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 300, 300)
-    found = normalise(images)
+    found = normalize(images)
     assert found.dtype == torch.float32
     assert found[0, :, 7, 9].tolist() == pytest.approx([-2.1179039, -2.0357143, -1.8044444], abs=1e-6)
     assert found[1, :, 7, 9].tolist() == pytest.approx([2.2489083, 2.4285715, 2.6400001], abs=1e-6)
 
 
-def test_normalise_hub_is_the_notebooks_arithmetic():
+def test_normalize_hub_is_the_notebooks_arithmetic():
     images = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, 3, 1, 1)
     fractions = images.float() / 255
-    assert torch.equal(normalise(images, "hub"), (256 * fractions - 128) / 128)
-    assert normalise(images, "hub")[:, 2, 0, 0][[0, 51, 255]].tolist() == pytest.approx([-1, -0.6, 1], abs=1e-6)
+    assert torch.equal(normalize(images, "hub"), (256 * fractions - 128) / 128)
+    assert normalize(images, "hub")[:, 2, 0, 0][[0, 51, 255]].tolist() == pytest.approx([-1, -0.6, 1], abs=1e-6)
 
 
-def test_normalise_eval_is_bit_for_bit_its_formula():
+def test_normalize_eval_is_bit_for_bit_its_formula():
     images = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1).expand(256, 3, 1, 1)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    assert torch.equal(normalise(images), (images.float() / 255 - mean) / std)
+    assert torch.equal(normalize(images), (images.float() / 255 - mean) / std)
 
 
 def test_batch_in_the_hub_way(photographs):
@@ -177,10 +178,10 @@ def test_batch_in_the_hub_way(photographs):
     assert (found - to_batch(photographs[:2])).abs().max() > 0.5
 
 
-def test_normalise_leaves_its_argument(photographs):
+def test_normalize_leaves_its_argument(photographs):
     images = prepare(load_image(photographs[0]))[None]
     before = images.clone()
-    normalise(images)
+    normalize(images)
     assert torch.equal(images, before)
 
 
@@ -205,9 +206,9 @@ def test_prepared_pictures_own_their_pixels():
 
 @pytest.mark.parametrize("value", [0, 100, 255])
 def test_grey(tmp_path, value):
-    Image.new("L", (4, 3), value).save(tmp_path / "grey.png")
-    Image.new("L", (4, 3), value).save(tmp_path / "grey.jpg", quality=100)
-    assert colour(tmp_path / "grey.png") == colour(tmp_path / "grey.jpg") == (value,) * 3
+    Image.new("L", (4, 3), value).save(tmp_path / "gray.png")
+    Image.new("L", (4, 3), value).save(tmp_path / "gray.jpg", quality=100)
+    assert color(tmp_path / "gray.png") == color(tmp_path / "gray.jpg") == (value,) * 3
 
 
 def test_palette(tmp_path):
@@ -215,35 +216,35 @@ def test_palette(tmp_path):
     image.putpalette([200, 30, 40, 10, 20, 250])
     image.putpixel((1, 0), 1)
     image.save(tmp_path / "palette.png")
-    assert colour(tmp_path / "palette.png") == (200, 30, 40)
-    assert colour(tmp_path / "palette.png", (1, 0)) == (10, 20, 250)
+    assert color(tmp_path / "palette.png") == (200, 30, 40)
+    assert color(tmp_path / "palette.png", (1, 0)) == (10, 20, 250)
 
 
-def test_palette_with_a_transparent_colour(tmp_path):
+def test_palette_with_a_transparent_color(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([200, 30, 40, 10, 20, 250])
     image.putpixel((1, 0), 1)
     for name in ("palette.png", "palette.gif"):
         image.save(tmp_path / name, transparency=0)
-        assert colour(tmp_path / name) == (255, 255, 255)
-        assert colour(tmp_path / name, (1, 0)) == (10, 20, 250)
+        assert color(tmp_path / name) == (255, 255, 255)
+        assert color(tmp_path / name, (1, 0)) == (10, 20, 250)
 
 
-def test_palette_with_half_transparent_colours(tmp_path):
+def test_palette_with_half_transparent_colors(tmp_path):
     image = Image.new("P", (2, 1))
     image.putpalette([0, 0, 0, 10, 20, 250])
     image.putpixel((1, 0), 1)
     image.save(tmp_path / "palette.png", transparency=bytes([51, 255]))
-    assert colour(tmp_path / "palette.png") == pytest.approx((204, 204, 204), abs=1)
-    assert colour(tmp_path / "palette.png", (1, 0)) == (10, 20, 250)
+    assert color(tmp_path / "palette.png") == pytest.approx((204, 204, 204), abs=1)
+    assert color(tmp_path / "palette.png", (1, 0)) == (10, 20, 250)
 
 
 def test_grey_with_alpha(tmp_path):
     image = Image.new("LA", (2, 1), (100, 255))
     image.putpixel((1, 0), (100, 51))
-    image.save(tmp_path / "grey.png")
-    assert colour(tmp_path / "grey.png") == (100, 100, 100)
-    assert colour(tmp_path / "grey.png", (1, 0)) == pytest.approx((224, 224, 224), abs=1)  # 255 - 155 / 5
+    image.save(tmp_path / "gray.png")
+    assert color(tmp_path / "gray.png") == (100, 100, 100)
+    assert color(tmp_path / "gray.png", (1, 0)) == pytest.approx((224, 224, 224), abs=1)  # 255 - 155 / 5
 
 
 def test_transparency_is_on_white(tmp_path):
@@ -251,18 +252,18 @@ def test_transparency_is_on_white(tmp_path):
     image.putpixel((1, 0), (10, 20, 30, 0))
     image.putpixel((2, 0), (5, 105, 205, 102))
     image.save(tmp_path / "alpha.png")
-    assert colour(tmp_path / "alpha.png") == (10, 20, 30)
-    assert colour(tmp_path / "alpha.png", (1, 0)) == (255, 255, 255)
-    assert colour(tmp_path / "alpha.png", (2, 0)) == pytest.approx((155, 195, 235), abs=1)  # 0.4 of it, 0.6 of white
+    assert color(tmp_path / "alpha.png") == (10, 20, 30)
+    assert color(tmp_path / "alpha.png", (1, 0)) == (255, 255, 255)
+    assert color(tmp_path / "alpha.png", (2, 0)) == pytest.approx((155, 195, 235), abs=1)  # 0.4 of it, 0.6 of white
 
 
 @pytest.mark.parametrize("mode, key, other", [("RGB", (1, 2, 3), (1, 2, 4)), ("L", 7, 8)])
-def test_transparent_key_colour_is_white(tmp_path, mode, key, other):
+def test_transparent_key_color_is_white(tmp_path, mode, key, other):
     image = Image.new(mode, (2, 1), key)
     image.putpixel((1, 0), other)
     image.save(tmp_path / "key.png", transparency=key)
-    assert colour(tmp_path / "key.png") == (255, 255, 255)
-    assert colour(tmp_path / "key.png", (1, 0)) == (other if mode == "RGB" else (8, 8, 8))
+    assert color(tmp_path / "key.png") == (255, 255, 255)
+    assert color(tmp_path / "key.png", (1, 0)) == (other if mode == "RGB" else (8, 8, 8))
 
 
 def test_cmyk(tmp_path):
@@ -271,16 +272,16 @@ def test_cmyk(tmp_path):
     image.save(tmp_path / "cmyk.tif")
     image.save(tmp_path / "cmyk.jpg", quality=100)
     for name in ("cmyk.tif", "cmyk.jpg"):
-        assert colour(tmp_path / name, (4, 8)) == pytest.approx((0, 255, 255), abs=3)
-        assert colour(tmp_path / name, (28, 8)) == pytest.approx((255, 255, 255), abs=3)
+        assert color(tmp_path / name, (4, 8)) == pytest.approx((0, 255, 255), abs=3)
+        assert color(tmp_path / name, (28, 8)) == pytest.approx((255, 255, 255), abs=3)
 
 
 def test_one_bit(tmp_path):
     image = Image.new("1", (2, 1), 0)
     image.putpixel((1, 0), 1)
     image.save(tmp_path / "bits.png")
-    assert colour(tmp_path / "bits.png") == (0, 0, 0)
-    assert colour(tmp_path / "bits.png", (1, 0)) == (255, 255, 255)
+    assert color(tmp_path / "bits.png") == (0, 0, 0)
+    assert color(tmp_path / "bits.png", (1, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("value, level", [(0, 0), (257, 1), (25700, 100), (25828, 100), (25829, 101), (65535, 255)])
@@ -288,7 +289,7 @@ def test_sixteen_bits(tmp_path, value, level):
     image = Image.fromarray(np.full((3, 4), value, dtype=np.uint16))
     for name in ("deep.png", "deep.tif"):
         image.save(tmp_path / name)
-        assert colour(tmp_path / name) == (level,) * 3
+        assert color(tmp_path / name) == (level,) * 3
 
 
 @pytest.mark.parametrize("mode, order", [("I;16", "<u2"), ("I;16B", ">u2")])
@@ -328,15 +329,15 @@ def test_premultiplied_alpha(mode):
 
 
 def test_thirty_two_bits_are_taken_as_sixteen():
-    assert colour(Image.new("I", (2, 2), 25700)) == (100, 100, 100)
-    assert colour(Image.new("I", (2, 2), 70000)) == (255, 255, 255)
+    assert color(Image.new("I", (2, 2), 25700)) == (100, 100, 100)
+    assert color(Image.new("I", (2, 2), 70000)) == (255, 255, 255)
 
 
 def test_floats(tmp_path):
     image = Image.new("F", (2, 1), 100.0)
     image.putpixel((1, 0), 300.0)
     image.save(tmp_path / "floats.tif")
-    assert (colour(tmp_path / "floats.tif"), colour(tmp_path / "floats.tif", (1, 0))) == ((100,) * 3, (255,) * 3)
+    assert (color(tmp_path / "floats.tif"), color(tmp_path / "floats.tif", (1, 0))) == ((100,) * 3, (255,) * 3)
 
 
 def test_first_picture_of_an_animation(tmp_path):
@@ -344,14 +345,14 @@ def test_first_picture_of_an_animation(tmp_path):
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert colour(tmp_path / "moving.png") == colour(tmp_path / "moving.gif") == (250, 0, 0)
-    assert colour(tmp_path / "moving.webp") == (250, 0, 0)
+    assert color(tmp_path / "moving.png") == color(tmp_path / "moving.gif") == (250, 0, 0)
+    assert color(tmp_path / "moving.webp") == (250, 0, 0)
 
 
 def test_animation_with_transparency(tmp_path):
     frames = [Image.new("RGBA", (5, 4), (0, 0, 200, alpha)) for alpha in (0, 255)]
     frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert colour(tmp_path / "moving.webp") == (255, 255, 255)
+    assert color(tmp_path / "moving.webp") == (255, 255, 255)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -407,8 +408,8 @@ def test_arrays():
     pixels = np.asarray(random_picture(7, 5)).copy()
     found = load_image(pixels)
     assert found.size == (7, 5) and np.array_equal(np.asarray(found), pixels)
-    grey = load_image(pixels[:, :, 0])
-    assert np.array_equal(np.asarray(grey), np.repeat(pixels[:, :, :1], 3, axis=2))
+    gray = load_image(pixels[:, :, 0])
+    assert np.array_equal(np.asarray(gray), np.repeat(pixels[:, :, :1], 3, axis=2))
 
 
 def test_array_that_is_a_view():
@@ -619,7 +620,7 @@ def test_synthetic_images_are_seeded_and_all_different():
         assert all((images[i] - images[j]).abs().mean() > 0.1 for j in range(i))
 
 
-def test_synthetic_images_are_normalised_pictures():
+def test_synthetic_images_are_normalized_pictures():
     images = synthetic_images(4)
     assert images.isfinite().all()
     levels = (images * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)) * 255

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssdtrt.images.decode import squeeze
+from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.upload import pinned, to_device
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def test_pictures_of_any_sizes_in_their_order(sizes):
     assert images.shape == (len(sizes), 3, 300, 300) and images.dtype == torch.uint8
     assert images.is_contiguous(memory_format=torch.channels_last)
     for image, picture in zip(images, pictures):
-        assert np.array_equal(image.permute(1, 2, 0).numpy(), squeeze(Image.fromarray(picture)))
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), resize_image(Image.fromarray(picture)))
 
 
 def test_what_is_given_may_change_afterwards():

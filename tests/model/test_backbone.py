@@ -35,7 +35,7 @@ def test_each_child_halves_but_layer1_and_layer3(backbone):
 
 
 def test_output_is_torchvisions_without_the_last_stride(backbone):
-    with torch.device("meta"):  # No time spent on initialising what is overwritten.
+    with torch.device("meta"):  # No time spent on initializing what is overwritten.
         plain = resnet50(weights=None).eval()
     for convolution in (plain.layer3[0].conv1, plain.layer3[0].conv2, plain.layer3[0].downsample[0]):
         convolution.stride = (1, 1)

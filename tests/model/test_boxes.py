@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ssdtrt.model.boxes import decode, default_boxes, pairwise_iou
 from ssdtrt.artifact.torchscript import quiet
+from ssdtrt.model.boxes import box_iou, decode_boxes, default_boxes
 
 quick = settings(deadline=None, max_examples=60, database=None)
 
@@ -60,7 +60,7 @@ def test_all_8732_default_boxes_follow_the_formula():
         (7220, (0.0266667, 0.0266667, 0.2598076, 0.0866025)),  # ratio 3
         (7941, (0.9866667, 0.9866667, 0.0866025, 0.2598076)),
         (7942, (0.0533333, 0.0533333, 0.33, 0.33)),  # 10 x 10
-        (8541, (1.0, 1.0, 0.1905256, 0.5715768)),  # its centre was 304 of 300
+        (8541, (1.0, 1.0, 0.1905256, 0.5715768)),  # its center was 304 of 300
         (8542, (0.1066667, 0.1066667, 0.51, 0.51)),  # 5 x 5
         (8691, (0.96, 0.96, 0.2944486, 0.8833459)),
         (8692, (0.1666667, 0.1666667, 0.69, 0.69)),  # 3 x 3
@@ -86,7 +86,7 @@ def test_default_boxes_lie_in_0_to_1_and_are_new_each_time():
 
 
 def slow_decode(loc, conf, defaults):
-    """One picture with plain floats: loc [4][A], conf [C][A], defaults [A][4] -> boxes ltrb [A][4], scores [A][C]."""
+    """One picture with plain floats: loc [4][A], conf [C][A], defaults [A][4] -> boxes xyxy [A][4], scores [A][C]."""
     boxes, scores = [], []
     for a, (dx, dy, dw, dh) in enumerate(defaults):
         cx, cy = dx + 0.1 * loc[0][a] * dw, dy + 0.1 * loc[1][a] * dh
@@ -99,7 +99,7 @@ def slow_decode(loc, conf, defaults):
 
 def assert_decodes_as_slow_reference(loc, conf, defaults):
     given_values = [tensor.clone() for tensor in (loc, conf, defaults)]
-    found_boxes, found_scores = decode(loc, conf, defaults)
+    found_boxes, found_scores = decode_boxes(loc, conf, defaults)
     assert found_boxes.dtype == found_scores.dtype == torch.float32
     pictures, classes, anchors = conf.shape
     assert found_boxes.shape == (pictures, anchors, 4) and found_scores.shape == (pictures, anchors, classes)
@@ -110,7 +110,7 @@ def assert_decodes_as_slow_reference(loc, conf, defaults):
             torch.testing.assert_close(found, wanted, rtol=2e-6, atol=2e-6)
     for tensor, before in zip((loc, conf, defaults), given_values):
         assert torch.equal(tensor, before)
-    again = decode(loc, conf, defaults)
+    again = decode_boxes(loc, conf, defaults)
     assert torch.equal(again[0], found_boxes) and torch.equal(again[1], found_scores)
 
 
@@ -133,7 +133,7 @@ def outputs(pictures=2, classes=5, seed=0, spread=3.0):
 
 
 def test_zero_offsets_give_the_default_boxes():
-    boxes, scores = decode(torch.zeros(1, 4, 8732), torch.zeros(1, 2, 8732), default_boxes())
+    boxes, scores = decode_boxes(torch.zeros(1, 4, 8732), torch.zeros(1, 2, 8732), default_boxes())
     assert boxes[0, 8728].tolist() == pytest.approx([0.065, 0.065, 0.935, 0.935], abs=1e-6)
     assert boxes[0, 0].tolist() == pytest.approx([-0.0216667, -0.0216667, 0.0483333, 0.0483333], abs=1e-6)  # no clip
     assert torch.equal(scores, torch.full((1, 8732, 2), 0.5))
@@ -144,7 +144,7 @@ def test_decode_literal():
     log2 = math.log(2) / 0.2
     loc = torch.tensor([2.0, -1.0, log2, -log2]).reshape(1, 4, 1)
     conf = torch.tensor([0.0, math.log(3)]).reshape(1, 2, 1)
-    boxes, scores = decode(loc, conf, torch.tensor([[0.5, 0.5, 1.0, 1.0]]))
+    boxes, scores = decode_boxes(loc, conf, torch.tensor([[0.5, 0.5, 1.0, 1.0]]))
     assert boxes[0, 0].tolist() == pytest.approx([-0.3, 0.15, 1.7, 0.65], abs=1e-6)
     assert scores[0, 0].tolist() == pytest.approx([0.25, 0.75], abs=1e-6)
 
@@ -153,7 +153,7 @@ def test_decode_literal():
 def test_decode_computes_in_float32_whatever_comes(dtype):
     loc, conf, defaults = outputs()
     loc, conf = loc.to(dtype), conf.to(dtype)
-    found, expected = decode(loc, conf, defaults), decode(loc.float(), conf.float(), defaults)
+    found, expected = decode_boxes(loc, conf, defaults), decode_boxes(loc.float(), conf.float(), defaults)
     for tensor, wanted in zip(found, expected):
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor, wanted)
@@ -169,9 +169,9 @@ def test_decode_of_non_contiguous_outputs():
 
 def test_decode_can_be_scripted():
     with quiet():
-        scripted = torch.jit.script(decode)
+        scripted = torch.jit.script(decode_boxes)
     arguments = outputs()
-    for found, expected in zip(scripted(*arguments), decode(*arguments)):
+    for found, expected in zip(scripted(*arguments), decode_boxes(*arguments)):
         assert torch.equal(found, expected)
 
 
@@ -181,6 +181,6 @@ def test_decode_can_be_scripted():
 def test_pairwise_iou_literal():
     """A unit square, its left half, a square apart, and a point in the first; of two rows, which are kept apart."""
     row = [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0], [2.0, 2.0, 3.0, 3.0], [0.5, 0.5, 0.5, 0.5]]
-    found = pairwise_iou(torch.tensor([row, row[::-1]]))
+    found = box_iou(torch.tensor([row, row[::-1]]))
     expected = [[1.0, 0.5, 0.0, 0.0], [0.5, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
     assert found.tolist() == [expected, [line[::-1] for line in expected[::-1]]]

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from ssdtrt.artifact.torchscript import save
 from ssdtrt.errors import WeightsError
 from ssdtrt.export import to_torchscript
-from ssdtrt.model import build_model
 from ssdtrt.model.checkpoint import read_checkpoint
-from ssdtrt.artifact.torchscript import save
+from ssdtrt.model.weights import build_model
 
 OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6)
 TRUST = OLD_TORCH  # What it takes to read a file that carries no code.

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from ssdtrt.errors import FetchError, WeightsError
-from ssdtrt.model import build_model
 from ssdtrt.model.download import coco_checkpoint
+from ssdtrt.model.weights import build_model
 
 NAME = "nvidia_ssdpyt_amp_200703.pt"
 OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6)

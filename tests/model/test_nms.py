@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ssdtrt import config
-from ssdtrt.images.tensors import to_batch
-from ssdtrt.model import decode, default_boxes, detect, suppress
-from ssdtrt.model import nms
-from ssdtrt.model.nms import detect_batch, detect_exact, detect_fixed, few_candidates, first_true
 from ssdtrt.artifact.torchscript import quiet
+from ssdtrt.images.tensors import to_batch
+from ssdtrt.model import nms
+from ssdtrt.model.boxes import decode_boxes, default_boxes
+from ssdtrt.model.nms import detect, detect_batch, detect_exact, detect_fixed, few_candidates, first_true, nms
 
 quick = settings(deadline=None, max_examples=60, database=None)
 
@@ -21,12 +21,12 @@ def heads(pictures=2, anchors=400, classes=6, *, background=2.0, spread=2.0, see
     """loc [N, 4, A], conf [N, C, A] and default boxes [A, 4] crowded about a few places, so that much is suppressed."""
     generator = torch.Generator().manual_seed(seed)
     places = torch.rand(9, 2, generator=generator)
-    centres = places[torch.randint(9, (anchors,), generator=generator)]
-    centres = (centres + 0.03 * torch.randn(anchors, 2, generator=generator)).clamp(0, 1)
+    centers = places[torch.randint(9, (anchors,), generator=generator)]
+    centers = (centers + 0.03 * torch.randn(anchors, 2, generator=generator)).clamp(0, 1)
     sizes = 0.08 + 0.2 * torch.rand(anchors, 2, generator=generator)
     conf = spread * torch.randn(pictures, classes, anchors, generator=generator)
     conf[:, 0] += background
-    return torch.randn(pictures, 4, anchors, generator=generator), conf, torch.cat([centres, sizes], dim=1)
+    return torch.randn(pictures, 4, anchors, generator=generator), conf, torch.cat([centers, sizes], dim=1)
 
 
 def slow_detect(loc, conf, defaults, max_detections=200):
@@ -34,10 +34,12 @@ def slow_detect(loc, conf, defaults, max_detections=200):
     loc, conf, defaults = (part.numpy().astype(np.float32) for part in (loc, conf, defaults))
     powers = np.exp(conf - conf.max(axis=0))
     scores = (powers / powers.sum(axis=0)).T  # [A, C]
-    centre = defaults[:, :2] + np.float32(0.1) * loc[:2].T * defaults[:, 2:]
+    center = defaults[:, :2] + np.float32(0.1) * loc[:2].T * defaults[:, 2:]
     half = defaults[:, 2:] * np.exp(np.float32(0.2) * loc[2:].T) / 2
     above = (scores[:, 1:] > 0.05).any(axis=1)
-    return slow_suppress(np.concatenate([centre - half, centre + half], axis=1)[above], scores[above], max_detections=max_detections)
+    return slow_suppress(
+        np.concatenate([center - half, center + half], axis=1)[above], scores[above], max_detections=max_detections
+    )
 
 
 def assert_same_detections(found, expected):
@@ -90,12 +92,12 @@ def as_lists(result):
 
 def assert_suppresses_as_slow_reference(boxes, scores, **options):
     before = boxes.clone(), scores.clone()
-    results = suppress(boxes, scores, **options)
+    results = nms(boxes, scores, **options)
     assert len(results) == len(boxes)
     for i, result in enumerate(results):
         assert as_lists(result) == slow_suppress(boxes[i].numpy(), scores[i].numpy(), **options)
     assert torch.equal(boxes, before[0]) and torch.equal(scores, before[1])
-    for result, again in zip(results, suppress(boxes, scores, **options)):
+    for result, again in zip(results, nms(boxes, scores, **options)):
         assert all(torch.equal(tensor, other) for tensor, other in zip(result, again))
     return results
 
@@ -137,7 +139,7 @@ def test_suppress_with_other_limits(given_candidates, min_score, iou, max_per_cl
 def test_what_stays_is_apart_and_what_falls_was_overlapped(given_candidates):
     """Two properties that define greedy suppression, with no reference at all."""
     boxes, scores = given_candidates
-    for i, (kept_boxes, labels, kept_scores) in enumerate(suppress(boxes, scores)):
+    for i, (kept_boxes, labels, kept_scores) in enumerate(nms(boxes, scores)):
         assert kept_scores.tolist() == sorted(kept_scores.tolist(), reverse=True)
         for label in labels.unique().tolist():
             mine = kept_boxes[labels == label].numpy()
@@ -153,10 +155,10 @@ def clutter(pictures=2, anchors=400, classes=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     places = torch.rand(12, 2, generator=generator) * 0.8
     chosen = torch.randint(12, (pictures, anchors), generator=generator)
-    centres = places[chosen] + 0.02 * torch.randn(pictures, anchors, 2, generator=generator)
+    centers = places[chosen] + 0.02 * torch.randn(pictures, anchors, 2, generator=generator)
     sizes = 0.1 + 0.15 * torch.rand(pictures, anchors, 2, generator=generator)
     scores = (3 * torch.randn(pictures, anchors, classes, generator=generator)).softmax(dim=-1)
-    return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1), scores
+    return torch.cat([centers - sizes / 2, centers + sizes / 2], dim=-1), scores
 
 
 def test_clutter_as_the_slow_reference():
@@ -170,8 +172,8 @@ def test_network_outputs_as_the_slow_reference(model, photographs):
     """The whole of A = 8732 and C = 81, on what the network says of a photograph."""
     with torch.no_grad():
         loc, conf = model(to_batch(photographs[:1]))
-    boxes, scores = decode(loc, conf, default_boxes())
-    ((kept_boxes, labels, kept_scores),) = suppress(boxes, scores)
+    boxes, scores = decode_boxes(loc, conf, default_boxes())
+    ((kept_boxes, labels, kept_scores),) = nms(boxes, scores)
     above = (scores[0, :, 1:] > 0.05).any(dim=1)  # The others can be neither kept nor overlap what is kept.
     expected = slow_suppress(boxes[0, above].numpy(), scores[0, above].numpy())
     assert as_lists((kept_boxes, labels, kept_scores)) == expected
@@ -188,14 +190,14 @@ def test_iou_of_exactly_one_half_is_suppressed():
     half = one_class((0.0, 0.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.5, 1.0, 0.8))  # 0.5 / 1
     third = one_class((0.0, 0.0, 1.0, 0.5, 0.9), (0.0, 0.0, 0.5, 1.0, 0.8))  # 0.25 / 0.75
     under = one_class((0.0, 0.0, 1.0, 1.0, 0.9), (0.0, 0.0, 0.4999, 1.0, 0.8))
-    assert [len(suppress(*case)[0][1]) for case in (half, third, under)] == [1, 2, 2]
-    assert suppress(*half)[0][2].tolist() == pytest.approx([0.9])
+    assert [len(nms(*case)[0][1]) for case in (half, third, under)] == [1, 2, 2]
+    assert nms(*half)[0][2].tolist() == pytest.approx([0.9])
 
 
 def test_a_box_that_fell_suppresses_nothing():
     """B falls to A; C overlaps only B, so C stays. D falls to C."""
     rows = [(left, 0.0, left + 4.0, 1.0, score) for left, score in ((0.0, 0.9), (1.0, 0.8), (2.0, 0.7), (3.0, 0.6))]
-    boxes, labels, scores = suppress(*one_class(*rows))[0]
+    boxes, labels, scores = nms(*one_class(*rows))[0]
     assert boxes[:, 0].tolist() == [0.0, 2.0]
     assert scores.tolist() == pytest.approx([0.9, 0.7])
 
@@ -203,19 +205,19 @@ def test_a_box_that_fell_suppresses_nothing():
 def test_a_chain_of_two_hundred_settles():
     """Each box overlaps the next alone: every second one stays, however many passes that takes."""
     rows = [(0.25 * n, 0.0, 0.25 * n + 0.75, 1.0, 0.99 - 0.004 * n) for n in range(200)]  # IoU 0.5 / 1 with the next
-    boxes, _, _ = suppress(*one_class(*rows))[0]
+    boxes, _, _ = nms(*one_class(*rows))[0]
     assert boxes[:, 0].tolist() == [0.5 * n for n in range(100)]
 
 
 def test_a_score_of_exactly_the_least_is_out():
     rows = [(0.0, 0.0, 0.5, 0.5, 0.05), (0.5, 0.5, 1.0, 1.0, 0.0501)]
-    assert suppress(*one_class(*rows))[0][2].tolist() == pytest.approx([0.0501])
+    assert nms(*one_class(*rows))[0][2].tolist() == pytest.approx([0.0501])
 
 
 def test_classes_and_pictures_do_not_suppress_each_other():
     boxes = torch.tensor([0.1, 0.1, 0.6, 0.6]).repeat(2, 3, 1)  # the same box everywhere
     scores = torch.tensor([[0.1, 0.5, 0.4], [0.2, 0.3, 0.5], [0.9, 0.06, 0.04]]).repeat(2, 1, 1)
-    for found_boxes, labels, found_scores in suppress(boxes, scores):
+    for found_boxes, labels, found_scores in nms(boxes, scores):
         assert labels.tolist() == [1, 2]
         assert found_scores.tolist() == [0.5, 0.5]
         assert torch.equal(found_boxes, boxes[0, :2])
@@ -223,12 +225,12 @@ def test_classes_and_pictures_do_not_suppress_each_other():
 
 def test_the_background_is_never_detected():
     boxes, scores = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]), torch.tensor([[[0.99, 0.01, 0.0]]])
-    assert as_lists(suppress(boxes, scores)[0]) == []
+    assert as_lists(nms(boxes, scores)[0]) == []
 
 
 @pytest.mark.parametrize(("pictures", "anchors", "classes"), [(1, 5, 3), (3, 5, 3), (2, 0, 3), (2, 5, 1)])
 def test_nothing_above_the_least_score_gives_empty_results(pictures, anchors, classes):
-    results = suppress(torch.rand(pictures, anchors, 4), torch.zeros(pictures, anchors, classes))
+    results = nms(torch.rand(pictures, anchors, 4), torch.zeros(pictures, anchors, classes))
     assert len(results) == pictures
     for boxes, labels, scores in results:
         assert boxes.shape == (0, 4) and labels.shape == (0,) and scores.shape == (0,)
@@ -252,7 +254,7 @@ def test_boxes_without_area_stay_and_suppress_nothing():
 
 def test_equal_scores_keep_the_earlier_anchor():
     rows = [(0.5, 0.5, 0.9, 0.9, 0.5), (0.0, 0.0, 0.4, 0.4, 0.5), (0.0, 0.0, 0.4, 0.39, 0.5)]
-    boxes, _, _ = suppress(*one_class(*rows))[0]
+    boxes, _, _ = nms(*one_class(*rows))[0]
     assert boxes.tolist() == [pytest.approx(row[:4]) for row in rows[:2]]
 
 
@@ -265,7 +267,7 @@ def test_only_the_best_200_of_a_class_are_looked_at():
     ((_, labels, kept_scores),) = assert_suppresses_as_slow_reference(boxes, scores, max_detections=1000)
     assert (int((labels == 1).sum()), int((labels == 2).sum())) == (200, 7)
     assert torch.equal(kept_scores[:200], many.sort(descending=True).values[:200])
-    ((_, labels, _),) = suppress(boxes, scores)
+    ((_, labels, _),) = nms(boxes, scores)
     assert (int((labels == 1).sum()), int((labels == 2).sum())) == (200, 0)  # 200 in all by default
 
 
@@ -275,15 +277,15 @@ def test_the_200_are_the_best_before_suppression():
     boxes[0, 200] = torch.tensor([0.6, 0.6, 0.9, 0.9])
     score = torch.full((201,), 0.8)
     score[200] = 0.7
-    assert len(suppress(boxes, torch.stack([1 - score, score], dim=-1)[None])[0][1]) == 1
-    assert len(suppress(boxes, torch.stack([1 - score, score], dim=-1)[None], max_per_class=201)[0][1]) == 2
+    assert len(nms(boxes, torch.stack([1 - score, score], dim=-1)[None])[0][1]) == 1
+    assert len(nms(boxes, torch.stack([1 - score, score], dim=-1)[None], max_per_class=201)[0][1]) == 2
 
 
 @pytest.mark.parametrize("most", [0, 1, 7, 100_000])
 def test_max_detections_keeps_the_best_of_all_classes(most):
     boxes, scores = clutter(anchors=60)
-    everything = suppress(boxes, scores, max_detections=100_000)
-    for result, whole in zip(suppress(boxes, scores, max_detections=most), everything):
+    everything = nms(boxes, scores, max_detections=100_000)
+    for result, whole in zip(nms(boxes, scores, max_detections=most), everything):
         assert len(result[1]) == min(most, len(whole[1]))
         assert all(torch.equal(tensor, part[:most]) for tensor, part in zip(result, whole))
         assert len(whole[1].unique()) == 3
@@ -293,11 +295,11 @@ def test_max_detections_keeps_the_best_of_all_classes(most):
 def test_groups_in_small_parts_give_the_same(pairs, monkeypatch):
     """With NMS_PAIRS small the groups are compared one, or a few, at a time."""
     boxes, scores = clutter(pictures=2, anchors=300, classes=6)
-    expected = suppress(boxes, scores)
+    expected = nms(boxes, scores)
     calls, greedy = [], nms.greedy
     monkeypatch.setattr(config, "NMS_PAIRS", pairs)
     monkeypatch.setattr(nms, "greedy", lambda *arguments: calls.append(1) or greedy(*arguments))
-    found = suppress(boxes, scores)
+    found = nms(boxes, scores)
     assert len(calls) == 10 if pairs == 1 else 1 < len(calls) < 10  # 2 pictures of 5 classes
     for result, wanted in zip(found, expected):
         assert len(result[1]) > 0
@@ -315,7 +317,7 @@ def test_non_contiguous_input():
 def test_half_input_keeps_its_type():
     rows = [(0.0, 0.0, 0.5, 0.5, 0.75), (0.0, 0.0, 0.5, 0.25, 0.5), (0.5, 0.5, 1.0, 1.0, 0.25)]
     boxes, scores = one_class(*rows)
-    ((found_boxes, labels, found_scores),) = suppress(boxes.half(), scores.half())
+    ((found_boxes, labels, found_scores),) = nms(boxes.half(), scores.half())
     assert found_boxes.dtype == found_scores.dtype == torch.float16
     assert found_boxes.tolist() == [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]
     assert labels.tolist() == [1, 1] and found_scores.tolist() == [0.75, 0.25]
@@ -346,7 +348,14 @@ def test_a_thousand_random_heads_as_the_slow_reference():
 @pytest.mark.parametrize("few", [True, False])
 @pytest.mark.parametrize(
     ("background", "candidates", "anchors", "passes"),
-    [(9.0, 512, 1024, 6), (0.0, 512, 1024, 6), (6.0, 64, 1024, 6), (6.0, 512, 100, 6), (3.0, 512, 1500, 2), (99.0, 512, 1024, 6)],
+    [
+        (9.0, 512, 1024, 6),
+        (0.0, 512, 1024, 6),
+        (6.0, 64, 1024, 6),
+        (6.0, 512, 100, 6),
+        (3.0, 512, 1500, 2),
+        (99.0, 512, 1024, 6),
+    ],
 )
 def test_what_the_fixed_way_calls_settled_is_exact(few, background, candidates, anchors, passes):
     loc, conf, defaults = heads(6, 1500, 9, background=background, seed=3)
@@ -442,7 +451,7 @@ def test_detect_is_decode_then_suppress(dtype):
     loc, conf, defaults = heads(2, 40, 4, background=1.0, seed=7)
     loc, conf = loc.to(dtype), conf.to(dtype)
     before = loc.clone(), conf.clone(), defaults.clone()
-    boxes, scores = decode(loc.float(), conf.float(), defaults)
+    boxes, scores = decode_boxes(loc.float(), conf.float(), defaults)
     for i, result in enumerate(detect(loc, conf, defaults, max_detections=9)):
         found = as_lists(result)
         assert found == slow_suppress(boxes[i].numpy(), scores[i].numpy(), max_detections=9)

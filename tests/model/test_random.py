@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from ssdtrt.images.tensors import synthetic_images, to_batch
-from ssdtrt.model import build_model, decode, default_boxes, suppress
+from ssdtrt.model.boxes import decode_boxes, default_boxes
+from ssdtrt.model.nms import nms
+from ssdtrt.model.weights import build_model
 
 FP16_MAX = 65_504
 
@@ -75,7 +77,7 @@ def test_outputs_are_spread_as_a_trained_networks(outputs):
 
 def test_every_photograph_has_between_1_and_200_detections(outputs, photographs):
     assert len(photographs) >= 3
-    results = suppress(*decode(*outputs, default_boxes()), max_detections=100_000)
+    results = nms(*decode_boxes(*outputs, default_boxes()), max_detections=100_000)
     counts = [int((scores >= 0.4).sum()) for _, _, scores in results]
     assert all(1 <= count <= 200 for count in counts), counts
 

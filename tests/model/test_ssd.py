@@ -6,7 +6,7 @@ from torch.nn import functional
 from torchvision.models import resnet50
 
 from ssdtrt.export import to_torchscript
-from ssdtrt.model import SSD300
+from ssdtrt.model.ssd import SSD300
 
 BOXES = (4, 6, 6, 6, 4, 4)
 CHANNELS = (1024, 512, 512, 256, 256, 256)
@@ -28,7 +28,7 @@ def scripted(model):
 def expected(model):
     """`expected(images)`: what the reference says of them, with the random model's weights."""
     state = model.state_dict()
-    with torch.device("meta"):  # No time spent on initialising what is overwritten.
+    with torch.device("meta"):  # No time spent on initializing what is overwritten.
         resnet = resnet50(weights=None).eval().requires_grad_(False)
     for convolution in (resnet.layer3[0].conv1, resnet.layer3[0].conv2, resnet.layer3[0].downsample[0]):
         convolution.stride = (1, 1)
@@ -95,7 +95,7 @@ def test_outputs_equal_the_reference_bit_for_bit(form, count, expected, request)
     assert torch.equal(conf, expected_conf)
 
 
-def test_scripted_outputs_stay_equal_once_optimised(scripted, expected):
+def test_scripted_outputs_stay_equal_once_optimized(scripted, expected):
     images = pictures(1)
     with torch.no_grad():
         for _ in range(2):  # With the runs above, past the profiling ones.

@@ -7,8 +7,9 @@ import torch
 from torchvision.models import resnet18
 
 from ssdtrt.errors import WeightsError
-from ssdtrt.model import SSD300, build_model
-from ssdtrt.model.weights import class_names, model_from_state, read_labels, state_sha256
+from ssdtrt.model.labels import class_names, read_labels
+from ssdtrt.model.ssd import SSD300
+from ssdtrt.model.weights import build_model, model_from_state, state_sha256
 
 TRUST = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6)
 

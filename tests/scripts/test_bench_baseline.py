@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
+
 from conftest import ROOT
 from saved_reports import CPU, GPU, VERSIONS, engine, report, save
-
 from ssdtrt.benchmarking import report_file
 from ssdtrt.benchmarking.compare import differences
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import script
 
+from conftest import script
 from ssdtrt.engine import rewrite
 from ssdtrt.images.tensors import synthetic_images
 
@@ -28,7 +28,9 @@ def test_the_heads_alone_join_their_maps_as_the_form_does(model, name):
     with torch.no_grad():
         found = forms.form_of(name, model, torch.float32, heads=True)(images)
         mean = float(images[1].mean())
-        last = torch.cat([model.loc[5](torch.full((1, 256, 1, 1), mean)), model.conf[5](torch.full((1, 256, 1, 1), mean))], 1)
+        last = torch.cat(
+            [model.loc[5](torch.full((1, 256, 1, 1), mean)), model.conf[5](torch.full((1, 256, 1, 1), mean))], 1
+        )
     assert found.shape == (2, 85, 8732)
     torch.testing.assert_close(found[1, :, -4:].flatten(), last.flatten(), rtol=1e-4, atol=1e-5)
 
@@ -47,7 +49,11 @@ def test_the_ways_to_build_a_form(model, monkeypatch, tmp_path):
     monkeypatch.setattr(forms.native, "build", lambda *given: built.append(given))
     form, timings = forms.form_of("compiled", model, torch.float32), tmp_path / "times.bin"
     options = SimpleNamespace(batch_size=8, streams=[0, 4], only_streams=False, timings=timings)
-    assert list(forms.ways("compiled", form, options, CPU)) == ["compiled", "compiled, 0 streams", "compiled, 4 streams"]
+    assert list(forms.ways("compiled", form, options, CPU)) == [
+        "compiled",
+        "compiled, 0 streams",
+        "compiled, 4 streams",
+    ]
     options.only_streams = True
     found = forms.ways("compiled", form, options, CPU)
     assert list(found) == ["compiled, 0 streams", "compiled, 4 streams"]

@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import script
 from PIL import Image
 
-from ssdtrt.model import build_model, decode, default_boxes
-from ssdtrt.model.boxes import to_ltrb
-
+from conftest import script
+from ssdtrt.model.boxes import decode_boxes, default_boxes, to_xyxy
+from ssdtrt.model.weights import build_model
 
 scenes, ssd_loss, train_scenes = script("scenes"), script("ssd_loss"), script("train_scenes")
 CPU = torch.device("cpu")
@@ -49,14 +48,14 @@ def contains(name, u, v):
 
 
 def visible_points(layout, picture, height, width):
-    """For each pixel's centre the index of the topmost object there, or -1."""
+    """For each pixel's center the index of the topmost object there, or -1."""
     top = np.full((height, width), -1)
     for k, label in enumerate(layout.labels[picture]):
         if label:
             for row in range(height):
                 for column in range(width):
                     point = np.array([(column + 0.5) / width, (row + 0.5) / height])
-                    u, v = 2 * (point - layout.centre[picture, k]) / layout.size[picture, k] * layout.flip[picture, k]
+                    u, v = 2 * (point - layout.center[picture, k]) / layout.size[picture, k] * layout.flip[picture, k]
                     if contains(scenes.LABELS[label - 1], u, v):
                         top[row, column] = k
     return top
@@ -79,8 +78,10 @@ def test_boxes_and_areas_are_those_of_the_pixels_that_can_be_seen(layout):
         for k in torch.where(scene.labels[picture] > 0)[0].tolist():
             rows, columns = np.where(top == k)
             found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            box = scene.boxes_ltrb[picture, k] * torch.tensor([width, height, width, height])
-            assert (scenes.FINE * box).tolist() == pytest.approx(found, abs=1.01)  # a point on an edge may round either way
+            box = scene.boxes_xyxy[picture, k] * torch.tensor([width, height, width, height])
+            assert (scenes.FINE * box).tolist() == pytest.approx(
+                found, abs=1.01
+            )  # a point on an edge may round either way
             assert scene.areas[picture, k].item() == pytest.approx(len(rows) / scenes.FINE**2, rel=0.01, abs=0.5)
 
 
@@ -88,7 +89,7 @@ def test_objects_look_different_from_what_surrounds_them(layout, rendered):
     for picture in range(len(layout.labels)):
         base = torch.from_numpy(layout.background[picture]).float() * 255
         for k in torch.where(rendered.labels[picture] == 1 + scenes.LABELS.index("rectangle"))[0].tolist():
-            x, y = (layout.centre[picture, k] * (200, 160)).astype(int)
+            x, y = (layout.center[picture, k] * (200, 160)).astype(int)
             around = rendered.images[picture, :, y - 2 : y + 3, x - 2 : x + 3].float().mean((1, 2))
             assert (around - base).norm() > 255 * scenes.CONTRAST / 3
 
@@ -98,7 +99,7 @@ def test_layouts_keep_to_their_limits():
     there = layout.labels > 0
     counts = there.sum(1)
     assert counts.min() >= 1 and counts.max() <= scenes.MAX_OBJECTS and counts.mean() > 4
-    low, high = layout.centre - layout.size / 2, layout.centre + layout.size / 2
+    low, high = layout.center - layout.size / 2, layout.center + layout.size / 2
     assert low[there].min() >= 0 and high[there].max() <= 1
     assert set(layout.labels[there]) == set(range(1, len(scenes.LABELS) + 1))
     boxes = torch.from_numpy(np.concatenate([low, high], axis=-1))
@@ -110,7 +111,7 @@ def test_layouts_keep_to_their_limits():
 
 def test_same_seed_same_pictures_another_seed_others():
     first, again, other = (scenes.val_scene(seed, 3) for seed in (0, 0, 1))
-    assert torch.equal(first.images, again.images) and torch.equal(first.boxes_ltrb, again.boxes_ltrb)
+    assert torch.equal(first.images, again.images) and torch.equal(first.boxes_xyxy, again.boxes_xyxy)
     assert first.images.shape != other.images.shape or not torch.equal(first.images, other.images)
     streams = [train_scenes.Stream(0, stream, 1, CPU).next().images for stream in (0, 0, 1)]
     assert torch.equal(streams[0], streams[1]) and not torch.equal(streams[0], streams[2])
@@ -131,7 +132,9 @@ def test_annotations_are_coco(tmp_path, capsys):
         assert own
         for found in own:
             left, top, width, height = found["bbox"]
-            assert 0 <= left < left + width <= image["width"] + 0.01 and 0 <= top < top + height <= image["height"] + 0.01
+            assert (
+                0 <= left < left + width <= image["width"] + 0.01 and 0 <= top < top + height <= image["height"] + 0.01
+            )
             assert 0 < found["area"] <= width * height * 1.01 and found["iscrowd"] == 0
     shorter = json.loads(scenes.write_val(tmp_path / "shorter", 2, seed=2).read_text())
     longer = json.loads(path.read_text())
@@ -146,17 +149,17 @@ def test_category_ids_have_gaps():
 
 def test_encode_is_the_inverse_of_decode(rendered):
     defaults = default_boxes()
-    which, taken = ssd_loss.match(rendered.boxes_ltrb, rendered.labels, defaults)
-    boxes = rendered.boxes_ltrb.gather(1, which[..., None].expand(-1, -1, 4))
+    which, taken = ssd_loss.match(rendered.boxes_xyxy, rendered.labels, defaults)
+    boxes = rendered.boxes_xyxy.gather(1, which[..., None].expand(-1, -1, 4))
     loc = ssd_loss.encode(boxes, defaults)
-    decoded, _ = decode(loc, torch.zeros(len(loc), 2, loc.shape[2]), defaults)
+    decoded, _ = decode_boxes(loc, torch.zeros(len(loc), 2, loc.shape[2]), defaults)
     assert (decoded - boxes)[taken > 0].abs().max() < 1e-5
 
 
 def test_every_object_has_a_default_box_and_every_matched_one_overlaps(rendered):
     defaults = default_boxes()
-    which, taken = ssd_loss.match(rendered.boxes_ltrb, rendered.labels, defaults)
-    overlap = ssd_loss.pair_iou(rendered.boxes_ltrb, to_ltrb(defaults))
+    which, taken = ssd_loss.match(rendered.boxes_xyxy, rendered.labels, defaults)
+    overlap = ssd_loss.pair_iou(rendered.boxes_xyxy, to_xyxy(defaults))
     for picture, labels in enumerate(rendered.labels):
         own = taken[picture] > 0
         objects = torch.where(labels > 0)[0].tolist()
@@ -189,8 +192,8 @@ def test_average_follows_at_first_and_steadies_later():
 
 def test_perfect_outputs_cost_nothing_and_wrong_ones_do(rendered):
     defaults = default_boxes()
-    which, taken = ssd_loss.match(rendered.boxes_ltrb, rendered.labels, defaults)
-    loc = ssd_loss.encode(rendered.boxes_ltrb.gather(1, which[..., None].expand(-1, -1, 4)), defaults)
+    which, taken = ssd_loss.match(rendered.boxes_xyxy, rendered.labels, defaults)
+    loc = ssd_loss.encode(rendered.boxes_xyxy.gather(1, which[..., None].expand(-1, -1, 4)), defaults)
     conf = 30 * torch.nn.functional.one_hot(taken, len(scenes.LABELS) + 1).transpose(1, 2).float()
     good = ssd_loss.detection_losses(loc, conf, rendered, defaults)
     assert [loss.item() for loss in good] == pytest.approx([0, 0], abs=1e-5)

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssdtrt.system.files import BusyError, check_writable, replacing, sha256_file, silent, write_text
+from ssdtrt.system.digests import sha256_file
+from ssdtrt.system.files import BusyError, check_writable, replacing, write_text
+from ssdtrt.system.progress import silent
 
 NOBODY = 65534
 

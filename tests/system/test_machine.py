@@ -12,8 +12,10 @@ import pytest
 import torch
 
 import ssdtrt
-from ssdtrt.system import machine
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.system.devices import current_device, emulates_bf16, pick_device, tf32_disabled
+from ssdtrt.system.gpu_state import driver_version
+from ssdtrt.system.versions import installed, installed_versions, this_machine
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 
@@ -50,7 +52,7 @@ def nvidia_smi(tmp_path, monkeypatch):
 
 
 def test_versions():
-    found = machine.versions()
+    found = installed_versions()
     assert list(found) == ["ssdtrt", "python", "torch", "torchvision", "torch_tensorrt", "tensorrt", "cuda", "driver"]
     assert found["ssdtrt"] == ssdtrt.__version__
     assert found["python"] == platform.python_version()
@@ -61,22 +63,22 @@ def test_versions():
 
 
 def test_machine():
-    found = machine.machine()
+    found = this_machine()
     assert list(found) == ["os", "architecture", "cpu", "cores", "gpu", "sm"]
     assert (found["os"], found["architecture"]) == (platform.system(), platform.machine())
     assert isinstance(found["cpu"], str) and found["cpu"]
     assert 1 <= found["cores"] <= os.cpu_count()
     assert (found["gpu"], found["sm"]) == (None, None)
-    assert machine.machine("cpu") == machine.machine(torch.device("cpu")) == found
+    assert this_machine("cpu") == this_machine(torch.device("cpu")) == found
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64", reason="reads x86's flags")
 def test_bf16_is_emulated_where_the_processor_lacks_avx512(request):
     flags = set(re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)[1].split())
     if not flags & {"avx512f", "avx512_bf16", "amx_bf16"}:
-        assert machine.emulates_bf16()
+        assert emulates_bf16()
     elif "avx512_bf16" in flags:
-        assert not machine.emulates_bf16()
+        assert not emulates_bf16()
 
 
 def test_cores_are_those_that_may_be_used():
@@ -85,45 +87,45 @@ def test_cores_are_those_that_may_be_used():
     allowed = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert machine.machine()["cores"] == 1
+        assert this_machine()["cores"] == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
 
 def test_both_become_json():
-    found = {**machine.machine(), **machine.versions()}
+    found = {**this_machine(), **installed_versions()}
     assert json.loads(json.dumps(found)) == found
 
 
 def test_installed():
-    assert machine.installed("no-such-distribution-of-ours") is None
-    assert machine.installed("click").split(".")[0] == "8"
+    assert installed("no-such-distribution-of-ours") is None
+    assert installed("click").split(".")[0] == "8"
 
 
 def test_driver(nvidia_smi):
-    assert machine.driver_version() is None
+    assert driver_version() is None
     nvidia_smi("echo 550.54.15; echo 550.54.15")
-    assert machine.driver_version() == "550.54.15"
-    assert machine.versions()["driver"] == "550.54.15"
+    assert driver_version() == "550.54.15"
+    assert installed_versions()["driver"] == "550.54.15"
 
 
 @pytest.mark.parametrize("script", ["echo 'NVIDIA-SMI has failed'; exit 9", "exit 0"])
 def test_driver_that_does_not_answer(nvidia_smi, script):
     nvidia_smi(script)
-    assert machine.driver_version() is None
+    assert driver_version() is None
 
 
 def test_plain_fp32_sets_and_restores(other_flags):
-    with machine.plain_fp32():
+    with tf32_disabled():
         assert flags() == (False, False, True)
     assert flags() == other_flags
 
 
 def test_plain_fp32_from_the_usual_flags():
     before = flags()
-    with machine.plain_fp32():
+    with tf32_disabled():
         assert flags() == (False, False, True)
-        with machine.plain_fp32():
+        with tf32_disabled():
             assert flags() == (False, False, True)
         assert flags() == (False, False, True)
     assert flags() == before
@@ -131,7 +133,7 @@ def test_plain_fp32_from_the_usual_flags():
 
 @pytest.mark.parametrize("autotune", [True, False])
 def test_plain_fp32_with_and_without_autotuning(other_flags, autotune):
-    with machine.plain_fp32(autotune=autotune):
+    with tf32_disabled(autotune=autotune):
         assert flags() == (False, False, autotune)
     assert flags() == other_flags
 
@@ -139,7 +141,7 @@ def test_plain_fp32_with_and_without_autotuning(other_flags, autotune):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_plain_fp32_restores_after_a_failure(other_flags, error):
     with pytest.raises(error):
-        with machine.plain_fp32():
+        with tf32_disabled():
             raise error
     assert flags() == other_flags
 
@@ -179,37 +181,37 @@ print("as it was")
 
 
 def test_the_current_device_on_a_cpu():
-    with machine.current(torch.device("cpu")):
+    with current_device(torch.device("cpu")):
         pass
 
 
 @no_gpu
 def test_device_without_a_gpu():
-    assert machine.pick_device() == machine.pick_device(None) == torch.device("cpu")
+    assert pick_device() == pick_device(None) == torch.device("cpu")
 
 
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda")])
 def test_gpu_that_is_not_there(device):
     with pytest.raises(SsdtrtError) as caught:
-        machine.pick_device(device)
+        pick_device(device)
     assert str(caught.value) == f"There is no device {device} here: torch {torch.__version__} sees 0 CUDA GPUs."
 
 
 def test_cpu_that_was_asked_for():
-    assert machine.pick_device("cpu") == machine.pick_device(torch.device("cpu")) == torch.device("cpu")
+    assert pick_device("cpu") == pick_device(torch.device("cpu")) == torch.device("cpu")
 
 
 def test_device_that_does_not_exist():
     with pytest.raises(SsdtrtError, match="banana"):
-        machine.pick_device("banana")
+        pick_device("banana")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_device_with_a_gpu():
-    assert machine.pick_device() == machine.pick_device("cuda") == torch.device("cuda", torch.cuda.current_device())
-    found = machine.machine("cuda")
+    assert pick_device() == pick_device("cuda") == torch.device("cuda", torch.cuda.current_device())
+    found = this_machine("cuda")
     assert found["gpu"] == torch.cuda.get_device_name() and found["sm"].count(".") == 1
 
 
@@ -217,4 +219,4 @@ def test_device_with_a_gpu():
 def test_gpu_beyond_the_last():
     count = torch.cuda.device_count()
     with pytest.raises(SsdtrtError, match=f"There is no device cuda:{count} here: .* sees {count} CUDA GPUs"):
-        machine.pick_device(f"cuda:{count}")
+        pick_device(f"cuda:{count}")

@@ -1,50 +1,14 @@
-"""What this machine is: its GPU, processor, driver and the versions that decide what an engine does here."""
+"""Devices: the one to run on, the current one, and TF32 on or off."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import subprocess
 from collections.abc import Callable
 
 import torch
 
-from ssdtrt import __version__
 from ssdtrt.errors import GpuError, SsdtrtError
 from ssdtrt.system.gpu_errors import AFTER_FORK
-from ssdtrt.system.host import installed, tensorrt_version
-
-
-def versions() -> dict[str, str | None]:
-    """The versions of everything that a saved engine depends on; None for what is not installed."""
-    return {
-        "ssdtrt": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "torchvision": installed("torchvision"),
-        "torch_tensorrt": installed("torch-tensorrt"),
-        "tensorrt": tensorrt_version(),
-        "cuda": torch.version.cuda,
-        "driver": driver_version(),
-    }
-
-
-def machine(device: torch.device | str = "cpu") -> dict[str, str | int | None]:
-    """The machine as `device` sees it: OS, architecture, processor, cores and, for a CUDA device, the GPU and its SM."""
-    device = torch.device(device)
-    found = {
-        "os": platform.system(),
-        "architecture": platform.machine(),
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpu": None,
-        "sm": None,
-    }
-    if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        found.update(gpu=torch.cuda.get_device_name(device), sm=f"{major}.{minor}")
-    return found
 
 
 def emulates_bf16() -> bool:
@@ -77,31 +41,8 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 
-def driver_version() -> str | None:
-    """The NVIDIA driver's version, from nvidia-smi, or None."""
-    try:
-        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    lines = answer.stdout.split()
-    return lines[0] if answer.returncode == 0 and lines else None
-
-
-def cpu_name() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 @contextlib.contextmanager
-def plain_fp32(autotune: bool = True):
+def tf32_disabled(autotune: bool = True):
     """Inside the block FP32 means FP32: TF32 off for convolutions and matrix products.
 
     With `autotune` cudnn also picks its fastest kernels (`cudnn.benchmark`).
@@ -126,8 +67,8 @@ def with_tf32(on: bool):
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     parts = [matmul, cudnn.conv, cudnn.rnn] if hasattr(matmul, "fp32_precision") else []
     precisions = [part.fp32_precision for part in parts]
-    convolutions = read(lambda: cudnn.allow_tf32)
-    products = read(torch.get_float32_matmul_precision)
+    convolutions = _read(lambda: cudnn.allow_tf32)
+    products = _read(torch.get_float32_matmul_precision)
     try:
         cudnn.allow_tf32 = on
         torch.set_float32_matmul_precision("high" if on else "highest")
@@ -143,7 +84,7 @@ def with_tf32(on: bool):
             part.fp32_precision = precision
 
 
-def read(switch: Callable):
+def _read(switch: Callable):
     """What a switch of torch says; None where it raises."""
     try:
         return switch()
@@ -152,7 +93,7 @@ def read(switch: Callable):
 
 
 @contextlib.contextmanager
-def current(device: torch.device):
+def current_device(device: torch.device):
     """Inside the block this GPU is the one that events, captures and libraries take; a CPU changes nothing."""
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         yield

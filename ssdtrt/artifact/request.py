@@ -1,0 +1,170 @@
+"""What is asked of a build: the one record that the cache key, the metadata and the rebuild command come from."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from ssdtrt import config
+from ssdtrt.artifact.capabilities import BACKENDS, PRECISIONS, Backend, Precision, find_backend
+from ssdtrt.errors import CompileError
+from ssdtrt.model.source import Digest
+from ssdtrt.system.report import Report
+
+BatchText = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,6}(:[0-9]{1,6}:[0-9]{1,6})?$")]
+"""A batch size or MIN:OPT:MAX, as `BatchRange` writes it."""
+
+
+@dataclass(frozen=True)
+class BatchRange:
+    """The batch sizes that an engine takes; a static engine has the same three.
+
+    Attributes:
+        min: The smallest, at least 1.
+        opt: The one that it is fastest at.
+        max: The largest.
+
+    Raises:
+        CompileError: Unless 1 <= min <= opt <= max.
+
+    Example:
+        >>> BatchRange.parse("1:8:32").sizes
+        (1, 8, 32)
+    """
+
+    min: int
+    opt: int
+    max: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min <= self.opt <= self.max:
+            found = self.min if self.min == self.opt == self.max else f"{self.min}:{self.opt}:{self.max}"
+            raise CompileError(f"A batch range is MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX; found {found}.")
+
+    def __str__(self) -> str:
+        return str(self.opt) if self.static else f"{self.min}:{self.opt}:{self.max}"
+
+    @property
+    def static(self) -> bool:
+        """Whether the engine runs one batch size only (smaller batches are padded)."""
+        return self.min == self.max
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The different sizes among the three, ascending."""
+        return tuple(sorted({self.min, self.opt, self.max}))
+
+    @property
+    def options(self) -> list[str]:
+        """The option of `ssdtrt compile` that asks for it."""
+        return ["--batch-size" if self.static else "--batch-range", str(self)]
+
+    @classmethod
+    def parse(cls, text: str | int) -> BatchRange:
+        """Read `8` or `1:8:32`.
+
+        Raises:
+            CompileError: For anything else.
+        """
+        parts = str(text).split(":")
+        if len(parts) not in (1, 3) or not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+            raise CompileError(f"A batch is a number or MIN:OPT:MAX, such as 8 or 1:8:32; found {text!r}.")
+        numbers = [int(part) for part in parts]
+        return cls(*(numbers * 3 if len(numbers) == 1 else numbers))
+
+
+class BuildRequest(Report, frozen=True, kw_only=True):
+    """All that changes a built file, but for the machine and the versions that it is built with.
+
+    The cache key, the file's metadata and the command that builds it again are derived from this record, so a field
+    that is added here is in all three. A field is an option of `ssdtrt compile` of the same name, unless `_FORMS` says
+    otherwise.
+
+    Attributes:
+        weights: The SHA-256 of the weights.
+        graph: The SHA-256 of the module's code.
+        preprocess: How pictures are prepared for it, as was recorded at export.
+        backend: A name of `BACKENDS`.
+        precision: A name of `PRECISIONS`.
+        batch: The batch sizes, as `BatchRange` writes them; None where any will do.
+        streams: How many auxiliary streams TensorRT may use.
+        workspace_mib: The memory that TensorRT may use while it chooses kernels, MiB.
+        detector: Whether normalization, decoding and NMS are part of the file.
+    """
+
+    weights: Digest
+    graph: Digest
+    preprocess: Literal["eval", "hub"]
+    backend: str
+    precision: str
+    batch: BatchText | None = None
+    streams: int = config.STREAMS
+    workspace_mib: int = config.WORKSPACE_MIB
+    detector: bool = False
+
+    def __post_init__(self) -> None:
+        for value, known in ((self.backend, BACKENDS), (self.precision, PRECISIONS)):
+            if value not in known:
+                raise ValueError(f"{value!r} is unknown; expected {' or '.join(known)}")
+        if self.capabilities.fixed_batch and self.batch is None:
+            raise ValueError(f"batch is null; expected the batch sizes of a {self.backend} engine")
+        if self.batch is not None:
+            try:
+                BatchRange.parse(self.batch)
+            except CompileError as error:
+                raise ValueError(str(error)) from error
+
+    @property
+    def capabilities(self) -> Backend:
+        """What the back end can do."""
+        return find_backend(self.backend)
+
+    @property
+    def computes_in(self) -> Precision:
+        """The precision's record."""
+        return PRECISIONS[self.precision]
+
+    @property
+    def batch_range(self) -> BatchRange | None:
+        """The batch sizes; None where any will do."""
+        return None if self.batch is None else BatchRange.parse(self.batch)
+
+    @property
+    def kind(self) -> str:  # type: ignore[override]
+        """The kind of file that is asked for, `engine` or `detector`."""
+        return "detector" if self.detector else "engine"
+
+    @property
+    def front_end(self) -> str | None:
+        """Who writes the network for TensorRT: Torch-TensorRT's `torchscript` front end or `tensorrt`'s own API."""
+        return None if not self.capabilities.on_gpu else "tensorrt" if self.streams else "torchscript"
+
+    def command(self, module: str) -> str:
+        """Return the `ssdtrt compile` command that builds such a file from the module of this name."""
+        words = ["ssdtrt", "compile", module]
+        for field in msgspec.structs.fields(self):
+            value = getattr(self, field.name)
+            if field.name in _FORMS:
+                words += _FORMS[field.name](value)
+            elif value != field.default:
+                words.append(f"--{field.name.replace('_', '-')}")
+                words += [] if value is True else [str(value)]
+        return shlex.join(words)
+
+
+def _from_module(_: str) -> list[str]:
+    return []
+
+
+_FORMS: dict[str, Callable[[Any], list[str]]] = {
+    "weights": _from_module,
+    "graph": _from_module,
+    "preprocess": _from_module,
+    "backend": lambda name: [] if name == config.BACKEND else ["--backend", name],
+    "precision": lambda name: [f"--{name}"],
+    "batch": lambda text: [] if text is None else BatchRange.parse(text).options,
+}

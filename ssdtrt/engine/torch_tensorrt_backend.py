@@ -1,0 +1,84 @@
+"""The back end that compiles the network through Torch-TensorRT's TorchScript front end."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from ssdtrt import config
+from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.baseline import eager_model
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.artifact.runtime import check_front_end, import_torch_tensorrt
+from ssdtrt.engine import rewrite
+from ssdtrt.engine.job import BuildJob
+from ssdtrt.engine.modules import EngineModule
+from ssdtrt.errors import CompileError, first_line
+
+
+def build(job: BuildJob) -> torch.nn.Module:
+    """Build the network for the request's batch sizes. Raises CompileError, also with what TensorRT said."""
+    request, device = job.request, torch.device(job.device)
+    batch = request.batch_range
+    assert batch is not None
+    torch.cuda.set_device(device)
+    network = rewrite.FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
+    built = compile_module(rewrite.trace(network, device), request.precision, batch, request.workspace_mib, device)
+    return EngineModule(rewrite.FusedNetwork(torchscript.reload(built)), torch.float32, batch, channels_last=False)
+
+
+def compile_module(
+    module: torch.jit.ScriptModule, precision: str, batch: BatchRange, workspace_mib: int, device: torch.device
+) -> torch.jit.ScriptModule:
+    """Compile a module to one TensorRT engine in a TorchScript module. Holds the interpreter lock for minutes.
+
+    The module takes and returns float32 and casts inside: FP16 is enabled where it casts to it. Raises CompileError,
+    also with what TensorRT said.
+    """
+    torch_tensorrt = import_torch_tensorrt()
+    check_front_end(torch_tensorrt)
+    arguments = compile_arguments(precision, batch, workspace_mib, device)
+    known = inspect.signature(torch_tensorrt.ts.compile).parameters
+    unknown = set(arguments) - set(known) - {"ir"}
+    if unknown:
+        oldest, newest = (".".join(map(str, version)) for version in config.TORCH_TENSORRT_KNOWN)
+        raise CompileError(
+            f"Torch-TensorRT {torch_tensorrt.__version__} does not take {', '.join(sorted(unknown))}; "
+            f"ssdtrt knows the versions {oldest} to {newest}."
+        )
+    arguments["inputs"] = [torch_tensorrt.Input(**image) for image in arguments["inputs"]]
+    try:
+        return torch_tensorrt.compile(module.to(device).eval(), **arguments)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CompileError(f"TensorRT could not build the engine ({first_line(error)}).") from error
+
+
+def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, device: torch.device) -> dict[str, Any]:
+    """The keyword arguments of `torch_tensorrt.compile`; `inputs` holds those of `torch_tensorrt.Input`, one dict each.
+
+    Images are float32 in every precision, and the module casts them: from TensorRT 11 on `enabled_precisions` is ignored.
+    """
+    shapes = [(size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE) for size in (batch.min, batch.opt, batch.max)]
+    image: dict[str, Any] = {"dtype": torch.float}
+    if batch.static:
+        image["shape"] = shapes[0]
+    else:
+        image.update(min_shape=shapes[0], opt_shape=shapes[1], max_shape=shapes[2])
+    return {
+        "ir": "ts",
+        "inputs": [image],
+        "enabled_precisions": {torch.half if precision == "fp16" else torch.float},
+        "disable_tf32": True,
+        "workspace_size": workspace_mib << 20,
+        "num_avg_timing_iters": timing_iterations(batch.opt),
+        "require_full_compilation": True,
+        "truncate_long_and_double": True,
+        "device": device,
+    }
+
+
+def timing_iterations(batch_size: int) -> int:
+    """How often TensorRT times each kernel for a batch of this size: small batches take microseconds."""
+    return min(config.MOST_TIMED, max(1, config.TIMED_IMAGES // batch_size))

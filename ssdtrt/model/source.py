@@ -1,0 +1,28 @@
+"""Where a model's weights came from. No torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import msgspec
+
+from ssdtrt.system.report import Report
+
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256, as 64 lowercase hex digits."""
+
+
+class WeightsSource(Report, frozen=True):
+    """Where a model's weights came from.
+
+    Attributes:
+        name: `coco`, `random` or a file's name.
+        sha256: The SHA-256 of the tensors (see `ssdtrt.model.weights.state_sha256`).
+        trained: False for seeded random weights.
+        file_sha256: The SHA-256 of the file that they were read from; None for `random`.
+    """
+
+    name: str
+    sha256: Digest
+    trained: bool
+    file_sha256: Optional[Digest] = None
