@@ -6,7 +6,7 @@ import datetime
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -180,7 +180,7 @@ class DetectorMetadata(EngineMetadata, frozen=True, kw_only=True, tag_field="kin
     """The metadata of a detector: that of its engine, with its own inputs and outputs."""
 
 
-Metadata = Union[ModuleMetadata, EngineMetadata, DetectorMetadata]
+Metadata = ModuleMetadata | EngineMetadata | DetectorMetadata
 
 
 def read_metadata(path: str | Path, kinds: Sequence[str] = KINDS) -> Metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import subprocess
 import sys
@@ -57,10 +58,8 @@ def _wait(child: subprocess.Popen, doing: str, progress: Progress) -> None:
     try:
         while child.poll() is None:
             progress(f"{doing}, {time.monotonic() - started:.0f} s")
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=1)
-            except subprocess.TimeoutExpired:
-                pass
     finally:
         if child.poll() is None:
             child.kill()

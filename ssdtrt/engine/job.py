@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Union
-
 import msgspec
 
 from ssdtrt.artifact.request import BuildRequest
@@ -44,4 +42,4 @@ class BuildFailed(msgspec.Struct, frozen=True, tag="failed"):
     message: str
 
 
-BuildResult = Union[Built, BuildFailed]
+BuildResult = Built | BuildFailed
