@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+RECORDED = HERE / "reports"
 README = HERE.parent / "README.md"
 REPORTS = ("h200-static.json", "h200-range.json")
 DEFAULT = "h200-static-front-end.json"
@@ -99,7 +100,7 @@ def both():
 
 def read(file):
     """A recorded report."""
-    return json.loads((HERE / file).read_text(encoding="utf-8"))
+    return json.loads((RECORDED / file).read_text(encoding="utf-8"))
 
 
 def main(check):

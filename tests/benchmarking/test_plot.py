@@ -131,7 +131,7 @@ def test_batch_sizes_that_would_overlap_are_left_out():
 
 
 def test_files(tmp_path):
-    found = [report_file.read(ROOT / "benchmarks" / f"h200-{name}.json") for name in ("static", "eager-torch2.11")]
+    found = [report_file.read(ROOT / "benchmarks" / "reports" / f"h200-{name}.json") for name in ("static", "eager-torch2.11")]
     assert plot.plot_reports(found, tmp_path / "a.PNG") == tmp_path / "a.PNG"
     with Image.open(tmp_path / "a.PNG") as picture:
         assert picture.format == "PNG" and picture.size == (1500, 780)

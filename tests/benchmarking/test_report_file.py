@@ -37,7 +37,7 @@ def test_the_first_schema_gives_the_same_rows():
 
 
 def test_what_was_recorded_is_read():
-    record = report_file.read(ROOT / "benchmarks" / "h200-static.json")
+    record = report_file.read(ROOT / "benchmarks" / "reports" / "h200-static.json")
     assert [(found.peer, found.file, found.batch_size) for found in record.rows] == [
         (peer, f"b{size}.engine.ts" if peer.startswith("engine") else None, size)
         for size in (1, 8, 32, 128)
@@ -47,7 +47,7 @@ def test_what_was_recorded_is_read():
 
 
 def test_what_was_recorded_in_the_first_schema_is_read():
-    record = report_file.read(ROOT / "benchmarks" / "h200-static-exported.json")
+    record = report_file.read(ROOT / "benchmarks" / "reports" / "h200-static-exported.json")
     assert [(found.peer, found.file, found.batch_size) for found in record.rows] == [
         (peer, file, size)
         for size in (1, 8, 32, 128)

@@ -108,7 +108,7 @@ def test_files_that_cannot_be_compared(reports, ssdtrt, tmp_path):
         ("none.json", "none.json: No such file or directory"),
         ("text.json", "text.json is not JSON (Expecting value: line 1 column 1 (char 0)). "
          "Make one with: ssdtrt bench --json FILE"),
-        (ROOT / "benchmarks" / "h200-accuracy.json", f"{ROOT / 'benchmarks' / 'h200-accuracy.json'} is another kind of "
+        (ROOT / "benchmarks" / "reports" / "h200-accuracy.json", f"{ROOT / 'benchmarks' / 'reports' / 'h200-accuracy.json'} is another kind of "
          "report; expected a benchmark's. Make one with: ssdtrt bench --json FILE"),
     ):  # fmt: skip
         done = ssdtrt("compare", "old.json", name)
