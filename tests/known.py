@@ -1,13 +1,16 @@
 """A network whose answers are known, as one of our files: cheap, and the same on every machine."""
 
+import json
 import math
+import zipfile
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.metadata import add_metadata
+from ssdtrt.artifact.metadata import Metadata
 
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 
@@ -41,31 +44,59 @@ CAT, DOG, PERSON = probability(6, -6), probability(5), probability(4)  # 0.836, 
 
 
 def metadata_like(kind="module", backend="torchscript", labels=config.COCO_LABELS, trained=True, preprocess="eval"):
-    """Complete metadata of a file of this kind, the least that is accepted."""
+    """Complete metadata of a file of this kind, as the JSON types that a file holds."""
     weights = {"name": "coco", "sha256": "0" * 64, "trained": trained}
     images = {"name": "images", "shape": ["N", 3, 300, 300], "dtype": "float32"}
+    on_gpu = kind != "module" and backend == "tensorrt"
     found = {
-        "schema": 1,
+        "schema": 2,
         "kind": kind,
         "created": "2024-05-06T07:08:09+00:00",
-        "versions": {"ssdtrt": "0.1.0", "torch": "2.2.2", "torch_tensorrt": None, "tensorrt": None},
-        "machine": {"os": "Linux", "architecture": "x86_64", "gpu": None, "sm": None},
+        "versions": {"torch": "2.2.2", "ssdtrt": "0.1.0"},
+        "machine": {"os": "Linux", "architecture": "x86_64"},
         "model": {"labels": list(labels), "weights": weights, "preprocess": preprocess},
         "inputs": [images],
         "outputs": [{"name": "loc", "shape": ["N", 4, 8732], "dtype": "float32"}],
-        "build": {"method": "script", "precision": "fp32"},
+        "export": {"method": "script"},
     }
     if kind != "module":
+        detections = {"reference": 10, "engine": 10, "matched": 10, "max_score_change": 0.01}
         found["module"] = {"file": "ssd300.ts", "sha256": "1" * 64}
-        found["build"].update(backend=backend, batch=None, seconds=2.5)
-        detections = {"reference": 10, "engine": 10, "matched": 10, "share": 1.0}
-        outputs = [{"name": "loc", "relative_l2": 1.2e-6}]
-        found["parity"] = {"bound": 1e-4, "outputs": outputs, "detections": detections}
-    if backend == "tensorrt":
-        found["build"].update(batch="1:8:32", precision="fp16")
+        found["request"] = {
+            "weights": "0" * 64,
+            "graph": "2" * 64,
+            "preprocess": preprocess,
+            "backend": backend,
+            "precision": "fp16" if on_gpu else "fp32",
+            "batch": "1:8:32" if on_gpu else None,
+            "detector": kind == "detector",
+        }
+        found["build"] = {"seconds": 2.5}
+        found["parity"] = {
+            "precision": "fp32",
+            "images": 8,
+            "batch_sizes": [1, 2],
+            "bound": 1e-4,
+            "floor": 0.0,
+            "outputs": [{"name": "loc", "relative_l2": 1.2e-6, "max_abs": 1e-5, "finite": True}],
+            "detections": detections,
+        }
+    if on_gpu:
         found["machine"].update(gpu="NVIDIA H200", sm="9.0")
         found["versions"].update(torch_tensorrt="2.2.0", tensorrt="8.6.0")
-    return found
+    return typed(found).as_dict()
+
+
+def typed(metadata):
+    """Metadata as JSON types, as the record that reading a file gives."""
+    return msgspec.convert(metadata, type=Metadata)
+
+
+def write_metadata(path, metadata):
+    """Adds JSON types to an archive as its metadata, whatever they are."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+        folder = archive.namelist()[0].split("/", 1)[0]
+        archive.writestr(f"{folder}/extra/ssdtrt.json", json.dumps(metadata, indent=1))
 
 
 def known_file(path, trained=True, labels=config.COCO_LABELS, preprocess="eval"):
@@ -73,5 +104,5 @@ def known_file(path, trained=True, labels=config.COCO_LABELS, preprocess="eval")
     with torchscript.quiet():
         module = torch.jit.script(Known().eval())
     torchscript.save(module, path)
-    add_metadata(path, metadata_like(labels=labels, trained=trained, preprocess=preprocess))
+    write_metadata(path, metadata_like(labels=labels, trained=trained, preprocess=preprocess))
     return path

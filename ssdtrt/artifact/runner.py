@@ -17,6 +17,7 @@ from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.inspection import check_fits
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.errors import ArtifactError, CompileError
+from ssdtrt.model.nms import Detections
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
 
@@ -32,8 +33,7 @@ class FileRunner:
         metadata: What the file records.
         device: Where it runs.
         batch: The BatchRange of a TensorRT engine; None where any batch size will do.
-        detector: The whole module of a detector file, uint8 images to detections; None for the other kinds. What is
-            called here is the engine in it.
+        is_detector: Whether the file is a detector, which `detect` runs; what is called is the engine in it.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class FileRunner:
         cuda_graph: bool = False,
     ):
         self.path, self.metadata, self.device = path, metadata, device
-        self.detector = module if metadata.kind == "detector" else None
-        self.module = module if self.detector is None else module.engine
+        self.is_detector = metadata.kind == "detector"
+        self.module, self._whole = (module.engine if self.is_detector else module), module
         backend = _backend_of(metadata)
         fixed = backend is not None and backend.fixed_batch
         self.graph = CudaGraphRunner(self.module, device, one=fixed) if cuda_graph else None
@@ -59,6 +59,24 @@ class FileRunner:
         with torch.no_grad(), current_device(self.device), self.fusing():
             return (self.graph or self.module)(images.to(self.device, non_blocking=True))
 
+    def detect(self, images: Tensor) -> Detections:
+        """Run a detector file: normalization, network, decoding and NMS.
+
+        Args:
+            images: uint8 images [N, 3, 300, 300], 0 to 255, RGB.
+
+        Returns:
+            boxes [N, K, 4] (xyxy, 0..1), labels [N, K], scores [N, K] and counts [N]; zeros after each image's count.
+
+        Raises:
+            ArtifactError: Where the file is no detector, or for other images.
+        """
+        if not self.is_detector:
+            raise ArtifactError(f"{self.path} is a {self.metadata.kind}; only a detector file detects by itself.")
+        self._check(images, torch.uint8)
+        with torch.no_grad(), current_device(self.device), self.fusing():
+            return self._whole(images.to(self.device, non_blocking=True))
+
     def place(self, images: Tensor) -> Tensor:
         """Return images where the next call reads them without a copy: in the CUDA graph, or else on the device."""
         self._check(images)
@@ -69,14 +87,16 @@ class FileRunner:
         """Another process loads the file anew, on a device of its own where none was asked for."""
         return functools.partial(load_engine, **self.asked), (self.path.absolute(),)
 
-    def _check(self, images: Tensor) -> None:
-        """Raises ArtifactError for what the network cannot take: TorchScript's own error is a wall of text."""
-        expected = f"images [N, 3, {config.IMAGE_SIZE}, {config.IMAGE_SIZE}]"
+    def _check(self, images: Tensor, dtype: torch.dtype | None = None) -> None:
+        """Raises ArtifactError for what the file cannot take: TorchScript's own error is a wall of text."""
+        expected = f"images [N, 3, {config.IMAGE_SIZE}, {config.IMAGE_SIZE}]" + (" of uint8" if dtype else "")
         if not isinstance(images, Tensor):
             raise ArtifactError(f"{self.path} takes {expected} as a torch tensor; found {type(images).__name__}.")
         if images.dim() != 4 or tuple(images.shape[1:]) != (3, config.IMAGE_SIZE, config.IMAGE_SIZE):
             raise ArtifactError(f"{self.path} takes {expected}; found {list(images.shape)}.")
-        if not images.is_floating_point():
+        if dtype is not None and images.dtype != dtype:
+            raise ArtifactError(f"{self.path} takes {expected}; found {images.dtype}.")
+        if dtype is None and not images.is_floating_point():
             raise ArtifactError(f"{self.path} takes {expected} of floats, normalized; found {images.dtype}.")
         largest = self.batch.max if self.batch else None
         if not len(images) or (largest and len(images) > largest):
@@ -160,11 +180,11 @@ def warm_up(runner: FileRunner) -> None:
         ArtifactError: Unless it runs and returns finite values.
     """
     count = runner.batch.min if runner.batch else 1
-    dtype = torch.float32 if runner.detector is None else torch.uint8
+    dtype = torch.uint8 if runner.is_detector else torch.float32
     images = torch.zeros(count, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=dtype, device=runner.device)
     try:
         with torch.no_grad(), current_device(runner.device), gpu_errors():
-            outputs = (runner.detector or runner)(images)
+            outputs = runner.detect(images) if runner.is_detector else runner(images)
             finite = all(bool(torch.isfinite(output).all()) for output in outputs)  # Waits for the GPU.
     except (RuntimeError, TypeError, torch.jit.Error) as error:
         raise ArtifactError(

@@ -68,7 +68,11 @@ class DetectorModule(nn.Module):
 
         Best first; each picture's rows after its count are zeros.
         """
-        if images.dtype != torch.uint8:
-            raise ValueError("expected images of uint8, 0 to 255, found {}".format(images.dtype))
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(
+                "expected uint8 images [N, 3, {}, {}], found {} {}".format(
+                    self.engine.size, self.engine.size, images.dtype, images.shape
+                )
+            )
         loc, conf = self.engine(scale_to(images, self.mean, self.std))
         return detect_batch(loc, conf, self.default_boxes, self.max_detections)

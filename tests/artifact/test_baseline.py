@@ -1,4 +1,4 @@
-"""What an engine is set against: the eager model that it came from."""
+"""What a file is measured against: the eager model that it came from."""
 
 from types import SimpleNamespace
 
@@ -17,10 +17,10 @@ def test_eager_runner_is_the_model(engine, module):
     images = torch.rand(2, 3, 300, 300)
     with torch.no_grad():
         expected = model(images)
-    eager = EagerRunner("eager", model, runner, "fp32")
+    eager = EagerRunner("eager-fp32", model, runner, "fp32")
     assert all(torch.equal(*pair) for pair in zip(eager(images), expected))
     assert (eager.labels, eager.device, eager.trained, eager.batch) == (runner.labels, runner.device, False, None)
-    assert (eager.name, eager.precision, eager.preprocess) == ("eager", "fp32", "eval")
+    assert (eager.name, eager.precision, eager.preprocess) == ("eager-fp32", "fp32", "eval")
 
 
 def test_eager_runner_in_half_precision():
@@ -44,48 +44,48 @@ def test_eager_runner_in_half_precision():
     assert conf[0, 0] == torch.tensor(0.1).half().float()
 
 
-def test_peers_by_name(engine, module):
+def test_baselines_by_name(engine, module):
     runner = load_engine(engine)
-    peers = baseline_runners(runner, None, ["eager", "eager", "eager-fp32"])
-    assert list(peers) == ["eager"]
-    state, expected = peers["eager"].model.state_dict(), eager_model(module, runner.device).state_dict()
+    baselines = baseline_runners(runner, None, ["eager-fp32", "eager-fp32"])
+    assert list(baselines) == ["eager-fp32"]
+    state, expected = baselines["eager-fp32"].model.state_dict(), eager_model(module, runner.device).state_dict()
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
-def test_no_peer_needs_no_module(engine, tmp_path):
+def test_no_baseline_needs_no_module(engine, tmp_path):
     (tmp_path / "alone.engine.ts").write_bytes(engine.read_bytes())
     assert baseline_runners(load_engine(tmp_path / "alone.engine.ts"), None, []) == {}
 
 
-def test_a_peer_without_its_module_is_refused_and_one_may_be_named(engine, module, tmp_path, monkeypatch):
+def test_a_baseline_without_its_module_is_refused_and_one_may_be_named(engine, module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "alone.engine.ts").write_bytes(engine.read_bytes())
     runner = load_engine(tmp_path / "alone.engine.ts")
     with pytest.raises(ArtifactError) as caught:
-        baseline_runners(runner, None, ["eager"])
+        baseline_runners(runner, None, ["eager-fp32"])
     assert str(caught.value) == (
-        f"{runner.path} cannot be compared with eager: its module ssd300.ts was not found; name it with --module."
+        f"{runner.path} cannot be compared with eager-fp32: its module ssd300.ts was not found; name it with --module."
     )
-    assert list(baseline_runners(runner, module, ["eager"])) == ["eager"]
+    assert list(baseline_runners(runner, module, ["eager-fp32"])) == ["eager-fp32"]
 
 
 @pytest.mark.parametrize(
     "names, message",
     [
-        (["eager", "pytorch"], "'pytorch' is nothing to compare with; expected eager or eager-fp16."),
+        (["eager-fp32", "pytorch"], "'pytorch' is nothing to compare with; expected eager-fp32 or eager-fp16."),
         (["eager-fp16"], "eager-fp16 needs a GPU: PyTorch has no fast FP16 on a CPU. Leave it out."),
     ],
 )
-def test_what_is_no_peer_here(engine, names, message):
+def test_what_is_no_baseline_here(engine, names, message):
     with pytest.raises(SsdtrtError) as caught:
         baseline_runners(load_engine(engine), None, names)
     assert str(caught.value) == message
 
 
-def test_a_peer_detects_what_its_engine_does(hub_module, photographs):
+def test_a_baseline_detects_what_its_engine_does(hub_module, photographs):
     """Prepared as the engine's file says, which is `hub` here."""
     runner = load_engine(hub_module, "cpu")
-    peer = Detector(baseline_runners(runner, None, ["eager"])["eager"], threshold=0.3)
+    baseline = Detector(baseline_runners(runner, None, ["eager-fp32"])["eager-fp32"], threshold=0.3)
     (expected,) = Detector(runner, threshold=0.3)(photographs[2:3])
-    (found,) = peer(photographs[2:3])
+    (found,) = baseline(photographs[2:3])
     assert found == expected and len(found.detections) > 3

@@ -43,7 +43,7 @@ def test_inputs_are_copied_to_where_the_graph_reads_and_outputs_lie_where_it_wri
 
 def test_what_was_placed_is_read_in_place():
     runner = Doubled()
-    (own,) = runner.place(torch.tensor([1.0, 2.0]))
+    own = runner.place(torch.tensor([1.0, 2.0]))
     assert own is only(runner).inputs[0] and own.tolist() == [1.0, 2.0]
     assert runner(own).tolist() == [2.0, 4.0]
     own.fill_(7.0)  # As one does who reads pictures straight into it.
@@ -55,7 +55,7 @@ def test_beyond_the_limit_nothing_is_captured():
     runner = Doubled(limit=1)
     runner(torch.ones(1))
     other = torch.ones(2)
-    assert runner.place(other)[0] is other and runner(other).tolist() == [2.0, 2.0]
+    assert runner.place(other) is other and runner(other).tolist() == [2.0, 2.0]
     assert len(runner.graphs) == 1
 
 

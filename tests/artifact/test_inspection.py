@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from conftest import ROOT
-from known import known_file, metadata_like
+from known import known_file, metadata_like, write_metadata
 from ssdtrt.artifact import inspection, torchscript
 from ssdtrt.artifact.inspection import inspect_file, inspection_text, printable
-from ssdtrt.artifact.metadata import add_metadata, read_metadata
+from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.errors import ArtifactError
 
 
@@ -22,7 +22,7 @@ def small(path, metadata):
     """One of our files by its metadata; there is no network of ours in it."""
     with torchscript.quiet():
         torchscript.save(torch.jit.script(torch.nn.Identity()), path)
-    add_metadata(path, metadata)
+    write_metadata(path, metadata)
     return path
 
 
@@ -46,7 +46,7 @@ def test_the_result(tensorrt_engine, like_there):
     found = inspect_file(tensorrt_engine)
     size = tensorrt_engine.stat().st_size
     assert (found.file, found.bytes, found.bytes_per_parameter) == (str(tensorrt_engine), size, size / 1000)
-    assert (found.checked, found.differs, found.metadata) == (False, (), read_metadata(tensorrt_engine))
+    assert (found.checked, found.differs, found.metadata) == (False, (), read_metadata(tensorrt_engine).as_dict())
     assert inspect_file(tensorrt_engine, check=True).checked is True
 
 
@@ -133,8 +133,8 @@ def test_the_command_on_a_large_file_is_quick_and_imports_no_torch(module):
 def test_the_command_as_json(module, ssdtrt, tmp_path):
     done = ssdtrt("inspect", module, "--json", "-")
     found = json.loads(done.stdout)
-    assert (done.exit_code, found) == (0, json.loads(json.dumps(inspect_file(module).as_dict())))
-    assert found["metadata"]["model"]["weights"]["sha256"] == read_metadata(module)["model"]["weights"]["sha256"]
+    assert (done.exit_code, found) == (0, json.loads(json.dumps(inspect_file(module).document())))
+    assert found["metadata"]["model"]["weights"]["sha256"] == read_metadata(module).model.weights.sha256
     assert ssdtrt("inspect", module, "--json", "found.json").exit_code == 0
     assert json.loads((tmp_path / "found.json").read_text()) == found
 

@@ -1,8 +1,7 @@
-"""What a saved file says of itself, and what is said of files that are not ours."""
+"""What a saved file records, and how files that are not ours are refused."""
 
 import datetime
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -12,12 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from known import metadata_like
-from ssdtrt import config
+from known import metadata_like, typed, write_metadata
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.metadata import add_metadata, new_metadata, read_metadata
+from ssdtrt.artifact.metadata import add_metadata, now, read_metadata
 from ssdtrt.errors import ArtifactError
-from ssdtrt.system.outputs import check_output
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["background", "café", "猫"]
@@ -53,7 +50,7 @@ def ours(bare, tmp_path):
     def write(metadata=METADATA, name="small.ts"):
         path = tmp_path / name
         path.write_bytes(bare)
-        add_metadata(path, metadata)
+        write_metadata(path, metadata)
         return path
 
     return write
@@ -78,13 +75,14 @@ def refusal(path, *kinds):
 
 
 def test_metadata_comes_back(ours):
-    assert read_metadata(ours()) == METADATA
-    assert read_metadata(str(ours()), ("module",)) == METADATA
+    assert read_metadata(ours()).as_dict() == METADATA
+    assert read_metadata(str(ours()), ("module",)).as_dict() == METADATA
 
 
 @pytest.mark.parametrize("kind", ["module", "engine", "detector"])
 def test_every_kind_is_read(ours, kind):
-    assert read_metadata(ours(metadata_like(kind)))["kind"] == kind
+    found = read_metadata(ours(metadata_like(kind)))
+    assert found.kind == kind and found == typed(metadata_like(kind))
 
 
 def test_metadata_is_a_plain_zip_member(ours):
@@ -99,7 +97,7 @@ def test_metadata_is_a_plain_zip_member(ours):
 def test_metadata_is_read_without_torch(ours):
     code = (
         "import sys; from ssdtrt.artifact.metadata import read_metadata; "
-        "print(read_metadata(sys.argv[1])['build']['method'], 'torch' in sys.modules)"
+        "print(read_metadata(sys.argv[1]).export.method, 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(ours())]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
@@ -133,7 +131,7 @@ def test_renamed_file_is_still_read(ours, tmp_path):
     extra = {"ssdtrt.json": ""}
     with torchscript.quiet():
         torch.jit.load(str(path), _extra_files=extra)
-    assert read_metadata(path) == METADATA == json.loads(extra["ssdtrt.json"])
+    assert read_metadata(path).as_dict() == METADATA == json.loads(extra["ssdtrt.json"])
 
 
 def test_loaded_module_answers_as_the_saved(ours):
@@ -143,22 +141,68 @@ def test_loaded_module_answers_as_the_saved(ours):
     assert not torchscript.load(path).training
 
 
-def test_new_metadata():
+def test_the_time_is_utc_in_whole_seconds():
     before = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
-    found = new_metadata("engine")
-    assert list(found) == ["schema", "kind", "created"]
-    assert (found["schema"], found["kind"]) == (1, "engine")
-    created = datetime.datetime.fromisoformat(found["created"])
+    created = datetime.datetime.fromisoformat(now())
     assert before <= created <= before + datetime.timedelta(minutes=1)
 
 
 def test_exported_module_carries_metadata(module):
     found = read_metadata(module)
-    assert (found["schema"], found["kind"]) == (1, "module")
-    assert found["build"] == {"method": "trace", "precision": "fp32"}
-    assert found["model"]["num_classes"] == 81 and found["model"]["labels"][1] == "person"
-    assert found["model"]["preprocess"] == "eval"
-    assert found["inputs"] == [{"name": "images", "shape": ["N", 3, 300, 300], "dtype": "float32"}]
+    assert (found.schema, found.kind, found.format) == (2, "module", "torchscript")
+    assert (found.export.method, found.precision, found.batch_range) == ("trace", "fp32", None)
+    assert found.model.num_classes == 81 and found.model.labels[1] == "person"
+    assert found.model.preprocess == "eval" and not found.trained
+    assert [spec.as_dict() for spec in found.inputs] == [
+        {"name": "images", "shape": ["N", 3, 300, 300], "dtype": "float32"}
+    ]
+
+
+def test_what_is_added_is_read_back(bare, tmp_path):
+    path = tmp_path / "small.ts"
+    path.write_bytes(bare)
+    add_metadata(path, typed(metadata_like("detector", "tensorrt")))
+    assert read_metadata(path) == typed(metadata_like("detector", "tensorrt"))
+
+
+OLD_ENGINE = {
+    "schema": 1,
+    "kind": "engine",
+    "module": {"file": "my ssd.ts", "sha256": "1" * 64},
+    "build": {
+        "backend": "tensorrt",
+        "precision": "fp16",
+        "batch": "8",
+        "streams": 4,
+        "workspace_mib": 4096,
+        "seconds": 9,
+    },
+}
+
+
+def test_a_module_of_the_first_schema_still_loads(ours):
+    old = {**METADATA, "schema": 1, "build": {"method": "script", "precision": "fp32"}}
+    del old["export"], old["format"]
+    assert read_metadata(ours(old)).as_dict() == METADATA
+
+
+@pytest.mark.parametrize(
+    "changes, command",
+    [
+        ({}, "ssdtrt compile 'my ssd.ts' --fp16 --batch-size 8 --streams 4"),
+        ({"kind": "detector"}, "ssdtrt compile 'my ssd.ts' --fp16 --batch-size 8 --streams 4 --detector"),
+        (
+            {"build": {"backend": "torchscript", "precision": "bf16", "batch": None}},
+            "ssdtrt compile 'my ssd.ts' --backend torchscript --bf16",
+        ),
+        ({"build": {"precision": "fp8"}}, "ssdtrt compile"),
+        ({"build": None}, "ssdtrt compile"),
+    ],
+)
+def test_an_engine_of_the_first_schema_is_refused_with_the_command_that_rebuilds_it(ours, changes, command):
+    assert refusal(ours({**OLD_ENGINE, **changes})) == (
+        f"FILE was written by an older ssdtrt (schema 1, this one loads engines of schema 2). Build it again: {command}"
+    )
 
 
 def test_missing_module(tmp_path):
@@ -283,12 +327,12 @@ def test_damaged_metadata(bare, tmp_path, content):
 
 @pytest.mark.parametrize("kind", ["module", "something new"])
 def test_newer_schema(ours, kind):
-    message = refusal(ours({"schema": 2, "kind": kind}))
-    assert message == "FILE was written by a newer ssdtrt (schema 2, this one reads up to 1). Update ssdtrt."
+    message = refusal(ours({"schema": 3, "kind": kind}))
+    assert message == "FILE was written by a newer ssdtrt (schema 3, this one reads up to 2). Update ssdtrt."
 
 
 def test_engine_where_a_module_is_expected(ours):
-    message = refusal(ours({"schema": 1, "kind": "engine"}), ("module",))
+    message = refusal(ours({"schema": 2, "kind": "engine"}), ("module",))
     assert message == (
         "FILE is an engine; expected a file of kind module. "
         "An engine is not compiled again: give the module that ssdtrt export wrote."
@@ -296,7 +340,7 @@ def test_engine_where_a_module_is_expected(ours):
 
 
 def test_detector_where_an_engine_or_a_module_is_expected(ours):
-    message = refusal(ours({"schema": 1, "kind": "detector"}), ("engine", "module"))
+    message = refusal(ours({"schema": 2, "kind": "detector"}), ("engine", "module"))
     assert message == "FILE is a detector; expected a file of kind engine or module."
 
 
@@ -305,31 +349,8 @@ def test_module_where_an_engine_is_expected(ours):
 
 
 def test_unknown_kind(ours):
-    message = refusal(ours({"schema": 1, "kind": "banana"}))
+    message = refusal(ours({"schema": 2, "kind": "banana"}))
     assert message == "FILE is of the unknown kind 'banana'; expected module or engine or detector."
-
-
-def test_output_that_can_be_written(tmp_path):
-    assert check_output(str(tmp_path / "new.ts")) == tmp_path / "new.ts"
-    assert os.listdir(tmp_path) == []
-
-
-def test_output_is_a_directory(tmp_path):
-    with pytest.raises(ArtifactError) as caught:
-        check_output(tmp_path)
-    assert str(caught.value) == f"{tmp_path} cannot be written: it is a directory. Give another path with -o."
-
-
-def test_output_without_a_folder(tmp_path):
-    path = tmp_path / "no" / "new.ts"
-    with pytest.raises(ArtifactError) as caught:
-        check_output(path)
-    reason = f"there is no directory {path.parent}"
-    assert str(caught.value) == f"{path} cannot be written: {reason}. Give another path with -o."
-
-
-def test_schema_is_the_first():
-    assert (config.SCHEMA, config.METADATA_NAME) == (1, "ssdtrt.json")
 
 
 @pytest.mark.parametrize(

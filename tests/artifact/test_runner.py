@@ -1,5 +1,6 @@
 """From a saved file to something that is called with images, on the machine that it was made for."""
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -10,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from known import metadata_like, typed
 from ssdtrt.artifact.baseline import eager_model, find_module
-from ssdtrt.artifact.inspection import check_fits, rebuild_command
+from ssdtrt.artifact.inspection import check_fits
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.artifact.runner import load_engine, warm_up
+from ssdtrt.artifact.runner import FileRunner, load_engine, warm_up
 from ssdtrt.errors import ArtifactError, CompileError, GpuError, SsdtrtError
 from ssdtrt.images.tensors import synthetic_images
-from ssdtrt.system import machine
-from ssdtrt.system.versions import installed_versions, this_machine
+from ssdtrt.system.versions import Machine, Versions
 
 CPU = torch.device("cpu")
 
@@ -60,10 +61,10 @@ def rewritten(source, target, change):
 
 @pytest.fixture(scope="module")
 def tensorrt_engine(engine, tmp_path_factory):
-    """A CPU engine that says of itself that it is a TensorRT engine, beside no module."""
+    """A CPU engine whose metadata is that of a TensorRT engine, beside no module."""
 
     def change(metadata):
-        metadata["build"].update(backend="tensorrt", precision="fp16", batch="1:8:32")
+        metadata["request"].update(backend="tensorrt", precision="fp16", batch="1:8:32")
         metadata["machine"].update(gpu="NVIDIA H200", sm="9.0")
         metadata["versions"].update(tensorrt="8.6.0", torch_tensorrt="2.2.0")
 
@@ -81,9 +82,9 @@ def test_a_module_answers_as_the_eager_model_bit_for_bit(module, images, expecte
     assert torch.equal(loc, expected[0]) and torch.equal(conf, expected[1])
     assert not loc.requires_grad and not conf.requires_grad
     assert (runner.path, runner.device, runner.batch, runner.precision) == (module, CPU, None, "fp32")
-    assert runner.labels[:2] == ["background", "person"] and len(runner.labels) == 81
+    assert runner.labels[:2] == ("background", "person") and len(runner.labels) == 81
     assert runner.trained is False
-    assert runner.metadata["kind"] == "module"
+    assert runner.metadata.kind == "module"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,7 @@ def test_a_tensorrt_engine_on_a_gpu_without_torch_tensorrt_says_that(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
-    monkeypatch.setattr(machine, "installed", {"torchvision": "0.29.0"}.get)
+    monkeypatch.setattr("ssdtrt.system.versions.installed", {"torchvision": "0.29.0"}.get)
     with pytest.raises(CompileError, match="missing: Torch-TensorRT: pip install"):
         load_engine(tensorrt_engine, "cuda:0")
 
@@ -164,24 +165,30 @@ def test_a_module_asked_onto_a_gpu_that_is_not_there_says_so(module, no_gpu):
     assert str(caught.value) == f"There is no device cuda here: torch {torch.__version__} sees 0 CUDA GPUs."
 
 
-def fitting(**changes):
-    """Metadata of an engine that fits this machine, but for the changes."""
-    metadata = {
-        "versions": installed_versions(),
-        "machine": this_machine("cpu"),
-        "kind": "engine",
-        "build": {"precision": "fp16", "batch": "8"},
-        "module": {"file": "ssd300.ts"},
-    }
-    for key, value in changes.items():
-        part = "machine" if key in ("os", "architecture", "sm") else "versions"
-        metadata[part] = {**metadata[part], key: value}
-    return metadata
+HERE = {"os": "Linux", "architecture": "x86_64", "sm": "9.0", "tensorrt": "10.3.0", "torch_tensorrt": "2.5.0"}
 
 
-def test_an_engine_of_this_machine_fits():
-    assert check_fits("b8.engine.ts", fitting(), CPU) is None
-    assert check_fits("b8.engine.ts", fitting(driver="1.2.3", python="3.12.0"), CPU) is None
+def engine_built_with(**changes):
+    """Metadata of an engine of batch 8 that was built on the machine HERE, but for the changes."""
+    metadata = metadata_like("engine", "tensorrt")
+    metadata["request"]["batch"] = "8"
+    for key, value in {**HERE, **changes}.items():
+        metadata["machine" if key in ("os", "architecture", "sm") else "versions"][key] = value
+    return typed(metadata)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """This machine is HERE."""
+    versions = Versions(torch="2.5.0", tensorrt="10.3.0", torch_tensorrt="2.5.0")
+    place = Machine(os="Linux", architecture="x86_64", sm="9.0")
+    monkeypatch.setattr("ssdtrt.artifact.inspection.installed_versions", lambda: versions)
+    monkeypatch.setattr("ssdtrt.artifact.inspection.this_machine", lambda device: place)
+
+
+def test_an_engine_of_this_machine_fits(here):
+    check_fits("b8.engine.ts", engine_built_with(), CPU)
+    check_fits("b8.engine.ts", engine_built_with(driver="1.2.3", python="3.12.0"), CPU)
 
 
 @pytest.mark.parametrize(
@@ -194,33 +201,87 @@ def test_an_engine_of_this_machine_fits():
         ("torch_tensorrt", "Torch-TensorRT"),
     ],
 )
-def test_an_engine_of_another_machine_is_refused_with_both_values_and_the_command(key, name, monkeypatch):
-    versions = {"tensorrt": "10.3.0", "torch_tensorrt": "2.5.0"}
-    place = {"os": "Linux", "architecture": "x86_64", "sm": "9.0"}
-    here = {**versions, **place}
-    monkeypatch.setattr(machine, "versions", lambda: versions)
-    monkeypatch.setattr(machine, "machine", lambda device: place)
+def test_an_engine_of_another_machine_is_refused_with_both_values_and_the_command(key, name, here):
     with pytest.raises(ArtifactError) as caught:
-        check_fits("b8.engine.ts", fitting(**{**here, key: "8.6"}), CPU)
+        check_fits("b8.engine.ts", engine_built_with(**{key: "8.6"}), CPU)
     assert str(caught.value) == (
-        f"b8.engine.ts was built for {name} 8.6; this machine has {here[key]}. "
+        f"b8.engine.ts was built for {name} 8.6; this machine has {HERE[key]}. "
         "Build it again here: ssdtrt compile ssd300.ts --fp16 --batch-size 8"
     )
 
 
-def test_the_rebuild_command_names_module_precision_and_batches():
-    built = {"kind": "engine", "build": {"precision": "fp32", "batch": "1:8:32"}, "module": {"file": "mine.ts"}}
-    assert rebuild_command(built) == "ssdtrt compile mine.ts --fp32 --batch-range 1:8:32"
-    assert rebuild_command({**built, "kind": "detector"}) == (
-        "ssdtrt compile mine.ts --fp32 --batch-range 1:8:32 --detector"
-    )
-
-
 def test_an_engine_takes_its_batches_from_the_metadata(tensorrt_engine):
-    from ssdtrt.artifact.runner import FileRunner
-
-    runner = FileRunner(tensorrt_engine, metadata_of(tensorrt_engine), None, CPU)
+    runner = FileRunner(tensorrt_engine, typed(metadata_of(tensorrt_engine)), None, CPU)
     assert runner.batch == BatchRange(1, 8, 32)
+
+
+WRONG_IMAGES = [
+    (np.zeros((1, 3, 300, 300), dtype=np.float32), "as a torch tensor; found ndarray."),
+    (torch.zeros(3, 300, 300), "; found [3, 300, 300]."),
+    (torch.zeros(1, 300, 300, 3), "; found [1, 300, 300, 3]."),
+    (torch.zeros(1, 3, 512, 512), "; found [1, 3, 512, 512]."),
+    (torch.zeros(1, 3, 300, 300, dtype=torch.uint8), " of floats, normalized; found torch.uint8."),
+]
+
+
+@pytest.mark.parametrize("images, end", WRONG_IMAGES, ids=["array", "unbatched", "NHWC", "other size", "uint8"])
+@pytest.mark.parametrize("call", ["__call__", "place"])
+def test_images_that_the_network_does_not_take_are_one_line(known, images, end, call):
+    runner = load_engine(known, "cpu")
+    with pytest.raises(ArtifactError) as caught:
+        getattr(runner, call)(images)
+    message = str(caught.value)
+    assert message.startswith(f"{known} takes images [N, 3, 300, 300]") and message.endswith(end)
+
+
+def test_a_batch_beyond_the_range_is_one_line(tensorrt_engine):
+    runner = FileRunner(tensorrt_engine, typed(metadata_of(tensorrt_engine)), None, CPU)
+    for count in (0, 33):
+        with pytest.raises(ArtifactError) as caught:
+            runner(torch.zeros(count, 3, 300, 300))
+        assert str(caught.value) == f"{tensorrt_engine} takes 1 to 32 images at once; found {count}."
+
+
+@pytest.mark.parametrize(
+    "images, end",
+    [
+        (torch.zeros(1, 3, 300, 300), "uint8; found torch.float32."),
+        (torch.zeros(1, 300, 300, 3, dtype=torch.uint8), "uint8; found [1, 300, 300, 3]."),
+        (torch.zeros(3, 300, 300, dtype=torch.uint8), "uint8; found [3, 300, 300]."),
+    ],
+    ids=["floats", "NHWC", "unbatched"],
+)
+def test_pictures_that_a_detector_does_not_take_are_one_line(detector_file, images, end):
+    runner = load_engine(detector_file)
+    with pytest.raises(ArtifactError) as caught:
+        runner.detect(images)
+    message = str(caught.value)
+    assert message.startswith(f"{detector_file} takes images [N, 3, 300, 300]") and message.endswith(end)
+
+
+def test_only_a_detector_detects(known):
+    with pytest.raises(ArtifactError, match="is a module; only a detector file detects"):
+        load_engine(known, "cpu").detect(torch.zeros(1, 3, 300, 300, dtype=torch.uint8))
+
+
+def test_loading_leaves_the_current_gpu_as_it_was(tensorrt_engine, monkeypatch):
+    """The engine is loaded with its own GPU current, and the process's is another again afterwards."""
+    events = []
+
+    @contextlib.contextmanager
+    def current(device):
+        events.append(("enter", str(device)))
+        yield
+        events.append(("leave", str(device)))
+
+    for name in ("check_fits", "warm_up", "runtime.import_torch_tensorrt"):
+        monkeypatch.setattr(f"ssdtrt.artifact.runner.{name}", lambda *_: None)
+    monkeypatch.setattr("ssdtrt.artifact.runner.device_for", lambda *_: torch.device("cuda:1"))
+    monkeypatch.setattr("ssdtrt.artifact.runner.current_device", current)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("the current device was set for good"))
+    monkeypatch.setattr("ssdtrt.artifact.torchscript.load", lambda path, device: events.append("load"))
+    load_engine(tensorrt_engine)
+    assert events == [("enter", "cuda:1"), "load", ("leave", "cuda:1")]
 
 
 @pytest.fixture
@@ -233,8 +294,9 @@ def folder(tmp_path, monkeypatch):
 
 
 def runner_in(folder, content=b"the module"):
-    recorded = {"file": "ssd300.ts", "sha256": hashlib.sha256(content).hexdigest()}
-    return SimpleNamespace(path=folder / "engines" / "a.engine.ts", metadata={"kind": "engine", "module": recorded})
+    metadata = metadata_like("engine")
+    metadata["module"] = {"file": "ssd300.ts", "sha256": hashlib.sha256(content).hexdigest()}
+    return SimpleNamespace(path=folder / "engines" / "a.engine.ts", metadata=typed(metadata))
 
 
 class Late(torch.Tensor):
@@ -247,7 +309,7 @@ class Late(torch.Tensor):
 
 def test_a_gpu_that_fails_while_a_file_is_warmed_up_is_no_damaged_file():
     late = torch.zeros(1).as_subclass(Late)
-    runner = SimpleNamespace(path="x.ts", batch=None, device=CPU, detector=lambda images: (late,))
+    runner = SimpleNamespace(path="x.ts", batch=None, device=CPU, is_detector=True, detect=lambda images: (late,))
     with pytest.raises(GpuError, match=r"^The GPU failed \(CUDA error: an illegal memory access was encountered\)\. "):
         warm_up(runner)
 

@@ -1,5 +1,6 @@
 """Engines kept for the next identical build: what they are found by, and that nothing damaged is ever taken."""
 
+import ast
 import hashlib
 import json
 import logging
@@ -7,35 +8,38 @@ import os
 import shutil
 import threading
 import zipfile
+from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 import torch
 
+import ssdtrt as package
 from ssdtrt import compile as compiling
 from ssdtrt import config, export
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.metadata import read_metadata
+from ssdtrt.artifact.metadata import BuildInfo, ModuleFile, read_metadata
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
 from ssdtrt.engine import cache
+from ssdtrt.engine.cache import keep_timing_cache, read_timing_cache, timing_cache_file
+from ssdtrt.engine.job import Built
 from ssdtrt.errors import CompileError
 from ssdtrt.model.random import random_model
-from ssdtrt.system import machine
-from ssdtrt.system.versions import installed_versions, this_machine
+from ssdtrt.system.versions import Machine, Versions, installed_versions, this_machine
 
-REQUEST = {
-    "backend": "tensorrt",
-    "precision": "fp16",
-    "batch": "8",
-    "streams": 0,
-    "workspace_mib": 4096,
-    "device": "cpu",
-    "detector": False,
-    "preprocess": "eval",
-    "out": "a",
-    "parent": 1,
-}
+PACKAGE = Path(package.__file__).parent
+DIGEST = "3" * 64
+REQUEST = BuildRequest(
+    weights="0" * 64, graph="1" * 64, preprocess="eval", backend="tensorrt", precision="fp16", batch="8"
+)
 KEY = "0123456789abcdef"
-BUILT = {"seconds": 84.0}
+CPU = torch.device("cpu")
+BUILT = Built(seconds=84.0, versions=Versions(torch="2.2.2"), machine=Machine(os="Linux"))
+OUTPUTS = (OutputDistance("loc", 4e-3, 0.1),)
+PARITY = ParityReport("fp16", 8, (8,), 2e-2, 1e-4, OUTPUTS, DetectionAgreement(10, 10, 10, 0.01))
 
 
 @pytest.fixture
@@ -63,31 +67,31 @@ def no_build(monkeypatch):
 
 
 def test_a_second_compile_takes_what_the_first_built(folder, module, engine, tmp_path, monkeypatch, no_build):
-    built = read_metadata(engine)
-    facts = {"seconds": 9.5, **{name: built[name] for name in ("versions", "machine", "parity")}}
-    metadata = read_metadata(module)
-    request = {**REQUEST, "backend": "torchscript", "precision": "fp32", "batch": "1"}
-    cache.keep(cache.key_of(request, module, metadata), engine_without_metadata(engine, tmp_path), facts)
+    metadata = read_metadata(engine)
+    built = Built(seconds=9.5, versions=metadata.versions, machine=metadata.machine)
+    cache.keep(
+        cache.cache_key(metadata.request, CPU), engine_without_metadata(engine, tmp_path), built, metadata.parity
+    )
     other = tmp_path / "another name.ts"
     shutil.copyfile(module, other)
-    said = []
-    out = compile_engine(other, tmp_path / "again.ts", backend="torchscript", progress=said.append)
-    assert said == []
+    shown = []
+    out = compile_engine(other, tmp_path / "again.ts", backend="torchscript", progress=shown.append)
+    assert shown == []
     again = read_metadata(out)
-    assert again["build"] == {**built["build"], "cached": True, "seconds": 9.5}
-    assert again["module"] == {"file": "another name.ts", "sha256": built["module"]["sha256"]}
+    assert again.build == BuildInfo(9.5, cached=True) and again.parity == metadata.parity
+    assert again.module == ModuleFile("another name.ts", metadata.module.sha256)
     images = torch.rand(1, 3, 300, 300, generator=torch.Generator().manual_seed(1))
     for found, expected in zip(torchscript.load(out)(images), torchscript.load(engine)(images)):
         assert torch.equal(found, expected)
     with pytest.raises(CompileError, match="it is built"):
         compile_engine(other, tmp_path / "again.ts", backend="torchscript", cache=False)
-    monkeypatch.setattr("ssdtrt.system.devices.emulates_bf16", lambda: False)
+    monkeypatch.setattr(compiling, "emulates_bf16", lambda: False)
     with pytest.raises(CompileError, match="it is built"):
         compile_engine(other, tmp_path / "again.ts", backend="torchscript", precision="bf16")
 
 
 def engine_without_metadata(engine, folder):
-    """The engine as it is before it is said what it is."""
+    """The engine as it is before its metadata is added."""
     path = folder / "bare.ts"
     with zipfile.ZipFile(engine) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
         for info in old.infolist():
@@ -101,74 +105,118 @@ def test_a_compile_is_kept_and_said_to_be_taken(folder, module, ssdtrt, monkeypa
     first = ssdtrt("-q", "compile", module, "--backend", "torchscript", "-o", "a.ts")
     assert first.exit_code == 0 and "taken from the cache" not in first.stdout
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".ts"]
-    assert read_metadata("a.ts")["build"]["cached"] is False
+    assert read_metadata("a.ts").build.cached is False
     second = ssdtrt("-q", "compile", module, "--backend", "torchscript", "-o", "b.ts")
     assert second.exit_code == 0
     assert second.stdout.splitlines()[0].endswith(" s before, taken from the cache")
     assert second.stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
 
 
-def test_another_export_of_the_same_weights_has_the_same_key(model, module, tmp_path):
+def test_another_export_of_the_same_weights_has_the_same_graph(model, module, tmp_path):
     again = export.export_module(model, tmp_path / "again.ts")
     assert again.read_bytes() != module.read_bytes()
-    assert cache.key_of(REQUEST, again, read_metadata(again)) == cache.key_of(REQUEST, module, read_metadata(module))
+    assert cache.graph_digest(again) == cache.graph_digest(module)
 
 
-def test_other_weights_have_another_key(module, tmp_path):
+def test_other_weights_have_another_graph_digest(module, tmp_path):
     with torch.no_grad():
         model = random_model(81, seed=0)
         model.conf[0].bias[0] += 1e-3
     other = export.export_module(model, tmp_path / "other.ts")
-    assert cache.key_of(REQUEST, other, read_metadata(other)) != cache.key_of(REQUEST, module, read_metadata(module))
+    assert cache.graph_digest(other) != cache.graph_digest(module)
+    assert read_metadata(other).model.weights.sha256 != read_metadata(module).model.weights.sha256
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"backend": "torchscript"},
-        {"precision": "fp32"},
-        {"batch": "1:8:32"},
-        {"streams": 4},
-        {"workspace_mib": 64},
-        {"detector": True},
-        {"preprocess": "hub"},
-    ],
-)
-def test_every_setting_changes_the_key(module, change):
-    metadata = read_metadata(module)
-    assert cache.key_of({**REQUEST, **change}, module, metadata) != cache.key_of(REQUEST, module, metadata)
+CHANGES = {
+    "weights": DIGEST,
+    "graph": DIGEST,
+    "preprocess": "hub",
+    "backend": "torchscript",
+    "precision": "fp32",
+    "batch": "1:8:32",
+    "streams": 4,
+    "workspace_mib": 64,
+    "detector": True,
+}
+
+
+@pytest.mark.parametrize("name", BuildRequest.__struct_fields__)
+def test_every_field_of_the_request_changes_the_key(name):
+    changed = msgspec.structs.replace(REQUEST, **{name: CHANGES[name]})
+    assert cache.cache_key(changed, CPU) != cache.cache_key(REQUEST, CPU)
 
 
 @pytest.mark.parametrize("what", ["gpu", "sm", "cpu", "os"])
-def test_another_machine_changes_the_key(module, monkeypatch, what):
-    before, here = cache.key_of(REQUEST, module, read_metadata(module)), this_machine()
-    monkeypatch.setattr(machine, "machine", lambda device: {**here, what: "other"})
-    assert cache.key_of(REQUEST, module, read_metadata(module)) != before
+def test_another_machine_changes_the_key(monkeypatch, what):
+    before, here = cache.cache_key(REQUEST, CPU), this_machine()
+    monkeypatch.setattr(cache, "this_machine", lambda device: msgspec.structs.replace(here, **{what: "other"}))
+    assert cache.cache_key(REQUEST, CPU) != before
 
 
-@pytest.mark.parametrize("what", ["torch", "torch_tensorrt", "tensorrt", "driver", "cuda", "ssdtrt"])
-def test_another_version_changes_the_key(module, monkeypatch, what):
-    before, here = cache.key_of(REQUEST, module, read_metadata(module)), installed_versions()
-    monkeypatch.setattr(machine, "versions", lambda: {**here, what: "0.0"})
-    assert cache.key_of(REQUEST, module, read_metadata(module)) != before
+@pytest.mark.parametrize("what", ["torch", "torch_tensorrt", "tensorrt", "driver", "cuda"])
+def test_another_version_changes_the_key(monkeypatch, what):
+    before, here = cache.cache_key(REQUEST, CPU), installed_versions()
+    monkeypatch.setattr(cache, "installed_versions", lambda: msgspec.structs.replace(here, **{what: "0.0"}))
+    assert cache.cache_key(REQUEST, CPU) != before
 
 
-def test_another_source_changes_the_key(module, monkeypatch):
-    before = cache.key_of(REQUEST, module, read_metadata(module))
-    monkeypatch.setattr(cache, "source_digest", lambda: "0" * 64)
-    assert cache.key_of(REQUEST, module, read_metadata(module)) != before
+def test_the_cores_of_the_process_and_our_own_version_do_not_change_the_key(monkeypatch):
+    before, machine, versions = cache.cache_key(REQUEST, CPU), this_machine(), installed_versions()
+    monkeypatch.setattr(cache, "this_machine", lambda device: msgspec.structs.replace(machine, cores=1))
+    monkeypatch.setattr(cache, "installed_versions", lambda: msgspec.structs.replace(versions, ssdtrt="9", python="9"))
+    assert cache.cache_key(REQUEST, CPU) == before
 
 
-def test_where_a_file_goes_and_who_waits_for_it_does_not_matter(module):
-    metadata = read_metadata(module)
-    other = {**REQUEST, "out": "b", "parent": 2, "module": "c"}
-    assert cache.key_of(other, module, metadata) == cache.key_of(REQUEST, module, metadata)
+CODE = 'LIMIT = 3\n\n\ndef write(x):\n    """Write x."""\n    return x + LIMIT\n'
+
+
+@pytest.mark.parametrize(
+    "code, same",
+    [
+        (CODE.replace('"""Write x."""', '"""Write another x."""'), True),
+        (CODE.replace("LIMIT = 3", "LIMIT = 3  # A comment."), True),
+        ('"""A module."""\n' + CODE, True),
+        (CODE.replace("x + LIMIT", "x - LIMIT"), False),
+        (CODE.replace("LIMIT = 3", "LIMIT = 4"), False),
+        (CODE + "from ssdtrt import config\nSIZE = config.NMS_IOU\n", False),
+    ],
+)
+def test_the_code_that_writes_a_network_changes_the_key_and_its_comments_do_not(tmp_path, monkeypatch, code, same):
+    def key(text):
+        path = tmp_path / "writer.py"
+        path.write_text(text)
+        found = SimpleNamespace(origin=str(path))
+        monkeypatch.setattr(cache.importlib.util, "find_spec", lambda name: found)
+        return cache.cache_key(REQUEST, CPU)
+
+    assert (key(CODE) == key(code)) is same
+
+
+def test_a_constant_that_the_writers_name_changes_the_key(monkeypatch):
+    before = cache.cache_key(REQUEST, CPU)
+    monkeypatch.setattr(config, "THRESHOLD", 0.99)  # Which detecting reads, not a writer.
+    assert cache.cache_key(REQUEST, CPU) == before
+    monkeypatch.setattr(config, "NMS_IOU", 0.55)
+    assert cache.cache_key(REQUEST, CPU) != before
+
+
+def test_every_module_that_builds_or_is_built_is_among_the_writers():
+    """All of engine/ but what only starts, compares or keeps, and whatever of model/ those modules import."""
+    around = {"__init__", "acceptance", "build", "cache", "job", "parity"}
+    engine = {path.stem for path in (PACKAGE / "engine").glob("*.py")} - around
+    assert {f"engine.{name}" for name in engine} <= set(cache._WRITERS)
+    imported = set()
+    for name in engine:
+        tree = ast.parse((PACKAGE / "engine" / f"{name}.py").read_text())
+        imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    needed = {name.removeprefix("ssdtrt.") for name in imported if name.startswith(("ssdtrt.model.", "ssdtrt.images."))}
+    assert needed and needed <= set(cache._WRITERS)
 
 
 def test_what_is_kept_is_taken(folder, engine_file, tmp_path):
     assert cache.take(KEY, tmp_path / "out") is None and not (tmp_path / "out").exists()
-    cache.keep(KEY, engine_file, BUILT)
-    assert cache.take(KEY, tmp_path / "out") == BUILT
+    cache.keep(KEY, engine_file, BUILT, PARITY)
+    assert cache.take(KEY, tmp_path / "out") == cache.Kept(digest_of(engine_file), BUILT, PARITY)
     assert (tmp_path / "out").read_bytes() == engine_file.read_bytes()
     assert folder.stat().st_mode & 0o77 == 0  # Engines are code: nobody else writes here.
 
@@ -177,7 +225,7 @@ def test_what_is_kept_is_taken(folder, engine_file, tmp_path):
     "part, content", [(".ts", b"an engiNe" * 1000), (".ts", b""), (".json", b"{"), (".json", b"[]")]
 )
 def test_what_is_damaged_is_thrown_away(folder, engine_file, tmp_path, caplog, part, content):
-    cache.keep(KEY, engine_file, BUILT)
+    cache.keep(KEY, engine_file, BUILT, PARITY)
     (folder / f"{KEY}{part}").write_bytes(content)
     assert cache.take(KEY, tmp_path / "out") is None
     assert list(folder.iterdir()) == []
@@ -186,7 +234,7 @@ def test_what_is_damaged_is_thrown_away(folder, engine_file, tmp_path, caplog, p
 
 @pytest.mark.parametrize("part", [".ts", ".json"])
 def test_half_an_entry_is_none(folder, engine_file, tmp_path, part):
-    cache.keep(KEY, engine_file, BUILT)
+    cache.keep(KEY, engine_file, BUILT, PARITY)
     (folder / f"{KEY}{part}").unlink()
     assert cache.take(KEY, tmp_path / "out") is None
 
@@ -194,20 +242,20 @@ def test_half_an_entry_is_none(folder, engine_file, tmp_path, part):
 def test_only_the_last_used_are_kept(folder, engine_file, tmp_path, monkeypatch):
     monkeypatch.setattr(config, "CACHE_ENGINES", 2)
     for number in (1, 2):
-        cache.keep(f"{number}", engine_file, {})
+        cache.keep(f"{number}", engine_file, BUILT, PARITY)
         os.utime(folder / f"{number}.json", (number, number))
-    assert cache.take("1", tmp_path / "out") == {}
-    cache.keep("3", engine_file, {})
+    assert cache.take("1", tmp_path / "out") is not None
+    cache.keep("3", engine_file, BUILT, PARITY)
     assert sorted(path.name for path in folder.iterdir()) == ["1.json", "1.ts", "3.json", "3.ts"]
 
 
 def test_two_at_once_leave_one_whole_entry(folder, engine_file, tmp_path):
-    threads = [threading.Thread(target=cache.keep, args=(KEY, engine_file, BUILT)) for _ in range(8)]
+    threads = [threading.Thread(target=cache.keep, args=(KEY, engine_file, BUILT, PARITY)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert cache.take(KEY, tmp_path / "out") == BUILT
+    assert cache.take(KEY, tmp_path / "out") == cache.Kept(digest_of(engine_file), BUILT, PARITY)
     assert sorted(path.name for path in folder.iterdir()) == [f"{KEY}.json", f"{KEY}.ts"]
 
 
@@ -215,7 +263,7 @@ def test_a_cache_that_cannot_be_written_is_logged_and_no_failure(tmp_path, engin
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SSDTRT_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        cache.keep(KEY, engine_file, BUILT)
+        cache.keep(KEY, engine_file, BUILT, PARITY)
     assert f"the engine is not kept in {tmp_path / 'file'}" in caplog.text
     assert cache.take(KEY, tmp_path / "out") is None
 
@@ -225,7 +273,7 @@ def test_where_it_is(monkeypatch, tmp_path, engine_file):
     assert str(cache.cache_folder()) == "/somewhere"
     monkeypatch.setenv("SSDTRT_CACHE", "")
     assert cache.cache_folder() is None
-    cache.keep(KEY, engine_file, BUILT)
+    cache.keep(KEY, engine_file, BUILT, PARITY)
     assert cache.take(KEY, tmp_path / "out") is None
     monkeypatch.delenv("SSDTRT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -236,8 +284,54 @@ def test_where_it_is(monkeypatch, tmp_path, engine_file):
 
 
 def test_the_description_is_json_and_names_the_digest(folder, engine_file):
-    cache.keep(KEY, engine_file, BUILT)
-    assert json.loads((folder / f"{KEY}.json").read_text()) == {
-        "sha256": hashlib.sha256(engine_file.read_bytes()).hexdigest(),
-        "built": BUILT,
-    }
+    cache.keep(KEY, engine_file, BUILT, PARITY)
+    found = json.loads((folder / f"{KEY}.json").read_text())
+    assert found["sha256"] == digest_of(engine_file)
+    assert (found["built"]["seconds"], found["parity"]["precision"]) == (84.0, "fp16")
+
+
+def digest_of(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_kernel_times_are_read_again(tmp_path):
+    path = tmp_path / "new" / "times.bin"
+    assert read_timing_cache(path) == b""
+    keep_timing_cache(path, b"times")
+    assert path.read_bytes() == hashlib.sha256(b"times").digest() + b"times"
+    assert read_timing_cache(path) == b"times"
+    keep_timing_cache(path, b"more times")
+    assert read_timing_cache(path) == b"more times" and [one.name for one in path.parent.iterdir()] == ["times.bin"]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda b: b[:-1], lambda b: b + b"x", lambda b: b"\0" + b[1:], lambda b: b"", lambda b: b[:9]]
+)
+def test_kernel_times_that_are_not_as_they_were_written_are_not_read(tmp_path, change):
+    path = tmp_path / "times.bin"
+    keep_timing_cache(path, b"times")
+    path.write_bytes(change(path.read_bytes()))
+    assert read_timing_cache(path) == b""
+
+
+def test_nowhere_to_keep_kernel_times_is_no_error(tmp_path, caplog):
+    keep_timing_cache(None, b"times")
+    assert read_timing_cache(None) == read_timing_cache(tmp_path) == b""
+    (tmp_path / "file").touch()
+    with caplog.at_level(logging.WARNING):
+        keep_timing_cache(tmp_path / "file" / "times.bin", b"times")
+    assert "the kernels' times are not kept in" in caplog.text
+
+
+def test_kernel_times_lie_beside_the_engines_by_machine_and_versions(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSDTRT_CACHE", str(tmp_path))
+    path, machine, versions = timing_cache_file(CPU), this_machine(CPU), installed_versions()
+    assert path.parent == tmp_path and path.name.startswith("timings-") and path == timing_cache_file(CPU)
+    with monkeypatch.context() as changed:
+        changed.setattr(cache, "this_machine", lambda device: msgspec.structs.replace(machine, gpu="another"))
+        assert timing_cache_file(CPU) != path
+    with monkeypatch.context() as changed:
+        changed.setattr(cache, "installed_versions", lambda: msgspec.structs.replace(versions, tensorrt="another"))
+        assert timing_cache_file(CPU) != path
+    monkeypatch.setenv("SSDTRT_CACHE", "")
+    assert timing_cache_file(CPU) is None

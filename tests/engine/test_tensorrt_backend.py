@@ -3,24 +3,22 @@
 import enum
 import gc
 import importlib.machinery
-import json
 import sys
 import weakref
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch_tensorrt_stand_in import SIGNATURES
+from torch_tensorrt_stand_in import stand_in as package_stand_in
 
 from ssdtrt.engine import tensorrt_backend
 from ssdtrt.engine.cache import read_timing_cache
 from ssdtrt.engine.rewrite import FusedSSD300
 from ssdtrt.errors import CompileError
 from ssdtrt.images.tensors import synthetic_images
-
-SIGNATURES = json.loads((Path(__file__).parents[1] / "data" / "torch_tensorrt_signatures.json").read_text())
 
 
 class Layer:
@@ -296,7 +294,7 @@ def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, m
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     device, known = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
-    tensorrt_backend.build(form, 1, 4, 64, device, known)
+    tensorrt_backend.build_module(form, 1, 4, 64, device, known)
     names = {"input_binding_names": ["images"], "output_binding_names": ["joined"]}
     assert calls == [(b"plan", {**names, "device": ("device", "cuda:1")})]
     assert read_timing_cache(known) == b"+"
@@ -304,14 +302,27 @@ def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, m
         assert {"serialized_engine", *calls[0][1]} == set(signatures["ts.embed_engine_in_new_module"]["parameters"]), (
             version
         )
-    tensorrt_backend.build(form, 1, 4, 64, device, known)
+    tensorrt_backend.build_module(form, 1, 4, 64, device, known)
     assert tensorrt.asked.known == b"+" and read_timing_cache(known) == b"++"
-    tensorrt_backend.build(form, 1, 4, 64, device)
+    tensorrt_backend.build_module(form, 1, 4, 64, device)
     assert tensorrt.asked.known == b""
     package.ENABLED_FEATURES = SimpleNamespace(torchscript_frontend=False)
     package.__version__ = "2.14.0"
     with pytest.raises(CompileError, match="^Torch-TensorRT 2.14.0 has no TorchScript front end"):
-        tensorrt_backend.build(form, 1, 4, 64, device)
+        tensorrt_backend.build_module(form, 1, 4, 64, device)
     del package.ENABLED_FEATURES, tensorrt.BuilderFlag.FP16
     with pytest.raises(CompileError, match="^TensorRT 8.6.0 has no BuilderFlag.FP16"):
-        tensorrt_backend.build(form, 1, 4, 64, device)
+        tensorrt_backend.build_module(form, 1, 4, 64, device)
+
+
+def test_an_engine_that_cannot_be_embedded_is_one_clear_error(monkeypatch):
+    def fail(plan, **arguments):
+        raise RuntimeError("Unable to deserialize\nthe engine")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    package = package_stand_in("2.2.0")
+    package.ts.embed_engine_in_new_module, package.Device = fail, lambda name: name
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
+    with pytest.raises(CompileError) as caught:
+        tensorrt_backend.embed(b"plan", "images", "joined", torch.device("cpu"))
+    assert str(caught.value) == "Torch-TensorRT could not take the engine (Unable to deserialize)."

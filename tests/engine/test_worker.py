@@ -1,54 +1,43 @@
-"""The process that builds: a request goes in as a file, an engine and a result come out as files."""
+"""The process that builds: a job goes in as a file, an engine and a result come out as files."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 import ssdtrt
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.request import BatchRange
+from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.engine import worker
-from ssdtrt.engine.backends import build_network
-from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
+from ssdtrt.engine.job import BuildFailed, BuildJob, BuildResult, Built
 
 
-def request_for(module, out, **changes):
-    return {
-        "module": str(module),
-        "backend": "torchscript",
-        "precision": "fp32",
-        "batch": "1",
-        "streams": 0,
-        "workspace_mib": 64,
-        "device": "cpu",
-        "detector": False,
-        "preprocess": "eval",
-        "out": str(out),
-        **changes,
-    }
+def job_for(module, out, **changes):
+    options = {"backend": "torchscript", "precision": "fp32", "batch": None, **changes}
+    request = BuildRequest(weights="0" * 64, graph="1" * 64, preprocess="eval", **options)
+    return BuildJob(request=request, module=str(module), out=str(out), device="cpu", parent=os.getpid())
 
 
-def run_process(folder, request):
-    """Runs the building process on a request; its exit code, its result and what it said on stderr."""
-    (folder / "request.json").write_text(json.dumps(request))
+def run_process(folder, job):
+    """Runs the building process on a job; its exit code, its result and what it printed on stderr."""
+    (folder / "job.json").write_bytes(msgspec.json.encode(job))
     environment = {**os.environ, "PYTHONPATH": str(Path(ssdtrt.__file__).parent.parent)}
-    command = [sys.executable, "-m", "ssdtrt.engine.worker", str(folder / "request.json")]
+    command = [sys.executable, "-m", "ssdtrt.engine.worker", str(folder / "job.json")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    return done.returncode, json.loads((folder / "result.json").read_text()), done.stderr
+    result = msgspec.json.decode((folder / "result.json").read_bytes(), type=BuildResult)
+    return done.returncode, result, done.stderr
 
 
-def test_a_request_becomes_an_engine_and_a_result(module, tmp_path):
-    code, result, _ = run_process(tmp_path, request_for(module, tmp_path / "a.engine.ts", precision="bf16"))
-    assert code == 0
-    assert set(result) == {"seconds", "versions", "machine"}
-    assert 0 < result["seconds"] < 300 and result["seconds"] == round(result["seconds"], 1)
-    assert result["versions"]["torch"] == torch.__version__ and result["machine"]["gpu"] is None
+def test_a_job_becomes_an_engine_and_a_result(fast_bf16, module, tmp_path):
+    code, result, _ = run_process(tmp_path, job_for(module, tmp_path / "a.engine.ts", precision="bf16"))
+    assert code == 0 and isinstance(result, Built)
+    assert 0 < result.seconds < 300 and result.seconds == round(result.seconds, 1)
+    assert result.versions.torch == torch.__version__ and result.machine.gpu is None
     engine = torchscript.load(tmp_path / "a.engine.ts")
     assert not engine.state_dict()  # Frozen.
     assert (engine.channels_last, engine.min_batch, engine.size) == (True, 1, 300)
@@ -56,10 +45,10 @@ def test_a_request_becomes_an_engine_and_a_result(module, tmp_path):
 
 def test_a_known_failure_is_a_result_with_its_message(tmp_path):
     (tmp_path / "broken.ts").write_bytes(b"not a module")
-    code, result, said = run_process(tmp_path, request_for(tmp_path / "broken.ts", tmp_path / "a.engine.ts"))
-    assert code == 1 and set(result) == {"error"}
-    assert result["error"].startswith(f"{tmp_path / 'broken.ts'} cannot be loaded (")
-    assert "Traceback" not in said
+    code, result, printed = run_process(tmp_path, job_for(tmp_path / "broken.ts", tmp_path / "a.engine.ts"))
+    assert code == 1 and isinstance(result, BuildFailed)
+    assert result.message.startswith(f"{tmp_path / 'broken.ts'} cannot be loaded (")
+    assert "Traceback" not in printed
     assert not (tmp_path / "a.engine.ts").exists()
 
 
@@ -67,46 +56,19 @@ def test_a_known_failure_is_a_result_with_its_message(tmp_path):
     "error, shown", [(OSError("one\ntwo"), "OSError: one"), (MemoryError(), "MemoryError: no message")]
 )
 def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown, tmp_path, monkeypatch, capsys):
-    def fail(request):
+    def fail(job):
         raise error
 
-    (tmp_path / "request.json").write_text("{}")
+    (tmp_path / "job.json").write_bytes(msgspec.json.encode(job_for("a", "b")))
     monkeypatch.setattr(worker, "build", fail)
     monkeypatch.setattr(worker, "die_with_parent", lambda *_: None)  # The parent here is whoever runs the tests.
     before = signal.getsignal(signal.SIGINT)
     try:
-        assert worker.main(str(tmp_path / "request.json")) == 1
+        assert worker.main(str(tmp_path / "job.json")) == 1
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGINT, before)
-    assert json.loads((tmp_path / "result.json").read_text()) == {"error": f"The build failed ({shown})."}
+    result = msgspec.json.decode((tmp_path / "result.json").read_bytes(), type=BuildResult)
+    assert result == BuildFailed(f"The build failed ({shown}).")
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and type(error).__name__ in said
-
-
-@pytest.mark.parametrize("streams, cached", [(0, None), (4, None), (4, "engines/timings.bin")])
-def test_more_streams_are_built_through_tensorrts_own_api(model, monkeypatch, streams, cached):
-    calls = []
-
-    def take(name):
-        def called(form, *rest):
-            calls.append((name, form, rest))
-            with torchscript.quiet():
-                return torch.jit.trace(torch.nn.Identity(), torch.zeros(1))
-
-        return called
-
-    monkeypatch.setattr(worker.trt, "build", take("front end"))
-    monkeypatch.setattr(worker.native, "build", take("own API"))
-    request = {"precision": "fp16", "streams": streams, "workspace_mib": 64, "timings": cached}
-    device, batch = torch.device("cpu"), BatchRange.parse(8)
-    network = build_network(model, request, batch, device)
-    assert type(network) is FusedNetwork and isinstance(network.network, torch.jit.ScriptModule)
-    ((name, form, rest),) = calls
-    assert {parameter.dtype for parameter in form.parameters()} == {torch.float16}
-    if streams:
-        assert (name, rest) == ("own API", (8, 4, 64, device, cached and Path(cached)))
-        assert isinstance(form, FusedSSD300)
-    else:
-        assert (name, rest) == ("front end", ("fp16", batch, 64, device))
-        assert isinstance(form, torch.jit.ScriptModule)

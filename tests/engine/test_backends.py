@@ -1,0 +1,77 @@
+"""The table of back ends: every pair that a request can name has a builder, and the builder gets what was asked."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.capabilities import BACKENDS, PRECISIONS, find_backend
+from ssdtrt.artifact.request import BatchRange, BuildRequest
+from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend
+from ssdtrt.engine.backends import BUILDERS, build_network
+from ssdtrt.engine.job import BuildJob
+from ssdtrt.engine.modules import EngineModule
+from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
+from ssdtrt.errors import CompileError
+
+
+def job_for(timing_cache=None, **options):
+    request = BuildRequest(weights="0" * 64, graph="1" * 64, preprocess="eval", workspace_mib=64, **options)
+    return BuildJob(request=request, module="m.ts", out="a.ts", device="cpu", timing_cache=timing_cache, parent=1)
+
+
+def test_every_request_has_a_builder():
+    for backend, streams in itertools.product(BACKENDS.values(), (0, 4)):
+        if streams and not backend.streams:
+            continue
+        batch = "8" if backend.fixed_batch else None
+        for precision in backend.precisions:
+            job = job_for(backend=backend.name, precision=precision, batch=batch, streams=streams)
+            assert (backend.name, job.request.front_end) in BUILDERS
+
+
+def test_every_precision_is_one_of_torchs_and_some_back_end_builds_it():
+    for name, precision in PRECISIONS.items():
+        assert precision.name == name and precision.dtype.is_floating_point
+        assert any(name in backend.precisions for backend in BACKENDS.values())
+        assert (precision.floor_share > 0) == (precision.max_bytes_per_parameter is not None) == (name != "fp32")
+
+
+def test_an_unknown_back_end_is_one_line():
+    with pytest.raises(CompileError, match=r"^Unknown backend 'tpu'; expected tensorrt or torchscript\.$"):
+        find_backend("tpu")
+
+
+@pytest.mark.parametrize("streams, cached", [(0, None), (4, None), (4, "engines/timings.bin")])
+def test_auxiliary_streams_are_built_through_tensorrts_own_api(model, monkeypatch, streams, cached):
+    calls = []
+
+    def take(name):
+        def called(form, *rest):
+            calls.append((name, form, rest))
+            with torchscript.quiet():
+                return torch.jit.trace(torch.nn.Identity(), torch.zeros(1))
+
+        return called
+
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for backend in (torch_tensorrt_backend, tensorrt_backend):
+        monkeypatch.setattr(backend, "eager_model", lambda module, device: model)
+    monkeypatch.setattr(torch_tensorrt_backend, "compile_module", take("front end"))
+    monkeypatch.setattr(tensorrt_backend, "build_module", take("own API"))
+    job = job_for(backend="tensorrt", precision="fp16", batch="8", streams=streams, timing_cache=cached)
+    engine = build_network(job)
+    assert isinstance(engine, EngineModule) and (engine.min_batch, engine.max_batch) == (8, 8)
+    network = engine.network
+    assert type(network) is FusedNetwork and isinstance(network.network, torch.jit.ScriptModule)
+    ((name, form, rest),) = calls
+    device = torch.device("cpu")
+    assert {parameter.dtype for parameter in form.parameters()} == {torch.float16}
+    if streams:
+        assert (name, rest) == ("own API", (8, 4, 64, device, cached and Path(cached)))
+        assert isinstance(form, FusedSSD300)
+    else:
+        assert (name, rest) == ("front end", ("fp16", BatchRange.parse(8), 64, device))
+        assert isinstance(form, torch.jit.ScriptModule)
