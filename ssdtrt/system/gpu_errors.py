@@ -1,4 +1,4 @@
-"""What a GPU says when it has no memory left, or is gone, told apart from bugs."""
+"""The one place where the texts of CUDA's errors are read: TorchScript keeps the text alone and loses the type."""
 
 from __future__ import annotations
 
@@ -10,38 +10,48 @@ import torch
 
 from ssdtrt.errors import GpuError
 
-# Inside TorchScript torch's own class is lost: what arrives is a RuntimeError with the text alone.
-NO_MEMORY = re.compile(r"CUDA out of memory|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|_STATUS_ALLOC_FAILED")
-FAILED = re.compile(
+_GPU_FULL = re.compile(r"CUDA out of memory|CUDA error: out of memory|CUDA_ERROR_OUT_OF_MEMORY|_STATUS_ALLOC_FAILED")
+_HOST_FULL = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)  # Also TensorRT's.
+_FAILED = re.compile(
     r"CUDA (driver )?error(?!: no kernel image)|CUDA_ERROR_|cuDNN error|CUDNN_STATUS_|CUBLAS_STATUS_|NVML"
 )
-FORKED = "Cannot re-initialize CUDA in forked subprocess"
+_FORKED = "Cannot re-initialize CUDA in forked subprocess"
 AFTER_FORK = (
     "This process was forked from one that uses the GPU, and CUDA does not work in it. Start it with multiprocessing's "
     "spawn, or use the GPU only after the fork."
 )
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that the GPU has not enough memory."""
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
+def out_of_memory(error: BaseException | None) -> bool:
+    """Return whether there was not enough memory, of the GPU or of the host.
+
+    What led to the error counts too: a capture that ends early raises an error that does not name the reason.
+
+    Args:
+        error: The error, followed by its causes and contexts.
+    """
+    while error is not None:
+        if isinstance(error, MemoryError) or _gpu_full(error):
+            return True
+        if isinstance(error, RuntimeError) and _HOST_FULL.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def gpu_error(error: RuntimeError) -> GpuError | None:
-    """What a GPU failed with, as a GpuError; None for any other error."""
+    """Return what a GPU failed with as a GpuError; None for any other error."""
     lines = [line.strip().removeprefix("RuntimeError: ") for line in str(error).splitlines()]
-    said = [line for line in lines if NO_MEMORY.search(line) or FAILED.search(line)]
-    reason = (said or [type(error).__name__])[0][:200]
-    if out_of_memory(error):
+    known = [line for line in lines if _GPU_FULL.search(line) or _FAILED.search(line)]
+    reason = (known or [type(error).__name__])[0][:200]
+    if _gpu_full(error):
         return GpuError(
             f"The GPU has not enough memory ({reason}). Free some (nvidia-smi shows who has it), or use smaller "
             "batches."
         )
-    if FORKED in str(error):
+    if _FORKED in str(error):
         return GpuError(AFTER_FORK)
-    if said:
+    if known:
         return GpuError(
             f"The GPU failed ({reason}). What was finished is kept. Look at nvidia-smi and the system's log, and run "
             "again in a new process."
@@ -51,7 +61,7 @@ def gpu_error(error: RuntimeError) -> GpuError | None:
 
 @contextlib.contextmanager
 def gpu_errors() -> Iterator[None]:
-    """Turns what a GPU fails with into GpuError; every other error passes. Also a decorator."""
+    """Raise what a GPU fails with as a GpuError; every other error passes. Also a decorator."""
     try:
         yield
     except RuntimeError as error:
@@ -59,3 +69,9 @@ def gpu_errors() -> Iterator[None]:
         if known is None:
             raise
         raise known from error
+
+
+def _gpu_full(error: BaseException) -> bool:
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _GPU_FULL.search(str(error)) is not None

@@ -65,7 +65,6 @@ def test_a_forked_process():
     [
         RuntimeError("shape '[7]' is invalid for input of size 8"),
         RuntimeError("CUDA error: no kernel image is available for execution on the device"),  # Another GPU's file.
-        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory"),
         RuntimeError(),
     ],
 )
@@ -74,6 +73,39 @@ def test_everything_else_is_left_alone(error):
     with pytest.raises(RuntimeError) as caught, gpu_errors():
         raise error
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: not enough memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:83] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("[Error thrown at core/runtime.cpp:78] Out of memory"),
+    ],
+)
+def test_memory_of_the_host_is_memory_but_no_failure_of_the_gpu(error):
+    assert out_of_memory(error)
+    assert not isinstance(error, RuntimeError) or gpu_error(error) is None
+
+
+def test_what_led_to_an_error_counts_as_memory():
+    def ended(error, cause):
+        try:
+            try:
+                raise error
+            except type(error):
+                if cause:
+                    raise RuntimeError("capture failed") from error
+                raise RuntimeError("capture failed")  # noqa: B904
+        except RuntimeError as last:
+            return last
+
+    for cause in (True, False):
+        assert out_of_memory(ended(torch.cuda.OutOfMemoryError(FULL), cause))
+        assert out_of_memory(ended(MemoryError(), cause))
+        assert not out_of_memory(ended(RuntimeError("operation not permitted when stream is capturing"), cause))
+    assert not out_of_memory(None) and not out_of_memory(ValueError("out of memory"))
 
 
 def test_errors_of_another_type_pass():

@@ -1,75 +1,181 @@
-"""What nvidia-smi says, in the forms in which it says it."""
+"""What is reported of a GPU, by NVML and by nvidia-smi, and which of the two is asked."""
 
-import time
+import importlib
+import inspect
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import drivers
 import pytest
 import torch
-from test_machine import nvidia_smi  # noqa: F401
+from drivers import H200, FakeNvml, nvidia_smi, nvml  # noqa: F401
 
-from ssdtrt import config
 from ssdtrt.system import gpu_state
-from ssdtrt.system.gpu_state import ask, number, parse_processes, parse_state, throttles
+from ssdtrt.system.gpu_state import (
+    Driver,
+    Gpu,
+    GpuState,
+    NoAnswer,
+    _throttles,
+    _without_own,
+    driver_version,
+    other_processes,
+    read_driver,
+    read_state,
+)
+from ssdtrt.system.versions import installed_versions
 
-H200 = "1980, 1980, 3201, 34, 119.45, 0x0000000000000001\n"
-
-
-def test_state():
-    assert parse_state(H200) == {
-        "sm_mhz": 1980.0, "sm_max_mhz": 1980.0, "memory_mhz": 3201.0, "temperature_c": 34.0, "power_w": 119.45,
-        "throttled": [],
-    }  # fmt: skip
-
-
-def test_state_of_a_gpu_that_tells_little():
-    assert parse_state("[N/A], [Not Supported], 405, 51, [Unknown Error], [N/A]") == {
-        "sm_mhz": None, "sm_max_mhz": None, "memory_mhz": 405.0, "temperature_c": 51.0, "power_w": None,
-        "throttled": None,
-    }  # fmt: skip
-
-
-def test_state_without_reasons_and_without_anything():
-    found = parse_state("1410, 1410, 1593, 40, 60.1")
-    assert (found["power_w"], found["throttled"]) == (60.1, None)
-    assert parse_state("") is parse_state("\n") is None
-    assert parse_state("no devices were found") == dict.fromkeys([*gpu_state.FIELDS.values(), "throttled"])
+GPU = torch.device("cuda", 0)
+ANSWER = "echo NVIDIA A100, 550.54.15, 81920, 81000, 8.0"
 
 
-def test_the_first_gpu_is_meant():
-    assert parse_state("1, 2, 3, 4, 5, 0x4\n9, 9, 9, 9, 9, 0x0\n")["throttled"] == ["power limit"]
+@pytest.fixture
+def seen(monkeypatch):
+    """torch sees one GPU, with this UUID."""
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="5a3c"))
+
+
+def test_nvml_is_asked_first(nvml, nvidia_smi):  # noqa: F811
+    nvidia_smi(ANSWER)
+    library = nvml(gpus=[H200, {"uuid": "GPU-2", "nvmlDeviceGetName": "A GPU that reports little"}])
+    assert read_driver() == Driver(
+        "580.159.04", (Gpu("NVIDIA H200", "9.0", 143771, 143000), Gpu("A GPU that reports little")), "NVML"
+    )
+    assert driver_version() == installed_versions().driver == "580.159.04"
+    assert library.open == 0  # It is closed each time.
+
+
+def test_nvidia_smi_is_asked_where_pynvml_is_not_installed(nvidia_smi):  # noqa: F811
+    assert driver_version() is None
+    nvidia_smi(ANSWER)
+    assert read_driver() == Driver("550.54.15", (Gpu("NVIDIA A100", "8.0", 81920, 81000),), "nvidia-smi")
+    assert driver_version() == "550.54.15"
 
 
 @pytest.mark.parametrize(
-    "mask, words",
+    "options", [{"init": drivers.LibraryNotFound()}, {"gpus": []}, {"gpus": [{"nvmlDeviceGetName": drivers.GpuIsLost}]}]
+)
+def test_nvidia_smi_is_asked_where_nvml_gives_no_answer(nvml, nvidia_smi, options):  # noqa: F811
+    nvml(**options)
+    nvidia_smi(ANSWER)
+    assert read_driver().source == "nvidia-smi"
+
+
+@pytest.mark.parametrize(
+    "options, reason",
     [
-        ("0x0000000000000000", []),
-        ("0x0000000000000003", []),  # idle, clocks set by an application
-        ("0x0000000000000004", ["power limit"]),
-        ("0x0000000000000028", ["hardware slowdown", "temperature"]),
-        ("0x00000000000000C0", ["temperature (hardware)", "power brake"]),
-        ("[N/A]", None),
-        ("", None),
+        (None, "nvidia-smi is not on the PATH"),
+        ({"init": drivers.LibraryNotFound()}, "NVML: NVML Shared Library Not Found; nvidia-smi is not on the PATH"),
+        ({"gpus": []}, "NVML lists no GPU; nvidia-smi is not on the PATH"),
     ],
 )
-def test_throttles(mask, words):
-    assert throttles(mask) == words
+def test_where_neither_answers_each_reason_is_given(nvml, nvidia_smi, options, reason):  # noqa: F811
+    library = options is not None and nvml(**options)
+    with pytest.raises(NoAnswer) as caught:
+        read_driver()
+    assert str(caught.value) == reason and driver_version() is None
+    assert not library or library.open == 0
 
 
-@pytest.mark.parametrize("text, value", [("1.5", 1.5), ("[N/A]", None), ("N/A", None), ("", None), ("12 W", None)])
-def test_number(text, value):
-    assert number(text) == value
+def test_the_pynvml_that_is_installed_without_a_driver(nvml, nvidia_smi, monkeypatch):  # noqa: F811
+    monkeypatch.delitem(sys.modules, "pynvml")
+    pynvml = pytest.importorskip("pynvml")
+    monkeypatch.setattr(pynvml, "nvmlLib", None)
+    monkeypatch.setattr(pynvml, "CDLL", lambda name: (_ for _ in ()).throw(OSError(name)))
+    with pytest.raises(NoAnswer, match=r"^NVML: NVML Shared Library Not Found; nvidia-smi is not on the PATH$"):
+        read_driver()
 
 
-def test_processes():
-    said = "4711, /usr/bin/python3\n815, tritonserver, --model a\n"
-    assert parse_processes(said, own=4711) == ["tritonserver, --model a (815)"]
-    assert parse_processes("4711, python3\n", own=4711) == parse_processes("", 1) == []
+def test_the_fake_is_made_as_pynvml_is():
+    """Its functions take as many arguments as the real ones, and its constants are the real numbers."""
+    pynvml = pytest.importorskip("pynvml")
+    own = [name for name in vars(FakeNvml) if name.startswith("nvml")]
+    assert len(own) == 7
+    for name in own:
+        assert len(inspect.signature(getattr(FakeNvml(), name)).parameters) == len(
+            inspect.signature(getattr(pynvml, name)).parameters
+        ), name
+    for name, value in H200.items():
+        if name != "uuid":
+            kind = isinstance(value, dict)
+            inspect.signature(getattr(pynvml, name)).bind("handle", *(["number"] if kind else []))
+    for name in ("NVML_CLOCK_SM", "NVML_CLOCK_MEM", "NVML_TEMPERATURE_GPU"):
+        assert getattr(FakeNvml, name) == getattr(pynvml, name)
+    for kind in (drivers.LibraryNotFound, drivers.NotSupported, drivers.NotFound, drivers.GpuIsLost):
+        real = getattr(pynvml, kind.__name__)
+        assert issubclass(real, pynvml.NVMLError) and str(real()) == str(kind())
+
+
+def test_the_state_by_nvml(nvml, seen):  # noqa: F811
+    nvml(gpus=[{"uuid": "GPU-other"}, H200])
+    assert read_state(GPU) == GpuState(1980, 1980, 3201, 34, 119.45, ())
+
+
+def test_the_state_of_a_gpu_that_reports_little(nvml, seen):  # noqa: F811
+    nvml(gpus=[{"uuid": "GPU-5a3c", "nvmlDeviceGetTemperature": {0: 51}, "nvmlDeviceGetPowerUsage": 0}])
+    assert read_state(GPU) == GpuState(temperature_c=51, power_w=0)
+
+
+def test_an_older_driver_is_asked_by_the_older_name(nvml, seen):  # noqa: F811
+    older = {
+        "nvmlDeviceGetCurrentClocksEventReasons": drivers.FunctionNotFound,
+        "nvmlDeviceGetCurrentClocksThrottleReasons": 0x20,
+    }
+    nvml(gpus=[{**H200, **older}])
+    assert read_state(GPU).throttled == ("temperature",)
+
+
+def test_the_gpu_is_busy_when_nvml_is_asked(nvml, seen, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(gpu_state, "_BUSY_SECONDS", 0.0)
+    nvml()
+    calls = []
+    assert read_state(GPU, lambda: calls.append("busy")).sm_mhz == 1980 and calls == ["busy"]
+
+
+def test_the_state_by_nvidia_smi(nvidia_smi, seen):  # noqa: F811
+    assert read_state(GPU) is None
+    nvidia_smi('test "$2" = GPU-5a3c && echo 1980, 1980, 3201, 34, 119.45, 0x0000000000000004')
+    assert read_state(GPU) == GpuState(1980, 1980, 3201, 34, 119.45, ("power limit",))
+    nvidia_smi("exit 9")
+    assert read_state(GPU) is None
+
+
+def test_a_state_becomes_json():
+    assert GpuState(1980, throttled=("power limit",)).as_dict() == {
+        "sm_mhz": 1980, "sm_max_mhz": None, "memory_mhz": None, "temperature_c": None, "power_w": None,
+        "throttled": ["power limit"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "bits, words",
+    [
+        (0x0, ()),
+        (0x3, ()),  # idle, clocks set by an application
+        (0x4, ("power limit",)),
+        (0x28, ("hardware slowdown", "temperature")),
+        (0xC0, ("temperature (hardware)", "power brake")),
+        (None, None),
+    ],
+)
+def test_throttles(bits, words):
+    assert _throttles(bits) == words
+
+
+def test_other_processes(nvml, nvidia_smi, seen):  # noqa: F811
+    assert other_processes(GPU) == []
+    nvidia_smi(f"echo {os.getpid()}, python3; echo 815, tritonserver, --model a")
+    assert other_processes(GPU) == ["tritonserver, --model a (815)"]
+    running = [SimpleNamespace(pid=pid) for pid in (os.getpid(), 815, 816)]
+    nvml(gpus=[{**H200, "nvmlDeviceGetComputeRunningProcesses": running}], names={815: "tritonserver"})
+    assert other_processes(GPU) == ["tritonserver (815)", "[Not Found] (816)"]
 
 
 def test_in_a_container_one_process_is_taken_for_this_one():
-    assert parse_processes("99001, [Not Found]\n99002, [Not Found]\n", own=17) == ["[Not Found] (99002)"]
-    assert parse_processes("99001, [Not Found]\n", own=17) == []
-    assert parse_processes("No running processes found\n", own=17) == []
+    assert _without_own([(99001, "[Not Found]"), (99002, "[Not Found]")], own=17) == ["[Not Found] (99002)"]
+    assert _without_own([(99001, "[Not Found]")], own=17) == _without_own([], own=17) == []
 
 
 @pytest.mark.parametrize(
@@ -82,44 +188,23 @@ def test_in_a_container_one_process_is_taken_for_this_one():
         (None, "3, GPU-77", 1, "GPU-77"),
     ],
 )
-def test_which_gpu_is_meant(monkeypatch, uuid, visible, index, expected):
+def test_which_gpu_is_meant(monkeypatch, nvml, uuid, visible, index, expected):  # noqa: F811
     properties = SimpleNamespace() if uuid is None else SimpleNamespace(uuid=uuid)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert gpu_state.selection(torch.device("cuda", index)) == ["-i", expected]
+    asked = []
+    nvml(gpus=[])
+    monkeypatch.setattr(FakeNvml, "nvmlDeviceGetHandleByIndex", lambda _, number: asked.append(str(number)))
+    monkeypatch.setattr(FakeNvml, "nvmlDeviceGetHandleByUUID", lambda _, name: asked.append(name))
+    monkeypatch.setattr(FakeNvml, "__getattr__", lambda _, name: lambda *__: None)
+    read_state(torch.device("cuda", index))
+    assert asked == [expected]
 
 
-def test_asking(nvidia_smi):  # noqa: F811
-    assert ask(["--version"]) is None  # not installed
-    nvidia_smi('echo "$@"')
-    assert ask(["-i", "0"]) == "-i 0 --format=csv,noheader,nounits\n"
-    nvidia_smi("echo broken; exit 2")
-    assert ask([]) is None
-
-
-def test_it_is_kept_busy_while_it_looks(nvidia_smi):  # noqa: F811
-    nvidia_smi("/bin/sleep 0.2; echo done")
-    calls = []
-    assert ask([], lambda: calls.append(time.sleep(0.01))) == "done\n"
-    assert len(calls) > 3
-
-
-def test_it_is_not_waited_for_for_ever(nvidia_smi, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(config, "SMI_SECONDS", 0.2)
-    nvidia_smi("exec /bin/sleep 60")
-    started = time.monotonic()
-    assert ask([]) is None and time.monotonic() - started < 10
-
-
-def test_an_older_driver_is_asked_by_the_older_name(nvidia_smi, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(gpu_state, "selection", lambda device: ["-i", "0"])
-    nvidia_smi('case "$1" in *clocks_event*) exit 2;; *clocks_throttle*) echo "1, 2, 3, 4, 5, 0x20";; *) exit 3;; esac')
-    assert gpu_state.read_state(torch.device("cuda"))["throttled"] == ["temperature"]
-    nvidia_smi('case "$1" in *clocks_*) exit 2;; *) echo "1, 2, 3, 4, 5";; esac')
-    found = gpu_state.read_state(torch.device("cuda"))
-    assert (found["sm_mhz"], found["throttled"]) == (1.0, None)
-    nvidia_smi("exit 9")
-    assert gpu_state.read_state(torch.device("cuda")) is None
-    assert gpu_state.other_processes(torch.device("cuda")) == []
+def test_importing_it_brings_neither_torch_nor_pynvml():
+    code = "import sys, ssdtrt.system.gpu_state; print({'torch', 'pynvml'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
+    assert importlib.import_module("ssdtrt.system.gpu_state") is gpu_state
