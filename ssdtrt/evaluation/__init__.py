@@ -1,1 +1,1 @@
-"""COCO's annotations and figures."""
+"""Detections compared with annotated pictures: COCO's annotation files, its figures, and their report."""

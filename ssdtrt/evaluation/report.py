@@ -1,16 +1,27 @@
-"""What `evaluate` hands back: COCO's figures."""
+"""The report of `evaluate`: COCO's figures. No torch here."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from ssdtrt.system.report import Report
+from ssdtrt.system.versions import MeasuredOn
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""COCO's twelve figures, in its order: mean precision and recall over IoU 0.50 to 0.95, at 0.50, at 0.75, for small,
-medium and large objects, with 1, 10 and 100 detections a picture."""
+"""The names of COCO's twelve figures, in COCO's order: average precision over IoU 0.50 to 0.95, at 0.50, at 0.75, and for
+small, medium and large objects; average recall with 1, 10 and 100 detections a picture, and for the three sizes."""
 
 
 class ClassFigures(Report, frozen=True):
-    """One category: its AP and AP50, 0..1, and how many objects (crowds apart) there are. None where there is none."""
+    """The figures of one category.
+
+    Attributes:
+        name: Its name in the annotations.
+        category_id: Its id in the annotations.
+        ap: AP, 0..1; None where there is no object.
+        ap50: AP at IoU 0.50, 0..1; None where there is no object.
+        objects: How many objects there are, crowds not counted.
+    """
 
     name: str
     category_id: int
@@ -19,13 +30,48 @@ class ClassFigures(Report, frozen=True):
     objects: int
 
 
-class EvalReport(Report, frozen=True):
-    """What a runner found in pictures, against what is true of them: COCO's figures for boxes.
+class EvalSettings(Report, frozen=True):
+    """How the detections were made and compared.
 
-    `figures` are the twelve of FIGURES by name, 0..1, None where there is no such object. `seconds` is from the first
-    picture to the last detection, reading the pictures included. `against` are the reports of others on the same
-    pictures, `failures` what was said of pictures that could not be read (they count as pictures without detections).
+    Attributes:
+        annotations: The path of the annotation file.
+        min_score: Only detections with a higher score count, 0..1.
+        nms_iou: The IoU from which NMS removes the lower score of two boxes.
+        max_detections: The most detections of one picture.
+        images: The folder of the pictures; None where detections were evaluated that came from elsewhere.
+        faster_coco_eval: The version of faster-coco-eval, which computed the figures.
     """
+
+    annotations: str
+    min_score: float
+    nms_iou: float
+    max_detections: int
+    images: str | None = None
+    faster_coco_eval: str | None = None
+
+
+class EvalReport(Report, frozen=True):
+    """COCO's figures for the boxes of one file or baseline.
+
+    Attributes:
+        name: The name of the file or the baseline.
+        precision: `fp32`, `fp16` or `bf16`.
+        figures: The figures by their names in FIGURES, 0..1; None where there is no such object.
+        classes: The figures of each category, by its id.
+        images: How many pictures the annotations list.
+        objects: How many objects they list, crowds not counted.
+        detections: How many detections were compared with them.
+        seconds: From the first picture to the last detection, with reading the pictures.
+        images_per_second: The pictures that could be read over `seconds`.
+        settings: How the detections were made and compared.
+        machine: Where it ran; None for a baseline, which ran on the same machine, and for detections from elsewhere.
+        against: The reports of the baselines on the same pictures.
+        notes: What a reader of the figures must know.
+        failures: Why pictures could not be read. They count as pictures without detections.
+    """
+
+    kind = "evaluation"
+    schema = 2
 
     name: str
     precision: str
@@ -36,28 +82,29 @@ class EvalReport(Report, frozen=True):
     detections: int
     seconds: float
     images_per_second: float
-    machine: dict = {}
-    settings: dict = {}
+    settings: EvalSettings
+    machine: MeasuredOn | None = None
     against: tuple[EvalReport, ...] = ()
     notes: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
-    def minus(self, other: EvalReport) -> dict[str, float | None]:
-        """Each figure less the other's; None where either has none."""
-        pairs = {name: (self.figures[name], other.figures[name]) for name in FIGURES}
-        return {name: None if None in pair else pair[0] - pair[1] for name, pair in pairs.items()}
+    def minus(self, baseline: EvalReport) -> dict[str, float | None]:
+        """Return each figure less the baseline's; None where either has none."""
+        pairs = [(name, self.figures[name], baseline.figures[name]) for name in FIGURES]
+        return {name: None if own is None or other is None else own - other for name, own, other in pairs}
 
-    def as_dict(self) -> dict:
-        peers = [
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as a dict of JSON types, of each baseline its figures and the differences alone."""
+        against = [
             {
-                "name": peer.name,
-                "precision": peer.precision,
-                "figures": peer.figures,
-                "difference": self.minus(peer),
-                "detections": peer.detections,
-                "seconds": peer.seconds,
-                "images_per_second": peer.images_per_second,
+                "name": baseline.name,
+                "precision": baseline.precision,
+                "figures": baseline.figures,
+                "difference": self.minus(baseline),
+                "detections": baseline.detections,
+                "seconds": baseline.seconds,
+                "images_per_second": baseline.images_per_second,
             }
-            for peer in self.against
+            for baseline in self.against
         ]
-        return {**super().as_dict(), "against": peers}
+        return {**super().as_dict(), "against": against}

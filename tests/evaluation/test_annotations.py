@@ -6,9 +6,10 @@ import pytest
 
 from ssdtrt import config
 from ssdtrt.errors import AnnotationsError, SsdtrtError
-from ssdtrt.evaluation.annotations import find_pictures, listed, match_categories, read_annotations
+from ssdtrt.evaluation.annotations import CocoObject, find_pictures, listed, match_categories, read_annotations
 
 BOX = {"id": 7, "image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], "area": 9, "iscrowd": 0}
+FORMAT = "is not in COCO's instances format:"
 
 
 def data(**changes):
@@ -38,8 +39,11 @@ def test_read(saved):
     known = read_annotations(saved(data(annotations=[BOX, crowd])))
     assert list(known.images.items()) == [(2, "a.jpg"), (9, "b.jpg")]
     assert list(known.categories.items()) == [(1, "cat"), (4, "dog")]
-    first = {"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], "area": 9, "iscrowd": 0}
-    assert known.objects == (first, {**first, "iscrowd": 1})
+    assert known.objects == (
+        CocoObject(2, 1, (1, 2, 3, 4.5), area=9, iscrowd=0), CocoObject(2, 1, (1, 2, 3, 4.5), area=9, iscrowd=1)
+    )  # fmt: skip
+    expected = {"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], "area": 9, "iscrowd": 1}
+    assert known.objects[1].as_coco(5) == {"id": 5, **expected}
     assert known.sizes == {} and known.notes == ()
 
 
@@ -48,11 +52,22 @@ def test_sizes_are_read_where_they_are_given(saved):
     assert read_annotations(saved(data(images=images))).sizes == {2: (640, 480)}
 
 
-@pytest.mark.parametrize("area", [{}, {"area": None}])
-def test_area_and_crowd_may_be_left_out(saved, area):
-    bare = {"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], **area}
+@pytest.mark.parametrize("given", [{}, {"area": None}, {"iscrowd": None}, {"iscrowd": False}])
+def test_area_and_crowd_may_be_left_out(saved, given):
+    bare = {"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], **given}
     (one,) = read_annotations(saved(data(annotations=[bare]))).objects
-    assert (one["area"], one["iscrowd"]) == (13.5, 0)
+    assert (one.as_coco(1)["area"], one.as_coco(1)["iscrowd"]) == (13.5, 0)
+
+
+def test_an_area_of_0_is_kept(saved):
+    (one,) = read_annotations(saved(data(annotations=[{**BOX, "area": 0}]))).objects
+    assert one.as_coco(1)["area"] == 0
+
+
+def test_what_is_not_needed_may_be_anything(saved):
+    """Also what JSON does not have: Python and COCO's own tools write and read NaN."""
+    content = data(annotations=[{**BOX, "segmentation": [[float("nan")]], "score": None}], info=[3])
+    assert len(read_annotations(saved(content)).objects) == 1
 
 
 def test_byte_order_mark(saved):
@@ -85,22 +100,43 @@ def test_not_json(tmp_path, content):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ([], "has no list of images; expected COCO's instances format."),
-        ({"images": {}}, "has no list of images; expected COCO's instances format."),
+        ([], f"{FORMAT} Expected `object`, got `array`."),
+        (3, f"{FORMAT} Expected `object`, got `int`."),
+        ({"images": {}}, f"{FORMAT} Expected `array`, got `object` - at `$.images`."),
         (data(images=[]), "lists no images; there is nothing to compare with."),
-        (data(categories=None), "has no list of categories; expected COCO's instances format."),
+        (data(categories=None), f"{FORMAT} Expected `array`, got `null` - at `$.categories`."),
         (data(annotations=[]), "lists no annotations; there is nothing to compare with."),
-        ({"images": data()["images"], "categories": data()["categories"]}, "has no list of annotations; expected"),
-        (data(images=[{"id": 1}]), ": images[0] needs an integer id and a text file_name."),
-        (data(images=[{"id": "1", "file_name": "a"}]), ": images[0] needs an integer id and a text file_name."),
+        (
+            {"images": data()["images"], "categories": data()["categories"]},
+            f"{FORMAT} Object missing required field `annotations`.",
+        ),
+        (data(images=[{"id": 1}]), f"{FORMAT} Object missing required field `file_name` - at `$.images[0]`."),
+        (data(images=[{"id": "1", "file_name": "a"}]), f"{FORMAT} Expected `int`, got `str` - at `$.images[0].id`."),
         (data(images=[{"id": 1, "file_name": "a"}] * 2), ": images[1] has the id 1 of an earlier one."),
-        (data(categories=[{"id": True, "name": "a"}]), ": categories[0] needs an integer id and a text name."),
-        (data(annotations=[BOX, 3]), ": annotations[1] needs a bbox of four numbers: left, top, width, height."),
-        (data(annotations=[{**BOX, "bbox": [1, 2, 3]}]), ": annotations[0] needs a bbox of four numbers"),
-        (data(annotations=[{**BOX, "bbox": [1, 2, 3, None]}]), ": annotations[0] needs a bbox of four numbers"),
-        (data(annotations=[{**BOX, "bbox": [1, 2, 3, float("nan")]}]), ": annotations[0] needs a bbox of four"),
-        (data(annotations=[{**BOX, "image_id": "2"}]), ": annotations[0] needs an integer image_id."),
-        (data(annotations=[{**BOX, "area": "9"}]), ": annotations[0] has an area that is no number."),
+        (
+            data(categories=[{"id": True, "name": "a"}]),
+            f"{FORMAT} Expected `int`, got `bool` - at `$.categories[0].id`.",
+        ),
+        (data(categories=[{"id": 4, "name": "a"}] * 2), ": categories[1] has the id 4 of an earlier one."),
+        (data(annotations=[BOX, 3]), f"{FORMAT} Expected `object`, got `int` - at `$.annotations[1]`."),
+        (data(annotations=[{**BOX, "bbox": [1, 2, 3]}]), f"{FORMAT} Expected `array` of length 4, got 3 - at `$.annot"),
+        (data(annotations=[{**BOX, "bbox": [1, 2, 3, None]}]), f"{FORMAT} Expected `float`, got `null` - at `$.annot"),
+        (
+            data(annotations=[BOX, {**BOX, "bbox": [1, 2, 3, float("nan")]}]),
+            ": annotations[1] has a bbox or an area that is not finite.",
+        ),
+        (
+            data(annotations=[{**BOX, "area": float("inf")}]),
+            ": annotations[0] has a bbox or an area that is not finite.",
+        ),
+        (
+            data(annotations=[{**BOX, "image_id": "2"}]),
+            f"{FORMAT} Expected `int`, got `str` - at `$.annotations[0].image_id`.",
+        ),
+        (
+            data(annotations=[{**BOX, "area": "9"}]),
+            f"{FORMAT} Expected `float | null`, got `str` - at `$.annotations[0].area`.",
+        ),
         (data(annotations=[{**BOX, "image_id": 5}]), "has no object in the pictures and categories that it lists."),
         (data(annotations=[{**BOX, "iscrowd": 1}]), "has no object in the pictures and categories that it lists."),
     ],
@@ -128,7 +164,7 @@ def test_some_pictures_are_missing(saved, tmp_path):
         find_pictures(known, tmp_path)
     assert str(caught.value) == (
         f"7 of the 8 pictures that {known.path} lists are not in {tmp_path}: 1.jpg, 2.jpg, 4.jpg and 4 more. "
-        "Their objects would count as missed: add them, or take them out of the list."
+        "Their objects would count as missed: add them, or remove them from the list."
     )
 
 
@@ -138,7 +174,7 @@ def test_wrong_folder(saved, tmp_path):
         find_pictures(known, tmp_path)
     with pytest.raises(AnnotationsError, match="no does not exist; expected the directory of the pictures.$"):
         find_pictures(known, tmp_path / "no")
-    with pytest.raises(AnnotationsError, match="val.json is no directory; expected the directory of the pictures.$"):
+    with pytest.raises(AnnotationsError, match="val.json is not a directory; expected the directory of the pictures.$"):
         find_pictures(known, known.path)
 
 
