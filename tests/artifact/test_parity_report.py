@@ -1,0 +1,118 @@
+"""How far an engine is from FP32: the figures, and the verdict that all commands share."""
+
+import json
+
+import msgspec
+import pytest
+
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+
+NAN, INF = float("nan"), float("inf")
+
+
+def parity(loc=1e-3, conf=2e-3, bound=2e-2, floor=1e-4, finite=(True, True), max_abs=0.5):
+    outputs = (OutputDistance("loc", loc, max_abs, finite[0]), OutputDistance("conf", conf, 0.25, finite[1]))
+    return ParityReport("fp16", 8, (1, 8), bound, floor, outputs, DetectionAgreement(10, 8, 8, 0.01))
+
+
+@pytest.mark.parametrize(
+    "reference, engine, matched, rate",
+    [(10, 8, 8, 0.8), (8, 10, 8, 0.8), (4, 4, 4, 1.0), (3, 0, 0, 0.0), (0, 3, 0, 0.0)],
+)
+def test_match_rate_is_of_the_larger_side(reference, engine, matched, rate):
+    agreement = DetectionAgreement(reference, engine, matched)
+    assert agreement.match_rate == rate
+    assert agreement.as_dict()["match_rate"] == rate
+
+
+def test_match_rate_of_nothing_is_none():
+    agreement = DetectionAgreement(0, 0)
+    assert agreement.match_rate is None
+    assert agreement.as_dict() == {
+        "reference": 0, "engine": 0, "matched": 0, "max_score_change": None, "match_rate": None
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "loc, conf, passed",
+    [
+        (1e-4, 0.0, True),
+        (2e-2, 2e-2, True),
+        (2.001e-2, 0.0, False),
+        (0.0, 2.001e-2, False),
+        (None, 1e-3, False),
+        (1e-3, None, False),
+        (INF, 0.0, False),
+        (9e-5, 9e-5, False),
+    ],
+)
+def test_passed_is_every_output_within_the_bound_and_one_at_least_at_the_floor(loc, conf, passed):
+    assert parity(loc, conf).passed is passed
+    assert parity(loc, conf).as_dict()["passed"] is passed
+    assert (parity(loc, conf).failure is None) is passed
+
+
+@pytest.mark.parametrize("finite", [(False, True), (True, False)])
+def test_an_output_that_is_not_finite_never_passes(finite):
+    assert parity(1e-3, 1e-3, finite=finite).passed is False
+
+
+@pytest.mark.parametrize(
+    "changes, failure",
+    [
+        ({}, None),
+        (
+            {"loc": None, "finite": (False, True)},
+            "The engine's outputs hold NaN or Inf (loc not finite, conf 2.00e-03).",
+        ),
+        (
+            {"loc": 3e-2},
+            "The engine is too far from the FP32 model: relative L2 distance loc 3.00e-02, conf 2.00e-03; "
+            "expected at most 2e-02 for FP16.",
+        ),
+        (
+            {"loc": 1e-5, "conf": 2e-5},
+            "The engine is not FP16: its relative L2 distance to FP32 (loc 1.00e-05, conf 2.00e-05) is below 1.0e-04, "
+            "the smallest that arithmetic in that precision can have.",
+        ),
+    ],
+)
+def test_why_an_engine_is_refused(changes, failure):
+    assert parity(**changes).failure == failure
+
+
+def test_fp32_has_no_floor():
+    assert parity(0.0, 0.0, floor=0.0).passed
+
+
+def test_distance_is_the_largest():
+    assert parity(1e-3, 2e-3).distance == 2e-3
+    assert parity(3e-3, 2e-3).distance == 3e-3
+
+
+@pytest.mark.parametrize("loc, conf", [(None, 1e-3), (1e-3, None), (None, None)])
+def test_distance_does_not_hide_an_output_without_one(loc, conf):
+    assert parity(loc, conf).distance is None
+
+
+def test_parity_as_dict():
+    found = parity(None, 2e-3, finite=(False, True), max_abs=INF).as_dict()
+    assert json.loads(json.dumps(found, allow_nan=False)) == {
+        "passed": False,
+        "precision": "fp16",
+        "images": 8,
+        "batch_sizes": [1, 8],
+        "bound": 2e-2,
+        "floor": 1e-4,
+        "outputs": [
+            {"name": "loc", "relative_l2": None, "max_abs": None, "finite": False},
+            {"name": "conf", "relative_l2": 2e-3, "max_abs": 0.25, "finite": True},
+        ],
+        "detections": {"match_rate": 0.8, "reference": 10, "engine": 8, "matched": 8, "max_score_change": 0.01},
+    }
+
+
+@pytest.mark.parametrize("changes", [{}, {"loc": None, "finite": (False, True)}])
+def test_what_was_written_is_read_again(changes):
+    report = parity(**changes)
+    assert msgspec.convert(report.as_dict(), ParityReport) == report

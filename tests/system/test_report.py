@@ -1,0 +1,89 @@
+"""The base of every report: plain JSON types, nothing that JSON lacks, frozen."""
+
+import json
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssdtrt.system.report import Report
+
+
+class Anything(Report, frozen=True):
+    """A report with a field of any type."""
+
+    value: Any
+
+
+class Circle(Report, frozen=True):
+    """A report with a derived property, a kind and a schema of its own."""
+
+    kind = "circle"
+    schema = 7
+    derived: ClassVar[tuple[str, ...]] = ("diameter",)
+
+    radius: float
+
+    @property
+    def diameter(self):
+        """Twice the radius."""
+        return 2 * self.radius
+
+
+def strict(text):
+    """Read JSON as the standard has it: NaN and Infinity are refused."""
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(Path("a/b")),
+    lambda some: st.lists(some, max_size=3) | st.tuples(some, some) | st.dictionaries(st.integers(), some, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(json_values)
+def test_every_report_is_strict_json(value):
+    found = Anything(value).as_dict()
+    assert strict(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_lacks_becomes_none(value):
+    found = Anything((value, {"a": [value, 1.5]}, Anything(value))).as_dict()
+    assert found == {"value": [None, {"a": [None, 1.5]}, {"value": None}]}
+
+
+def test_paths_and_keys_become_text():
+    assert Anything({1: Path("a") / "b", "c": (1, 2)}).as_dict() == {"value": {"1": str(Path("a/b")), "c": [1, 2]}}
+
+
+def test_derived_properties_come_first_at_any_depth():
+    assert list(Circle(2.0).as_dict().items()) == [("diameter", 4.0), ("radius", 2.0)]
+    assert Anything([Circle(2.0)]).as_dict() == {"value": [{"diameter": 4.0, "radius": 2.0}]}
+
+
+def test_document_begins_with_schema_and_kind():
+    assert list(Circle(2.0).document().items()) == [
+        ("schema", 7), ("kind", "circle"), ("diameter", 4.0), ("radius", 2.0)
+    ]  # fmt: skip
+    assert list(Anything(1).document()) == ["schema", "kind", "value"]
+
+
+def test_a_reader_leaves_derived_properties_out():
+    assert msgspec.convert(Circle(2.0).document(), Circle) == Circle(2.0)
+
+
+def test_reports_are_frozen():
+    report = Circle(2.0)
+    with pytest.raises(AttributeError):
+        report.radius = 3.0
+    assert msgspec.structs.replace(report, radius=3.0) == Circle(3.0) and report.radius == 2.0
