@@ -1,7 +1,7 @@
-"""Default boxes, decoding of the network's outputs, and how much boxes overlap.
+"""Default boxes, the decoding of the network's outputs, and intersection over union.
 
-Boxes are fractions of the picture, 0..1. `xyxy` is (left, top, right, bottom); `cxcywh` is center, then width and height.
-Everything here works on any device and writes to no argument.
+Boxes are fractions of the picture, 0..1: xyxy is (left, top, right, bottom), cxcywh is (center x, center y, width, height).
+All functions work on any device, do not write to their arguments, and can be scripted, but for `default_boxes`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 from ssdtrt import config
 
 
-def box_shapes(level: int) -> list[tuple[float, float]]:
-    """The (width, height) of the default boxes of one feature map, 0..1, in the reference order."""
+def _box_shapes(level: int) -> list[tuple[float, float]]:
+    """The (width, height) of the default boxes of one feature map, 0..1, in the reference's order."""
     scale, following = (value / config.IMAGE_SIZE for value in config.SCALES[level : level + 2])
     between = math.sqrt(scale * following)
     shapes = [(scale, scale), (between, between)]
@@ -27,38 +27,45 @@ def box_shapes(level: int) -> list[tuple[float, float]]:
 
 
 def default_boxes() -> Tensor:
-    """The 8,732 default boxes as cxcywh [A, 4], float32, clamped to 0..1.
+    """Return the 8,732 default boxes.
 
-    Order: feature map, then box shape, then row, then column (SSD, section 2.2; NVIDIA SSD300 v1.1).
+    Returns:
+        Boxes cxcywh [A, 4], float32, clamped to 0..1, ordered by feature map, then box shape, then row, then column
+        (SSD, section 2.2; NVIDIA SSD300 v1.1).
     """
     levels = []
     for level, (size, step) in enumerate(zip(config.FEATURE_MAPS, config.STEPS)):
         centers = (torch.arange(size, dtype=torch.float64) + 0.5) / (config.IMAGE_SIZE / step)
         cy, cx = torch.meshgrid(centers, centers, indexing="ij")
-        for width, height in box_shapes(level):
+        for width, height in _box_shapes(level):
             boxes = [cx, cy, torch.full_like(cx, width), torch.full_like(cx, height)]
             levels.append(torch.stack(boxes, dim=-1).reshape(-1, 4))  # [H * W, 4]
     return torch.cat(levels).clamp(0, 1).float()
 
 
 def to_xyxy(boxes_cxcywh: Tensor) -> Tensor:
-    """[..., 4] from center form to (left, top, right, bottom)."""
+    """Convert boxes [..., 4] from cxcywh to xyxy."""
     center, half = boxes_cxcywh[..., :2], boxes_cxcywh[..., 2:] / 2
     return torch.cat([center - half, center + half], dim=-1)
 
 
 def decode_boxes(loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tuple[Tensor, Tensor]:
-    """Network outputs to boxes and probabilities.
+    """Decode the network's outputs to boxes and probabilities.
 
-    loc [N, 4, A], conf [N, C, A] logits, default boxes [A, 4] -> boxes_xyxy [N, A, 4], not clipped, and scores [N, A, C],
-    a softmax over the classes; both float32.
+    Args:
+        loc: Offsets of the default boxes [N, 4, A].
+        conf: Logits of the classes [N, C, A].
+        boxes_cxcywh: The default boxes [A, 4].
+
+    Returns:
+        Boxes xyxy [N, A, 4], not clipped to 0..1, and scores [N, A, C], a softmax over the classes; both float32.
     """
-    boxes_xyxy = shift(loc.float().transpose(1, 2), boxes_cxcywh.to(loc.device))
+    boxes_xyxy = decode_offsets(loc.float().transpose(1, 2), boxes_cxcywh.to(loc.device))
     return boxes_xyxy, conf.float().softmax(dim=1).transpose(1, 2)
 
 
-def shift(offsets: Tensor, boxes_cxcywh: Tensor) -> Tensor:
-    """Default boxes [..., 4] moved by the network's offsets [..., 4], as xyxy.
+def decode_offsets(offsets: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+    """Decode the network's offsets [..., 4] of default boxes [..., 4] to boxes xyxy [..., 4].
 
     center = d_xy + 0.1 loc_xy d_wh, size = d_wh exp(0.2 loc_wh) (SSD, section 2.2, with the reference's variances).
     """
@@ -68,18 +75,23 @@ def shift(offsets: Tensor, boxes_cxcywh: Tensor) -> Tensor:
 
 
 def box_iou(boxes_xyxy: Tensor) -> Tensor:
-    """Intersection over union of the boxes of each row: [G, K, 4] -> [G, K, K]; 0 between boxes without area."""
-    return torch.nan_to_num(overlap(boxes_xyxy))
+    """Compute the intersection over union between the boxes of each group.
+
+    Args:
+        boxes_xyxy: Boxes [G, K, 4].
+
+    Returns:
+        IoU [G, K, K], 0..1; 0 between boxes without area.
+    """
+    return torch.nan_to_num(box_iou_or_nan(boxes_xyxy))
 
 
-def overlap(boxes_xyxy: Tensor) -> Tensor:
-    """`box_iou`, but NaN between boxes without area."""
+def box_iou_or_nan(boxes_xyxy: Tensor) -> Tensor:
+    """Compute what `box_iou` does in one step less: it is NaN between boxes without area."""
     corners = boxes_xyxy.transpose(1, 2)  # [G, 4, K]
     low, high = corners[:, :2], corners[:, 2:]  # [G, 2, K]
-    sides = torch.minimum(high[..., :, None], high[..., None, :]).sub_(
-        torch.maximum(low[..., :, None], low[..., None, :])
-    )
-    sides.clamp_(min=0)  # [G, 2, K, K]
+    sides = torch.minimum(high[..., :, None], high[..., None, :])  # [G, 2, K, K], the right or lower edge in common
+    sides.sub_(torch.maximum(low[..., :, None], low[..., None, :])).clamp_(min=0)
     shared = sides[:, 0] * sides[:, 1]
     area = (high - low).prod(dim=1)  # [G, K]
     return shared.div_((area[:, :, None] + area[:, None, :]).sub_(shared))

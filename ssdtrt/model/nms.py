@@ -1,9 +1,11 @@
-"""From the network's outputs to detections: non-maximum suppression as the reference defines it, on whole batches.
+"""From the network's outputs to detections: non-maximum suppression (NMS) as the reference defines it, on whole batches.
 
-Two ways to the same result. The fixed one takes a picture's candidates, if they are few, or the best of them through steps
-of constant size, without asking the device for a number, and says of each picture whether that settled it. The exact
-one takes any candidates and any overlap, and asks several times. `detect_batch` is the first, and the second where it is
-needed. All of it can be scripted, and nothing writes to an argument.
+There are two ways to the same result. `detect_fixed` takes at most a fixed number of candidates of each picture through
+steps of constant size, which a CUDA graph can hold and which never wait for the device, and reports of each picture
+whether its result is complete. `detect_exact` takes any number of candidates, and waits for the device several times.
+`detect_batch` takes the first way, and the second for those pictures that need it.
+
+All functions work on any device, do not write to their arguments, and can be scripted.
 """
 
 from __future__ import annotations
@@ -14,45 +16,67 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.model.boxes import box_iou, decode_boxes, overlap, shift
+from ssdtrt.model.boxes import box_iou, box_iou_or_nan, decode_boxes, decode_offsets
 
-Detections = Tuple[Tensor, Tensor, Tensor, Tensor]
+PaddedDetections = Tuple[Tensor, Tensor, Tensor, Tensor]
 """boxes_xyxy [N, K, 4], labels [N, K] in 1..C-1, scores [N, K] best first, counts [N]; zeros after each picture's count."""
 
 
 def detect_batch(
     loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
-) -> Detections:
-    """Network outputs to detections: loc [N, 4, A], conf [N, C, A] logits, default boxes [A, 4].
+) -> PaddedDetections:
+    """Decode the network's outputs and suppress overlapping boxes.
 
-    For each class: score > 0.05, the best 200, and of those a box stays while its IoU with every better one that stays
-    is < 0.5; then the best `max_detections` of all classes. Waits for the device once, and again only where there are
-    pictures that the fixed way does not settle.
+    Candidates of a class are the boxes with a score > 0.05, at most the best 200. A candidate is kept while its IoU with
+    every better kept one of its class is < 0.5. Of the kept ones of all classes the best are returned.
+
+    It waits for the device once, and again only where the result of a picture is not complete after the fixed steps.
+
+    Args:
+        loc: Offsets of the default boxes [N, 4, A].
+        conf: Logits of the classes [N, C, A], the background first.
+        boxes_cxcywh: The default boxes [A, 4].
+        max_detections: The most detections K of one picture.
+
+    Returns:
+        boxes_xyxy [N, K, 4], labels [N, K] in 1..C-1, scores [N, K], best first, and counts [N]. Rows after a picture's
+        count are zeros.
     """
     packed = detect_fixed(loc, conf, boxes_cxcywh, max_detections)
     if bool((packed[:, max_detections, 1] == 0).any()):
-        packed = settle(packed, loc, conf, boxes_cxcywh)
+        packed = detect_incomplete(packed, loc, conf, boxes_cxcywh)
     return packed[:, :-1, :4], packed[:, :-1, 4].long(), packed[:, :-1, 5], packed[:, max_detections, 0].long()
 
 
 def detect(
     loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
 ) -> List[Tuple[Tensor, Tensor, Tensor]]:
-    """`detect_batch` without the padding: for each picture (boxes_xyxy [K, 4], labels [K], scores [K]), best first."""
+    """Decode and suppress as `detect_batch` does, without the padding.
+
+    Returns:
+        (boxes_xyxy [K, 4], labels [K], scores [K]) of each picture, best first.
+    """
     boxes_xyxy, labels, scores, counts = detect_batch(loc, conf, boxes_cxcywh, max_detections)
     return [(boxes_xyxy[i, :k], labels[i, :k], scores[i, :k]) for i, k in enumerate(counts.tolist())]
 
 
-def settle(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tensor:
-    """What `detect_fixed` packed, with the pictures that it did not settle done again: from the best, then exactly."""
+def detect_incomplete(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+    """Detect again where the result is not complete: from the best candidates, then by the exact way.
+
+    Args:
+        packed: What `detect_fixed` returned for the other arguments.
+
+    Returns:
+        The same, complete for every picture.
+    """
     max_detections = packed.shape[1] - 1
-    missed = torch.where(packed[:, max_detections, 1] == 0)[0]
-    loc, conf = loc[missed], conf[missed]
-    again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, few=False)
+    missing = torch.where(packed[:, max_detections, 1] == 0)[0]
+    loc, conf = loc[missing], conf[missing]
+    again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, use_all=False)
     rest = torch.where(again[:, max_detections, 1] == 0)[0]
     if rest.shape[0] > 0:
         again = again.index_copy(0, rest, detect_exact(loc[rest], conf[rest], boxes_cxcywh, max_detections))
-    return packed.index_copy(0, missed, again)
+    return packed.index_copy(0, missing, again)
 
 
 def detect_fixed(
@@ -60,55 +84,65 @@ def detect_fixed(
     conf: Tensor,
     boxes_cxcywh: Tensor,
     max_detections: int = config.MAX_DETECTIONS,
-    few: bool = True,
+    use_all: bool = True,
     candidates: int = config.NMS_CANDIDATES,
     anchors: int = config.NMS_ANCHORS,
     passes: int = config.NMS_PASSES,
 ) -> Tensor:
-    """The detections from up to `candidates` of each picture, packed [N, K + 1, 6], in steps of constant size.
+    """Decode and suppress at most `candidates` of each picture in steps of constant size.
 
-    With `few` from all candidates, where they are no more than that and at no more than `anchors`; else from the best.
-    A row is a box's xyxy, its label and its score; the last one holds (count, settled, 0, ...). A picture is settled,
-    that is `detect_exact` would say the same, when no candidate was left out, or when `max_detections` stay that are
-    better than any left out; and when the last pass of suppression changed nothing.
+    A picture's result is complete, that is `detect_exact` returns the same, when no candidate was left out, or when
+    `max_detections` are kept that are better than any left out, and when the last pass of suppression changed nothing.
+
+    Args:
+        loc, conf, boxes_cxcywh, max_detections: As in `detect_batch`.
+        use_all: Whether to take all candidates, which is fast and complete only where they are few: at most
+            `candidates`, at no more than `anchors` default boxes. Otherwise the best `candidates` are taken.
+        candidates: The most candidates of one picture.
+        anchors: The most default boxes that they are looked for at, with `use_all`.
+        passes: How often the kept candidates suppress others (see `_keep_in_passes`).
+
+    Returns:
+        Packed detections [N, K + 1, 6]. A row is a box's xyxy, its label and its score; the last row of a picture is
+        (count, complete, 0, 0, 0, 0).
     """
-    if few:
-        scores, labels, chosen, left_out = few_candidates(conf, candidates, anchors)
+    if use_all:
+        scores, labels, chosen, left_out = _all_candidates(conf, candidates, anchors)
     else:
-        scores, labels, chosen, left_out = best_candidates(conf, candidates)
+        scores, labels, chosen, left_out = _best_candidates(conf, candidates)
     offsets = loc.gather(2, chosen[:, None].expand(-1, 4, -1)).transpose(1, 2)  # [N, P, 4]
-    boxes_xyxy = shift(offsets.float(), boxes_cxcywh[chosen])
-    stay, still = keep_in_passes(boxes_xyxy, labels, scores, passes)
-    place = stay.cumsum(dim=1)
-    settled = still & (left_out[:, 0] == 0)
-    if not few:
-        sure = (stay & (scores > left_out)).sum(dim=1)
-        settled = settled | (still & (sure >= max_detections))
-    # Each that stays goes to its place; the rest, as zeros, to the last row, where the count is written over them.
-    slot = torch.where(stay, place - 1, max_detections).clamp(max=max_detections)
+    boxes_xyxy = decode_offsets(offsets.float(), boxes_cxcywh[chosen])
+    keep, converged = _keep_in_passes(boxes_xyxy, labels, scores, passes)
+    position = keep.cumsum(dim=1)  # from 1
+    complete = converged & (left_out[:, 0] == 0)
+    if not use_all:
+        better = (keep & (scores > left_out)).sum(dim=1)
+        complete = complete | (converged & (better >= max_detections))
+    # Each kept one goes to its place; the others, as zeros, to the last row, where the count is written over them.
+    slot = torch.where(keep, position - 1, max_detections).clamp(max=max_detections)
     rows = torch.cat([boxes_xyxy, labels[..., None].to(boxes_xyxy), scores[..., None]], dim=2)  # [N, P, 6]
     rows = torch.where((slot < max_detections)[..., None], rows, 0.0)
     packed = rows.new_zeros(rows.shape[0], max_detections + 1, 6)
     packed = packed.scatter(1, slot[..., None].expand(-1, -1, 6), rows)
-    packed[:, max_detections, 0] = place[:, -1].clamp(max=max_detections)
-    packed[:, max_detections, 1] = settled
+    packed[:, max_detections, 0] = position[:, -1].clamp(max=max_detections)
+    packed[:, max_detections, 1] = complete
     return packed
 
 
-def few_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All candidates of each picture, where they are at most `count` and at no more than `anchors` anchors.
+def _all_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """All candidates of each picture, where they are at most `count` and at no more than `anchors` default boxes.
 
-    conf [N, C, A] -> scores [N, P] > 0.05, best first and then zeros, labels [N, P], their anchors [N, P], and left_out
-    [N, 1]: 0, or 1 where there are more than that. A class's score is at most the sigmoid of how far its logit lies
-    above the background's, which rules most anchors out without a softmax.
+    conf [N, C, A] -> scores [N, P] > 0.05, best first and then zeros, labels [N, P], their default boxes [N, P], and
+    left_out [N, 1]: 0, or 1 where there are more. A class's score is at most the sigmoid of how far its logit lies above
+    the background's, which excludes most default boxes without a softmax.
     """
     margin = conf[:, 1:].amax(dim=1).float() - conf[:, 0].float()  # [N, A]
-    chosen, near = first_true(margin > config.LOWEST_MARGIN, min(anchors, conf.shape[2]))  # [N, B], [N, 1]
+    chosen, near = _first_true(margin > config.LOWEST_MARGIN, min(anchors, conf.shape[2]))  # [N, B], [N, 1]
     width = chosen.shape[1]
     rows = conf.transpose(1, 2).gather(1, chosen[:, :, None].expand(-1, -1, conf.shape[1]))
-    scores = rows.float().softmax(dim=2)  # [N, B, C]: softmax is fastest over what lies together
-    there = torch.arange(width, device=conf.device) < near  # [N, B]
-    index, found = first_true(((scores[:, :, 1:] > config.MIN_SCORE) & there[:, :, None]).flatten(1), count)
+    scores = rows.float().softmax(dim=2)  # [N, B, C]: softmax is fastest over what is contiguous
+    used = torch.arange(width, device=conf.device) < near  # [N, B]
+    index, found = _first_true(((scores[:, :, 1:] > config.MIN_SCORE) & used[:, :, None]).flatten(1), count)
     anchor = torch.div(index, conf.shape[1] - 1, rounding_mode="floor")  # [N, P], of those chosen
     scores = scores.flatten(1).gather(1, index + anchor + 1)  # Each row has the background too.
     scores = torch.where(torch.arange(count, device=conf.device) < found, scores, 0.0)
@@ -118,53 +152,56 @@ def few_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Tens
     return scores, torch.remainder(index, conf.shape[1] - 1) + 1, chosen.gather(1, anchor), left_out
 
 
-def first_true(mask: Tensor, count: int) -> Tuple[Tensor, Tensor]:
-    """mask [N, M] -> where its first `count` true values are [N, count], zeros after those, and how many are true [N, 1]."""
-    place = mask.cumsum(dim=1)
-    slot = (place * mask).clamp(max=count + 1)  # from 1; the false ones go to 0 and those too many to the last
-    every = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape[0], -1)
-    found = torch.zeros([mask.shape[0], count + 2], dtype=torch.long, device=mask.device).scatter(1, slot, every)
-    return found[:, 1 : count + 1], place[:, -1:]
+def _first_true(mask: Tensor, count: int) -> Tuple[Tensor, Tensor]:
+    """mask [N, M] -> the places of its first `count` true values [N, count], then zeros, and how many there are [N, 1]."""
+    position = mask.cumsum(dim=1)
+    slot = (position * mask).clamp(max=count + 1)  # from 1; the false ones go to 0 and those too many to the last
+    index = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape[0], -1)
+    found = torch.zeros([mask.shape[0], count + 2], dtype=torch.long, device=mask.device).scatter(1, slot, index)
+    return found[:, 1 : count + 1], position[:, -1:]
 
 
-def best_candidates(conf: Tensor, count: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The best `count` candidates of each picture, whatever their number.
+def _best_candidates(conf: Tensor, count: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The best `count` candidates of each picture.
 
-    As `few_candidates`, but left_out is a score that no candidate left out is above, or 0 when none is left out.
+    As `_all_candidates`, but left_out is a score that no candidate left out is above, or 0 where none is left out.
     """
     scores = torch.threshold(conf.float().softmax(dim=1)[:, 1:], config.MIN_SCORE, 0.0).flatten(1)  # [N, (C - 1) A]
-    every = scores.shape[1]
-    scores, index = scores.topk(min(count, every), dim=1)  # [N, P]
+    total = scores.shape[1]
+    scores, index = scores.topk(min(count, total), dim=1)  # [N, P]
     labels = torch.div(index, conf.shape[2], rounding_mode="floor") + 1
-    left_out = scores[:, -1:] if count < every else torch.zeros_like(scores[:, -1:])
+    left_out = scores[:, -1:] if count < total else torch.zeros_like(scores[:, -1:])
     return scores, labels, torch.remainder(index, conf.shape[2]), left_out
 
 
-def keep_in_passes(boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, passes: int) -> Tuple[Tensor, Tensor]:
-    """Which candidates [N, P], best first, stay after `passes` of suppression, and of each picture [N] whether that is all.
+def _keep_in_passes(boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, passes: int) -> Tuple[Tensor, Tensor]:
+    """Candidates [N, P], best first -> which are kept after `passes` of suppression [N, P], and whether it converged [N].
 
-    See `greedy`; here each pass is a matrix product, which counts the better boxes that stay and overlap.
+    The steps are those of `_greedy`; here each pass is a matrix product, which counts the better kept boxes that overlap.
     """
-    better = (labels[:, :, None] == labels[:, None, :]).triu(
-        diagonal=1
-    )  # [N, P, P], [n, i, j]: i is before j in its class
+    # [N, P, P], better[n, i, j]: i is of the class of j and before it
+    better = (labels[:, :, None] == labels[:, None, :]).triu(diagonal=1)
     dtype = torch.float16 if boxes_xyxy.is_cuda else torch.float32  # Counts to 2,048 are exact in either.
     one = torch.ones_like(scores, dtype=dtype)[:, None]  # [N, 1, P]
-    rank = torch.bmm(one, better.to(dtype))[:, 0]  # among its class
+    rank = torch.bmm(one, better.to(dtype))[:, 0]  # in its class
     valid = (scores > 0) & (rank < config.MAX_PER_CLASS)
-    over = ((overlap(boxes_xyxy) >= config.NMS_IOU) & better).to(dtype)
+    over = ((box_iou_or_nan(boxes_xyxy) >= config.NMS_IOU) & better).to(dtype)
     start = valid.to(dtype)[:, None]  # [N, 1, P]
-    before, stay = start, start
+    before, keep = start, start
     for _ in range(passes):
-        before = stay
-        stay = torch.baddbmm(start, before, over, alpha=-1.0).clamp(min=0)
-    return stay[:, 0] > 0, (stay == before)[:, 0].all(dim=1)
+        before = keep
+        keep = torch.baddbmm(start, before, over, alpha=-1.0).clamp(min=0)
+    return keep[:, 0] > 0, (keep == before)[:, 0].all(dim=1)
 
 
 def detect_exact(
     loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
 ) -> Tensor:
-    """The detections by `nms`, whatever the candidates and however they overlap, packed as by `detect_fixed`."""
+    """Decode and suppress with `nms`, whatever the number of candidates.
+
+    Returns:
+        Packed detections [N, K + 1, 6], as those of `detect_fixed`, and complete.
+    """
     boxes_xyxy, scores = decode_boxes(loc, conf, boxes_cxcywh)
     found = nms(boxes_xyxy, scores, max_detections=max_detections)
     packed = boxes_xyxy.new_zeros(len(found), max_detections + 1, 6)
@@ -186,11 +223,19 @@ def nms(
     max_per_class: int = config.MAX_PER_CLASS,
     max_detections: int = config.MAX_DETECTIONS,
 ) -> List[Tuple[Tensor, Tensor, Tensor]]:
-    """Per-class non-maximum suppression of a batch.
+    """Suppress the overlapping boxes of each class of each picture (greedy non-maximum suppression).
 
-    boxes_xyxy [N, A, 4], scores [N, A, C] with the background first -> for each picture (boxes_xyxy [K, 4],
-    labels [K] in 1..C-1, scores [K]), best first. For each class: scores > `min_score`, the best `max_per_class`, and of
-    those a box stays while its IoU with every kept one is < `iou`; then the best `max_detections` of all classes.
+    Args:
+        boxes_xyxy: Boxes [N, A, 4].
+        scores: Scores [N, A, C], 0..1, the background first.
+        min_score: Candidates of a class are the boxes with a higher score.
+        iou: A candidate is kept while its IoU with every better kept one of its class is lower.
+        max_per_class: The most candidates of a class, the best.
+        max_detections: The most detections K of a picture, the best of all classes.
+
+    Returns:
+        (boxes_xyxy [K, 4], labels [K] in 1..C-1, scores [K]) of each picture, best first; of equal scores the earlier
+        box.
     """
     pictures, classes = scores.shape[0], scores.shape[2]
     picture, anchor, label = torch.where(scores[..., 1:] > min_score)  # [M] each
@@ -198,20 +243,20 @@ def nms(
     order = score.argsort(descending=True, stable=True)
     picture, anchor, label, score = picture[order], anchor[order], label[order], score[order]
     group = picture * (classes - 1) + label
-    rank = rank_in_group(group)
+    rank = _rank_in_group(group)
     best = rank < max_per_class
     picture, label, score, rank = picture[best], label[best], score[best], rank[best]
     boxes = boxes_xyxy[picture, anchor[best]]  # [M, 4]
-    kept = keep_in_groups(boxes, group[best], rank, iou)
-    picture, boxes, label, score = picture[kept], boxes[kept], label[kept] + 1, score[kept]
+    keep = _keep_in_groups(boxes, group[best], rank, iou)
+    picture, boxes, label, score = picture[keep], boxes[keep], label[keep] + 1, score[keep]
     results: List[Tuple[Tensor, Tensor, Tensor]] = []
     for i in range(pictures):
-        mine = torch.where(picture == i)[0][:max_detections]
-        results.append((boxes[mine], label[mine], score[mine]))
+        own = torch.where(picture == i)[0][:max_detections]
+        results.append((boxes[own], label[own], score[own]))
     return results
 
 
-def rank_in_group(group: Tensor) -> Tensor:
+def _rank_in_group(group: Tensor) -> Tensor:
     """group [M] of ints -> [M], how many earlier elements are of the same group."""
     ordered, order = group.sort(stable=True)
     position = torch.arange(group.shape[0], device=group.device)
@@ -221,11 +266,11 @@ def rank_in_group(group: Tensor) -> Tensor:
     return rank
 
 
-def keep_in_groups(boxes_xyxy: Tensor, group: Tensor, rank: Tensor, iou: float) -> Tensor:
-    """Greedy suppression within each group: boxes [M, 4], group [M], rank in the group by score [M] -> kept [M], bool."""
-    kept = torch.ones_like(group, dtype=torch.bool)
+def _keep_in_groups(boxes_xyxy: Tensor, group: Tensor, rank: Tensor, iou: float) -> Tensor:
+    """Boxes [M, 4], their group [M] and their rank in it by score [M] -> which are kept in their group [M]."""
+    keep = torch.ones_like(group, dtype=torch.bool)
     if group.shape[0] == 0:
-        return kept
+        return keep
     _, row = torch.unique(group, return_inverse=True)
     rows, columns = int(row.max()) + 1, int(rank.max()) + 1
     padded = boxes_xyxy.new_zeros(rows, columns, 4)
@@ -235,19 +280,19 @@ def keep_in_groups(boxes_xyxy: Tensor, group: Tensor, rank: Tensor, iou: float) 
     at_once = max(1, config.NMS_PAIRS // (columns * columns))
     parts: List[Tensor] = []
     for start in range(0, rows, at_once):
-        parts.append(greedy(padded[start : start + at_once], valid[start : start + at_once], iou))
+        parts.append(_greedy(padded[start : start + at_once], valid[start : start + at_once], iou))
     return torch.cat(parts)[row, rank]
 
 
-def greedy(boxes_xyxy: Tensor, valid: Tensor, iou: float) -> Tensor:
-    """Boxes [G, K, 4], best first, and which of them count [G, K] -> which of them stay [G, K].
+def _greedy(boxes_xyxy: Tensor, valid: Tensor, iou: float) -> Tensor:
+    """Boxes [G, K, 4], best first, and which of them exist [G, K] -> which of them are kept [G, K].
 
-    A box falls when a better one that stays overlaps it by `iou` or more. Starting from all, each pass settles at least
-    the next box of every row, so it ends; it usually does after three or four.
+    A box is removed when a better one that is kept overlaps it by `iou` or more. It starts with all, and each pass
+    decides at least the next box of every row, so that it ends: usually after three or four passes.
     """
     over = (box_iou(boxes_xyxy) >= iou).triu(diagonal=1)  # [G, K, K], over[g, i, j]: i is better and overlaps j
-    before, stay = ~valid, valid
-    while not torch.equal(stay, before):
-        before = stay
-        stay = valid & ~(over & before[:, :, None]).any(dim=1)
-    return stay
+    before, keep = ~valid, valid
+    while not torch.equal(keep, before):
+        before = keep
+        keep = valid & ~(over & before[:, :, None]).any(dim=1)
+    return keep

@@ -1,4 +1,4 @@
-"""Default boxes against the formula and literal values; decoding and suppression against slow, obvious references."""
+"""Default boxes against the formula and literal values; decoding against a slow, obvious reference; IoU."""
 
 import math
 
@@ -116,7 +116,7 @@ def assert_decodes_as_slow_reference(loc, conf, defaults):
 
 @quick
 @given(st.data(), st.integers(1, 2), st.integers(1, 5), st.integers(1, 4))
-def test_decode_says_what_the_slow_reference_says(data, pictures, anchors, classes):
+def test_decode_as_the_slow_reference(data, pictures, anchors, classes):
     values = st.floats(-8, 8, width=32)
     loc = data.draw(hnp.arrays(np.float32, (pictures, 4, anchors), elements=values))
     conf = data.draw(hnp.arrays(np.float32, (pictures, classes, anchors), elements=values))
@@ -175,10 +175,10 @@ def test_decode_can_be_scripted():
         assert torch.equal(found, expected)
 
 
-# Overlap
+# Intersection over union
 
 
-def test_pairwise_iou_literal():
+def test_box_iou_literal():
     """A unit square, its left half, a square apart, and a point in the first; of two rows, which are kept apart."""
     row = [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0], [2.0, 2.0, 3.0, 3.0], [0.5, 0.5, 0.5, 0.5]]
     found = box_iou(torch.tensor([row, row[::-1]]))
