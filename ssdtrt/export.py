@@ -93,9 +93,9 @@ def _module_metadata(model: SSD300, method: str, preprocess: str) -> ModuleMetad
         versions=installed_versions(),
         machine=this_machine(),
         model=ModelInfo(
-            labels=tuple(model.labels or class_names(model.num_classes, None)),
+            labels=tuple(getattr(model, "labels", None) or class_names(model.num_classes, None)),
             preprocess=preprocess,
-            weights=model.source,
+            weights=getattr(model, "source", None),
             num_classes=model.num_classes,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             default_boxes_sha256=hashlib.sha256(default_boxes().numpy().tobytes()).hexdigest(),

@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from PIL import Image
 
 from known import RED, known_file
-from ssdtrt.cli import main
 from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module
 from ssdtrt.model.weights import build_model
@@ -143,6 +142,8 @@ def pictures(tmp_path):
 @pytest.fixture
 def ssdtrt(tmp_path, monkeypatch):
     """Runs the command line in an empty folder: `ssdtrt("export", "--weights", "random")` -> click's result."""
+    from ssdtrt.cli import main
+
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments):

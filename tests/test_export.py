@@ -124,13 +124,13 @@ def test_the_file_holds_every_weight_unchanged_and_not_frozen(request, model, ki
 
 def test_metadata_says_everything(metadata):
     assert set(metadata) == {
-        "schema", "kind", "created", "versions", "machine", "model", "inputs", "outputs", "build"
+        "schema", "kind", "format", "created", "versions", "machine", "model", "inputs", "outputs", "export"
     }  # fmt: skip
-    assert metadata["schema"] == 1 and metadata["kind"] == "module"
+    assert (metadata["schema"], metadata["kind"], metadata["format"]) == (2, "module", "torchscript")
     created = datetime.datetime.fromisoformat(metadata["created"])
     age = datetime.datetime.now(datetime.timezone.utc) - created
     assert datetime.timedelta(0) <= age + datetime.timedelta(seconds=1) < datetime.timedelta(hours=1)
-    assert metadata["build"] == {"method": "trace", "precision": "fp32"}
+    assert metadata["export"] == {"method": "trace"}
     assert metadata["inputs"] == [{"name": "images", "shape": ["N", 3, 300, 300], "dtype": "float32"}]
     assert metadata["outputs"] == [
         {"name": "loc", "shape": ["N", 4, 8732], "dtype": "float32"},
@@ -174,7 +174,7 @@ def test_the_way_to_prepare_pictures_is_recorded(tmp_path):
 def test_another_way_to_prepare_pictures_is_refused(tmp_path):
     with pytest.raises(ImageError) as caught:
         export_module(Toy(), tmp_path / "toy.ts", preprocess="imagenet")
-    assert str(caught.value) == "'imagenet' is no way to prepare a picture; expected 'eval' or 'hub'."
+    assert str(caught.value) == "Unknown preprocessing 'imagenet'; expected 'eval' or 'hub'."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -216,7 +216,7 @@ def test_torch_itself_reads_the_metadata_too(module, metadata):
 def test_the_method_is_recorded_and_used(scripted, module):
     with zipfile.ZipFile(scripted) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/extra/ssdtrt.json")]
-        assert json.loads(archive.read(name))["build"]["method"] == "script"
+        assert json.loads(archive.read(name))["export"]["method"] == "script"
     assert isinstance(torchscript.load(module), torch.jit.ScriptModule)
     # A script keeps the loop over the six maps' attribute; a trace has none.
     assert hasattr(torchscript.load(scripted), "boxes_per_map")

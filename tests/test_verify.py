@@ -2,10 +2,13 @@
 
 import json
 import shutil
+import zipfile
+from dataclasses import replace
 
 import pytest
 
 from ssdtrt import config
+from ssdtrt.artifact.capabilities import PRECISIONS
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.verify import verify_engine
 
@@ -22,6 +25,21 @@ def alone(engine_bf16, tmp_path):
     return shutil.copyfile(engine_bf16, tmp_path / "alone" / "bf16.engine.ts")
 
 
+@pytest.fixture
+def passed_off(engine, tmp_path):
+    """The FP32 engine whose metadata calls it BF16."""
+    path = tmp_path / "passed-off.engine.ts"
+    with zipfile.ZipFile(engine) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("/extra/ssdtrt.json"):
+                metadata = json.loads(content)
+                metadata["request"]["precision"] = "bf16"
+                content = json.dumps(metadata)
+            new.writestr(name, content)
+    return path
+
+
 def strict(text):
     """JSON as the standard has it: NaN and Infinity are refused."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
@@ -31,7 +49,7 @@ def test_an_engine_passes_on_seeded_pictures(engine, few_pictures):
     report = verify_engine(engine)
     assert report.passed and 0 < report.distance <= 1e-4
     assert (report.precision, report.images, report.batch_sizes, report.bound) == ("fp32", 2, (2,), 1e-4)
-    assert report.detections.share > 0.99
+    assert report.detections.match_rate > 0.99
 
 
 def test_an_engine_passes_on_photographs(engine_bf16, photographs):
@@ -43,7 +61,7 @@ def test_an_engine_passes_on_photographs(engine_bf16, photographs):
 
 def test_a_module_is_its_own_model(module, photographs):
     report = verify_engine(str(module), [str(photographs[0])], device="cpu")
-    assert report.distance == 0 and report.images == 1 and report.detections.share == 1
+    assert report.distance == 0 and report.images == 1 and report.detections.match_rate == 1
 
 
 def test_without_its_module_it_cannot_be_verified(alone, monkeypatch, tmp_path):
@@ -60,7 +78,18 @@ def test_the_module_may_be_named_and_json_is_all_on_stdout(alone, module, few_pi
     assert done.exit_code == 0, done.stderr
     assert done.stderr == "comparing with FP32 eager\n" and not (tmp_path / "-").exists()
     report = strict(done.stdout)
-    assert set(report) == {"precision", "images", "batch_sizes", "bound", "floor", "outputs", "detections", "passed"}
+    assert set(report) == {
+        "precision",
+        "images",
+        "batch_sizes",
+        "bound",
+        "floor",
+        "outputs",
+        "detections",
+        "passed",
+        "schema",
+        "kind",
+    }
     assert (report["precision"], report["images"], report["passed"]) == ("bf16", 2, True)
     assert [set(output) for output in report["outputs"]] == [{"name", "relative_l2", "max_abs", "finite"}] * 2
     assert report["floor"] < max(output["relative_l2"] for output in report["outputs"]) <= 0.02
@@ -85,10 +114,19 @@ def test_the_verdict_is_shown_and_written(engine, photographs, ssdtrt, tmp_path)
 
 
 def test_beyond_the_bound_it_fails_with_the_figures(engine, few_pictures, monkeypatch, ssdtrt):
-    monkeypatch.setitem(config.PARITY_BOUND, "fp32", 1e-12)
+    monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], bound=1e-12))
     done = ssdtrt("verify", engine)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert done.stdout.splitlines()[-1] == "FAILED" and "1e-12" in done.stdout
+
+
+def test_what_compile_would_refuse_as_too_near_fails_here_too(module, passed_off, few_pictures, ssdtrt):
+    """The floor of a precision counts in `verify` as in `compile`: an FP32 network in a file that is called BF16."""
+    report = verify_engine(passed_off, module=module)
+    assert 0 < report.distance < report.floor and not report.passed
+    assert report.failure.startswith("The engine is not BF16: its relative L2 distance to FP32 (loc ")
+    done = ssdtrt("verify", passed_off, "--module", module)
+    assert done.exit_code == 1 and done.stdout.splitlines()[-1].startswith("FAILED")
 
 
 def test_a_picture_that_cannot_be_read_is_an_error_not_a_pass(engine, photographs, tmp_path):

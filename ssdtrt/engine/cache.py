@@ -185,7 +185,7 @@ def _code_digest() -> str:
                 isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
                 and ast.get_docstring(node, clean=False) is not None
             ):
-                node.body[:1] = [ast.Pass()]
+                del node.body[0]
             elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config":
                 digest.update(f"{node.attr} {getattr(config, node.attr)}\n".encode())
         digest.update(f"{name}\n{ast.dump(tree)}\n".encode())

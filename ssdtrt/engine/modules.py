@@ -11,7 +11,7 @@ from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.images.tensors import scale_to
 from ssdtrt.model.boxes import default_boxes
-from ssdtrt.model.nms import Detections, detect_batch
+from ssdtrt.model.nms import PaddedDetections, detect_batch
 
 
 class EngineModule(nn.Module):
@@ -63,16 +63,16 @@ class DetectorModule(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         self.register_buffer("default_boxes", default_boxes())
 
-    def forward(self, images: Tensor) -> Detections:
+    def forward(self, images: Tensor) -> PaddedDetections:
         """uint8 images [N, 3, 300, 300] -> boxes_xyxy [N, K, 4] in 0..1, labels [N, K], scores [N, K], counts [N].
 
         Best first; each picture's rows after its count are zeros.
         """
-        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
+        if images.dtype != torch.uint8:
+            raise ValueError("expected images of uint8, 0 to 255, found {}".format(images.dtype))
+        if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(
-                "expected uint8 images [N, 3, {}, {}], found {} {}".format(
-                    self.engine.size, self.engine.size, images.dtype, images.shape
-                )
+                "expected images [N, 3, {}, {}], found {}".format(self.engine.size, self.engine.size, images.shape)
             )
         loc, conf = self.engine(scale_to(images, self.mean, self.std))
         return detect_batch(loc, conf, self.default_boxes, self.max_detections)

@@ -32,6 +32,8 @@ class SSD300(nn.Module):
     came from, and is None until weights are set by `build_model`.
     """
 
+    __jit_ignored_attributes__ = ("labels", "source")  # What a file's metadata records is no part of the graph.
+
     def __init__(self, num_classes: int = config.NUM_CLASSES):
         super().__init__()
         self.num_classes = num_classes

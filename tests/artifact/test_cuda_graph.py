@@ -48,7 +48,7 @@ def test_what_was_placed_is_read_in_place():
     assert runner(own).tolist() == [2.0, 4.0]
     own.fill_(7.0)  # As one does who reads pictures straight into it.
     assert runner(own).tolist() == [14.0, 14.0]
-    assert runner.place(torch.tensor([3.0, 4.0]))[0] is own and own.tolist() == [3.0, 4.0]
+    assert runner.place(torch.tensor([3.0, 4.0])) is own and own.tolist() == [3.0, 4.0]
 
 
 def test_beyond_the_limit_nothing_is_captured():

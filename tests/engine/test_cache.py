@@ -124,7 +124,6 @@ def test_other_weights_have_another_graph_digest(module, tmp_path):
         model.conf[0].bias[0] += 1e-3
     other = export.export_module(model, tmp_path / "other.ts")
     assert cache.graph_digest(other) != cache.graph_digest(module)
-    assert read_metadata(other).model.weights.sha256 != read_metadata(module).model.weights.sha256
 
 
 CHANGES = {

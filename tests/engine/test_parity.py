@@ -279,19 +279,19 @@ def test_agreement_counts_all_pictures_and_keeps_the_largest_change():
     agreement = compare_detections(reference, engine)
     assert (agreement.reference, agreement.engine, agreement.matched) == (3, 3, 2)
     assert agreement.max_score_change == pytest.approx(0.1, abs=1e-6)
-    assert agreement.share == pytest.approx(2 / 3)
+    assert agreement.match_rate == pytest.approx(2 / 3)
 
 
 def test_the_share_is_over_the_larger_side():
     more = [found(WHOLE, (0, 0, 0.2, 0.2, 3, 0.5), (0.5, 0.5, 1, 1, 3, 0.5), (0, 0.5, 0.1, 1, 4, 0.5))]
-    assert compare_detections(more, [found(WHOLE)]).share == 0.25
-    assert compare_detections([found(WHOLE)], more).share == 0.25
+    assert compare_detections(more, [found(WHOLE)]).match_rate == 0.25
+    assert compare_detections([found(WHOLE)], more).match_rate == 0.25
 
 
 def test_no_detection_at_all_is_no_share():
     agreement = compare_detections([found(), found()], [found(), found()])
     assert agreement == DetectionAgreement(0, 0, 0, None)
-    assert agreement.share is None and agreement.as_dict()["share"] is None
+    assert agreement.match_rate is None and agreement.as_dict()["match_rate"] is None
 
 
 def test_detections_are_those_of_the_right_picture(reference, images):
