@@ -1,4 +1,4 @@
-"""Which part of a picture the network sees, resized to 300x300, and boxes back in the picture's pixels. No torch here."""
+"""Resize or center-crop a picture to the network's 300x300, and map boxes back to the picture's pixels. No torch here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,31 @@ from ssdtrt.errors import ImageError
 
 
 def check_preprocess(preprocess: str) -> None:
-    """Raises ImageError unless there is such a way to prepare a picture."""
+    """Check the name of a preprocessing.
+
+    Raises:
+        ImageError: Unless it is one of config.PREPROCESSES.
+    """
     if preprocess not in config.PREPROCESSES:
         raise ImageError(
-            f"{preprocess!r} is no way to prepare a picture; expected {' or '.join(map(repr, config.PREPROCESSES))}."
+            f"Unknown preprocessing {preprocess!r}; expected {' or '.join(map(repr, config.PREPROCESSES))}."
         )
 
 
 def region(width: int, height: int, preprocess: str = config.PREPROCESS) -> tuple[float, float, float, float]:
-    """The part of a picture that the network sees, (left, top, right, bottom) in the picture's pixels.
+    """Return the part of a picture that the network sees.
 
-    `eval`: all of it. `hub`: with the shorter side scaled to 300 and the longer to the nearest whole number, the middle
-    300 of the longer. Raises ImageError for another `preprocess`.
+    Args:
+        width: The picture's width in pixels.
+        height: Its height.
+        preprocess: `eval` for the whole picture; `hub` for the center crop: the shorter side is scaled to 300 and the
+            longer one to the nearest whole number, of which the network sees the middle 300.
+
+    Returns:
+        (left, top, right, bottom) in the picture's pixels.
+
+    Raises:
+        ImageError: For another `preprocess`.
     """
     check_preprocess(preprocess)
     if preprocess == "eval":
@@ -41,19 +54,41 @@ def _middle(length: int, other: int) -> tuple[float, float]:
 
 
 def resize_image(image: Image.Image, preprocess: str = config.PREPROCESS) -> np.ndarray:
-    """An RGB picture of any size to uint8 [300, 300, 3]: its `region` resized, bilinear.
+    """Resize the `region` of an RGB image with Pillow's bilinear filter.
 
-    Pillow's filter reads beyond the region's edges, so this is resizing the whole and cropping then, without the pixels
-    that the crop would throw away. Raises ImageError for another `preprocess`.
+    The filter reads beyond the region's edges, so the result is that of resizing the whole picture and cropping it
+    afterwards, without computing the pixels that the crop would drop.
+
+    Args:
+        image: An RGB image of any size.
+        preprocess: `eval` for the whole picture, `hub` for its center crop.
+
+    Returns:
+        uint8 [300, 300, 3].
+
+    Raises:
+        ImageError: For another `preprocess`.
     """
     size = (config.IMAGE_SIZE, config.IMAGE_SIZE)
     return np.array(image.resize(size, Image.Resampling.BILINEAR, box=region(*image.size, preprocess)))
 
 
 def to_pixels(boxes_xyxy: np.ndarray, width: int, height: int, preprocess: str = config.PREPROCESS) -> np.ndarray:
-    """Boxes [K, 4] from fractions of the prepared picture to pixels of the original one, clipped to the original, float32.
+    """Map boxes from the prepared image to the pixels of the original picture, clipped to the picture.
 
-    With `hub` a box may reach beyond the region that was seen. Raises ImageError for another `preprocess`.
+    With `hub` a box may reach beyond the region that the network saw.
+
+    Args:
+        boxes_xyxy: Boxes [K, 4] as fractions of the prepared image, 0..1.
+        width: The picture's width in pixels.
+        height: Its height.
+        preprocess: How the image was prepared, `eval` or `hub`.
+
+    Returns:
+        Boxes [K, 4] in the picture's pixels, float32.
+
+    Raises:
+        ImageError: For another `preprocess`.
     """
     left, top, right, bottom = region(width, height, preprocess)
     extent = np.array([right - left, bottom - top] * 2, dtype=np.float32)

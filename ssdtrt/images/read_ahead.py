@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from ssdtrt import config
+from ssdtrt.system.versions import available_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def worker_count() -> int:
-    """As many threads as there are cores for this process, up to config.WORKERS."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(config.WORKERS, cores)
+    """Return how many threads or processes to use: one for each core of this process, at most config.WORKERS."""
+    return min(config.WORKERS, available_cores())
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int) -> Iterator[Result]:
-    """`function` of each item, in their order, computed by `workers` threads.
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int
+) -> Generator[Result, None, None]:
+    """Yield `function` of each item, in the order of the items, computed by threads.
 
-    Items are taken as results are, at most `depth` ahead of them. What a call raises is raised where its result would
-    come. Leaving early cancels what has not begun.
+    Items are taken as their results are, at most `depth` ahead of them. What a call raises is raised in the place of
+    its result. Leaving early cancels the calls that have not begun.
+
+    Args:
+        function: What to compute.
+        items: The items.
+        workers: How many threads.
+        depth: How many items are in memory at most.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ssdtrt")
-    waiting: deque = deque()
+    waiting: deque[Future[Result]] = deque()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -1,4 +1,4 @@
-"""Pictures read ahead by processes: threads share one interpreter lock, which a few hundred pictures a second fill."""
+"""Pictures read ahead by processes: threads share one interpreter lock, which a few hundred pictures a second saturate."""
 
 from __future__ import annotations
 
@@ -11,131 +11,158 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 
 from ssdtrt.errors import ImageError, SsdtrtError
-from ssdtrt.images.reader_process import ANSWER, ASK, decode, encode, shared_slots, slot_bytes
+from ssdtrt.images.reader_process import REQUEST, RESPONSE, decode, encode, shared_slots, slot_bytes
 from ssdtrt.system.child import child_environment
 
-SILENCE_SECONDS = 0.5  # without an answer, after which it is seen whether a process has gone
+_SILENCE_SECONDS = 0.5  # without a response, after which it is checked whether a process has died
 
 
-class Read(NamedTuple):
-    """A picture that was read: its (width, height), and its pixels, uint8 [h, w, 3], which lie in slot `slot`."""
+class PooledPicture(NamedTuple):
+    """A picture in shared memory.
+
+    Attributes:
+        size: Its (width, height).
+        pixels: uint8 [h, w, 3], in its own size or resized.
+        slot: The slot that holds the pixels.
+    """
 
     size: tuple[int, int]
     pixels: np.ndarray
     slot: int
 
 
-class Readers:
-    """Processes that read picture files, each the next when it is free. A context manager; leaving ends them.
+class ReaderPool:
+    """Processes that read picture files; each request goes to the one with the fewest. A context manager.
 
-    `depth` is how many pictures they are ahead at most. A picture's pixels lie in memory shared with them, in a slot
-    which is the caller's until `give_back`; `held` is how many the caller has at most when it asks for another. With
-    `whole` a picture that fits a slot is left as large as it is; without, and if it does not fit, it is squeezed. They
-    end by themselves when this process is gone.
+    A picture's pixels lie in a slot of shared memory, which is the caller's until `free_slot`. Leaving the block ends
+    the processes; they also end by themselves when this process is gone.
+
+    Args:
+        workers: How many processes.
+        depth: How many pictures they read ahead at most.
+        held: How many slots the caller holds at most when it asks for another picture.
+        orient: Whether pictures are turned as their EXIF orientation says.
+        preprocess: How pictures are resized, `eval` or `hub`.
+        whole: Whether a picture that fits a slot keeps its own size; others are resized.
     """
 
     def __init__(self, workers: int, depth: int, held: int, *, orient: bool, preprocess: str, whole: bool = False):
         self.depth = max(depth, workers)
-        slots = self.depth + held  # A slot is asked for, or answered and not yet taken: `depth`. Or it is the caller's.
+        slots = self.depth + held  # A slot is requested or waits to be taken (`depth`), or it is the caller's (`held`).
         self.free = list(range(slots))
-        self.answers: dict[int, tuple[int, ...]] = {}  # by slot
-        self.reader_of: dict[int, int] = {}  # by slot
-        self.loads = [0] * workers  # pictures asked of each process, whose answers have not been heard
+        self.loads = [0] * workers  # pictures that each process still has to read
+        self._worker_of: dict[int, int] = {}  # by slot
+        self._received: dict[int, tuple[int, ...]] = {}  # responses by slot
         reading, writing = os.pipe()
-        self.ear = os.fdopen(reading, "rb", buffering=0)
-        self.poll = select.poll()
-        self.poll.register(self.ear, select.POLLIN)
-        with shared_file(slots * slot_bytes(whole)) as file, os.fdopen(writing, "wb") as answers:
+        self._responses = os.fdopen(reading, "rb", buffering=0)
+        self._poll = select.poll()
+        self._poll.register(self._responses, select.POLLIN)
+        with _shared_file(slots * slot_bytes(whole)) as file, os.fdopen(writing, "wb") as responses:
             self.memory = shared_slots(file.fileno(), slots, whole)
             settings = [str(slots), preprocess, str(int(orient)), str(int(whole))]
-            self.processes = [self._start(file.fileno(), settings, answers) for _ in range(workers)]
+            self.processes = [_start(file.fileno(), settings, responses) for _ in range(workers)]
 
-    def _start(self, file: int, settings: list[str], answers: BinaryIO) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "-m", "ssdtrt.images.reader_process", str(file), *settings],
-            stdin=subprocess.PIPE,
-            stdout=answers,
-            pass_fds=[file],
-            env={**child_environment(), "OPENBLAS_NUM_THREADS": "1"},  # NumPy would start a thread for each core.
-        )
-
-    def __enter__(self):
+    def __enter__(self) -> ReaderPool:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for process in self.processes:
             process.kill()  # It holds nothing that could be lost.
         for process in self.processes:
             with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
+                _requests_of(process).close()
             process.wait()
-        self.ear.close()
+        self._responses.close()
 
-    def read(self, paths: Iterable[str | Path]) -> Iterator[Read | ImageError]:
-        """Each picture, or why there is none, in order; paths are taken as they are needed."""
-        asked: deque[int] = deque()
+    def read(self, paths: Iterable[str | Path]) -> Iterator[PooledPicture | ImageError]:
+        """Yield each picture, or why it cannot be read, in order; paths are taken as they are needed.
+
+        Raises:
+            SsdtrtError: Where a process has died.
+        """
+        requested: deque[int] = deque()
         for path in paths:
-            if len(asked) == self.depth:
-                yield self._answer(asked.popleft())
-            asked.append(self._ask(path))
-        while asked:
-            yield self._answer(asked.popleft())
+            if len(requested) == self.depth:
+                yield self._take(requested.popleft())
+            requested.append(self._request(path))
+        while requested:
+            yield self._take(requested.popleft())
 
-    def give_back(self, slot: int) -> None:
-        """Ends the caller's use of a slot: other pixels may come into it now."""
+    def free_slot(self, slot: int) -> None:
+        """End the caller's use of a slot, so that other pixels may be written into it."""
         self.free.append(slot)
 
-    def _ask(self, path: str | Path) -> int:
-        """Asks the process with the least to do; the slot that it will fill."""
+    def _request(self, path: str | Path) -> int:
+        """Send a path to the process with the fewest pictures to read; return the slot that it will fill."""
         slot, name = self.free.pop(), encode(os.fspath(path))
         number = self.loads.index(min(self.loads))
-        self.reader_of[slot] = number
+        self._worker_of[slot] = number
         self.loads[number] += 1
         process = self.processes[number]
+        requests = _requests_of(process)
         try:
-            process.stdin.write(ASK.pack(slot, len(name)) + name)
-            process.stdin.flush()
+            requests.write(REQUEST.pack(slot, len(name)) + name)
+            requests.flush()
         except BrokenPipeError as error:
-            raise self._lost(process) from error
+            raise _death_of(process) from error
         return slot
 
-    def _answer(self, slot: int) -> Read | ImageError:
-        while slot not in self.answers:
-            self._listen()
-        width, height, stored_width, stored_height = self.answers.pop(slot)
+    def _take(self, slot: int) -> PooledPicture | ImageError:
+        while slot not in self._received:
+            self._receive()
+        width, height, stored_width, stored_height = self._received.pop(slot)
         memory = self.memory[slot]
         if not width:
             message = decode(memory[:height].tobytes())
-            self.give_back(slot)
+            self.free_slot(slot)
             return ImageError(message)
         pixels = memory[: stored_width * stored_height * 3].reshape(stored_height, stored_width, 3)
-        return Read((width, height), pixels, slot)
+        return PooledPicture((width, height), pixels, slot)
 
-    def _listen(self) -> None:
-        """Waits for an answer, and takes all that are there."""
-        while not self.poll.poll(SILENCE_SECONDS * 1000):
+    def _receive(self) -> None:
+        """Wait for a response, and take all that have come."""
+        while not self._poll.poll(_SILENCE_SECONDS * 1000):
             for process in self.processes:
                 if process.poll() is not None:
-                    raise self._lost(process)
-        said = self.ear.read(len(self.memory) * ANSWER.size)
-        if not said:
-            raise self._lost(self.processes[0])
-        for slot, *rest in ANSWER.iter_unpack(said):
-            self.answers[slot] = tuple(rest)
-            self.loads[self.reader_of.pop(slot)] -= 1
-
-    def _lost(self, process: subprocess.Popen) -> SsdtrtError:
-        return SsdtrtError(f"A process that reads pictures ended with {process.wait()}: it may have run out of memory.")
+                    raise _death_of(process)
+        data = self._responses.read(len(self.memory) * RESPONSE.size)
+        if not data:
+            raise _death_of(self.processes[0])
+        for slot, *rest in RESPONSE.iter_unpack(data):
+            self._received[slot] = tuple(rest)
+            self.loads[self._worker_of.pop(slot)] -= 1
 
 
-def shared_file(size: int) -> BinaryIO:
-    """An open file of `size` bytes for processes to share: in memory where there is such, else a temporary one."""
-    has_such = hasattr(os, "memfd_create")
-    file = os.fdopen(os.memfd_create("ssdtrt"), "r+b") if has_such else tempfile.TemporaryFile()
+def _start(file: int, settings: list[str], responses: BinaryIO) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", "ssdtrt.images.reader_process", str(file), *settings],
+        stdin=subprocess.PIPE,
+        stdout=responses,
+        pass_fds=[file],
+        env={**child_environment(), "OPENBLAS_NUM_THREADS": "1"},  # NumPy would start a thread for each core.
+    )
+
+
+def _requests_of(process: subprocess.Popen) -> IO[bytes]:
+    assert process.stdin is not None
+    return process.stdin
+
+
+def _death_of(process: subprocess.Popen) -> SsdtrtError:
+    return SsdtrtError(
+        f"A process that reads pictures ended with exit code {process.wait()}; it may have run out of memory. "
+        "Use fewer with --workers."
+    )
+
+
+def _shared_file(size: int) -> BinaryIO:
+    """An open file of `size` bytes to share with processes: in memory where the system can, else a temporary one."""
+    in_memory = hasattr(os, "memfd_create")
+    file = os.fdopen(os.memfd_create("ssdtrt"), "r+b") if in_memory else tempfile.TemporaryFile()
     file.truncate(size)
     return file

@@ -1,11 +1,11 @@
-"""A process that reads pictures: paths in, pixels into shared memory, short answers out. Started by `readers`.
+"""A process that reads pictures: paths in, pixels into shared memory, short responses out. Started by `reader_pool`.
 
     python -m ssdtrt.images.reader_process FD SLOTS PREPROCESS ORIENT WHOLE
 
-maps SLOTS slots from the open file FD; ORIENT and WHOLE are 0 or 1. A question is ASK and the path in UTF-8. An answer
-is ANSWER; one for a picture that cannot be read has width 0, and its height is the length of the message, in UTF-8,
-that the slot then holds. All answers are of one length, so that many processes may write to one pipe. It ends when its
-input does. No torch here.
+maps SLOTS slots of the open file FD; ORIENT and WHOLE are 0 or 1. A request is REQUEST and then the path in UTF-8. The
+response is RESPONSE; for a picture that cannot be read it has width 0, and its height is the length of the message, in
+UTF-8, that the slot then holds. All responses have one length, so that many processes can write to one pipe. The
+process ends when its input does. No torch here.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
 
-ASK = struct.Struct("=ii")  # slot, bytes of the path
-ANSWER = struct.Struct("=5i")  # slot, the picture's width and height, those of the pixels in the slot
+REQUEST = struct.Struct("=ii")  # slot, bytes of the path
+RESPONSE = struct.Struct("=5i")  # slot, the picture's width and height, the width and height of the pixels in the slot
 
 
 def encode(text: str) -> bytes:
-    """UTF-8, also of a path whose name is none: its bytes are surrogates in it."""
+    """Encode text as UTF-8, also a path that is not valid UTF-8, whose bytes are surrogates in it."""
     return text.encode("utf-8", "surrogatepass")
 
 
 def decode(data: bytes) -> str:
-    """What `encode` was given."""
+    """Decode what `encode` returned."""
     return data.decode("utf-8", "surrogatepass")
 
 
 def slot_bytes(whole: bool) -> int:
-    """The bytes of a slot, for pictures as they are or for squeezed ones."""
+    """Return the size of a slot, for pictures in their own size or for resized ones."""
     return 3 * (config.WHOLE_PIXELS if whole else config.IMAGE_SIZE**2)
 
 
 def shared_slots(file: int, slots: int, whole: bool) -> np.ndarray:
-    """The open file as uint8 [slots, bytes], shared by every process that maps it."""
+    """Map an open file as uint8 [slots, bytes], shared with every process that maps it."""
     size = slot_bytes(whole)
     return np.frombuffer(mmap.mmap(file, slots * size), dtype=np.uint8).reshape(slots, size)
 
 
-def pixels_of(image: Image.Image, preprocess: str, whole: bool) -> np.ndarray:
-    """The picture as it is where that is wanted and fits a slot, else squeezed: uint8 [h, w, 3]."""
+def _pixels(image: Image.Image, preprocess: str, whole: bool) -> np.ndarray:
+    """The image in its own size where that is wanted and fits a slot, else resized: uint8 [h, w, 3]."""
     fits = image.width * image.height <= config.WHOLE_PIXELS and max(image.size) <= config.WHOLE_SIDE
     return np.asarray(image) if whole and fits else resize_image(image, preprocess)
 
 
-def answer(path: str, slot: np.ndarray, preprocess: str, orient: bool, whole: bool) -> tuple[int, int, int, int]:
-    """Reads a picture into its slot, and says how that went: an ANSWER without the slot's number."""
+def _respond(path: str, slot: np.ndarray, preprocess: str, orient: bool, whole: bool) -> tuple[int, int, int, int]:
+    """Read a picture into its slot; return a RESPONSE without the slot's number."""
     try:
         image = load_image(path, orient=orient)
-        pixels = pixels_of(image, preprocess, whole)
+        pixels = _pixels(image, preprocess, whole)
     except ImageError as error:
         message = encode(str(error))[: len(slot)]
         slot[: len(message)] = np.frombuffer(message, dtype=np.uint8)
@@ -71,14 +71,15 @@ def answer(path: str, slot: np.ndarray, preprocess: str, orient: bool, whole: bo
 
 
 def main(file: int, slots: int, preprocess: str, orient: bool, whole: bool) -> None:
-    """Answers until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started it, and ends its input.
-    memory, questions = shared_slots(file, slots, whole), sys.stdin.buffer
-    with contextlib.suppress(BrokenPipeError):  # Nobody is left to be answered.
-        while len(head := questions.read(ASK.size)) == ASK.size:
-            slot, length = ASK.unpack(head)
-            path = decode(questions.read(length))
-            os.write(sys.stdout.fileno(), ANSWER.pack(slot, *answer(path, memory[slot], preprocess, orient, whole)))
+    """Respond to requests until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the input.
+    memory, requests = shared_slots(file, slots, whole), sys.stdin.buffer
+    with contextlib.suppress(BrokenPipeError):  # The parent is gone.
+        while len(head := requests.read(REQUEST.size)) == REQUEST.size:
+            slot, length = REQUEST.unpack(head)
+            path = decode(requests.read(length))
+            response = RESPONSE.pack(slot, *_respond(path, memory[slot], preprocess, orient, whole))
+            os.write(sys.stdout.fileno(), response)
 
 
 if __name__ == "__main__":

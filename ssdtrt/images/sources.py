@@ -1,4 +1,4 @@
-"""Which pictures are meant: files, folders, patterns and lists become paths."""
+"""Expand files, folders, patterns and lists to the paths of pictures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ STDIN = "-"
 
 
 def expand(arguments: Iterable[str | Path], stdin: TextIO, failures: list[ImageError]) -> Iterator[Path]:
-    """The paths that `arguments` mean, in their order, found as they are taken.
+    """Expand arguments to paths, in their order, found as they are taken.
 
-    A folder means the pictures in it and below, by name; a pattern (`*`, `?`, `[`, `**`) the files that match; `-` the
-    paths in `stdin`, one a line; anything else itself, whether it exists or not. A folder or pattern without a picture
-    goes to `failures`.
+    Args:
+        arguments: A folder stands for the pictures in it and below, by name; a pattern (`*`, `?`, `[`, `**`) for the
+            files that match; `-` for the paths in `stdin`, one a line; anything else for itself, whether it exists or
+            not.
+        stdin: Where `-` reads from.
+        failures: Takes an error for each folder or pattern without a picture.
     """
     for argument in arguments:
         text = str(argument)
@@ -28,25 +31,26 @@ def expand(arguments: Iterable[str | Path], stdin: TextIO, failures: list[ImageE
             yield from (Path(line.rstrip("\r\n")) for line in stdin if line.strip())
             continue
         if os.path.isdir(text):
-            found, what = pictures_below(text), "holds no pictures"
+            found, problem = pictures_below(text), "holds no pictures"
         elif glob.has_magic(text) and not os.path.exists(text):
             matches = sorted(glob.iglob(text, recursive=True))
-            found, what = (Path(match) for match in matches if not os.path.isdir(match)), "matches no file"
+            found, problem = (Path(match) for match in matches if not os.path.isdir(match)), "matches no file"
         else:
             yield Path(argument)
             continue
-        count = 0
-        for count, path in enumerate(found, 1):
+        empty = True
+        for path in found:
+            empty = False
             yield path
-        if not count:
-            failures.append(ImageError(f"{text} {what}."))
+        if empty:
+            failures.append(ImageError(f"{text} {problem}."))
 
 
 def pictures_below(folder: str) -> Iterator[Path]:
-    """The files of a folder and of those in it whose suffix Pillow knows, sorted by name, hidden ones left out."""
+    """Yield the files in a folder and below whose suffix Pillow knows, sorted by name, without hidden ones."""
     suffixes = Image.registered_extensions()
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                yield Path(place, name)
+                yield Path(parent, name)

@@ -1,4 +1,4 @@
-"""Pixels on their way to the device, and resized there where they are not of the network's size yet."""
+"""Copy pixels to the device, and resize there what is not of the network's size yet."""
 
 from __future__ import annotations
 
@@ -13,27 +13,34 @@ from ssdtrt.images.gpu_resize import resize
 
 
 def to_device(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Pictures of any sizes, uint8 [h, w, 3], in their order as one uint8 tensor [N, 3, 300, 300] on the device.
+    """Copy pictures of any sizes to the device, resized to the network's size.
 
-    On a GPU nothing waits for the copy: memory that is `pinned` has to stay as it is until the device is done with it.
+    On a GPU nothing waits for the copies: pictures in memory that is `pinned` must stay as they are until the device
+    has finished with them.
+
+    Args:
+        pictures: N pictures, uint8 [h, w, 3].
+        device: Where to.
+
+    Returns:
+        uint8 [N, 3, 300, 300], in the order of the pictures.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
-    for place, one in enumerate(pictures):
-        groups.setdefault(one.shape, []).append(place)
-    images = [resize(together([pictures[place] for place in places], device)) for places in groups.values()]
+    for index, picture in enumerate(pictures):
+        groups.setdefault(picture.shape, []).append(index)
+    images = [resize(_stack([pictures[index] for index in group], device)) for group in groups.values()]
     if len(images) == 1:
-        return images[0].permute(0, 3, 1, 2)
-    places = [place for group in groups.values() for place in group]
-    where = torch.from_numpy(np.argsort(places))
+        return images[0].permute(0, 3, 1, 2)  # [N, 3, 300, 300]
+    order = torch.from_numpy(np.argsort([index for group in groups.values() for index in group]))
     if device.type == "cuda":
-        where = where.pin_memory()
-    return torch.cat(images).index_select(0, where.to(device, non_blocking=True)).permute(0, 3, 1, 2)
+        order = order.pin_memory()
+    return torch.cat(images).index_select(0, order.to(device, non_blocking=True)).permute(0, 3, 1, 2)
 
 
-def together(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Equally large pictures, uint8 [h, w, 3], as one tensor [n, h, w, 3] on the device.
+def _stack(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Pictures of one size, uint8 [h, w, 3], as one tensor [n, h, w, 3] on the device.
 
-    From pinned memory each goes straight there; others are brought together first, for a GPU in pinned memory.
+    Each goes straight there from pinned memory; otherwise they are stacked first, for a GPU in pinned memory.
     """
     shape, on_gpu = (len(pictures), *pictures[0].shape), device.type == "cuda"
     if on_gpu and torch.from_numpy(pictures[0]).is_pinned():
@@ -48,7 +55,7 @@ def together(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
 
 @contextlib.contextmanager
 def pinned(memory: np.ndarray, device: torch.device) -> Iterator[None]:
-    """Inside the block the array's memory is page-locked for a GPU, where the driver grants that."""
+    """Page-lock an array's memory for a GPU inside the block, where the driver allows it."""
     if device.type != "cuda":
         yield
         return
@@ -57,10 +64,10 @@ def pinned(memory: np.ndarray, device: torch.device) -> Iterator[None]:
         granted = int(runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)) == 0
         if not granted:
             with contextlib.suppress(RuntimeError):
-                torch.zeros(1, device=device)  # Raises what the refusal left behind, and so clears it.
+                torch.zeros(1, device=device)  # Raises the refusal, which would otherwise surface in a later call.
     try:
         yield
     finally:
         if granted:
-            torch.cuda.synchronize(device)  # Copies may be under way.
+            torch.cuda.synchronize(device)  # Copies may still be running.
             runtime.cudaHostUnregister(memory.ctypes.data)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ssdtrt.images import gpu_resize as module
-from ssdtrt.images.gpu_resize import order_of_passes, pillow_weights, resize, weights
+from ssdtrt.images.gpu_resize import _pillow_weights, _split_weights, order_of_passes, resize
 
 KINDS = ("any", "extreme", "white")
 
@@ -46,7 +46,7 @@ def test_long_sides(width, height):
     """Beyond 4500 pixels float32 would not hold the sums."""
     pixels = group(width, height, "extreme", count=1)
     assert np.array_equal(resize(torch.from_numpy(pixels)).numpy(), pillows(pixels))
-    assert {weights(4500, torch.device("cpu")).dtype, weights(4501, torch.device("cpu")).dtype} == {
+    assert {_split_weights(length, torch.device("cpu")).dtype for length in (4500, 4501)} == {
         torch.float32,
         torch.float64,
     }
@@ -76,18 +76,18 @@ def test_a_callers_tf32_setting_stays():
 
 def test_weights_of_twice_the_length_by_hand():
     """600 to 300: each takes the pixels at 0.25 and 0.75 of its triangle, 1/8, 3/8, 3/8, 1/8; the edges lose one."""
-    found = pillow_weights(600)
+    found = _pillow_weights(600)
     assert found.shape == (300, 600) and np.count_nonzero(found) == 300 * 4 - 2
     assert found[10, 19:23].tolist() == [2**19, 3 * 2**19, 3 * 2**19, 2**19]
     assert found[0, :3].tolist() == [1797559, 1797559, 599186]  # 3/7, 3/7 and 1/7 of 2^22
 
 
 def test_kept_weights_are_bounded():
-    weights.cache_clear()
+    _split_weights.cache_clear()
     for length in range(1, 200):
-        weights(length, torch.device("cpu"))
-    assert weights.cache_info().currsize == 128
-    weights.cache_clear()
+        _split_weights(length, torch.device("cpu"))
+    assert _split_weights.cache_info().currsize == 128
+    _split_weights.cache_clear()
 
 
 @pytest.mark.parametrize("shift, known", [(0, True), (1, False)])
@@ -100,6 +100,6 @@ def test_a_pillow_that_resizes_otherwise_is_noticed(monkeypatch, shift, known):
     monkeypatch.setattr(Image.Image, "resize", shifted)
     order_of_passes.cache_clear()
     try:
-        assert order_of_passes() in ({"tall", "across"} if known else {None})
+        assert order_of_passes() in ({"tall", "width"} if known else {None})
     finally:
         order_of_passes.cache_clear()

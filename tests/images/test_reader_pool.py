@@ -14,7 +14,7 @@ from PIL import Image
 from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
-from ssdtrt.images.reader_pool import Readers
+from ssdtrt.images.reader_pool import ReaderPool
 from ssdtrt.system.child import child_environment
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
@@ -31,7 +31,7 @@ def colors(tmp_path):
 
 @pytest.fixture
 def readers():
-    with Readers(2, 4, 3, orient=True, preprocess="eval") as found:
+    with ReaderPool(2, 4, 3, orient=True, preprocess="eval") as found:
         yield found
 
 
@@ -40,7 +40,7 @@ def given_back(readers, paths):
     for read in readers.read(paths):
         if not isinstance(read, ImageError):
             read = read._replace(pixels=read.pixels.copy())
-            readers.give_back(read.slot)
+            readers.free_slot(read.slot)
         yield read
 
 
@@ -60,13 +60,13 @@ def test_a_slot_is_its_callers_until_given_back(readers, colors):
         if len(held) == 4:  # Three are held when the next is asked for.
             value, oldest = held.pop(0)
             assert (oldest.pixels == value).all()
-            readers.give_back(oldest.slot)
+            readers.free_slot(oldest.slot)
     assert [(read.pixels == value).all() for value, read in held] == [True] * 3
     assert len({read.slot for _, read in held}) == 3 and len(readers.free) == 4
 
 
 def test_whole_pictures_that_fit_are_left_as_they_are(photographs, tmp_path):
-    """Too many pixels and too long a side are squeezed."""
+    """Too many pixels and too long a side are resized."""
     random = np.random.default_rng(0)
     sizes = [(640, 640), (641, 640), (1280, 300), (1281, 3), (1, 1), (300, 300)]
     paths = [tmp_path / f"{width}x{height}.png" for width, height in sizes]
@@ -76,16 +76,16 @@ def test_whole_pictures_that_fit_are_left_as_they_are(photographs, tmp_path):
         opened.getexif()[0x0112] = 6  # turned by a quarter
         opened.save(tmp_path / "turned.jpg", exif=opened.getexif())
     paths.append(tmp_path / "turned.jpg")
-    with Readers(2, 4, 1, orient=True, preprocess="eval", whole=True) as readers:
+    with ReaderPool(2, 4, 1, orient=True, preprocess="eval", whole=True) as readers:
         found = list(given_back(readers, paths))
     assert [read.size for read in found] == [*sizes, (300, 451)]
     for path, read in zip(paths, found):
         image = load_image(path)
-        squeezed = image.size in [(641, 640), (1281, 3)]
-        assert np.array_equal(read.pixels, resize_image(image) if squeezed else np.asarray(image))
+        resized = image.size in [(641, 640), (1281, 3)]
+        assert np.array_equal(read.pixels, resize_image(image) if resized else np.asarray(image))
 
 
-def test_small_pictures_are_squeezed_unless_whole_ones_are_wanted(readers, colors):
+def test_small_pictures_are_resized_unless_whole_ones_are_wanted(readers, colors):
     assert [read.pixels.shape for read in given_back(readers, colors[:1])] == [(300, 300, 3)]
 
 
@@ -110,7 +110,7 @@ def test_pixels_are_those_of_this_process(photographs, tmp_path, orient, preproc
     exif[0x0112] = 6  # turned by a quarter
     turned.save(tmp_path / "turned.jpg", exif=exif)
     paths = [*photographs, tmp_path / "turned.jpg"]
-    with Readers(2, 8, 4, orient=orient, preprocess=preprocess) as readers:
+    with ReaderPool(2, 8, 4, orient=orient, preprocess=preprocess) as readers:
         for path, (size, pixels, _) in zip(paths, readers.read(paths)):
             image = load_image(path, orient=orient)
             assert size == image.size
@@ -139,7 +139,7 @@ def test_no_pictures(readers):
 
 
 def test_leaving_ends_the_processes(colors):
-    with Readers(3, 6, 1, orient=True, preprocess="eval") as readers:
+    with ReaderPool(3, 6, 1, orient=True, preprocess="eval") as readers:
         next(readers.read(colors))
         assert all(process.poll() is None for process in readers.processes)
     assert [process.poll() for process in readers.processes] == [-signal.SIGKILL] * 3
@@ -151,15 +151,17 @@ def test_a_process_that_was_killed_is_an_error(readers, colors, killed):
     next(stream)
     for process in readers.processes[:killed]:
         process.kill()
-    with pytest.raises(SsdtrtError, match="A process that reads pictures ended with -9"):
+    with pytest.raises(
+        SsdtrtError, match="A process that reads pictures ended with exit code -9; it may have run out of memory. Use"
+    ):
         list(stream)
 
 
 def test_they_end_with_the_one_that_started_them(colors):
     code = (
         "import os, sys\n"
-        "from ssdtrt.images.reader_pool import Readers\n"
-        "readers = Readers(2, 4, 1, orient=True, preprocess='eval')\n"
+        "from ssdtrt.images.reader_pool import ReaderPool\n"
+        "readers = ReaderPool(2, 4, 1, orient=True, preprocess='eval')\n"
         "next(readers.read(sys.argv[1:]))\n"
         "print(*[process.pid for process in readers.processes], flush=True)\n"
         "os.kill(os.getpid(), 9)\n"

@@ -1,0 +1,161 @@
+"""Read pictures ahead of the network and prepare them, in order and bounded in memory, with threads or with processes."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ssdtrt.errors import ImageError
+from ssdtrt.images.decode import Picture, load_image
+from ssdtrt.images.gpu_resize import order_of_passes
+from ssdtrt.images.preprocess import resize_image
+from ssdtrt.images.read_ahead import in_order
+from ssdtrt.images.reader_pool import ReaderPool
+from ssdtrt.images.upload import pinned
+
+
+@dataclass(frozen=True)
+class PreparedPicture:
+    """A picture that was read.
+
+    Attributes:
+        index: Its place among all pictures, from 0.
+        name: Its path; "" where it has none.
+        size: Its (width, height).
+        pixels: uint8 [h, w, 3], resized to 300x300 or, for `to_device`, in its own size.
+        picture: The picture itself, RGB, where it is kept.
+        release: To be called when `pixels` are not used any more, which may then change.
+    """
+
+    index: int
+    name: str
+    size: tuple[int, int]
+    pixels: np.ndarray
+    picture: Image.Image | None = None
+    release: Callable[[], None] = lambda: None
+
+
+Prepared = Generator[PreparedPicture | ImageError, None, None]
+
+
+@dataclass(frozen=True)
+class PictureReader:
+    """How pictures are read: two ways with the same result, each an iterator of PreparedPicture or ImageError.
+
+    Attributes:
+        preprocess: How they are resized, `eval` or `hub`.
+        orient: Whether they are turned as their EXIF orientation says.
+        workers: How many threads or processes read them.
+        ahead: How many pictures are read ahead at most.
+    """
+
+    preprocess: str
+    orient: bool
+    workers: int
+    ahead: int
+
+    def with_threads(self, pictures: Iterable[Picture], keep: bool = False) -> Prepared:
+        """Read pictures of any kind with threads, which start at once.
+
+        Args:
+            pictures: The pictures, taken as they are needed.
+            keep: Whether each picture itself is kept.
+        """
+
+        def read(numbered: tuple[int, Picture]) -> PreparedPicture | ImageError:
+            index, picture = numbered
+            try:
+                image = load_image(picture, orient=self.orient)
+            except ImageError as error:
+                return error
+            name = str(picture) if isinstance(picture, (str, Path)) else ""
+            pixels = resize_image(image, self.preprocess)
+            return PreparedPicture(index, name, image.size, pixels, image if keep else None)
+
+        return in_order(read, enumerate(pictures), self.workers, self.ahead)
+
+    def with_processes(
+        self, paths: Iterable[str | Path], held: int, device: torch.device, resize_on_device: bool
+    ) -> Prepared:
+        """Read picture files with processes, which start more slowly and are as fast as there are cores.
+
+        Args:
+            paths: The files, taken as they are needed.
+            held: How many pictures the caller has not released at most when it asks for another.
+            device: Where the pixels will be copied; for a GPU they lie in pinned memory.
+            resize_on_device: Whether pictures keep their own size where the device can resize them as Pillow does.
+        """
+        names: deque[str] = deque()
+
+        def remember_names() -> Iterator[str]:
+            for path in paths:
+                names.append(str(path))
+                yield names[-1]
+
+        whole = resize_on_device and self.preprocess == "eval" and order_of_passes() is not None
+        with (
+            ReaderPool(
+                self.workers, self.ahead, held, orient=self.orient, preprocess=self.preprocess, whole=whole
+            ) as pool,
+            pinned(pool.memory, device),
+        ):
+            for index, read in enumerate(pool.read(remember_names())):
+                name = names.popleft()
+                if isinstance(read, ImageError):
+                    yield read
+                else:
+                    release = partial(pool.free_slot, read.slot)
+                    yield PreparedPicture(index, name, read.size, read.pixels, release=release)
+
+
+def readable(
+    prepared: Iterable[PreparedPicture | ImageError], failures: list[ImageError] | None
+) -> Iterator[PreparedPicture]:
+    """Yield the pictures that could be read.
+
+    Args:
+        prepared: What a PictureReader yields.
+        failures: Takes the errors of the others; None to raise the first.
+
+    Raises:
+        ImageError: For a picture that cannot be read, without `failures`.
+    """
+    for one in prepared:
+        if not isinstance(one, ImageError):
+            yield one
+        elif failures is None:
+            raise one
+        else:
+            failures.append(one)
+
+
+def check_pictures(pictures: object) -> None:
+    """Check what is given as a list of pictures.
+
+    Raises:
+        ImageError: For one picture, or a tensor.
+    """
+    if isinstance(pictures, torch.Tensor):
+        raise ImageError(
+            f"A tensor {list(pictures.shape)} is no list of pictures; expected paths, PIL images or uint8 arrays "
+            "[H, W, 3]."
+        )
+    if isinstance(pictures, (str, os.PathLike)):
+        found = os.fspath(pictures)
+    elif isinstance(pictures, np.ndarray) and pictures.ndim < 4:
+        found = f"An array {list(pictures.shape)}"
+    elif isinstance(pictures, Image.Image):
+        found = "A PIL image"
+    elif hasattr(pictures, "read"):
+        found = "An open file"
+    else:
+        return
+    raise ImageError(f"{found} is one picture; expected a list of pictures.")

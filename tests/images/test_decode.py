@@ -1,0 +1,389 @@
+"""Pictures of every kind as upright RGB, and what cannot be read."""
+
+import io
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, TiffImagePlugin
+
+from ssdtrt.errors import ImageError
+from ssdtrt.images.decode import load_image
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+YELLOW, CYAN, GREY = (255, 255, 0), (0, 255, 255), (90, 90, 90)
+UPRIGHT = np.array([[RED, GREEN, BLUE], [YELLOW, CYAN, GREY]], dtype=np.uint8)  # [2, 3, 3]
+# What a camera stores for each EXIF orientation, so that the viewer sees UPRIGHT.
+STORED = {
+    1: UPRIGHT,
+    2: UPRIGHT[:, ::-1],
+    3: UPRIGHT[::-1, ::-1],
+    4: UPRIGHT[::-1],
+    5: UPRIGHT.transpose(1, 0, 2),
+    6: np.rot90(UPRIGHT, 1),
+    7: UPRIGHT[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90(UPRIGHT, -1),
+}
+
+
+def random_picture(width, height, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def color(path, place=(0, 0)):
+    """One pixel of a picture after it was read; it must be RGB."""
+    image = load_image(path)
+    assert image.mode == "RGB"
+    return image.getpixel(place)
+
+
+def refusal(picture):
+    with pytest.raises(ImageError) as caught:
+        load_image(picture)
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".")
+    return message
+
+
+@pytest.mark.parametrize("value", [0, 100, 255])
+def test_grey(tmp_path, value):
+    Image.new("L", (4, 3), value).save(tmp_path / "gray.png")
+    Image.new("L", (4, 3), value).save(tmp_path / "gray.jpg", quality=100)
+    assert color(tmp_path / "gray.png") == color(tmp_path / "gray.jpg") == (value,) * 3
+
+
+def test_palette(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 30, 40, 10, 20, 250])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "palette.png")
+    assert color(tmp_path / "palette.png") == (200, 30, 40)
+    assert color(tmp_path / "palette.png", (1, 0)) == (10, 20, 250)
+
+
+def test_palette_with_a_transparent_color(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([200, 30, 40, 10, 20, 250])
+    image.putpixel((1, 0), 1)
+    for name in ("palette.png", "palette.gif"):
+        image.save(tmp_path / name, transparency=0)
+        assert color(tmp_path / name) == (255, 255, 255)
+        assert color(tmp_path / name, (1, 0)) == (10, 20, 250)
+
+
+def test_palette_with_half_transparent_colors(tmp_path):
+    image = Image.new("P", (2, 1))
+    image.putpalette([0, 0, 0, 10, 20, 250])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "palette.png", transparency=bytes([51, 255]))
+    assert color(tmp_path / "palette.png") == pytest.approx((204, 204, 204), abs=1)
+    assert color(tmp_path / "palette.png", (1, 0)) == (10, 20, 250)
+
+
+def test_grey_with_alpha(tmp_path):
+    image = Image.new("LA", (2, 1), (100, 255))
+    image.putpixel((1, 0), (100, 51))
+    image.save(tmp_path / "gray.png")
+    assert color(tmp_path / "gray.png") == (100, 100, 100)
+    assert color(tmp_path / "gray.png", (1, 0)) == pytest.approx((224, 224, 224), abs=1)  # 255 - 155 / 5
+
+
+def test_transparency_is_on_white(tmp_path):
+    image = Image.new("RGBA", (3, 1), (10, 20, 30, 255))
+    image.putpixel((1, 0), (10, 20, 30, 0))
+    image.putpixel((2, 0), (5, 105, 205, 102))
+    image.save(tmp_path / "alpha.png")
+    assert color(tmp_path / "alpha.png") == (10, 20, 30)
+    assert color(tmp_path / "alpha.png", (1, 0)) == (255, 255, 255)
+    assert color(tmp_path / "alpha.png", (2, 0)) == pytest.approx((155, 195, 235), abs=1)  # 0.4 of it, 0.6 of white
+
+
+@pytest.mark.parametrize("mode, key, other", [("RGB", (1, 2, 3), (1, 2, 4)), ("L", 7, 8)])
+def test_transparent_key_color_is_white(tmp_path, mode, key, other):
+    image = Image.new(mode, (2, 1), key)
+    image.putpixel((1, 0), other)
+    image.save(tmp_path / "key.png", transparency=key)
+    assert color(tmp_path / "key.png") == (255, 255, 255)
+    assert color(tmp_path / "key.png", (1, 0)) == (other if mode == "RGB" else (8, 8, 8))
+
+
+def test_cmyk(tmp_path):
+    image = Image.new("CMYK", (32, 16), (255, 0, 0, 0))
+    image.paste((0, 0, 0, 0), (16, 0, 32, 16))
+    image.save(tmp_path / "cmyk.tif")
+    image.save(tmp_path / "cmyk.jpg", quality=100)
+    for name in ("cmyk.tif", "cmyk.jpg"):
+        assert color(tmp_path / name, (4, 8)) == pytest.approx((0, 255, 255), abs=3)
+        assert color(tmp_path / name, (28, 8)) == pytest.approx((255, 255, 255), abs=3)
+
+
+def test_one_bit(tmp_path):
+    image = Image.new("1", (2, 1), 0)
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "bits.png")
+    assert color(tmp_path / "bits.png") == (0, 0, 0)
+    assert color(tmp_path / "bits.png", (1, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("value, level", [(0, 0), (257, 1), (25700, 100), (25828, 100), (25829, 101), (65535, 255)])
+def test_sixteen_bits(tmp_path, value, level):
+    image = Image.fromarray(np.full((3, 4), value, dtype=np.uint16))
+    for name in ("deep.png", "deep.tif"):
+        image.save(tmp_path / name)
+        assert color(tmp_path / name) == (level,) * 3
+
+
+@pytest.mark.parametrize("mode, order", [("I;16", "<u2"), ("I;16B", ">u2")])
+def test_sixteen_bits_of_either_byte_order(mode, order):
+    pixels = np.array([[0, 25700], [65535, 514]]).astype(order)
+    image = Image.frombytes(mode, (2, 2), pixels.tobytes())
+    assert np.asarray(load_image(image))[..., 1].tolist() == [[0, 100], [255, 2]]
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(width, height, bits, kind, data, *chunks):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
+    parts = [chunk(*part) for part in chunks]
+    end = [chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join([header, *parts, *end])
+
+
+def test_sixteen_bits_a_channel():
+    row = struct.pack(">B6H", 0, 65535, 25700, 0, 257, 514, 771)
+    found = load_image(io.BytesIO(png(2, 1, 16, 2, row)))
+    assert np.asarray(found).tolist() == [[[255, 100, 0], [1, 2, 3]]]
+
+
+def test_sixteen_bits_with_alpha():
+    row = struct.pack(">B8H", 0, 25700, 0, 0, 65535, 25700, 0, 0, 0)
+    assert np.asarray(load_image(io.BytesIO(png(2, 1, 16, 6, row)))).tolist() == [[[100, 0, 0], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa"])
+def test_premultiplied_alpha(mode):
+    image = Image.new(mode.upper(), (2, 1), (100,) * (len(mode) - 1) + (255,)).convert(mode)
+    image.putpixel((1, 0), (0,) * len(mode))
+    assert np.asarray(load_image(image)).tolist() == [[[100] * 3, [255] * 3]]
+
+
+def test_thirty_two_bits_are_taken_as_sixteen():
+    assert color(Image.new("I", (2, 2), 25700)) == (100, 100, 100)
+    assert color(Image.new("I", (2, 2), 70000)) == (255, 255, 255)
+
+
+def test_floats(tmp_path):
+    image = Image.new("F", (2, 1), 100.0)
+    image.putpixel((1, 0), 300.0)
+    image.save(tmp_path / "floats.tif")
+    assert (color(tmp_path / "floats.tif"), color(tmp_path / "floats.tif", (1, 0))) == ((100,) * 3, (255,) * 3)
+
+
+def test_first_picture_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (5, 4), shade) for shade in ((250, 0, 0), (0, 250, 0))]
+    frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert color(tmp_path / "moving.png") == color(tmp_path / "moving.gif") == (250, 0, 0)
+    assert color(tmp_path / "moving.webp") == (250, 0, 0)
+
+
+def test_animation_with_transparency(tmp_path):
+    frames = [Image.new("RGBA", (5, 4), (0, 0, 200, alpha)) for alpha in (0, 255)]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert color(tmp_path / "moving.webp") == (255, 255, 255)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(tmp_path, orientation):
+    image = Image.fromarray(np.ascontiguousarray(STORED[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "turned.png", exif=exif)
+    found = load_image(tmp_path / "turned.png")
+    assert found.size == (3, 2)
+    assert np.array_equal(np.asarray(found), UPRIGHT)
+    with Image.open(tmp_path / "turned.png") as opened:
+        assert np.array_equal(np.asarray(load_image(opened)), UPRIGHT)
+
+
+def test_exif_orientation_behind_the_pixels():
+    """A PNG may hold its orientation after its pixels."""
+    exif = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    content = png(3, 1, 8, 2, bytes([0, 10, 10, 10, 20, 20, 20, 30, 30, 30]))
+    end = content.index(b"IEND") - 4
+    content = content[:end] + chunk(b"eXIf", exif) + content[end:]
+    with Image.open(io.BytesIO(content)) as opened:
+        for picture in (io.BytesIO(content), opened):
+            assert np.asarray(load_image(picture))[..., 0].tolist() == [[10], [20], [30]]
+
+
+def test_exif_orientation_can_be_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.ascontiguousarray(STORED[6])).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as opened:
+        for picture in (tmp_path / "turned.png", opened):
+            assert np.array_equal(np.asarray(load_image(picture, orient=False)), STORED[6])
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+def test_exif_orientation_of_a_jpeg(tmp_path, orientation):
+    stored = np.kron(STORED[orientation], np.ones((16, 16, 1), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    found = load_image(tmp_path / "turned.jpg")
+    assert found.size == (48, 32)
+    assert np.abs(np.asarray(found)[8::16, 8::16].astype(int) - UPRIGHT).max() < 12
+
+
+def test_broken_exif_is_no_reason_to_refuse(tmp_path):
+    Image.new("RGB", (8, 6), (250, 250, 250)).save(tmp_path / "odd.jpg", exif=b"Exif\0\0rubbish that is no TIFF")
+    assert load_image(tmp_path / "odd.jpg").size == (8, 6)
+
+
+def test_arrays():
+    pixels = np.asarray(random_picture(7, 5)).copy()
+    found = load_image(pixels)
+    assert found.size == (7, 5) and np.array_equal(np.asarray(found), pixels)
+    gray = load_image(pixels[:, :, 0])
+    assert np.array_equal(np.asarray(gray), np.repeat(pixels[:, :, :1], 3, axis=2))
+
+
+def test_array_that_is_a_view():
+    pixels = np.asarray(random_picture(8, 6))[::2, ::-1]
+    assert np.array_equal(np.asarray(load_image(pixels)), pixels)
+
+
+def test_picture_in_memory_is_left_alone():
+    image = Image.new("RGBA", (3, 2), (1, 2, 3, 0))
+    before = image.tobytes()
+    found = load_image(image)
+    assert found.getpixel((0, 0)) == (255, 255, 255)
+    assert image.mode == "RGBA" and image.tobytes() == before
+
+
+def test_rgb_in_memory_is_not_copied():
+    image = Image.new("RGB", (3, 2))
+    assert load_image(image) is image
+
+
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [
+        ((4, 5, 3), np.float32), ((4, 5, 3), np.int64), ((4, 5, 3), np.uint16), ((4, 5), np.float32),
+        ((4, 5), np.int32), ((4, 5), np.int64), ((3, 4, 5), np.uint8), ((4, 5, 1), np.uint8), ((4, 5, 6), np.uint8),
+        ((1, 4, 5, 3), np.uint8), ((5,), np.uint8), ((), np.uint8), ((0, 5, 3), np.uint8), ((5, 0, 3), np.uint8),
+    ],
+)  # fmt: skip
+def test_wrong_array(shape, dtype):
+    assert refusal(np.zeros(shape, dtype=dtype)) == (
+        f"An array of {dtype.__name__} {list(shape)} cannot be read as a picture; "
+        "expected uint8 [H, W, 3], [H, W, 4] or [H, W]."
+    )
+
+
+def test_missing_picture(tmp_path):
+    path = tmp_path / "no.jpg"
+    assert refusal(path) == refusal(str(path)) == f"{path}: no such file."
+
+
+def test_directory(tmp_path):
+    assert refusal(tmp_path) == f"{tmp_path} is a directory; expected a picture."
+
+
+@pytest.mark.parametrize("content", [b"", b"this is text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+def test_not_a_picture(tmp_path, content):
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    assert refusal(path).startswith(f"{path} cannot be read as a picture (")
+
+
+def test_not_a_picture_in_words(tmp_path):
+    reason = "cannot be read as a picture (it is empty, or of no format that Pillow knows)."
+    (tmp_path / "empty.png").touch()
+    assert refusal(tmp_path / "empty.png") == f"{tmp_path / 'empty.png'} {reason}"
+    assert refusal(io.BytesIO(b"text")) == f"The BytesIO {reason}"
+    with open(tmp_path / "empty.png", "rb") as file:
+        assert refusal(file) == f"{tmp_path / 'empty.png'} {reason}"
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000, 60_000])  # Pillow warns of the first and refuses the others.
+def test_too_many_pixels(tmp_path, side):
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png(side, side, 8, 2, bytes(100)))
+    assert refusal(path) == (
+        f"{path} cannot be read as a picture (it has more than 89,478,485 pixels, PIL.Image.MAX_IMAGE_PIXELS)."
+    )
+
+
+def odd_animation():
+    """A PNG that Pillow warns of: its animation claims no frames."""
+    return png(1, 1, 8, 2, bytes([0, 9, 8, 7]), (b"acTL", struct.pack(">II", 0, 0)))
+
+
+def test_pillows_warnings_stay_inside():
+    with pytest.warns(UserWarning, match="APNG"), Image.open(io.BytesIO(odd_animation())) as opened:
+        opened.load()
+    before = list(warnings.filters)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert load_image(io.BytesIO(odd_animation())).getpixel((0, 0)) == (9, 8, 7)
+        with pytest.raises(ImageError):
+            load_image(io.BytesIO(b"text"))
+    assert caught == [] and warnings.filters == before
+
+
+def test_pillows_warnings_stay_inside_in_threads():
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: load_image(io.BytesIO(odd_animation())).getpixel((0, 0)), range(400)))
+    assert set(found) == {(9, 8, 7)}
+    assert warnings.filters == before
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_truncated_picture(tmp_path, photographs, kind, share):
+    path = tmp_path / f"whole.{kind}"
+    load_image(photographs[1]).save(path)
+    content = path.read_bytes()
+    cut = tmp_path / f"cut.{kind}"
+    cut.write_bytes(content[: int(len(content) * share)])
+    assert refusal(cut).startswith(f"{cut} cannot be read as a picture (")
+
+
+@pytest.mark.parametrize("orient", [True, False])
+def test_truncated_picture_that_was_opened_already(tmp_path, photographs, orient):
+    content = photographs[0].read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    with Image.open(tmp_path / "cut.jpg") as opened, pytest.raises(ImageError) as caught:
+        load_image(opened, orient=orient)
+    assert str(caught.value).startswith(f"{tmp_path / 'cut.jpg'} cannot be read as a picture (image file is truncated")
+
+
+def test_damaged_tiff(tmp_path):
+    path = tmp_path / "bad.tif"
+    path.write_bytes(TiffImagePlugin.II + b"\x08\x00\x00\x00\xff\xff")
+    assert str(path) in refusal(path)
+
+
+@pytest.mark.parametrize("picture", [None, torch.zeros(3, 4, 4)])
+def test_something_else_is_refused(picture):
+    name = type(picture).__name__
+    assert refusal(picture) == (f"A {name} cannot be read as a picture; expected a path, a PIL image or a uint8 array.")
+
+
+def test_unreadable_picture(tmp_path, not_root):
+    path = tmp_path / "closed.png"
+    random_picture(3, 3).save(path)
+    path.chmod(0)
+    assert str(path) in refusal(path)

@@ -1,0 +1,137 @@
+"""Pictures read ahead: the same by threads and by processes, in order, bounded, and the unreadable ones in their places."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssdtrt.errors import ImageError
+from ssdtrt.images.decode import load_image
+from ssdtrt.images.preprocess import resize_image
+from ssdtrt.images.reading import PictureReader, check_pictures, readable
+
+CPU = torch.device("cpu")
+needs_processes = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """Paths of pictures: small, of the network's size, broken, one turned, too many pixels, too long, and small again."""
+    random = np.random.default_rng(0)
+    sizes = [(64, 48), (300, 300), None, (48, 64), (700, 650), (1300, 20), (64, 48)]
+    paths = [tmp_path / f"{number}.png" for number in range(len(sizes))]
+    for number, (path, size) in enumerate(zip(paths, sizes)):
+        if size is None:
+            path.write_text("no picture")
+            continue
+        exif = Image.Exif()
+        exif[0x0112] = 6 if number == 3 else 1
+        pixels = random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path, exif=exif)
+    return paths
+
+
+def reader(preprocess="eval", orient=True):
+    return PictureReader(preprocess, orient, workers=2, ahead=4)
+
+
+def by_processes(paths, resize_on_device=False, **settings):
+    """What processes read, its pixels copied and its slots released at once."""
+    found = []
+    for one in reader(**settings).with_processes(paths, 1, CPU, resize_on_device):
+        if not isinstance(one, ImageError):
+            found.append((one.index, one.name, one.size, one.pixels.copy()))
+            one.release()
+    return found
+
+
+@needs_processes
+@pytest.mark.parametrize("orient", [True, False])
+@pytest.mark.parametrize("preprocess", ["eval", "hub"])
+def test_both_ways_read_the_same(mixed, preprocess, orient):
+    settings = {"preprocess": preprocess, "orient": orient}
+    threads = list(readable(reader(**settings).with_threads(mixed), []))
+    processes = by_processes(mixed, **settings)
+    assert [one.index for one in threads] == [0, 1, 3, 4, 5, 6]
+    assert [one.name for one in threads] == [str(mixed[one.index]) for one in threads]
+    assert threads[2].size == ((64, 48) if orient else (48, 64))
+    for one, (index, name, size, pixels) in zip(threads, processes, strict=True):
+        assert (one.index, one.name, one.size) == (index, name, size)
+        assert np.array_equal(one.pixels, pixels)
+        assert np.array_equal(one.pixels, resize_image(load_image(name, orient=orient), preprocess))
+
+
+@needs_processes
+def test_pictures_keep_their_size_only_where_the_device_resizes_them(mixed, monkeypatch):
+    """The third is turned; the fourth has too many pixels and the fifth is too long."""
+    shapes = [pixels.shape[:2] for *_, pixels in by_processes(mixed, resize_on_device=True)]
+    assert shapes == [(48, 64), (300, 300), (48, 64), (300, 300), (300, 300), (48, 64)]
+    for found in (by_processes(mixed), by_processes(mixed, resize_on_device=True, preprocess="hub")):
+        assert {pixels.shape[:2] for *_, pixels in found} == {(300, 300)}
+    monkeypatch.setattr("ssdtrt.images.reading.order_of_passes", lambda: None)  # A Pillow that is not known.
+    assert {pixels.shape[:2] for *_, pixels in by_processes(mixed, resize_on_device=True)} == {(300, 300)}
+
+
+def test_a_picture_is_kept_only_where_that_is_asked_for(mixed):
+    pictures = [mixed[0], Image.open(mixed[0]), io.BytesIO(mixed[0].read_bytes()), np.asarray(Image.open(mixed[0]))]
+    kept = list(readable(reader().with_threads(pictures, keep=True), None))
+    assert [one.name for one in kept] == [str(mixed[0]), "", "", ""]
+    assert [one.picture.size for one in kept] == [(64, 48)] * 4
+    assert [one.picture for one in readable(reader().with_threads(pictures[:1]), None)] == [None]
+    assert kept[0].release() is None  # Its pixels are its own.
+
+
+@needs_processes
+@pytest.mark.parametrize("way", ["with_threads", "with_processes"])
+def test_the_unreadable_ones_come_in_their_places(mixed, way):
+    rest = () if way == "with_threads" else (8, CPU, False)
+    found = list(getattr(reader(), way)(mixed, *rest))
+    assert [isinstance(one, ImageError) for one in found] == [False, False, True, False, False, False, False]
+    failures = []
+    assert len(list(readable(found, failures))) == 6 and failures == [found[2]]
+    with pytest.raises(ImageError, match="2.png cannot be read as a picture"):
+        list(readable(found, None))
+
+
+@needs_processes
+@pytest.mark.parametrize("way", ["with_threads", "with_processes"])
+def test_no_more_is_taken_than_is_read_ahead(mixed, way):
+    taken = []
+    endless = (taken.append(mixed[0]) or mixed[0] for _ in range(1000))
+    rest = () if way == "with_threads" else (1, CPU, False)
+    stream = getattr(reader(), way)(endless, *rest)
+    for number in range(3):
+        next(stream).release()
+        assert len(taken) <= number + 1 + 4
+    stream.close()
+    assert len(taken) <= 3 + 4
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("a.jpg", "a.jpg is one picture; expected a list of pictures."),
+        (Path("a.jpg"), "a.jpg is one picture; expected a list of pictures."),
+        (Image.new("RGB", (3, 2)), "A PIL image is one picture; expected a list of pictures."),
+        (io.BytesIO(), "An open file is one picture; expected a list of pictures."),
+        (np.zeros((48, 64, 3), np.uint8), "An array [48, 64, 3] is one picture; expected a list of pictures."),
+        (np.zeros((48, 64), np.uint8), "An array [48, 64] is one picture; expected a list of pictures."),
+        (
+            torch.zeros(1, 300, 300, 3, dtype=torch.uint8),
+            "A tensor [1, 300, 300, 3] is no list of pictures; expected paths, PIL images or uint8 arrays [H, W, 3].",
+        ),
+    ],
+)
+def test_one_picture_is_no_list(given, message):
+    with pytest.raises(ImageError) as caught:
+        check_pictures(given)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("given", [[], ["a.jpg"], (Path("a"),), iter(["a"]), np.zeros((2, 4, 5, 3), np.uint8)])
+def test_lists_of_pictures(given):
+    check_pictures(given)
