@@ -1,70 +1,79 @@
-"""From pictures to detections, with any file that ssdtrt writes: read ahead, run in batches."""
+"""From pictures to detections, with any file that ssdtrt writes: the detector, and runs over picture files."""
 
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ssdtrt import config
+from ssdtrt.artifact.baseline import EagerRunner
 from ssdtrt.artifact.runner import FileRunner, load_engine
 from ssdtrt.detection.batching import BatchRunner
-from ssdtrt.detection.postprocessor import Postprocessor
-from ssdtrt.detection.results import Detections, ImageDetections
+from ssdtrt.detection.folder_sink import Comparison, FolderSink
+from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
+from ssdtrt.detection.postprocessor import Pending, Postprocessor
+from ssdtrt.detection.results import Detections, ImageDetections, Summary
 from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.images.decode import Picture, load_image
-from ssdtrt.images.gpu_resize import order_of_passes
-from ssdtrt.images.preprocess import resize_image, to_pixels
-from ssdtrt.images.read_ahead import in_order, worker_count
-from ssdtrt.images.reader_pool import Readers
-from ssdtrt.images.tensors import normalization, scale_to
-from ssdtrt.images.upload import pinned, to_device
+from ssdtrt.images.decode import Picture
+from ssdtrt.images.preprocess import to_pixels
+from ssdtrt.images.read_ahead import worker_count
+from ssdtrt.images.reading import PictureReader, PreparedPicture, check_pictures, readable
+from ssdtrt.images.tensors import check_images, normalization, scale_to
+from ssdtrt.images.upload import to_device
 from ssdtrt.system.devices import current_device
-from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.progress import Progress, ProgressBar, silent
 
-
-def nothing() -> None:
-    """Ends the use of pixels that belong to nobody else."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A picture that was read: its place among all, its path, its size, its pixels, and itself where kept.
-
-    The pixels are uint8 [h, w, 3], those of the whole picture or squeezed to 300x300; `done` ends their use.
-    """
-
-    index: int
-    name: str
-    size: tuple[int, int]
-    pixels: np.ndarray
-    picture: Image.Image | None = None
-    done: Callable[[], None] = nothing
+UNTRAINED = "untrained: random weights"
+_FIRST = 20  # pictures whose detections a summary holds
 
 
 class Detector:
-    """Detects with a saved module, engine or detector, in pictures prepared as was recorded at export.
+    """Detects objects in pictures with a saved module, engine or detector.
 
-    `threshold` is the lowest score reported, 0..1; `max_detections` the most for one picture. Scores of 0.05 and less
-    are never reported. `orient` turns pictures as their EXIF orientation says; `workers` is how many threads or
-    processes read them, by default one a core. `sha256` is the digest that the file must have. Instead of a path it
-    takes a runner that was loaded before. Where the GPU's memory does not hold a batch it goes on with half of it, as
-    far as the file allows, and tells `note`. Raises what `load_engine` raises.
+    Pictures are read ahead, prepared as the file records, and run in batches. Where the GPU's memory is too small for a
+    batch, it goes on with half of it, as far as the file allows. Pickled, as for a process that multiprocessing spawns,
+    it is loaded again there, with `note` silent.
 
-    Pickled, as for a process that multiprocessing spawns, it is loaded again there, with `note` silent.
+    Args:
+        path: The file, or a runner that was loaded before.
+        device: `cpu`, `cuda` or `cuda:N`; by default what the file is for, for a module the GPU where there is one.
+        threshold: The lowest score that is reported, 0..1. Scores of 0.05 and less never are.
+        max_detections: The most detections of a picture.
+        orient: Whether pictures are turned as their EXIF orientation says.
+        workers: How many threads or processes read pictures; by default one for each core.
+        sha256: The digest that the file must have.
+        note: Told when a batch is halved.
+
+    Attributes:
+        runner: The loaded file.
+        device: Where it runs.
+
+    Raises:
+        ArtifactError: Where the file is damaged, of another kind, or for another machine.
+        CompileError: Where Torch-TensorRT or a GPU is missing.
+        GpuError: Where the GPU fails or is full.
+
+    Example:
+        >>> from ssdtrt import Detector
+        >>> detector = Detector("ssd300.ts", threshold=0.5)
+        >>> (found,) = detector(["street.jpg"])
+        >>> found.width, found.height
+        (640, 480)
+        >>> [detection.label for detection in found.detections]
+        ['cat', 'dog']
     """
 
     def __init__(
         self,
-        path: str | Path | FileRunner = config.ENGINE_FILE,
+        path: str | Path | FileRunner | EagerRunner = config.ENGINE_FILE,
         device: str | torch.device | None = None,
         *,
         threshold: float = config.THRESHOLD,
@@ -75,42 +84,49 @@ class Detector:
         note: Progress = silent,
     ):
         if isinstance(path, (str, Path)):
-            runner = load_engine(path, device, sha256=sha256)
+            runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256)
         elif sha256 is None:
             runner = path
         else:
-            raise ArtifactError("A SHA-256 is demanded where a file is loaded: give it to load_engine.")
+            raise ArtifactError("The SHA-256 of a runner is checked where its file is loaded; give it to load_engine.")
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
         self.workers = workers or worker_count()
         self.device = runner.device
         self.normalization = normalization(runner.preprocess, self.device)
-        self._resizes = self.device.type == "cuda"
-        self.decoder = Postprocessor(self.device, max_detections)
+        self.postprocessor = Postprocessor(self.device, max_detections)
+        self._running: Pending | None = None
+        self._resize_on_device = self.device.type == "cuda"
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
-        release = self.decoder.release
+        release = self.postprocessor.release
         self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=release)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         options = {name: getattr(self, name) for name in ("threshold", "max_detections", "orient", "workers")}
         return partial(Detector, **options), (self.runner,)
 
     @property
     def batch_size(self) -> int:
-        """The pictures that run at once, at most."""
+        """The most pictures that run at once."""
         return self.batches.size
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
         self.batches.size = size
 
-    def __call__(self, pictures: Sequence[Picture]) -> list[ImageDetections]:
-        """The detections of each picture (a path, a PIL image, or an array [H, W, 3] of uint8), in their order.
+    def __call__(self, pictures: Iterable[Picture]) -> list[ImageDetections]:
+        """Detect in pictures and return the detections of each, in their order.
 
-        Raises ImageError for one that cannot be read.
+        Args:
+            pictures: Paths, open files, PIL images, or uint8 arrays [H, W, 3] or [H, W], mixed as you like.
+
+        Returns:
+            For each picture its detections, the best first, with boxes in the pixels of the original.
+
+        Raises:
+            ImageError: For a picture that cannot be read, or for one picture where a list is expected.
+            GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
-        if isinstance(pictures, (str, Path)):
-            raise ImageError(f"{pictures} is one picture; expected a list of pictures.")
         return [found.named(self.runner.labels) for _, found in self.stream(pictures)]
 
     def stream(
@@ -120,86 +136,164 @@ class Detector:
         *,
         keep: bool = False,
         many: bool = False,
-    ) -> Iterator[tuple[int, Detections]]:
-        """Each picture's place and its detections, in their order, as the batches are done.
+    ) -> Generator[tuple[int, Detections], None, None]:
+        """Yield the place of each picture, from 0, and its detections, in order, as the batches are done.
 
-        `pictures` are taken as they are needed, and never more than a few batches are in memory. One that cannot be
-        read goes to `failures` and the others go on; without `failures` it raises. With `keep` the picture comes along.
-        With `many` pictures, which are paths then, processes read them instead of threads: slower to start, and as fast
-        as there are cores.
+        At most a few batches are in memory. The next one runs while the caller uses the results of one.
+
+        Args:
+            pictures: As for a call; taken as they are needed.
+            failures: Takes the errors of pictures that cannot be read, and the others go on; None to raise the first.
+            keep: Whether each result holds its picture.
+            many: Whether processes read the pictures, which are paths then, instead of threads: slower to start, and
+                as fast as there are cores.
+
+        Raises:
+            ImageError: For a picture that cannot be read, without `failures`, or for one picture instead of a list.
+            GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
-        prepared = self._read_by_processes(pictures) if many and not keep else self._read_by_threads(pictures, keep)
+        check_pictures(pictures)
+        ahead = 2 * max(self.batch_size, self.workers)
+        reader = PictureReader(self.runner.preprocess, self.orient, self.workers, ahead)
+        if many and not keep:
+            held = 2 * self.batch_size  # One batch runs while another is gathered.
+            paths = cast(Iterable[str | Path], pictures)
+            prepared = reader.with_processes(paths, held, self.device, self._resize_on_device)
+        else:
+            prepared = reader.with_threads(pictures, keep)
         with contextlib.closing(prepared):
             for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures))):
-                yield from self._found(batch, packed)
+                yield from self._unpack(batch, packed)
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
-        """Begins to detect in uint8 images [N, 3, 300, 300] on the device; what is returned waits for the device.
+        """Start to detect in images on the device, and do not wait for it.
 
-        It gives what `Decoder` does, [N, K + 1, 6] on the host, and is to be called before the next `start`.
+        Args:
+            images: uint8 [N, 3, 300, 300], resized pictures on the detector's device.
+
+        Returns:
+            A function that waits and returns the packed detections [N, K + 1, 6] on the host (see `detect_fixed`).
+
+        Raises:
+            ImageError: For anything but such a tensor.
         """
-        return self.decoder.start(*self.runner(scale_to(images, *self.normalization)))
+        check_images(images)
+        if self._running is not None:
+            self._running.wait()  # Of a stream between two results. What it reads on the device is overwritten now.
+        self._running = Pending(self.postprocessor.start(*self.runner(scale_to(images, *self.normalization))))
+        return self._running.result
 
-    @property
-    def _ahead(self) -> int:
-        return 2 * max(self.batch_size, self.workers)
-
-    def _read_by_threads(self, pictures: Iterable[Picture], keep: bool) -> Iterator[Prepared | ImageError]:
-        def read(numbered) -> Prepared | ImageError:
-            index, picture = numbered
-            try:
-                image = load_image(picture, orient=self.orient)
-            except ImageError as error:
-                return error
-            name = str(picture) if isinstance(picture, (str, Path)) else ""
-            return Prepared(
-                index, name, image.size, resize_image(image, self.runner.preprocess), image if keep else None
-            )
-
-        return in_order(read, enumerate(pictures), self.workers, self._ahead)
-
-    def _read_by_processes(self, paths: Iterable[str | Path]) -> Iterator[Prepared | ImageError]:
-        names: deque[str] = deque()
-
-        def noted() -> Iterator[str]:
-            for path in paths:
-                names.append(str(path))
-                yield names[-1]
-
-        whole = self._resizes and self.runner.preprocess == "eval" and order_of_passes() is not None
-        settings = {"orient": self.orient, "preprocess": self.runner.preprocess, "whole": whole}
-        held = 2 * self.batch_size  # One batch runs, and another is gathered.
-        with Readers(self.workers, self._ahead, held, **settings) as readers, pinned(readers.memory, self.device):
-            for index, read in enumerate(readers.read(noted())):
-                name = names.popleft()
-                if isinstance(read, ImageError):
-                    yield read
-                else:
-                    yield Prepared(index, name, read.size, read.pixels, done=partial(readers.give_back, read.slot))
-
-    def _stage(self, batch: list[Prepared]) -> Tensor:
+    def _stage(self, batch: list[PreparedPicture]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""
         with current_device(self.device):
             return to_device([one.pixels for one in batch], self.device)
 
-    def _found(self, batch: list[Prepared], packed: Tensor) -> Iterator[tuple[int, Detections]]:
-        """Packed detections as arrays, those of at least the threshold, in each picture's pixels. Frees slots."""
+    def _unpack(self, batch: list[PreparedPicture], packed: Tensor) -> Iterator[tuple[int, Detections]]:
+        """The detections of at least the threshold, as arrays in each picture's pixels. Releases the batch."""
         for one in batch:
-            one.done()
-        every = packed.numpy()  # Small steps in torch would cost more than the network.
-        kept = np.minimum((every[:, :-1, 5] >= self.threshold).sum(axis=1), every[:, -1, 0].astype(int)).tolist()
-        for one, rows, count in zip(batch, every, kept):
-            boxes = to_pixels(rows[:count, :4], *one.size, self.runner.preprocess)
-            arrays = boxes, rows[:count, 4].astype(np.int64), rows[:count, 5].copy()
+            one.release()
+        every = packed.numpy()  # Small steps in torch would take longer than the network.
+        counts = np.minimum((every[:, :-1, 5] >= self.threshold).sum(axis=1), every[:, -1, 0].astype(int)).tolist()
+        for one, rows, count in zip(batch, every, counts):
+            xyxy = to_pixels(rows[:count, :4], *one.size, self.runner.preprocess)
+            arrays = xyxy, rows[:count, 4].astype(np.int64), rows[:count, 5].copy()
             yield one.index, Detections(one.name, *one.size, *arrays, picture=one.picture)
 
 
-def readable(prepared: Iterable[Prepared | ImageError], failures: list[ImageError] | None) -> Iterator[Prepared]:
-    """The pictures that could be read; the others go to `failures` or, without, are raised."""
-    for one in prepared:
-        if not isinstance(one, ImageError):
-            yield one
-        elif failures is None:
-            raise one
-        else:
-            failures.append(one)
+def folder_sink(
+    detector: Detector,
+    folder: str | Path,
+    pictures: Iterable[str | Path] | None = None,
+    baseline: Detector | None = None,
+) -> FolderSink:
+    """Return a sink that writes annotated pictures and `detections.json` into a folder.
+
+    Args:
+        detector: The detector.
+        folder: The folder, which is made.
+        pictures: The pictures that will come, where they are known (see FolderSink).
+        baseline: Another detector, whose detections are drawn beside each picture.
+    """
+    runner, comparison = detector.runner, None
+    if baseline is not None:
+        captions = f"{runner.name} {runner.precision.upper()}", baseline.runner.name
+        comparison = Comparison(lambda picture: baseline([picture])[0], captions)
+    return FolderSink(folder, runner.labels, pictures, "" if runner.trained else UNTRAINED, comparison)
+
+
+def detect_files(
+    detector: Detector,
+    pictures: Iterable[str | Path],
+    sinks: Sequence[FolderSink | JsonLinesSink | CocoSink],
+    failures: list[ImageError] | None = None,
+    total: int | None = None,
+    progress: Progress = silent,
+    each: Callable[[Detections], None] | None = None,
+) -> Summary:
+    """Detect in picture files and hand each picture's detections to every sink, as they come.
+
+    However that ends, every sink is closed and what it wrote is valid.
+
+    Args:
+        detector: The detector.
+        pictures: The files, taken as they are needed.
+        sinks: Where the detections go.
+        failures: Takes the errors of pictures that cannot be read; the others go on.
+        total: How many pictures there are, where that is known.
+        progress: Called with a line about how far it is.
+        each: Called with each picture's detections after the sinks.
+
+    Raises:
+        ArtifactError: Where a sink cannot write.
+        GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
+    """
+    failures = [] if failures is None else failures
+    first: list[ImageDetections] = []
+    started = time.perf_counter()
+    count = detections = 0
+    bar = ProgressBar(progress, "detecting", total)
+    with contextlib.ExitStack() as stack:
+        for sink in sinks:
+            stack.enter_context(sink)
+        keep = any(isinstance(sink, FolderSink) for sink in sinks)
+        many = total is None or total >= config.MANY
+        stream = stack.enter_context(contextlib.closing(detector.stream(pictures, failures, keep=keep, many=many)))
+        for index, found in stream:
+            for sink in sinks:
+                sink.write(found)
+            if each is not None:
+                each(found)
+            count, detections = count + 1, detections + len(found.confidence)
+            if len(first) < _FIRST:
+                first.append(found.named(detector.runner.labels))
+            bar.update(index + 1)
+        if total:  # The last pictures may be unreadable.
+            bar.update(total)
+    return Summary(count, detections, time.perf_counter() - started, tuple(first), tuple(failures))
+
+
+def detect_to_folder(
+    detector: Detector, pictures: Sequence[str | Path], folder: str | Path, progress: Progress = silent
+) -> tuple[list[ImageDetections], list[ImageError]]:
+    """Detect in picture files, and write each with its boxes, and `detections.json`, into a folder.
+
+    Args:
+        detector: The detector.
+        pictures: The files.
+        folder: The folder, which is made (see FolderSink).
+        progress: Called with a line about how far it is.
+
+    Returns:
+        The detections, and the errors of the pictures that cannot be read.
+
+    Raises:
+        ArtifactError: Where the folder cannot be written.
+    """
+    failures: list[ImageError] = []
+    found: list[ImageDetections] = []
+    sinks = [folder_sink(detector, folder, pictures)]
+    labels = detector.runner.labels
+    detect_files(
+        detector, pictures, sinks, failures, len(pictures), progress, lambda one: found.append(one.named(labels))
+    )
+    return found, failures

@@ -1,5 +1,8 @@
 """From pictures to detections: the real network against one by hand, and a network whose answers are known."""
 
+import doctest
+import io
+import json
 import multiprocessing
 import os
 import pickle
@@ -13,10 +16,13 @@ from PIL import Image
 from known import BLUE, CAT, DOG, PERSON, RED, known_file
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.baseline import EagerRunner
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.artifact.runner import load_engine
-from ssdtrt.detect import Detector
-from ssdtrt.detection.results import Detection, Detections, ImageDetections
+from ssdtrt.detect import Detector, detect_files, folder_sink
+from ssdtrt.detection import folder_sink as folder_sink_module
+from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
+from ssdtrt.detection.results import Detection, Detections, ImageDetections, Summary
 from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
 from ssdtrt.hub import nvidia_ssd_processing_utils
 from ssdtrt.model.boxes import default_boxes
@@ -157,11 +163,11 @@ def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, t
     assert [found.image for _, found in pairs] == [str(paths[1]), str(paths[3])]
     assert [(found.width, found.height) for _, found in pairs] == [(200, 100), (30, 20)]
     assert [found.picture.size for _, found in pairs] == [(200, 100), (30, 20)]
-    assert [found.labels.tolist() for _, found in pairs] == [[16, 17, 1], [3, 17, 1]]
+    assert [found.class_id.tolist() for _, found in pairs] == [[16, 17, 1], [3, 17, 1]]
     found = pairs[0][1]
-    assert (found.boxes.dtype, found.labels.dtype, found.scores.dtype) == (np.float32, np.int64, np.float32)
-    assert found.scores.tolist() == pytest.approx([CAT, DOG, PERSON], abs=2e-6)
-    assert found.boxes[0].tolist() == pytest.approx([13.0, 6.5, 187.0, 93.5], abs=0.011)
+    assert (found.xyxy.dtype, found.class_id.dtype, found.confidence.dtype) == (np.float32, np.int64, np.float32)
+    assert found.confidence.tolist() == pytest.approx([CAT, DOG, PERSON], abs=2e-6)
+    assert found.xyxy[0].tolist() == pytest.approx([13.0, 6.5, 187.0, 93.5], abs=0.011)
     assert [str(failure) for failure in failures] == [
         f"{tmp_path / 'no.png'}: no such file.",
         f"{tmp_path} is a directory; expected a picture.",
@@ -173,7 +179,7 @@ def test_stream_is_lazy(known, pictures, tmp_path):
     detector = Detector(known, "cpu")
     detector.batch_size = 1
     stream = detector.stream([pictures("red.png"), pictures("blue.png", BLUE), tmp_path / "no.png"])
-    assert next(stream)[1].labels[0] == 16
+    assert next(stream)[1].class_id[0] == 16
     with pytest.raises(ImageError):
         list(stream)
 
@@ -225,9 +231,78 @@ def test_orientation_may_be_left_alone(known, tmp_path):
     assert (answer.width, answer.height) == (200, 100)
 
 
-def test_one_path_is_no_list(known):
-    with pytest.raises(ImageError, match="a.jpg is one picture; expected a list of pictures."):
-        Detector(known, "cpu")("a.jpg")
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ("a.jpg", "^a.jpg is one picture; expected a list of pictures.$"),
+        (np.zeros((300, 300, 3), np.uint8), r"^An array \[300, 300, 3\] is one picture; expected a list of pictures.$"),
+        (
+            torch.zeros(1, 300, 300, 3, dtype=torch.uint8),
+            r"^A tensor \[1, 300, 300, 3\] is no list of pictures; expected",
+        ),
+        (
+            [np.zeros((300, 300, 3), np.float32)],
+            r"^An array of float32 \[300, 300, 3\] cannot be read as a picture; exp",
+        ),
+        (
+            [np.zeros((3, 300, 300), np.uint8)],
+            r"^An array of uint8 \[3, 300, 300\] cannot be read as a picture; expected",
+        ),
+        (
+            [torch.zeros(3, 300, 300)],
+            "^A Tensor cannot be read as a picture; expected a path, a PIL image or a uint8 arr",
+        ),
+    ],
+)
+def test_what_is_no_list_of_pictures_is_one_line(known, given, message):
+    with pytest.raises(ImageError, match=message) as caught:
+        Detector(known, "cpu")(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_array_of_pictures_is_a_list(known):
+    pictures = np.stack([np.full((50, 60, 3), color, np.uint8) for color in (RED, BLUE)])
+    assert [found.detections[0].label for found in Detector(known, "cpu")(pictures)] == ["cat", "car"]
+
+
+@pytest.mark.parametrize(
+    "images, found",
+    [
+        (torch.zeros(2, 300, 300, 3, dtype=torch.uint8), r"uint8 \[2, 300, 300, 3\]"),
+        (torch.zeros(3, 300, 300, dtype=torch.uint8), r"uint8 \[3, 300, 300\]"),
+        (torch.zeros(1, 3, 300, 300), r"float32 \[1, 3, 300, 300\]"),
+        (np.zeros((1, 3, 300, 300), np.uint8), "ndarray"),
+    ],
+)
+def test_start_takes_images_alone(known, images, found):
+    with pytest.raises(ImageError, match=rf"^Expected a tensor of uint8 images \[N, 3, 300, 300\]; found {found}.$"):
+        Detector(known, "cpu").start(images)
+
+
+def test_a_detector_may_be_used_between_two_results_of_its_stream(known, pictures, monkeypatch):
+    """Its next batch runs then, and as with a CUDA graph, whose outputs lie in one place, later work overwrites them."""
+    detector, start, place = Detector(known, "cpu"), Detector(known, "cpu").postprocessor.start, []
+
+    def overwriting(loc, conf):
+        place[:] = [start(loc, conf)()]
+        return lambda: place[0].clone()
+
+    monkeypatch.setattr(detector.postprocessor, "start", overwriting)
+    detector.batch_size = 1
+    red, blue = pictures("red.png"), pictures("blue.png", BLUE)
+    inside, outside = [], []
+    for _, found in detector.stream([red, blue, red, blue]):
+        outside.append(detector.runner.labels[found.class_id[0]])
+        inside += [one.detections[0].label for one in detector([blue, red])]
+    assert outside == ["cat", "car", "cat", "car"] and inside == ["car", "cat"] * 4
+
+
+def test_the_example_of_its_documentation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    known_file("ssd300.ts")
+    Image.new("RGB", (640, 480), RED).save("street.jpg")
+    (example,) = doctest.DocTestFinder(recurse=False).find(Detector, "Detector")
+    assert len(example.examples) >= 4 and doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_boxes_of_the_middle_square_are_mapped_back(tmp_path, pictures):
@@ -276,13 +351,13 @@ def mixed(photographs, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
 @pytest.mark.parametrize("preprocess", ["eval", "hub"])
-def test_whole_pictures_resized_on_the_device_are_the_squeezed_ones(mixed, tmp_path, preprocess, monkeypatch):
+def test_pictures_resized_on_the_device_are_those_that_pillow_resizes(mixed, tmp_path, preprocess, monkeypatch):
     """The very pixels, and so the same detections, by threads, by processes, and by processes that resize nothing."""
     file = known_file(tmp_path / "known.ts", preprocess=preprocess)
     ways = {}
     for way in ("threads", "processes", "whole"):
         detector, seen, failures = Detector(file, "cpu", workers=2), [], []
-        detector.batch_size, detector._resizes = 3, way == "whole"  # 12 slots
+        detector.batch_size, detector._resize_on_device = 3, way == "whole"  # 12 slots
         start = detector.start
         monkeypatch.setattr(detector.batches, "start", lambda images: seen.append(images) or start(images))
         pairs = list(detector.stream(mixed, failures, many=way != "threads"))
@@ -295,20 +370,6 @@ def test_whole_pictures_resized_on_the_device_are_the_squeezed_ones(mixed, tmp_p
     for way in ("processes", "whole"):
         assert torch.equal(ways[way][0], pixels)
         assert ways[way][1:] == (answers, failures)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
-def test_what_processes_read_is_whole_only_where_it_is_resized_here(known, mixed, tmp_path):
-    hub = known_file(tmp_path / "hub.ts", preprocess="hub")
-    shapes = {}
-    for file, resizes in ((known, True), (known, False), (hub, True)):
-        detector = Detector(file, "cpu", workers=1)
-        detector._resizes = resizes
-        prepared = [one for one in detector._read_by_processes(mixed[:8]) if not isinstance(one, ImageError)]
-        shapes[file, resizes] = [one.pixels.shape[:2] for one in prepared]
-    # The first is turned; the fourth has too many pixels and the fifth is too long.
-    assert shapes[known, True] == [(64, 48), (300, 300), (64, 48), (300, 300), (300, 300), (48, 64)]
-    assert set(shapes[known, False] + shapes[hub, True]) == {(300, 300)}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -390,7 +451,7 @@ def test_too_little_memory_for_the_smallest_batch_is_one_message(known, pictures
     assert tried == tries
 
 
-def test_demanded_sha256(known):
+def test_expected_sha256(known):
     digest = sha256_file(known)
     assert Detector(known, "cpu", sha256=digest.upper()).runner.path == known
     with pytest.raises(ArtifactError, match=f"has the SHA-256 {digest}; expected {'0' * 64}, as demanded"):
@@ -400,7 +461,7 @@ def test_demanded_sha256(known):
 
 
 def test_a_spawned_process_loads_the_file_itself(known, pictures):
-    """Pickled are its path and options, and the digest is demanded there too."""
+    """Pickled are its path and options, and the digest is checked there too."""
     detector = Detector(known, sha256=sha256_file(known), threshold=0.7, max_detections=2, orient=False, workers=1)
     copied = pickle.loads(pickle.dumps(detector))
     assert (copied.threshold, copied.max_detections, copied.orient, copied.workers) == (0.7, 2, False, 1)
@@ -425,3 +486,201 @@ def test_a_process_forked_from_one_that_uses_the_gpu_is_told_so(known, monkeypat
     with pytest.raises(GpuError, match="was forked from one that uses the GPU.*multiprocessing's spawn"):
         Detector(known)
     Detector(known, "cpu")
+
+
+# Running over files
+
+
+@pytest.fixture
+def detector(known):
+    return Detector(known, "cpu")
+
+
+def strict(text):
+    """JSON as the standard has it: NaN and Infinity are refused."""
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def jsonl(path):
+    """The objects of a file of JSON lines, every line of which is whole."""
+    text = path.read_text(encoding="utf-8")
+    assert text == "" or text.endswith("\n")
+    return [strict(line) for line in text.splitlines()]
+
+
+def three(folder, detector, failures=None):
+    """A sink of every kind in `folder`."""
+    labels = detector.runner.labels
+    return [
+        folder_sink(detector, folder / "out"),
+        JsonLinesSink(folder / "d.jsonl", labels),
+        CocoSink(folder / "coco.json", labels, [] if failures is None else failures),
+    ]
+
+
+def written(folder):
+    """The pictures that stand in each of the three, by name."""
+    entries = strict((folder / "out" / "detections.json").read_text(encoding="utf-8"))
+    rows = strict((folder / "coco.json").read_text(encoding="utf-8"))
+    return (
+        [os.path.basename(entry["image"]) for entry in entries],
+        [os.path.basename(line["image"]) for line in jsonl(folder / "d.jsonl")],
+        sorted({row["image_id"] for row in rows}),
+    )
+
+
+def test_every_kind_at_once_says_the_same(detector, pictures, tmp_path):
+    paths = [pictures("1.png"), pictures("0002.png", BLUE, (60, 40))]
+    summary = detect_files(detector, iter(paths), three(tmp_path, detector))
+    assert written(tmp_path) == (["1.png", "0002.png"], ["1.png", "0002.png"], [1, 2])
+    assert sorted(os.listdir(tmp_path / "out")) == ["0002.jpg", "1.jpg", "detections.json"]
+    expected = [found.as_dict() for found in detector(paths)]
+    assert strict((tmp_path / "out" / "detections.json").read_text(encoding="utf-8")) == expected
+    assert jsonl(tmp_path / "d.jsonl") == expected
+    rows = strict((tmp_path / "coco.json").read_text(encoding="utf-8"))
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [
+        (1, 17), (1, 18), (1, 1), (2, 3), (2, 18), (2, 1)
+    ]  # fmt: skip
+    assert [row["score"] for row in rows[:3]] == pytest.approx([CAT, DOG, PERSON], abs=2e-6)
+    assert rows[0]["bbox"] == pytest.approx([13.0, 6.5, 174.0, 87.0], abs=0.011)
+    assert (summary.pictures, summary.detections, summary.failures) == (2, 6, ())
+    assert [found.as_dict() for found in summary.first] == expected
+
+
+def test_a_name_that_is_no_number_is_a_failure_and_the_others_are_written(detector, pictures, tmp_path):
+    names = ["1.png", "two.png", "3.png", "\u0664.png", "-5.png", "6.png"]
+    paths = [pictures(name) for name in names]
+    failures, said = [], []
+    summary = detect_files(detector, paths, three(tmp_path, detector, failures), failures, len(paths), said.append)
+    assert written(tmp_path) == (names, names, [1, 3, 6])
+    assert [str(failure) for failure in summary.failures] == [
+        f"{path} is not in COCO's results: expected a number as its name, such as 000139.jpg."
+        for path in (paths[1], paths[3], paths[4])
+    ]
+    assert summary.pictures == 6 and said[-1].startswith(f"detecting [{20 * '#'}] 6 of 6 images, ")
+
+
+def test_a_broken_picture_among_good_ones(detector, pictures, tmp_path):
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    failures = []
+    paths = [pictures("1.png"), tmp_path / "2.png", pictures("3.png")]
+    said = []
+    summary = detect_files(detector, paths, three(tmp_path, detector, failures), failures, 3, said.append)
+    assert written(tmp_path) == (["1.png", "3.png"], ["1.png", "3.png"], [1, 3])
+    assert summary.pictures == 2 and len(summary.failures) == len(failures) == 1
+    assert str(failures[0]).startswith(f"{tmp_path / '2.png'} cannot be read as a picture (")
+    assert said[-1].startswith(f"detecting [{20 * '#'}] 3 of 3 images, ")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize("place", ["between", "reading", "drawing"])
+def test_what_is_written_is_valid_wherever_a_run_breaks_off(detector, pictures, tmp_path, monkeypatch, error, place):
+    detector.batch_size = 1
+    paths = [pictures(f"{number}.png") for number in range(1, 7)]
+
+    def stop(found):
+        if found.image == str(paths[2]) and place == "between":
+            raise error
+
+    def some():
+        yield from paths[:4]
+        if place == "reading":
+            raise error
+        yield from paths[4:]
+
+    if place == "drawing":
+        monkeypatch.setattr(folder_sink_module, "worker_count", lambda: 1)
+        draw = folder_sink_module.draw_detections
+        count = iter(range(9))
+        monkeypatch.setattr(
+            folder_sink_module, "draw_detections", lambda *of: draw(*of) if next(count) < 1 else stop_now(error)
+        )
+    with pytest.raises(error):
+        detect_files(detector, some(), three(tmp_path, detector), each=stop)
+    in_folder, in_lines, in_coco = written(tmp_path)
+    if place == "between":
+        assert (in_folder, in_lines, in_coco) == (["1.png", "2.png", "3.png"], ["1.png", "2.png", "3.png"], [1, 2, 3])
+    assert [f"{number}.png" for number in in_coco] == in_lines and in_folder[: len(in_lines)] == in_lines
+    assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]  # Nothing half-written.
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ssdtrt")]
+    for name in os.listdir(tmp_path / "out"):
+        if name.endswith(".jpg"):
+            with Image.open(tmp_path / "out" / name) as opened:
+                opened.load()
+
+
+def stop_now(error):
+    raise error
+
+
+def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_pieces(detector, pictures, tmp_path):
+    """The second picture's line is cut in half, as by Ctrl-C."""
+    lines = JsonLinesSink(tmp_path / "d.jsonl", detector.runner.labels)
+    listed = folder_sink(detector, tmp_path / "out")
+
+    class Torn:
+        def __init__(self, file):
+            self.file, self.writes = file, 0
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, piece):
+            self.writes += 1
+            if self.writes == 3:
+                raise KeyboardInterrupt
+            return self.file.write(piece if self.writes == 1 else piece[: len(piece) // 2])
+
+    lines.output.file = Torn(lines.output.file)
+    with pytest.raises(KeyboardInterrupt):
+        detect_files(detector, [pictures("1.png"), pictures("2.png"), pictures("3.png")], [listed, lines])
+    assert [line["image"] for line in jsonl(tmp_path / "d.jsonl")] == [str(tmp_path / "pictures" / "1.png")]
+    assert len(strict((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))) == 2
+
+
+def test_json_lines_are_there_as_they_come(detector, pictures, tmp_path):
+    detector.batch_size = 1
+    seen = []
+    paths = [pictures(f"{number}.png") for number in range(3)]
+    detect_files(
+        detector, paths, [JsonLinesSink(tmp_path / "d.jsonl", detector.runner.labels)],
+        each=lambda found: seen.append(len(jsonl(tmp_path / "d.jsonl"))),
+    )  # fmt: skip
+    assert seen == [1, 2, 3]
+
+
+def test_lines_and_results_go_to_a_stream_that_stays_open(detector, pictures):
+    for kind in (JsonLinesSink, lambda stream, labels: CocoSink(stream, labels, [])):
+        stream = io.StringIO()
+        detect_files(detector, [pictures("1.png")], [kind(stream, detector.runner.labels)])
+        assert not stream.closed and strict(stream.getvalue())
+
+
+def test_a_summary_remembers_the_first_twenty(detector, pictures):
+    path = pictures("red.png")
+    summary = detect_files(detector, [path] * 23, [])
+    assert (summary.pictures, summary.detections, len(summary.first)) == (23, 69, 20)
+    assert summary.seconds > 0 and summary.images_per_second == pytest.approx(23 / summary.seconds)
+    assert Summary(0, 0, 0.0, (), ()).images_per_second == 0
+
+
+def test_side_by_side_is_twice_as_wide(detector, known, pictures, tmp_path):
+    """Both halves are there, the baseline's with what the baseline sees."""
+    path = pictures("white.png", (255, 255, 255), (400, 200))
+    baseline = Detector(known, "cpu", threshold=0.99)  # It sees nothing.
+    detect_files(detector, [path], [folder_sink(detector, tmp_path / "out", baseline=baseline)])
+    with Image.open(tmp_path / "out" / "white.jpg") as opened:
+        pixels = np.asarray(opened).astype(int)
+    assert 800 <= pixels.shape[1] <= 840 and 200 <= pixels.shape[0] <= 260
+    halves = pixels[-190:-10, 10:390], pixels[-190:-10, -390:-10]
+    colored = [(np.ptp(half, axis=-1) > 60).sum() for half in halves]
+    assert colored[0] > 100 and colored[1] == 0
+
+
+def test_side_by_side_with_the_eager_baseline_names_both(detector, pictures, tmp_path, monkeypatch):
+    names = []
+    monkeypatch.setattr(folder_sink_module, "side_by_side", lambda left, right, titles: names.append(titles) or left)
+    eager = EagerRunner("eager-fp32", detector.runner.module, detector.runner, "fp32")
+    baseline = Detector(eager)
+    detect_files(detector, [pictures("red.png")], [folder_sink(detector, tmp_path / "out", baseline=baseline)])
+    assert names == [("known.ts FP32", "eager-fp32")]

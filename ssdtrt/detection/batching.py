@@ -1,9 +1,9 @@
-"""BatchRunner through a device: one is prepared while another runs, and one that its memory cannot hold is halved."""
+"""Run batches through a device: one is prepared while another runs, and one that does not fit its memory is halved."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,16 +17,21 @@ Finish = Callable[[], Tensor]
 
 
 class BatchRunner:
-    """Runs batches of at most `size` items, and of half as many from where the GPU's memory does not hold them.
+    """Runs batches of at most `size` items, and of half as many from where the GPU's memory is too small for them.
 
-    `stage(batch)` brings a batch to the device; `start` takes what it returns, begins, and returns what waits for the
-    result, a tensor with a row for each item. A batch is not made smaller than `smallest`. `note` is told of each
-    halving; `release` is called before, to let go of what only a batch of the old size needs.
+    Args:
+        stage: Brings a batch to the device.
+        start: Starts the work on what `stage` returned, and returns a function that waits for the result, a tensor with
+            a row for each item. That function is called before the next `start`.
+        size: The most items of a batch; smaller after a batch did not fit.
+        smallest: The fewest items that a batch is halved to.
+        note: Told of each halving.
+        release: Called before a smaller batch is tried, to free what only the larger size needed.
     """
 
     def __init__(
         self,
-        stage: Callable[[list], Tensor],
+        stage: Callable[[list[Any]], Tensor],
         start: Callable[[Tensor], Finish],
         size: int,
         smallest: int = 1,
@@ -38,7 +43,7 @@ class BatchRunner:
         self.note, self.release = note, release
 
     def cut(self, items: Iterable[Item]) -> Iterator[list[Item]]:
-        """The items in lists of the size of now."""
+        """Yield the items in lists of the current `size`."""
         batch: list[Item] = []
         for item in items:
             batch.append(item)
@@ -49,34 +54,46 @@ class BatchRunner:
             yield batch
 
     def run(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Tensor]]:
-        """Each batch and its result, in order. Raises GpuError where the GPU fails or cannot hold the smallest batch."""
-        running, finish = [], None
+        """Yield each batch and its result, in order.
+
+        The next batch already runs while the caller uses a result; at most two batches are on the device.
+
+        Raises:
+            GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
+        """
+        running: tuple[list[Item], Finish | None] | None = None
         for batch in batches:
             images = self._if_it_fits(self.stage, batch)
-            if running:
-                yield running, self._result(running, finish)
-            running, finish = batch, None
-            if images is not None and len(batch) <= self.size:
-                finish = self._if_it_fits(self.start, images)
+            done = self._finish(*running) if running else None
+            try:
+                fits = images is not None and len(batch) <= self.size
+                running = batch, self._if_it_fits(self.start, images) if fits else None
+            finally:
+                if done:  # Also where the next batch fails to start: what is finished is not lost.
+                    yield done
         if running:
-            yield running, self._result(running, finish)
+            yield self._finish(*running)
 
-    def _result(self, batch: list, finish: Finish | None) -> Tensor:
-        """The result of a batch that was begun, or that did not fit."""
+    def _finish(self, batch: list[Item], finish: Finish | None) -> tuple[list[Item], Tensor]:
+        """A batch and its result: of one that was started, or of one that did not fit, in halves."""
         result = None if finish is None else self._if_it_fits(finish)
-        return self._in_halves(batch) if result is None else result
+        return batch, self._in_halves(batch) if result is None else result
 
-    def _in_halves(self, batch: list) -> Tensor:
+    def _in_halves(self, batch: list[Item]) -> Tensor:
         """The result of a batch that did not fit, in smaller ones, none of which runs while another does."""
-        if len(batch) <= self.size:  # It may have been cut when more seemed to fit.
+        if len(batch) <= self.size:  # A longer one was cut while the size was larger.
             self._halve(len(batch))
-        results, done = [], 0
+        results: list[Tensor] = []
+        done = 0
         while done < len(batch):
             part = batch[done : done + self.size]
-            result = self._if_it_fits(lambda: self.start(self.stage(part))())
+            result = self._if_it_fits(self._run_alone, part)
             results.append(self._in_halves(part) if result is None else result)
             done += len(part)
         return torch.cat(results)
+
+    def _run_alone(self, batch: list[Item]) -> Tensor:
+        return self.start(self.stage(batch))()
 
     def _halve(self, count: int) -> None:
         if count <= self.smallest:
@@ -91,8 +108,8 @@ class BatchRunner:
             torch.cuda.empty_cache()
 
     @staticmethod
-    def _if_it_fits(function, *arguments):
-        """What the function returns; None where the GPU's memory is too small, and then the error's frames are gone."""
+    def _if_it_fits(function: Callable[..., Any], *arguments: Any) -> Any:
+        """What the function returns; None where memory is too small, and then the error's frames are gone."""
         with gpu_errors():
             try:
                 return function(*arguments)

@@ -10,28 +10,41 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.model.boxes import default_boxes
-from ssdtrt.model.nms import detect_fixed, settle
+from ssdtrt.model.nms import detect_fixed, detect_incomplete
 from ssdtrt.system.devices import current_device
 
 
 class Postprocessor:
-    """Decodes and suppresses: loc [N, 4, A], conf [N, C, A] -> packed [N, K + 1, 6] on the host (see `detect_fixed`).
+    """Decodes boxes and suppresses: loc [N, 4, A], conf [N, C, A] -> packed [N, K + 1, 6] on the host.
 
-    On a GPU the steps, which have a constant size, are captured once for each shape as a CUDA graph. `start` hands the
-    work to the device and does not wait; the returned function waits, and is to be called before the next `start`.
+    The packed form is that of `detect_fixed`. On a GPU the steps, which have a constant size, are captured once for
+    each shape as a CUDA graph, whose outputs the next call overwrites.
+
+    Args:
+        device: Where the network's outputs are.
+        max_detections: K, the most detections of a picture.
     """
 
     def __init__(self, device: torch.device, max_detections: int = config.MAX_DETECTIONS):
         self.device, self.max_detections = device, max_detections
         self.default_boxes = default_boxes().to(device)
-        self.steps = CudaGraphRunner(self._plain, device) if device.type == "cuda" else self._plain
+        self.steps = CudaGraphRunner(self._detect, device) if device.type == "cuda" else self._detect
 
     def __call__(self, loc: Tensor, conf: Tensor) -> Tensor:
-        """`start`, and then the wait."""
+        """Return the packed detections [N, K + 1, 6] on the host."""
         return self.start(loc, conf)()
 
     def start(self, loc: Tensor, conf: Tensor) -> Callable[[], Tensor]:
-        """Begins; what is returned gives the packed detections of every picture, settled."""
+        """Start the work and do not wait for it.
+
+        Args:
+            loc: [N, 4, A].
+            conf: Logits [N, C, A].
+
+        Returns:
+            A function that waits and returns the packed detections [N, K + 1, 6] on the host. Call it before the next
+            `start`, which may overwrite what it reads. What it returned stays.
+        """
         with current_device(self.device):
             loc, conf, packed = self.steps(loc, conf)
             host = to_host(packed)
@@ -41,22 +54,52 @@ class Postprocessor:
             if bool(found[:, -1, 1].all()):
                 return found
             with current_device(self.device), torch.no_grad():
-                return settle(packed.clone(), loc, conf, self.default_boxes).cpu()
+                return detect_incomplete(packed.clone(), loc, conf, self.default_boxes).cpu()
 
         return finish
 
     def release(self) -> None:
-        """Frees what was captured, and the memory that it holds."""
+        """Free the captured graphs and the memory that they hold."""
         if isinstance(self.steps, CudaGraphRunner):
             self.steps.graphs.clear()
 
-    def _plain(self, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _detect(self, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.no_grad():
             return loc, conf, detect_fixed(loc, conf, self.default_boxes, self.max_detections)
 
 
+class Pending:
+    """A result that the device is still computing: what `Postprocessor.start` returned, called only once.
+
+    Its error is kept too, for who asks for the result.
+    """
+
+    def __init__(self, finish: Callable[[], Tensor]):
+        self._finish: Callable[[], Tensor] | None = finish
+        self._result: Tensor | None = None
+        self._error: Exception | None = None
+
+    def wait(self) -> None:
+        """Wait until the result is on the host, where it stays; raises nothing that the device fails with."""
+        if self._finish is None:
+            return
+        try:
+            self._result = self._finish()
+        except Exception as error:
+            self._error = error.with_traceback(None)  # Its frames would hold what filled the memory.
+        self._finish = None
+
+    def result(self) -> Tensor:
+        """Wait, and return the result or raise its error."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Begins to copy a tensor to the host; what is returned waits for it and gives the copy."""
+    """Start to copy a tensor to the host; the returned function waits for the copy and returns it."""
     if tensor.device.type != "cuda":
         return lambda: tensor
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

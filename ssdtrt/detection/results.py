@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from ssdtrt.errors import ImageError
+
 
 class Detection(Report, frozen=True):
     """One object found in a picture.
@@ -79,3 +81,27 @@ class Detections:
             for number, score, box in rows
         )
         return ImageDetections(self.image, self.width, self.height, detections)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run over pictures did.
+
+    Attributes:
+        pictures: How many were read.
+        detections: How many objects were found in them.
+        seconds: How long the run took.
+        first: The detections of the first 20 pictures.
+        failures: Why the others could not be read.
+    """
+
+    pictures: int
+    detections: int
+    seconds: float
+    first: tuple[ImageDetections, ...]
+    failures: tuple[ImageError, ...]
+
+    @property
+    def images_per_second(self) -> float:
+        """Pictures read, run and written a second."""
+        return self.pictures / self.seconds if self.seconds else 0.0

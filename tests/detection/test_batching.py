@@ -1,4 +1,4 @@
-"""Batches through a device whose memory holds only so many: nothing is lost, nothing comes twice, and it is said."""
+"""Batches through a device: the next one runs while a result is used, and what its memory is too small for is halved."""
 
 import gc
 import weakref
@@ -26,7 +26,7 @@ class Device:
         return torch.tensor(batch, dtype=torch.float64)
 
     def start(self, images):
-        assert not self.pending, "a batch was begun before the last one was waited for"
+        assert not self.pending, "a batch was started before the last one was finished"
         self.tried.append(len(images))
         self.check("start", len(images))
         self.pending = True
@@ -37,6 +37,68 @@ class Device:
             return images * 10
 
         return finish
+
+
+class Recorder:
+    """A device that notes what is asked of it; an item's number is its batch's. `failing` fails to start with `error`."""
+
+    def __init__(self, failing=None, error=None):
+        self.events, self.failing, self.error = [], failing, error
+        self.batches = BatchRunner(self.stage, self.start, 1)
+
+    def stage(self, batch):
+        self.events.append(f"stage {batch[0]}")
+        return torch.tensor(batch)
+
+    def start(self, images):
+        number = int(images[0])
+        self.events.append(f"start {number}")
+        if number == self.failing:
+            raise self.error
+
+        def finish():
+            self.events.append(f"finish {number}")
+            return images
+
+        return finish
+
+    def items(self, count):
+        for number in range(count):
+            self.events.append(f"take {number}")
+            yield number
+
+    def use(self, count):
+        """Runs batches of one item, and notes when each result is used."""
+        for (number,), _ in self.batches.run(self.batches.cut(self.items(count))):
+            self.events.append(f"use {number}")
+
+
+def test_the_next_batch_runs_while_a_result_is_used():
+    device = Recorder()
+    device.use(3)
+    assert device.events == [
+        "take 0", "stage 0", "start 0",
+        "take 1", "stage 1", "finish 0", "start 1", "use 0",
+        "take 2", "stage 2", "finish 1", "start 2", "use 1",
+        "finish 2", "use 2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a bug"), RuntimeError("CUDA error: no more")])
+def test_what_is_finished_is_used_before_the_next_one_fails_to_start(error):
+    device = Recorder(failing=2, error=error)
+    with pytest.raises(GpuError if "CUDA" in str(error) else type(error)):
+        device.use(9)
+    assert device.events[-4:] == ["stage 2", "finish 1", "start 2", "use 1"]
+    assert "use 0" in device.events and "take 3" not in device.events
+
+
+def test_leaving_early_takes_no_more():
+    device = Recorder()
+    stream = device.batches.run(device.batches.cut(device.items(100)))
+    assert next(stream)[0] == [0]
+    stream.close()
+    assert device.events[-1] == "start 1" and device.events.count("take 2") == 0
 
 
 def results(batches, items):

@@ -6,7 +6,7 @@ from PIL import ImageFont
 
 from ssdtrt import config
 from ssdtrt.detection import fonts
-from ssdtrt.detection.fonts import built_in, lettering, shows, system_font
+from ssdtrt.detection.fonts import _built_in, _shows, _system_font, lettering
 
 
 @pytest.fixture
@@ -20,23 +20,23 @@ def ink(font, text):
 
 def test_plain_letters_need_no_other_font():
     text, font = lettering("traffic light 0.87", 20)
-    assert (text, font) == ("traffic light 0.87", built_in(20))
+    assert (text, font) == ("traffic light 0.87", _built_in(20))
 
 
 @pytest.mark.parametrize(
     "letter, there", [("a", True), ("~", True), (" ", True), ("\u732b", False), ("\n", False), ("\x00", False)]
 )
 def test_shows(letter, there):
-    assert shows(built_in(20), letter) is there
+    assert _shows(_built_in(20), letter) is there
 
 
 def test_control_characters_are_missing_in_a_font_that_draws_them():
     class DrawsAll:
         def getmask(self, letter):
-            return built_in(12).getmask(f"{ord(letter):x}")
+            return _built_in(12).getmask(f"{ord(letter):x}")
 
     font = DrawsAll()
-    assert shows(font, "\u732b") and not shows(font, "\n")
+    assert _shows(font, "\u732b") and not _shows(font, "\n")
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ def test_control_characters_are_missing_in_a_font_that_draws_them():
      ("a\nb", "a?b"), ("", "")],
 )  # fmt: skip
 def test_missing_letters_are_replaced(no_system_fonts, text, shown):
-    assert lettering(text, 16) == (shown, built_in(16))
+    assert lettering(text, 16) == (shown, _built_in(16))
 
 
 def test_missing_system_font_is_none():
-    assert system_font("no-such-font-anywhere.ttf", 12) is None
+    assert _system_font("no-such-font-anywhere.ttf", 12) is None
 
 
 def test_a_font_of_the_system_shows_what_pillows_lacks():
@@ -70,8 +70,8 @@ def test_the_font_with_most_letters_is_taken(monkeypatch):
 
     fakes = {"none.ttf": None, "few.ttf": Font("ab"), "many.ttf": Font("abcde?")}
     monkeypatch.setattr(config, "SYSTEM_FONTS", tuple(fakes))
-    monkeypatch.setattr(fonts, "built_in", lambda size: Font(""))
-    monkeypatch.setattr(fonts, "system_font", lambda name, size: fakes[name])
-    monkeypatch.setattr(fonts, "shows", lambda font, letter: letter in font.letters)
+    monkeypatch.setattr(fonts, "_built_in", lambda size: Font(""))
+    monkeypatch.setattr(fonts, "_system_font", lambda name, size: fakes[name])
+    monkeypatch.setattr(fonts, "_shows", lambda font, letter: letter in font.letters)
     assert lettering("abcdz", 9) == ("abcd?", fakes["many.ttf"])
     assert lettering("ab", 9) == ("ab", fakes["few.ttf"])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ssdtrt.detection import postprocessor as module
-from ssdtrt.detection.postprocessor import Postprocessor, to_host
+from ssdtrt.detection.postprocessor import Pending, Postprocessor, to_host
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_exact
 
@@ -22,15 +22,15 @@ def outputs(count, spread, background, seed=0):
 
 @pytest.fixture
 def settled_again(monkeypatch):
-    """How many pictures were given to `settle` each time."""
+    """How many pictures were given to `detect_incomplete` each time."""
     seen = []
-    settle = module.settle
+    detect_incomplete = module.detect_incomplete
 
     def watched(packed, *rest):
         seen.append(int((packed[:, -1, 1] == 0).sum()))
-        return settle(packed, *rest)
+        return detect_incomplete(packed, *rest)
 
-    monkeypatch.setattr(module, "settle", watched)
+    monkeypatch.setattr(module, "detect_incomplete", watched)
     return seen
 
 
@@ -91,7 +91,40 @@ def test_start_then_wait():
     decoder = Postprocessor(CPU)
     finish = decoder.start(loc, conf)
     assert torch.equal(finish(), decoder(loc, conf))
-    assert decoder.steps == decoder._plain  # Nothing is captured without a GPU.
+    assert decoder.steps == decoder._detect  # Nothing is captured without a GPU.
+
+
+def test_a_pending_result_is_waited_for_once_and_kept():
+    calls = []
+    pending = Pending(lambda: calls.append(1) or torch.ones(2))
+    pending.wait()
+    assert calls == [1] and torch.equal(pending.result(), torch.ones(2))
+    assert pending.result() is pending.result() and calls == [1]
+
+
+def test_the_error_of_a_pending_result_is_for_who_asks_for_it():
+    def fail():
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    pending = Pending(fail)
+    pending.wait()
+    for _ in range(2):
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            pending.result()
+
+
+def test_an_interrupt_while_a_result_is_waited_for_loses_nothing():
+    errors = [KeyboardInterrupt()]
+
+    def finish():
+        if errors:
+            raise errors.pop()
+        return torch.ones(2)
+
+    pending = Pending(finish)
+    with pytest.raises(KeyboardInterrupt):
+        pending.wait()
+    assert torch.equal(pending.result(), torch.ones(2))
 
 
 def test_outputs_with_gradients_give_none():

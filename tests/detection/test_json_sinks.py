@@ -14,13 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from ssdtrt.detection.json_writers import CocoResults, JsonLines, JsonList, to_xywh
-from ssdtrt.detection.results import Detection, ImageDetections
+from ssdtrt import config
+from ssdtrt.detection.json_sinks import CocoResults, CocoSink, JsonLinesSink, JsonListSink, to_xywh
+from ssdtrt.detection.results import Detection, Detections, ImageDetections
 from ssdtrt.errors import ArtifactError, SsdtrtError
 
 LABELS = ["background", "cat", '100 % "wild" naïve %.2f\n']
 BOXES = np.float32([[1.005, 2, 30.126, 40], [0, 0.5, 1e-3, 640]])
 SCORES = np.float32([0.87654321, 1 / 3])
+
+
+def found(image):
+    """Two detections in a picture of 9 x 9."""
+    return Detections(image, 9, 9, BOXES, np.int64([1, 2]), SCORES)
 
 
 def refuse(name):
@@ -39,28 +45,31 @@ def lines(path):
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
 def test_json_line_is_the_result_as_dict(tmp_path, kind):
-    with JsonLines(tmp_path / "d.jsonl", LABELS) as out:
-        out.write(tmp_path / 'a "1".jpg', 640, 480, kind(BOXES), kind(np.int64([1, 2])), kind(SCORES))
-        out.write("none.jpg", 3, 2, kind(BOXES[:0]), kind(np.int64([])), kind(SCORES[:0]))
+    with JsonLinesSink(tmp_path / "d.jsonl", LABELS) as out:
+        arrays = kind(BOXES), kind(np.int64([1, 2])), kind(SCORES)
+        out.write(Detections(str(tmp_path / 'a "1".jpg'), 640, 480, *arrays))
+        out.write(Detections("none.jpg", 3, 2, *(array[:0] for array in arrays)))
     rows = zip((1, 2), SCORES.tolist(), BOXES.tolist())
-    found = [Detection(LABELS[n], n, round(score, 6), tuple(round(edge, 2) for edge in box)) for n, score, box in rows]
-    expected = ImageDetections(str(tmp_path / 'a "1".jpg'), 640, 480, tuple(found)).as_dict()
+    expected = [
+        Detection(LABELS[n], n, round(score, 6), tuple(round(edge, 2) for edge in box)) for n, score, box in rows
+    ]
     first, second = lines(tmp_path / "d.jsonl")
+    expected = ImageDetections(str(tmp_path / 'a "1".jpg'), 640, 480, tuple(expected)).as_dict()
     assert first == json.loads(json.dumps(expected)) and first["detections"][0]["score"] == 0.876543
     assert second == ImageDetections("none.jpg", 3, 2, ()).as_dict()
     assert list(first) == ["image", "width", "height", "detections"]
 
 
 def test_json_lines_without_pictures(tmp_path):
-    with JsonLines(tmp_path / "d.jsonl", LABELS):
+    with JsonLinesSink(tmp_path / "d.jsonl", LABELS):
         pass
     assert (tmp_path / "d.jsonl").read_bytes() == b""
 
 
 def test_what_is_not_finite_is_null(tmp_path):
     boxes_xyxy = np.float32([[np.nan, 1, np.inf, 2], [1, 2, 3, 4]])
-    with JsonLines(tmp_path / "d.jsonl", LABELS) as out:
-        out.write("a.jpg", 9, 9, boxes_xyxy, [2, 1], np.float32([0.5, np.nan]))
+    with JsonLinesSink(tmp_path / "d.jsonl", LABELS) as out:
+        out.write(Detections("a.jpg", 9, 9, boxes_xyxy, np.int64([2, 1]), np.float32([0.5, np.nan])))
     (line,) = lines(tmp_path / "d.jsonl")
     assert line["detections"] == [
         {"label": LABELS[2], "label_id": 2, "score": 0.5, "box": [None, 1.0, None, 2.0]},
@@ -70,9 +79,9 @@ def test_what_is_not_finite_is_null(tmp_path):
 
 def test_lines_are_there_as_they_come(tmp_path):
     path = tmp_path / "d.jsonl"
-    with JsonLines(path, LABELS) as out:
+    with JsonLinesSink(path, LABELS) as out:
         for count in (1, 2, 3):
-            out.write(f"{count}.jpg", 9, 9, BOXES, [1, 2], SCORES)
+            out.write(found(f"{count}.jpg"))
             assert [line["image"] for line in lines(path)] == [f"{n}.jpg" for n in range(1, count + 1)]
 
 
@@ -106,6 +115,23 @@ def test_coco_results_have_no_nan(tmp_path):
     assert [row["image_id"] for row in strict((tmp_path / "r").read_text())] == [3, 3]
 
 
+@pytest.mark.parametrize(
+    "labels, numbers",
+    [
+        (config.COCO_LABELS, [1, 11, 13, 14, 90]),
+        (["background", *(f"kind {number}" for number in range(1, 81))], [1, 11, 12, 13, 80]),
+    ],
+)
+def test_the_80_classes_have_cocos_numbers_and_others_keep_theirs(tmp_path, labels, numbers):
+    arrays = np.tile(BOXES[:1], (5, 1)), np.int64([1, 11, 12, 13, 80]), np.tile(SCORES[:1], 5)
+    failures = []
+    with CocoSink(tmp_path / "r.json", labels, failures) as sink:
+        sink.write(Detections("000139.jpg", 9, 9, *arrays))
+    rows = strict((tmp_path / "r.json").read_text())
+    assert [row["category_id"] for row in rows] == numbers and {row["image_id"] for row in rows} == {139}
+    assert failures == []
+
+
 def test_boxes_are_not_written_to():
     boxes_xyxy = torch.tensor([[1.0, 2.0, 5.0, 9.0]])
     assert to_xywh(boxes_xyxy).tolist() == [[1, 2, 4, 7]] and boxes_xyxy.tolist() == [[1, 2, 5, 9]]
@@ -114,12 +140,12 @@ def test_boxes_are_not_written_to():
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, GeneratorExit])
 def test_interrupted(tmp_path, error):
     coco, jsonl = tmp_path / "r.json", tmp_path / "d.jsonl"
-    with pytest.raises(error), CocoResults(coco) as results, JsonLines(jsonl, LABELS) as out:
+    with pytest.raises(error), CocoResults(coco) as results, JsonLinesSink(jsonl, LABELS) as out:
         for image in (1, 2, 3):
             if image == 3:
                 raise error
             results.write(image, BOXES, [1, 2], SCORES)
-            out.write(f"{image}.jpg", 9, 9, BOXES, [1, 2], SCORES)
+            out.write(found(f"{image}.jpg"))
     assert [row["image_id"] for row in strict(coco.read_text())] == [1, 1, 2, 2]
     assert [line["image"] for line in lines(jsonl)] == ["1.jpg", "2.jpg"]
 
@@ -150,10 +176,10 @@ def test_half_a_piece_is_cut_off(tmp_path, error):
         for image in range(1, 9):
             results.write(image, BOXES, [1, 2], SCORES)
     assert [row["image_id"] for row in strict(coco.read_text())] == [1, 1, 2, 2, 3, 3]
-    with pytest.raises(type(error)), JsonLines(jsonl, LABELS) as out:
+    with pytest.raises(type(error)), JsonLinesSink(jsonl, LABELS) as out:
         out.output.file = Torn(out.output.file, error)
         for image in range(1, 9):
-            out.write(f"{image}.jpg", 9, 9, BOXES, [1, 2], SCORES)
+            out.write(found(f"{image}.jpg"))
     assert [line["image"] for line in lines(jsonl)] == ["1.jpg", "2.jpg", "3.jpg"]
 
 
@@ -176,9 +202,9 @@ def test_streams_stay_open_and_are_flushed():
             self.flushed += 1
 
     coco, jsonl = Stream(), Stream()
-    with CocoResults(coco) as results, JsonLines(jsonl, LABELS) as out:
+    with CocoResults(coco) as results, JsonLinesSink(jsonl, LABELS) as out:
         results.write(1, BOXES, [1, 2], SCORES)
-        out.write("a.jpg", 9, 9, BOXES, [1, 2], SCORES)
+        out.write(found("a.jpg"))
         assert jsonl.flushed == 2 and jsonl.getvalue().endswith("]}\n")
     assert not coco.closed and len(strict(coco.getvalue())) == 2 and coco.flushed == 4
     assert strict(jsonl.getvalue())["image"] == "a.jpg"
@@ -190,16 +216,16 @@ def stop(*_):
 
 def test_json_list_holds_what_the_lines_do(tmp_path):
     path = tmp_path / "d.json"
-    with JsonList(path, LABELS) as out, JsonLines(tmp_path / "d.jsonl", LABELS) as single:
+    with JsonListSink(path, LABELS) as out, JsonLinesSink(tmp_path / "d.jsonl", LABELS) as single:
         for name in ("a.jpg", "b.jpg", "c.jpg"):
             for one in (out, single):
-                one.write(name, 9, 9, BOXES, [1, 2], SCORES)
+                one.write(found(name))
     assert strict(path.read_text(encoding="utf-8")) == lines(tmp_path / "d.jsonl")
     assert path.read_text(encoding="utf-8").count("\n") == 5 and path.read_text(encoding="utf-8").endswith("\n]\n")
 
 
 def test_json_list_without_pictures(tmp_path):
-    with JsonList(tmp_path / "d.json", LABELS):
+    with JsonListSink(tmp_path / "d.json", LABELS):
         pass
     assert strict((tmp_path / "d.json").read_text()) == []
 
@@ -207,20 +233,20 @@ def test_json_list_without_pictures(tmp_path):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 @pytest.mark.parametrize("whole", [0, 1, 2])
 def test_json_list_is_whole_when_it_breaks_off(tmp_path, error, whole):
-    with pytest.raises(type(error)), JsonList(tmp_path / "d.json", LABELS) as out:
+    with pytest.raises(type(error)), JsonListSink(tmp_path / "d.json", LABELS) as out:
         out.output.file = Torn(out.output.file, error)
         out.output.file.writes = 3 - whole  # Half of the next piece but `whole` is taken.
         for name in ("a.jpg", "b.jpg", "c.jpg"):
-            out.write(name, 9, 9, BOXES, [1, 2], SCORES)
-    found = strict((tmp_path / "d.json").read_text(encoding="utf-8"))
-    assert [entry["image"] for entry in found] == ["a.jpg", "b.jpg", "c.jpg"][:whole]
+            out.write(found(name))
+    entries = strict((tmp_path / "d.json").read_text(encoding="utf-8"))
+    assert [entry["image"] for entry in entries] == ["a.jpg", "b.jpg", "c.jpg"][:whole]
 
 
-@pytest.mark.parametrize("kind", [CocoResults, lambda stream: JsonLines(stream, LABELS)])
+@pytest.mark.parametrize("kind", [CocoResults, lambda stream: JsonLinesSink(stream, LABELS)])
 def test_interrupted_while_the_reader_waits(kind):
     """A piece that is larger than a pipe: the write stands when the signal comes, and the rest follows."""
     reading, writing = os.pipe()
-    said = []
+    received = []
 
     def waiting():
         return struct.unpack("i", fcntl.ioctl(reading, termios.FIONREAD, b"1234"))[0]
@@ -233,7 +259,7 @@ def test_interrupted_while_the_reader_waits(kind):
         os.kill(os.getpid(), signal.SIGUSR1)
         time.sleep(0.1)
         while block := os.read(reading, 1 << 16):
-            said.append(block)
+            received.append(block)
 
     before = signal.signal(signal.SIGUSR1, stop)
     reader = threading.Thread(target=read)
@@ -243,23 +269,26 @@ def test_interrupted_while_the_reader_waits(kind):
             stream.write("")
             with pytest.raises(KeyboardInterrupt), kind(stream) as out:
                 count = 5000
-                many = np.tile(BOXES, (count, 1)), [1, 2] * count, np.tile(SCORES, count)
-                out.write(*((1,) if kind is CocoResults else ("a.jpg", 9, 9)), *many)
-                raise AssertionError("nobody stopped it")
+                many = np.tile(BOXES, (count, 1)), np.tile(np.int64([1, 2]), count), np.tile(SCORES, count)
+                if kind is CocoResults:
+                    out.write(1, *many)
+                else:
+                    out.write(Detections("a.jpg", 9, 9, *many))
+                raise AssertionError("nothing stopped it")
     finally:
         reader.join()
         signal.signal(signal.SIGUSR1, before)
         os.close(reading)
-    found = strict(b"".join(said).decode())
-    assert len(found if kind is CocoResults else found["detections"]) == 10_000
+    read_back = strict(b"".join(received).decode())
+    assert len(read_back if kind is CocoResults else read_back["detections"]) == 10_000
 
 
 def test_stream_of_a_reader_that_went_away():
     reading, writing = os.pipe()
     os.close(reading)
     stream = open(writing, "w", encoding="utf-8")
-    with pytest.raises(BrokenPipeError), JsonLines(stream, LABELS) as out:
-        out.write("a.jpg", 9, 9, BOXES, [1, 2], SCORES)
+    with pytest.raises(BrokenPipeError), JsonLinesSink(stream, LABELS) as out:
+        out.write(found("a.jpg"))
     stream.close()
 
 
@@ -286,7 +315,7 @@ def test_reader_that_went_away():
         results.write(1, BOXES, [1, 2], SCORES)
 
 
-@pytest.mark.parametrize("kind", [CocoResults, lambda path: JsonLines(path, LABELS)])
+@pytest.mark.parametrize("kind", [CocoResults, lambda path: JsonLinesSink(path, LABELS)])
 def test_path_that_cannot_be_written(tmp_path, kind):
     with pytest.raises(ArtifactError, match="cannot be written: Is a directory.$"):
         kind(tmp_path)
@@ -299,13 +328,13 @@ def test_path_that_cannot_be_written(tmp_path, kind):
 def test_a_file_that_another_writes_into_is_refused_and_left_as_it_is(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text("of an earlier run, and longer than what comes\n")
-    with JsonLines(path, ["background"]) as first:
-        first.write("a.jpg", 2, 1, [], [], [])
+    with JsonLinesSink(path, LABELS) as first:
+        first.write(found("a.jpg"))
         with pytest.raises(ArtifactError) as caught:
-            JsonLines(path, ["background"])
+            JsonLinesSink(path, LABELS)
         assert str(caught.value) == f"{path} cannot be written: another process is writing {path}. Wait for it."
-        first.write("b.jpg", 2, 1, [], [], [])
+        first.write(found("b.jpg"))
     assert [json.loads(line)["image"] for line in path.read_text().splitlines()] == ["a.jpg", "b.jpg"]
-    with JsonLines(path, ["background"]):
+    with JsonLinesSink(path, LABELS):
         pass
     assert path.read_text() == ""
