@@ -8,8 +8,8 @@ from ssdtrt.cli import main
 from ssdtrt.config import INTERRUPTED
 
 
-def start():
-    """Runs the command line. After Ctrl-C or SIGTERM the process ends at once: unloading torch takes half a second."""
+def start() -> None:
+    """Run the command line. After Ctrl-C or SIGTERM the process ends at once: unloading torch takes half a second."""
     try:
         main(prog_name="ssdtrt")
     except SystemExit as end:

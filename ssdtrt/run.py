@@ -6,17 +6,16 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ssdtrt import config
 from ssdtrt.artifact import runtime
-from ssdtrt.artifact.capabilities import BACKENDS
-from ssdtrt.artifact.metadata import read_metadata
+from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
 from ssdtrt.bench import bench_files
 from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.compile import compile_engine
-from ssdtrt.detect import Detector
+from ssdtrt.detect import Detector, detect_to_folder
 from ssdtrt.detection.results import ImageDetections
-from ssdtrt.detection.sinks import detect_to_folder
 from ssdtrt.errors import ArtifactError, FetchError
 from ssdtrt.export import export_module
 from ssdtrt.images.decode import load_image
@@ -27,24 +26,42 @@ from ssdtrt.system.progress import Progress, silent
 from ssdtrt.system.report import Report
 
 SAMPLES = Path(__file__).parent / "samples"
+_REPORT_FILE = "report.json"
 
 
 class RunReport(Report, frozen=True):
-    """What the whole job did. `notes` are the departures from what was asked; `failures` the unreadable pictures."""
+    """What the whole job did.
+
+    Attributes:
+        folder: Where everything was written.
+        trained: False when the weights are seeded random numbers.
+        backend: What built the engine.
+        precision: What the engine computes in.
+        module: The module's metadata.
+        engine: The engine's metadata.
+        bench: The measurement.
+        detections: What was found in each picture.
+        notes: What was done otherwise than asked, and why.
+        failures: Why pictures could not be read.
+    """
+
+    kind = "run"
+    schema = 2
 
     folder: Path
     trained: bool
     backend: str
     precision: str
-    module: dict
-    engine: dict
+    module: Metadata
+    engine: EngineMetadata
     bench: BenchReport
     detections: tuple[ImageDetections, ...]
     notes: tuple[str, ...]
     failures: tuple[str, ...]
 
-    def as_dict(self) -> dict:
-        return {**super().as_dict(), "bench": self.bench.as_dict()}
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as a dict of JSON types; `bench` is a whole document, as `ssdtrt bench --json` writes it."""
+        return {**super().as_dict(), "bench": self.bench.document()}
 
 
 def run_job(
@@ -60,67 +77,93 @@ def run_job(
     progress: Progress = silent,
     note: Progress = silent,
 ) -> RunReport:
-    """Export, compile, bench and detect into `folder`, with the sample photographs where no picture is given.
+    """Export, compile, bench and detect into a folder, with a report.json.
 
     Where the `coco` weights cannot be fetched it goes on with `random` ones, and where no TensorRT engine can be built
-    with a TorchScript engine for the CPU; `note` is called with each such departure, and the report holds it. Raises
-    what the steps raise.
+    with a TorchScript engine for the CPU.
+
+    Args:
+        pictures: Paths of pictures; by default the sample photographs.
+        folder: Where everything is written; it is made.
+        weights: `coco`, `random`, or the path of a checkpoint.
+        preprocess: How pictures are prepared for the network: `eval`, the whole picture resized, or `hub`, its center
+            crop.
+        labels: The names of the classes, without the background; by default those of COCO or of the checkpoint.
+        trust: Whether the checkpoint may run code while it loads.
+        batch: The batch size, or "MIN:OPT:MAX", of a TensorRT engine.
+        threshold: The lowest score of a detection, 0..1.
+        progress: Called with lines that say how far it is.
+        note: Called with each thing that is done otherwise than asked; the report has them too.
+
+    Returns:
+        What was done, measured and found.
+
+    Raises:
+        SsdtrtError: As `build_model`, `export_module`, `compile_engine`, `bench_files` and `Detector` do.
+
+    Example:
+        >>> report = run_job(weights="random", folder="job")
+        >>> report.trained, len(report.detections)
+        (False, 3)
     """
     folder, notes = Path(folder), []
 
-    def depart(text: str) -> None:
+    def notice(text: str) -> None:
         notes.append(text)
         note(text)
 
     pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
     if not any(map(os.path.isfile, pictures)):
         load_image(pictures[0])  # Raises: better now than after all else was done.
-    make_folder(folder)
-    backend = choose_backend(depart)
-    if backend == "torchscript" and str(batch) != str(config.BATCH_SIZE):
-        depart(f"A CPU engine takes any batch, and is measured at {config.BATCH_SIZE}, not at {batch}.")
-    model = get_model(weights, labels, trust, progress, depart)
+    _make_folder(folder)
+    backend = _choose_backend(batch, notice)
+    model = _get_model(weights, labels, trust, progress, notice)
     module = export_module(model, folder / config.MODULE_FILE, preprocess=preprocess, progress=progress)
     engine = compile_engine(module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress)
-    report = bench_files([engine], progress=progress)
-    found, failures = detect_to_folder(Detector(engine, threshold=threshold, note=depart), pictures, folder, progress)
-    result = RunReport(
+    bench = bench_files([engine], progress=progress)
+    found, failures = detect_to_folder(Detector(engine, threshold=threshold, note=notice), pictures, folder, progress)
+    metadata = read_metadata(engine, ("engine",))
+    assert isinstance(metadata, EngineMetadata)
+    report = RunReport(
         folder=folder,
-        trained=model.source.trained,
-        backend=backend,
-        precision=BACKENDS[backend].precisions[0],
+        trained=metadata.trained,
+        backend=metadata.request.backend,
+        precision=metadata.precision,
         module=read_metadata(module),
-        engine=read_metadata(engine),
-        bench=report,
+        engine=metadata,
+        bench=bench,
         detections=tuple(found),
         notes=tuple(notes),
         failures=tuple(map(str, failures)),
     )
-    write_text(folder / "report.json", json.dumps(result.as_dict(), indent=1) + "\n")
-    return result
+    write_text(folder / _REPORT_FILE, json.dumps(report.document(), indent=1) + "\n")
+    return report
 
 
-def make_folder(folder: Path) -> None:
-    """Makes the output folder, or raises ArtifactError."""
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be made: {error.strerror}. Give another folder with -o.") from error
 
 
-def choose_backend(depart: Progress) -> str:
-    """TensorRT where it can be used, else TorchScript on the CPU, and says so."""
-    reason = runtime.why_not()
-    if reason is None:
+def _choose_backend(batch: str | int, notice: Progress) -> str:
+    """TensorRT where it can be used, else TorchScript on the CPU with a note."""
+    missing = runtime.missing_parts()
+    if not missing:
         return config.BACKEND
-    depart(f"CPU engine instead of TensorRT. {reason.split(runtime.CPU_BACKEND)[0].strip()}")
+    notice(f"CPU engine instead of a TensorRT engine, for which is missing: {', and '.join(missing)}.")
+    if str(batch) != str(config.BATCH_SIZE):
+        notice(f"A CPU engine takes any batch, and is measured at {config.BATCH_SIZE}, not at {batch}.")
     return "torchscript"
 
 
-def get_model(weights, labels, trust: bool, progress: Progress, depart: Progress) -> SSD300:
-    """The model with the weights asked for, or with random ones where `coco` cannot be fetched, and says so."""
+def _get_model(
+    weights: str | Path, labels: Sequence[str] | None, trust: bool, progress: Progress, notice: Progress
+) -> SSD300:
+    """The model with the weights asked for, or with random ones where `coco` cannot be fetched and a note."""
     try:
-        return build_model(weights, labels=labels, trust=trust, progress=progress, note=depart)
+        return build_model(weights, labels=labels, trust=trust, progress=progress, note=notice)
     except FetchError as error:
-        depart(f"Untrained random weights instead of COCO's, so the detections mean nothing. {error}")
+        notice(f"Untrained random weights instead of COCO's, so the detections mean nothing. {error}")
         return build_model("random", labels=labels, progress=progress)

@@ -45,7 +45,7 @@ def main():
     import torch  # noqa: F401
 
     from ssdtrt import bench, cli, evaluate, run, verify  # noqa: F401
-    from ssdtrt.commands import report_text  # noqa: F401
+    from ssdtrt.commands import bench_text  # noqa: F401
 
     gc.freeze()
     print("ready", flush=True)

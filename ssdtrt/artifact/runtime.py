@@ -10,11 +10,11 @@ import torch
 from ssdtrt import config
 from ssdtrt.errors import CompileError, first_line
 
-CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
+_CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
 
 
-def why_not() -> str | None:
-    """What this machine lacks for a TensorRT engine and how to get it, in one message; None when nothing is seen to lack.
+def missing_parts() -> list[str]:
+    """Return what this machine lacks for a TensorRT engine, and how to get it; an empty list where nothing is missing.
 
     Looks without importing torch_tensorrt, which fails where there is no GPU.
     """
@@ -23,9 +23,13 @@ def why_not() -> str | None:
         missing.append(f"a CUDA GPU (torch {torch.__version__} sees none)")
     if importlib.util.find_spec("torch_tensorrt") is None:
         missing.append(f"Torch-TensorRT: {config.HOW_TO_INSTALL}")
-    if not missing:
-        return None
-    return f"A TensorRT engine cannot be built or run here; missing: {', and '.join(missing)}. {CPU_BACKEND}"
+    return missing
+
+
+def why_not() -> str | None:
+    """Return what is missing for a TensorRT engine, and the way without one, in one message; None where nothing is."""
+    missing = ", and ".join(missing_parts())
+    return f"A TensorRT engine cannot be built or run here; missing: {missing}. {_CPU_BACKEND}" if missing else None
 
 
 def import_torch_tensorrt():

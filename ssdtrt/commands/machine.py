@@ -1,27 +1,38 @@
-"""The command that looks at the machine."""
+"""The commands that look and change nothing: doctor at this machine, inspect at a saved file."""
+
+from __future__ import annotations
 
 import sys
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ssdtrt.commands.options import check_json, json_option, show, terminal
+from ssdtrt.commands.options import check_apart, check_json, json_option, sha256_option, show, terminal
+from ssdtrt.commands.tables import fill
+
+if TYPE_CHECKING:
+    from ssdtrt.artifact.inspection import Inspection
+    from ssdtrt.diagnosis.report import DoctorReport, Finding
+
+_MIN_VALUE = 24  # columns for a value, below which it goes under its name
+_MIN_COLUMNS = 60  # for the status, the check and what was found side by side
 
 
 @click.command()
 @click.option("--build", is_flag=True, help="Also build and run a tiny FP16 engine.")
 @json_option
 def doctor(build, json_file):
-    """Say what this machine has and lacks for TensorRT engines, with the fix for each problem.
+    """Show what this machine has and lacks for TensorRT engines.
 
-    Exit code 1 when none can be built here.
+    Each problem has its fix. Exit code 1 when no engine can be built here.
 
     Example: ssdtrt doctor --build
     """
-    from ssdtrt.commands.report_text import doctor_text
-    from ssdtrt.diagnosis.checks import doctor as examine
+    from ssdtrt.doctor import diagnose
 
     check_json(json_file)
-    report = examine(build, progress=terminal.progress)
+    report = diagnose(build, progress=terminal.progress)
     show(report, json_file, doctor_text)
     if not report.can_build:
         sys.exit(1)
@@ -29,3 +40,121 @@ def doctor(build, json_file):
         terminal.hint("export")
     else:
         terminal.hint("doctor", "--build")
+
+
+@click.command()
+@click.argument("file")
+@click.option("--check", is_flag=True, help="Read the whole file and check every member's CRC.")
+@sha256_option
+@json_option
+def inspect(file, check, sha256, json_file):
+    """Show what FILE records, and whether it fits this machine.
+
+    Versions, machine, weights, labels, build and parity. Works for any file that ssdtrt wrote, on any machine, and runs nothing of it.
+
+    Example: ssdtrt inspect ssd300.engine.ts
+    """
+    check_apart({"--json": json_file}, [file])
+    from ssdtrt.artifact.inspection import inspect_file
+
+    check_json(json_file)
+    report = inspect_file(file, check=check, sha256=sha256)
+    show(report, json_file, inspection_text)
+    terminal.hint("compile" if report.metadata["kind"] == "module" else "verify", file)
+
+
+def doctor_text(report: DoctorReport, width: int) -> str:
+    """Return a line for each finding, its fix under it, and the verdict."""
+    lines = [line for finding in report.findings for line in _finding_lines(finding, width)]
+    count = len(report.problems)
+    verdict = "No problem was found. To be sure: ssdtrt doctor --build"
+    if count:
+        verdict = f"No TensorRT engine can be built here: {count} problem{'s' if count > 1 else ''}."
+    elif report.built:
+        verdict = "A TensorRT engine can be built here."
+    return "\n".join([*lines, "", fill(verdict, width)])
+
+
+def _finding_lines(finding: Finding, width: int) -> list[str]:
+    """Status and check in columns, or above what was found where there is little room."""
+    found = " ".join(finding.found.split())
+    if width < _MIN_COLUMNS:
+        indent = "  "
+        lines = [f"{finding.status}: {finding.check}", fill(found, width, indent)]
+    else:
+        indent = " " * 27
+        lines = [fill(f"{finding.status:<9}{finding.check:<18}{found}", width, hanging=indent)]
+    if finding.fix:
+        lines.append(fill(f"fix: {finding.fix}", width, indent, indent + "  "))
+    return lines
+
+
+def inspection_text(found: Inspection, width: int) -> str:
+    """Return everything as `name  value` lines, a value under its name where there is no room beside it."""
+    size = f"{found.bytes:,} bytes"
+    if found.bytes_per_parameter is not None:
+        size += f", {found.bytes_per_parameter:.2f} a parameter"
+    rows = [
+        ("file", found.file),
+        ("size", size),
+        ("checked", "every byte's checksum" if found.checked else "metadata only (--check reads it all)"),
+        ("fits this machine", _fits(found)),
+        *_flat(found.as_dict()["metadata"]),
+    ]
+    column = max(len(name) for name, _ in rows) + 2
+    if width - column < _MIN_VALUE:
+        return "\n".join("\n".join([_printable(name), *_wrapped(value, width, "  ")]) for name, value in rows)
+    lines = []
+    for name, value in rows:
+        first, *more = _wrapped(value, width, " " * column)
+        lines += [_printable(name).ljust(column) + first[column:], *more]
+    return "\n".join(lines)
+
+
+def _fits(found: Inspection) -> str:
+    """Whether it fits this machine, as far as that is known without asking the GPU."""
+    if found.differs:
+        return "no: " + "; ".join(found.differs)
+    sm = found.metadata["machine"]["sm"]  # Only a TensorRT engine is built on a GPU.
+    if sm is not None:
+        return f"yes, as far as is known without asking the GPU, whose compute capability must be {sm}"
+    return "yes: it needs torch alone"
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """The metadata as rows, an object's fields under dotted names."""
+    rows = []
+    for key, item in value.items():
+        if isinstance(item, dict) and item:
+            rows += _flat(item, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", _in_words(item)))
+    return rows
+
+
+def _in_words(value: Any) -> str:
+    """A value that is no object with fields, in one line."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_in_words, value))
+    if isinstance(value, dict):
+        if {"name", "dtype", "shape"} <= value.keys():
+            return f"{_in_words(value['name'])} [{_in_words(value['shape'])}] {_in_words(value['dtype'])}"
+        return " ".join(f"{key} {_in_words(item)}" for key, item in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _wrapped(value: str, width: int, indent: str) -> list[str]:
+    """A value as indented lines no wider than `width`, at least one; a long word is broken."""
+    text = _printable(value) or "-"
+    return textwrap.wrap(
+        text, max(width, len(indent) + 8), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    ) or [indent]
+
+
+def _printable(text: str) -> str:
+    """The text with what a terminal would act on written as escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -1,15 +1,22 @@
-"""What the commands share: their options, and how they show a result."""
+"""What the commands share: their options, the checks of their files, and how they show a result."""
+
+from __future__ import annotations
 
 import json
 import os
 import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
 from ssdtrt import config
 from ssdtrt.commands.params import Device, Score
 from ssdtrt.commands.terminal import Terminal
+from ssdtrt.system.report import Report
+
+R = TypeVar("R", bound=Report)
 
 terminal = Terminal()
 
@@ -35,14 +42,14 @@ preprocess_option = click.option(
     type=click.Choice(config.PREPROCESSES),
     default=config.PREPROCESS,
     show_default=True,
-    help="eval: the whole picture, squeezed; hub: its middle square.",
+    help="eval: the whole picture resized; hub: its center crop.",
 )
 
 
-def check_json(*files):
-    """Refuses paths for a report that cannot be written, before any work. A device or a pipe may be.
+def check_json(*files: str | None) -> None:
+    """Refuse paths that no report can be written to, before any work. A device or a pipe may be written to.
 
-    And those of files that are no text: a picture or an engine is not what somebody wants a report in place of.
+    A file that is there and no text, such as a picture or an engine, is refused too.
     """
     from ssdtrt.system.files import is_special
     from ssdtrt.system.outputs import check_output
@@ -53,32 +60,51 @@ def check_json(*files):
         if os.path.isfile(file):
             with open(file, "rb") as opened:
                 if b"\0" in opened.read(1024):
-                    raise click.UsageError(f"{file} is there and no text; give another path for the report.")
+                    raise click.UsageError(f"{file} exists and is no text file; give another path for the report.")
         check_output(file, "")
 
 
-def check_apart(outputs, inputs=()):
-    """Refuses one file for two outputs, by the options that name them (`-` is stdout), or for an output and an input."""
-    seen, read = {}, {os.path.realpath(path) for path in inputs if path}
+def check_apart(outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None] = ()) -> None:
+    """Refuse one path for two outputs, or for an output and an input.
+
+    Args:
+        outputs: The paths by the options that name them; `-` is stdout.
+        inputs: The paths that are read.
+    """
+    seen: dict[str, str] = {}
+    read = {os.path.realpath(path) for path in inputs if path}
     for option, path in outputs.items():
         if path is None:
             continue
-        place = path if path == "-" else os.path.realpath(path)
+        place = "-" if path == "-" else os.path.realpath(path)
         if place in read:
-            raise click.UsageError(f"{path} is what is read; give another for {option}.")
+            raise click.UsageError(f"{path} is an input; give another path for {option}.")
         if place in seen:
             where = "go to stdout" if path == "-" else f"be written to {path}"
             raise click.UsageError(f"Only one of {seen[place]} and {option} can {where}.")
         seen[place] = option
 
 
-def show(report, json_file, text, markdown_file=None, markdown=None):
-    """The report as text on stdout, and as JSON and Markdown where they were asked for; `-` puts one in its place.
+def show(
+    report: R,
+    json_file: str | None,
+    text: Callable[[R, int], str],
+    markdown_file: str | None = None,
+    markdown: Callable[[R], str] | None = None,
+) -> None:
+    """Show a report as text on stdout, and write it as JSON and Markdown where that was asked for.
 
     The Markdown also goes to the summary of a job of GitHub Actions.
+
+    Args:
+        report: The report.
+        json_file: Where its JSON goes; `-` for stdout, in place of the text.
+        text: Renders it for a terminal of so many columns.
+        markdown_file: Where its Markdown goes; `-` for stdout, in place of the text.
+        markdown: Renders it as Markdown.
     """
     terminal.done()
-    data = json.dumps(report.as_dict(), indent=1) + "\n"
+    data = json.dumps(report.document(), indent=1) + "\n"
     page = markdown(report) if markdown else ""
     shown = data if json_file == "-" else page if markdown_file == "-" else text(report, terminal.width())
     click.echo(shown, nl=not shown.endswith("\n"))
@@ -94,24 +120,11 @@ def show(report, json_file, text, markdown_file=None, markdown=None):
             terminal.note(problem)
 
 
-def end_with(failures):
-    """One line for each failure, and exit code 1 if there is one."""
+def end_with(failures: Iterable[object]) -> None:
+    """Show one line for each failure, and exit with 1 if there is one."""
     terminal.done()
-    for failure in failures:
-        click.echo(f"Error: {failure}", err=True)
-    if failures:
+    lines = [f"Error: {failure}" for failure in failures]
+    for line in lines:
+        click.echo(line, err=True)
+    if lines:
         sys.exit(1)
-
-
-def show_engine(path, metadata):
-    """What was built, and how near it came."""
-    build, parity = metadata["build"], metadata["parity"]
-    figures = ", ".join(f"{output['name']} {output['relative_l2']:.1e}" for output in parity["outputs"])
-    batch = f"batch {build['batch']}" if build["batch"] else "any batch"
-    known = " before, taken from the cache" if build.get("cached") else ""
-    made = f"built in {build['seconds']:.0f} s{known}"
-    click.echo(f"{path}: {build['precision'].upper()} {build['backend']}, {batch}, {made}")
-    click.echo(f"relative L2 to FP32 eager: {figures} (bound {parity['bound']:.0e})")
-    found = parity["detections"]
-    matched = "none to compare" if found["share"] is None else f"{100 * found['share']:.1f} % matched"
-    click.echo(f"detections: {found['reference']} FP32, {found['engine']} engine, {matched}")

@@ -1,38 +1,36 @@
-"""The command line's own kinds of values: batch sizes, their ranges and lists, devices, scores, percentages."""
+"""The kinds of values that options take: batch sizes, devices, scores, percentages."""
+
+from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from ssdtrt import config
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.errors import CompileError
 
 BATCH_SIZE = click.IntRange(1, config.LARGEST_BATCH)
 
 
-class Batch(click.ParamType):
-    """A batch size of at least 1, or MIN:OPT:MAX."""
+class Range(click.ParamType):
+    """MIN:OPT:MAX, as a BatchRange."""
 
-    name = "batch"
+    name = "range"
 
-    def convert(self, value, param, ctx):
-        parts = str(value).split(":")
-        numbers = [int(part) for part in parts if part.isascii() and part.isdigit()]
-        if len(numbers) != len(parts) or len(parts) != 3 or not 1 <= numbers[0] <= numbers[1] <= numbers[2]:
-            self.fail(f"{value!r} is not MIN:OPT:MAX with 1 <= MIN <= OPT <= MAX, such as 1:8:32.", param, ctx)
-        BATCH_SIZE.convert(numbers[2], param, ctx)
-        return value
-
-
-class Device(click.ParamType):
-    """cpu, cuda, or cuda:N."""
-
-    name = "device"
-
-    def convert(self, value, param, ctx):
-        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", value):
-            self.fail(f"{value!r} is not cpu, cuda or cuda:N.", param, ctx)
-        return value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BatchRange:
+        """Read it, or fail with the message of `BatchRange.parse`."""
+        if ":" not in value:
+            self.fail(f"{value!r} is not MIN:OPT:MAX, such as 1:8:32.", param, ctx)
+        try:
+            batch = BatchRange.parse(value)
+        except CompileError as error:
+            self.fail(str(error), param, ctx)
+        BATCH_SIZE.convert(batch.max, param, ctx)
+        return batch
 
 
 class Sizes(click.ParamType):
@@ -40,11 +38,21 @@ class Sizes(click.ParamType):
 
     name = "sizes"
 
-    def convert(self, value, param, ctx):
-        parts = str(value).split(",")
-        if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is not a list of batch sizes, such as 1,8,32.", param, ctx)
-        return [BATCH_SIZE.convert(part, param, ctx) for part in parts]
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        """Read each."""
+        return [BATCH_SIZE.convert(part, param, ctx) for part in value.split(",")]
+
+
+class Device(click.ParamType):
+    """cpu, cuda, or cuda:N."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check its form; whether there is such a device is not known without torch."""
+        if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", value):
+            self.fail(f"{value!r} is not cpu, cuda or cuda:N.", param, ctx)
+        return value
 
 
 class Names(click.ParamType):
@@ -52,10 +60,11 @@ class Names(click.ParamType):
 
     name = "names"
 
-    def __init__(self, known):
+    def __init__(self, known: Sequence[str]):
         self.known = known
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        """Read and check each."""
         names = [part.strip() for part in value.split(",")]
         for name in names:
             if name not in self.known:
@@ -68,7 +77,8 @@ class Score(click.ParamType):
 
     name = "score"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it; NaN is none."""
         number = click.FloatRange(0, 1).convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not in the range 0<=x<=1.", param, ctx)
@@ -80,8 +90,9 @@ class Percent(click.ParamType):
 
     name = "percent"
 
-    def convert(self, value, param, ctx):
-        found = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,6})?) ?%", str(value))
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
+        found = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,6})?) ?%", value)
         if not found:
             self.fail(f"{value!r} is not a percentage with its sign, such as 5% or 2.5%.", param, ctx)
         return float(found[1]) / 100
@@ -92,7 +103,8 @@ class Positive(click.ParamType):
 
     name = "number"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it."""
         try:
             number = float(value)
         except ValueError:

@@ -1,12 +1,17 @@
-"""The commands on pictures: detect, evaluate, and the whole job."""
+"""The commands on pictures: detect, evaluate, and the whole job in one."""
+
+from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ssdtrt import config
+from ssdtrt.commands.build import engine_text
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
@@ -18,13 +23,21 @@ from ssdtrt.commands.options import (
     preprocess_option,
     sha256_option,
     show,
-    show_engine,
     terminal,
     threshold_option,
     trust_option,
     weights_option,
 )
 from ssdtrt.commands.params import BATCH_SIZE, Names
+from ssdtrt.commands.tables import fill, shorten, table
+
+if TYPE_CHECKING:
+    from ssdtrt.detect import Detector
+    from ssdtrt.detection.folder_sink import FolderSink
+    from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
+    from ssdtrt.detection.results import ImageDetections, Summary
+    from ssdtrt.errors import ImageError
+    from ssdtrt.evaluation.report import EvalReport
 
 
 @click.command()
@@ -39,7 +52,7 @@ from ssdtrt.commands.params import BATCH_SIZE, Names
 @click.option(
     "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True
 )
-@click.option("--side-by-side", is_flag=True, help="Draw what the FP32 model sees beside it.")
+@click.option("--side-by-side", is_flag=True, help="Draw the FP32 model's detections beside each picture.")
 @module_option
 @click.option(
     "--workers", type=click.IntRange(min=1), metavar="N", help="Threads or processes that read.  [default: one a core]"
@@ -47,57 +60,74 @@ from ssdtrt.commands.params import BATCH_SIZE, Names
 @device_option
 @sha256_option
 def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by_side, module, workers, device, sha256):
-    """Detect in IMAGEs with FILE: annotated pictures and detections.json in DIR, or JSON alone.
+    """Detect objects in IMAGEs with FILE.
 
-    IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin.
+    IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin. Annotated pictures
+    and detections.json are written to DIR, or JSON alone with --jsonl or --coco.
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
-    pictures_json = Path(output or config.DETECT_DIR, "detections.json") if output or not (jsonl or coco) else None
-    written = {"-o": pictures_json, "--jsonl": jsonl, "--coco": coco}
-    check_apart(written, [file, module, f"{file}.sha256"])
     if side_by_side and (jsonl or coco) and not output:
         raise click.UsageError("--side-by-side draws pictures: give -o too.")
+    folder = output or (None if jsonl or coco else config.DETECT_DIR)
+    targets = {"-o": folder and Path(folder, "detections.json"), "--jsonl": jsonl, "--coco": coco}
+    check_apart(targets, [file, module, f"{file}.sha256"])
     from ssdtrt.artifact.baseline import baseline_runners
     from ssdtrt.artifact.runner import load_engine
-    from ssdtrt.commands.report_text import summary_text
-    from ssdtrt.detect import Detector
-    from ssdtrt.detection.sinks import CocoSink, FolderSink, JsonLinesSink, detect_files
+    from ssdtrt.detect import Detector, detect_files
     from ssdtrt.images.sources import expand
 
-    for target in (jsonl, coco):
-        check_json(target)
+    check_json(jsonl, coco)
     failures = []
     pictures, total = expand(images, sys.stdin, failures), None
     if "-" not in images:
         pictures = list(pictures)
         total = len(pictures)
-        check_apart(written, pictures)
+        check_apart(targets, pictures)
     terminal.progress("loading")
     options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
     detector = Detector(load_engine(file, device, sha256=sha256), **options)
     if total is not None and not any(map(os.path.isfile, pictures)):
-        detect_files(detector, pictures, [], failures)  # Nothing that lies there is lost to a name mistyped.
+        detect_files(detector, pictures, [], failures)  # A mistyped name must not replace what was written before.
         end_with(failures)
-    outputs = []
-    if output or not (jsonl or coco):
-        peers = baseline_runners(detector.runner, module, ["eager-fp32"]) if side_by_side else {}
-        peer = Detector(peers["eager-fp32"], **options) if peers else None
-        outputs.append(FolderSink(output or config.DETECT_DIR, detector, pictures if total is not None else None, peer))
-    if jsonl:
-        outputs.append(JsonLinesSink(sys.stdout if jsonl == "-" else jsonl, detector.runner.labels))
-    if coco:
-        outputs.append(CocoSink(sys.stdout if coco == "-" else coco, detector.runner.labels, failures))
-    summary = detect_files(detector, pictures, outputs, failures, total, terminal.progress)
+    baseline = None
+    if side_by_side:
+        (runner,) = baseline_runners(detector.runner, module, [config.BASELINES[0]]).values()
+        baseline = Detector(runner, **options)
+    sinks = _sinks(detector, folder, jsonl, coco, None if total is None else pictures, baseline, failures)
+    summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
     terminal.done()
-    text = [summary_text(summary, terminal.width())]
-    if output or not (jsonl or coco):
-        text.append(f"written to {output or config.DETECT_DIR}: {summary.pictures} pictures and detections.json")
-    text += [f"written to {target}" for target in (jsonl, coco) if target and target != "-"]
+    places = [f"{folder}: {summary.pictures} pictures and detections.json"] if folder else []
+    places += [target for target in (jsonl, coco) if target and target != "-"]
+    text = [summary_text(summary, terminal.width()), *(f"written to {place}" for place in places)]
     click.echo("\n".join(text), err="-" in (jsonl, coco))
     end_with(summary.failures)
     if "-" not in (jsonl, coco):
         terminal.hint("verify", file, *(found.image for found in summary.first[:1]))
+
+
+def _sinks(
+    detector: Detector,
+    folder: str | None,
+    jsonl: str | None,
+    coco: str | None,
+    pictures: Sequence[Path] | None,
+    baseline: Detector | None,
+    failures: list[ImageError],
+) -> list[FolderSink | JsonLinesSink | CocoSink]:
+    """Where the detections go: a folder, JSON lines, COCO's results."""
+    from ssdtrt.detect import folder_sink
+    from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
+
+    labels = detector.runner.labels
+    sinks: list[FolderSink | JsonLinesSink | CocoSink] = []
+    if folder:
+        sinks.append(folder_sink(detector, folder, pictures, baseline))
+    if jsonl:
+        sinks.append(JsonLinesSink(sys.stdout if jsonl == "-" else jsonl, labels))
+    if coco:
+        sinks.append(CocoSink(sys.stdout if coco == "-" else coco, labels, failures))
+    return sinks
 
 
 @click.command()
@@ -108,7 +138,7 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     "--against",
     type=Names(config.BASELINES),
     metavar="NAME[,NAME]",
-    help="Also evaluate eager-fp32 or eager-fp16, and compare.",
+    help=f"Also evaluate {' or '.join(config.BASELINES)}, and compare.",
 )
 @click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
 @module_option
@@ -116,20 +146,18 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
 @sha256_option
 @json_option
 def evaluate(engine, images, annotations, against, coco, module, device, sha256, json_file):
-    """COCO's twelve figures for ENGINE, with the settings of the published evaluation.
+    """Compute COCO's twelve figures for ENGINE.
 
-    Needs faster-coco-eval: pip install 'ssdtrt[eval]'
+    The settings are those of the published evaluation. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
 
-    Example: ssdtrt evaluate ssd300.engine.ts --images val2017 --annotations instances_val2017.json --against eager
+    Example: ssdtrt evaluate ssd300.engine.ts --images val2017 --annotations instances_val2017.json
     """
     if coco == "-":
         raise click.UsageError("--coco needs a file: the figures go to stdout.")
     check_apart({"--json": json_file, "--coco": coco}, [engine, module, annotations, f"{engine}.sha256"])
-    from ssdtrt.commands.report_text import evaluation_text
     from ssdtrt.evaluate import evaluate_file
 
-    check_json(json_file)
-    check_json(coco)
+    check_json(json_file, coco)
     terminal.progress("loading")
     report = evaluate_file(
         engine,
@@ -157,15 +185,14 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
 @threshold_option
 @click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
 def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, output):
-    """Do the whole job: export, compile, bench and detect, with a report.
+    """Do the whole job: export, compile, bench and detect.
 
-    Without IMAGEs it takes sample photographs. Without a GPU it builds a CPU engine, and without COCO's weights it
-    uses untrained ones; either is said.
+    Writes everything and a report.json to DIR. Without IMAGEs it takes sample photographs. Where there is no GPU it builds a CPU engine, and where COCO's weights
+    cannot be fetched it uses untrained ones; a note says so.
 
     Example: ssdtrt run street.jpg -o out
     """
     from ssdtrt.commands.bench_text import bench_text
-    from ssdtrt.commands.report_text import detections_text
     from ssdtrt.model.labels import read_labels
     from ssdtrt.run import run_job
 
@@ -182,9 +209,74 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
         note=terminal.note,
     )
     terminal.done()
-    show_engine(report.folder / config.ENGINE_FILE, report.engine)
+    click.echo(engine_text(report.folder / config.ENGINE_FILE, report.engine))
     click.echo("\n" + bench_text(report.bench, terminal.width()) + "\n")
     click.echo(detections_text(report.detections, terminal.width()))
     click.echo(f"written to {report.folder}: report.json, detections.json and {len(report.detections)} pictures")
     end_with(report.failures)
     terminal.hint("detect", report.folder / config.ENGINE_FILE, "IMAGE...")
+
+
+def detections_text(results: Sequence[ImageDetections], width: int) -> str:
+    """Return a line for each picture: how many objects, and the best of them."""
+    rows = []
+    for found in results:
+        best = found.detections[0] if found.detections else None
+        rows.append((found.image, str(len(found.detections)), f"{best.label} {best.score:.2f}" if best else "-"))
+    return table(("picture", "objects", "best"), rows, width) if rows else "no picture was read"
+
+
+def summary_text(summary: Summary, width: int) -> str:
+    """Return a line for each picture, the first twenty of many, and how fast it went."""
+    lines = [detections_text(summary.first, width)]
+    if summary.pictures > len(summary.first):
+        lines.append(f"and {summary.pictures - len(summary.first)} more")
+    rate = summary.images_per_second
+    if summary.pictures:
+        lines.append(f"{summary.detections} objects in {summary.pictures} pictures, {rate:,.1f} images/s")
+    return "\n".join(lines)
+
+
+def evaluation_text(report: EvalReport, width: int) -> str:
+    """Return COCO's figures, beside the baselines' with the differences, then every class, and the notes."""
+    from ssdtrt.evaluation.report import FIGURES
+
+    settings = report.settings
+    head = [
+        *([report.machine.line] if report.machine else []),
+        f"{report.name} {report.precision.upper()} on {settings.annotations}: {report.images} pictures, "
+        f"{report.objects} objects, {report.detections} detections, {report.images_per_second:,.1f} images/s",
+        f"score > {settings.min_score:g}, NMS at IoU {settings.nms_iou:g}, at most {settings.max_detections} "
+        "detections a picture, EXIF orientation ignored",
+    ]
+    header = ["figure", "engine" if report.against else "value"]
+    for baseline in report.against:
+        header += [baseline.name, f"vs {baseline.name}"]
+    figures = table(header, [_figure_cells(report, name) for name in FIGURES], width)
+    parts = ["\n".join(fill(line, width) for line in head), figures, _classes_table(report, width)]
+    if report.notes:
+        parts.append("\n".join(fill(f"note: {note}", width) for note in report.notes))
+    return "\n\n".join(parts)
+
+
+def _figure_cells(report: EvalReport, name: str) -> list[str]:
+    """One figure of the report, then for each baseline its figure and the signed difference to it."""
+    cells = [name, _fraction(report.figures[name])]
+    for baseline in report.against:
+        difference = report.minus(baseline)[name]
+        cells += [_fraction(baseline.figures[name]), "-" if difference is None else f"{difference:+.4f}"]
+    return cells
+
+
+def _classes_table(report: EvalReport, width: int) -> str:
+    """Every class, the best AP first and those without objects last; names are cut where the table is too wide."""
+    header = ("class", "AP", "AP50", "objects")
+    ordered = sorted(report.classes, key=lambda row: (row.ap is None, -(row.ap or 0.0)))
+    rows = [(row.name, _fraction(row.ap), _fraction(row.ap50), str(row.objects)) for row in ordered]
+    room = width - sum(2 + max(map(len, column)) for column in list(zip(header, *rows))[1:])
+    return table(header, [(shorten(name, max(room, 8)), *cells) for name, *cells in rows], width)
+
+
+def _fraction(value: float | None) -> str:
+    """A figure of 0..1 with three decimals, as COCO has them."""
+    return "-" if value is None else f"{value:.3f}"

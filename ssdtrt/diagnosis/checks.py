@@ -1,218 +1,210 @@
-"""What can be built on this machine, and what to do where it cannot: facts in, findings out, without torch."""
+"""The checks of `doctor`: facts in, findings out. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ssdtrt import config
 from ssdtrt.artifact.capabilities import PRECISIONS
-from ssdtrt.diagnosis.facts import PACKAGES, TENSORRT_NAMES, gather, guarded, read_probe, start_probe
-from ssdtrt.diagnosis.report import TRIAL, DoctorReport, Finding
-from ssdtrt.diagnosis.requirements import install, public, release, unmet
-from ssdtrt.system.progress import Progress, silent
+from ssdtrt.diagnosis.facts import PACKAGES, TENSORRT_NAMES, BuildTest, Facts, Failure, Package
+from ssdtrt.diagnosis.report import TEST_BUILD, Finding
+from ssdtrt.diagnosis.requirements import install_command, is_known, parse_version, public, unmet
 
-GET_GPU = (
+_GET_GPU = (
     "Use a machine with an NVIDIA GPU and its driver, where nvidia-smi lists it; "
     "in a container, start that with --gpus all."
 )
-REPORT = "Please report this with the output of: ssdtrt doctor --json -"
-TITLES = {"torch": "torch", "torchvision": "torchvision", "torch_tensorrt": "Torch-TensorRT"}
+_REPORT = "Please report this with the output of: ssdtrt doctor --json -"
 
 
-def doctor(build: bool = False, progress: Progress = silent) -> DoctorReport:
-    """What this machine has for building a TensorRT engine, what it lacks, and the fix for each problem.
-
-    Imports torch and Torch-TensorRT in processes of their own, so that nothing that is broken there can end this one.
-    With `build` a tiny FP16 engine is built, run and compared with FP32 eager, unless a problem already forbids it.
-    """
-    facts = gather(progress)
-    findings = judge(facts)
-    if build:
-        keeping = [finding.check for finding in findings if finding.status == "problem"]
-        findings.append(judge_trial(None if keeping else run_trial(progress), keeping))
-    return DoctorReport(tuple(findings))
-
-
-def run_trial(progress: Progress) -> dict:
-    """The answer of the process that builds a tiny engine."""
-    child = guarded(start_probe, "trial")
-    if isinstance(child, dict):
-        return child
-    return guarded(read_probe, child, "building a tiny engine", config.TRIAL_SECONDS, progress)
-
-
-def judge(facts: dict) -> list[Finding]:
-    """The findings for what `gather` gathered; a check that fails becomes a finding itself."""
-    findings = []
-    for name, check in CHECKS.items():
+def check_facts(facts: Facts) -> list[Finding]:
+    """Return the findings of every check; a check that fails becomes a finding itself."""
+    findings: list[Finding] = []
+    for name, check in _CHECKS.items():
         try:
             findings += check(facts)
-        except Exception as error:  # Facts of a shape that nobody thought of must not hide the other findings.
-            said = f"could not be judged ({type(error).__name__}: {error})"
-            findings.append(Finding(name, "warning", said, REPORT))
+        except Exception as error:  # Facts of a form that was not expected must not hide the other findings.
+            found = f"could not be checked ({type(error).__name__}: {error})"
+            findings.append(Finding(name, "warning", found, _REPORT))
     return findings
 
 
-def check_system(facts: dict) -> Iterator[Finding]:
+def check_build(answer: BuildTest | Failure) -> Finding:
+    """Return what became of the test build."""
+    if isinstance(answer, Failure):
+        fix = "Install versions that belong together: " + config.HOW_TO_INSTALL
+        return Finding(TEST_BUILD, "problem", answer.error, fix)
+    distance, bound = answer.relative_l2, PRECISIONS["fp16"].bound
+    if distance is None or not distance <= bound:
+        found = "not finite" if distance is None else f"{distance:.1e}, more than {bound:.0e}"
+        fix = "Do not trust engines built here. Install versions that belong together: " + config.HOW_TO_INSTALL
+        return Finding(TEST_BUILD, "problem", f"relative L2 to FP32 eager is {found}", fix)
+    found = f"FP16 engine built in {answer.seconds:.1f} s, relative L2 to FP32 eager {distance:.1e}"
+    return Finding(TEST_BUILD, "ok", found)
+
+
+def _check_system(facts: Facts) -> Iterator[Finding]:
     """The operating system and Python."""
-    system = facts["system"]
-    if system.get("error"):
-        yield Finding("system", "warning", system["error"])
+    system = facts.system
+    if isinstance(system, Failure):
+        yield Finding("system", "warning", system.error)
         return
-    oldest, newest = (".".join(map(str, version)) for version in config.PYTHONS)
-    found = f"{system['os']} {system['architecture']}, Python {system['python']}"
-    if config.PYTHONS[0] <= release(system["python"])[:2] <= config.PYTHONS[1]:
+    found = f"{system.os} {system.architecture}, Python {system.python}"
+    if is_known(system.python, config.PYTHONS):
         yield Finding("system", "ok", found)
     else:
-        yield Finding("system", "warning", found, f"Use Python {oldest} to {newest}, which ssdtrt is made for.")
+        fix = f"Use Python {_in_words(config.PYTHONS)}, which ssdtrt is made for."
+        yield Finding("system", "warning", found, fix)
 
 
-def check_driver(facts: dict) -> Iterator[Finding]:
-    """The NVIDIA driver, as nvidia-smi tells it, against the CUDA that torch was built for."""
-    driver, torch = facts["driver"], facts["torch"]
-    if driver.get("error"):
-        fix = "Not needed while torch sees the GPU." if torch.get("gpus") else GET_GPU
-        yield Finding("driver", "warning", driver["error"], fix)
+def _check_driver(facts: Facts) -> Iterator[Finding]:
+    """The NVIDIA driver, against the CUDA that torch is built for."""
+    driver, torch = facts.driver, facts.torch
+    sees_gpu = not isinstance(torch, Failure) and bool(torch.gpus)
+    if isinstance(driver, Failure):
+        yield Finding(
+            "driver", "warning", driver.error, "Not needed while torch sees the GPU." if sees_gpu else _GET_GPU
+        )
         return
-    cuda = torch.get("cuda")
-    needed = config.DRIVER_OF_CUDA.get(release(cuda)[0]) if cuda else None
-    if needed and release(driver["version"])[0] < needed and not torch.get("gpus"):
-        found = f"NVIDIA {driver['version']}, too old for CUDA {cuda}, which torch {torch['version']} is built for"
-        yield Finding("driver", "problem", found, f"Install an NVIDIA driver of {needed} or later, or an older torch.")
-    else:
-        yield Finding("driver", "ok", f"NVIDIA {driver['version']}")
+    if not isinstance(torch, Failure) and torch.cuda and not sees_gpu:
+        needed = config.DRIVER_OF_CUDA.get(parse_version(torch.cuda).major, 0)
+        if parse_version(driver.version).major < needed:
+            found = f"NVIDIA {driver.version}, too old for CUDA {torch.cuda}, which torch {torch.version} is built for"
+            fix = f"Install an NVIDIA driver of {needed} or later, or an older torch."
+            yield Finding("driver", "problem", found, fix)
+            return
+    yield Finding("driver", "ok", f"NVIDIA {driver.version}, from {driver.source}")
 
 
-def check_gpus(facts: dict) -> Iterator[Finding]:
+def _check_gpus(facts: Facts) -> Iterator[Finding]:
     """Each GPU; and whether torch sees those that the driver has."""
-    torch, listed = facts["torch"], facts["driver"].get("gpus") or []
-    seen = torch.get("gpus") or []
+    torch = facts.torch
+    listed = () if isinstance(facts.driver, Failure) else facts.driver.gpus
+    seen = () if isinstance(torch, Failure) else torch.gpus
     for index, gpu in enumerate(listed or seen):
-        sizes = [size(gpu.get("memory_mib")), gpu.get("free_mib") is not None and f"{size(gpu['free_mib'])} free"]
-        parts = [gpu["name"], gpu.get("sm") and f"SM {gpu['sm']}", *sizes]
-        yield Finding(f"GPU {index}", "ok", ", ".join(filter(None, parts)))
+        free = gpu.free_mib is not None and f"{_size(gpu.free_mib)} free"
+        parts = [gpu.name, gpu.sm and f"SM {gpu.sm}", gpu.memory_mib is not None and _size(gpu.memory_mib), free]
+        yield Finding(f"GPU {index}", "ok", ", ".join(part for part in parts if part))
     if seen:
         return
+    reason = "" if isinstance(torch, Failure) or torch.no_gpu is None else f" ({torch.no_gpu})"
     if not listed:
-        yield Finding("GPU", "problem", "none is seen" + because(torch.get("no_gpu")), GET_GPU)
-    elif facts["visible"] is not None and not torch.get("error"):
-        found = f"torch sees none of them: CUDA_VISIBLE_DEVICES is {facts['visible']!r}"
+        yield Finding("GPU", "problem", f"none is seen{reason}", _GET_GPU)
+    elif isinstance(torch, Failure):
+        return  # It cannot see any, and has a finding of its own.
+    elif facts.visible is not None:
+        found = f"torch sees none of them: CUDA_VISIBLE_DEVICES is {facts.visible!r}"
         yield Finding("GPU", "problem", found, "unset CUDA_VISIBLE_DEVICES")
-    elif not torch.get("error"):
-        cpu_only = not torch.get("cuda")
+    else:
         fix = "Restart the machine, or update the driver."
-        if cpu_only:
-            fix = f"Install torch's CUDA build: {install(facts)}"
-        yield Finding("GPU", "problem", "torch sees none of them" + because(torch.get("no_gpu")), fix)
+        if not torch.cuda:
+            fix = f"Install torch's CUDA build: {install_command(facts)}"
+        yield Finding("GPU", "problem", f"torch sees none of them{reason}", fix)
 
 
-def check_torch(facts: dict) -> Iterator[Finding]:
+def _check_torch(facts: Facts) -> Iterator[Finding]:
     """torch itself, and what is known of its version."""
-    torch = facts["torch"]
-    if torch.get("error"):
-        yield import_failure(facts, "torch", install(facts))
+    torch = facts.torch
+    if isinstance(torch, Failure):
+        yield _import_failure("torch", torch, "torch", install_command(facts))
         return
-    found = f"{torch['version']}, built for " + (f"CUDA {torch['cuda']}" if torch["cuda"] else "the CPU alone")
-    if release(torch["version"])[:2] < config.SAFE_WEIGHTS_ONLY:
+    found = f"{torch.version}, built for " + (f"CUDA {torch.cuda}" if torch.cuda else "the CPU alone")
+    if parse_version(torch.version).release[:2] < config.SAFE_WEIGHTS_ONLY:
         found += "; a crafted checkpoint can run code while it loads (CVE-2025-32434)"
         yield Finding("torch", "warning", found, "Load only checkpoints that you trust (--trust-weights).")
     else:
         yield Finding("torch", "ok", found)
 
 
-def check_torchvision(facts: dict) -> Iterator[Finding]:
+def _check_torchvision(facts: Facts) -> Iterator[Finding]:
     """torchvision, whose operators must be built for this very torch."""
-    if facts["torch"].get("error"):
+    torch, vision = facts.torch, facts.torchvision
+    if isinstance(torch, Failure):
         return  # It cannot be imported without torch, which says nothing about it.
-    vision = facts["torchvision"]
-    wrong = unmet(facts, "torchvision")
-    fix = f"pip install torch=={public(facts['torch']['version'])} torchvision"
-    if vision.get("error"):
-        failure = import_failure(facts, "torchvision", fix)
-        if "torchvision::nms" in vision["error"]:
-            fix = "Install torch and torchvision from the same index: " + install(facts)
+    fix = f"pip install torch=={public(torch.version)} torchvision"
+    if isinstance(vision, Failure):
+        failure = _import_failure("torchvision", vision, "torchvision", fix)
+        if "torchvision::nms" in vision.error:
+            fix = "Install torch and torchvision from the same index: " + install_command(facts)
             failure = Finding("torchvision", "problem", failure.found + "; it is built for another torch", fix)
         yield failure
-    elif wrong:
-        yield Finding("torchvision", "warning", f"{vision['version']} does not fit: {wrong}", fix)
+    elif wrong := unmet(facts, "torchvision", "torch"):
+        yield Finding("torchvision", "warning", f"{vision.version} does not fit: {wrong}", fix)
     else:
-        yield Finding("torchvision", "ok", vision["version"])
+        yield Finding("torchvision", "ok", vision.version)
 
 
-def check_torch_tensorrt(facts: dict) -> Iterator[Finding]:
-    """Torch-TensorRT: there, of torch's version, and importable."""
-    found = facts["torch_tensorrt"]
-    package = facts["packages"]["torch-tensorrt"]
-    if facts["torch"].get("error") and not lacks(facts, "torch_tensorrt"):
-        said = f"{package.get('version') or 'installed'}; not tried without torch"
-        yield Finding("Torch-TensorRT", "warning", said, "Mend torch first.")
+def _check_torch_tensorrt(facts: Facts) -> Iterator[Finding]:
+    """Torch-TensorRT: installed, of torch's version, and importable."""
+    name, found, command = "Torch-TensorRT", facts.torch_tensorrt, install_command(facts)
+    version = _version(facts.packages["torch-tensorrt"]) or "installed"
+    lacking = isinstance(found, Failure) and found.missing == "torch_tensorrt"
+    if isinstance(facts.torch, Failure) and not lacking:
+        yield Finding(name, "warning", f"{version}; not tried without torch", "Mend torch first.")
         return
     wrong = unmet(facts, "torch-tensorrt", "torch")
-    if found.get("error"):
+    if isinstance(found, Failure):
         if wrong:
-            said = f"{package['version']} does not fit: {wrong} ({found['error']})"
-            yield Finding("Torch-TensorRT", "problem", said, install(facts))
-        elif not facts["torch"].get("gpus") and not lacks(facts, "torch_tensorrt"):
-            said = f"{package.get('version') or 'installed'}, but importing it fails ({found['error']})"
-            yield Finding("Torch-TensorRT", "problem", said, "It needs a GPU to be imported: mend that first.")
+            yield Finding(name, "problem", f"{version} does not fit: {wrong} ({found.error})", command)
+        elif lacking or isinstance(facts.torch, Failure) or facts.torch.gpus:
+            yield _import_failure(name, found, "torch_tensorrt", command)
         else:
-            yield import_failure(facts, "torch_tensorrt", install(facts))
+            text = f"{version}, but importing it fails ({found.error})"
+            yield Finding(name, "problem", text, "It needs a GPU to be imported: mend that first.")
     elif wrong:
-        yield Finding("Torch-TensorRT", "warning", f"{found['version']} does not fit: {wrong}", install(facts))
-    elif not config.TORCH_TENSORRT_KNOWN[0] <= release(found["version"])[:2] <= config.TORCH_TENSORRT_KNOWN[1]:
-        known = " to ".join(".".join(map(str, version)) for version in config.TORCH_TENSORRT_KNOWN)
-        said = f"{found['version']}, which ssdtrt does not know; it knows {known}"
-        yield Finding("Torch-TensorRT", "warning", said, "Try it: ssdtrt doctor --build")
+        yield Finding(name, "warning", f"{found.version} does not fit: {wrong}", command)
+    elif not is_known(found.version, config.TORCH_TENSORRT_KNOWN):
+        text = f"{found.version}, which ssdtrt does not know; it knows {_in_words(config.TORCH_TENSORRT_KNOWN)}"
+        yield Finding(name, "warning", text, "Try it: ssdtrt doctor --build")
     else:
-        yield Finding("Torch-TensorRT", "ok", found["version"])
+        yield Finding(name, "ok", found.version)
 
 
-def check_front_ends(facts: dict) -> Iterator[Finding]:
+def _check_front_ends(facts: Facts) -> Iterator[Finding]:
     """Torch-TensorRT's front ends, of which the TorchScript one writes engine files."""
-    found = facts["torch_tensorrt"]
-    if found.get("error"):
+    found = facts.torch_tensorrt
+    if isinstance(found, Failure):
         return
-    names = [title for key, title in (("torchscript", "TorchScript"), ("dynamo", "Dynamo")) if found[key]]
-    said = ", ".join(names) or "none"
-    if found["torchscript"]:
-        yield Finding("front ends", "ok", said)
+    names = [title for title, there in (("TorchScript", found.torchscript), ("Dynamo", found.dynamo)) if there]
+    text = ", ".join(names) or "none"
+    if found.torchscript:
+        yield Finding("front ends", "ok", text)
     else:
         fix = f"Install a build with the TorchScript front end, which writes engine files: {config.HOW_TO_INSTALL}"
-        yield Finding("front ends", "problem", said, fix)
+        yield Finding("front ends", "problem", text, fix)
 
 
-def check_tensorrt(facts: dict) -> Iterator[Finding]:
-    """TensorRT against what Torch-TensorRT asks for."""
-    packages, loaded = facts["packages"], facts["torch_tensorrt"].get("tensorrt")
-    installed = [packages[name]["version"] for name in TENSORRT_NAMES if packages[name].get("version")]
-    version = loaded or (installed[0] if installed else None)
-    imported = not facts["torch_tensorrt"].get("error")
-    if packages["torch-tensorrt"].get("version") is None and version is None and not imported:
+def _check_tensorrt(facts: Facts) -> Iterator[Finding]:
+    """TensorRT against what Torch-TensorRT requires."""
+    front_end, package = facts.torch_tensorrt, _version(facts.packages["torch-tensorrt"])
+    loaded = None if isinstance(front_end, Failure) else front_end.tensorrt
+    version = loaded or next(filter(None, (_version(facts.packages[name]) for name in TENSORRT_NAMES)), None)
+    imported = not isinstance(front_end, Failure)
+    if package is None and version is None and not imported:
         return  # It comes with Torch-TensorRT, and that is missing.
     wrong = unmet(facts, "torch-tensorrt", *TENSORRT_NAMES)
-    if wrong:
-        asks = public(packages["torch-tensorrt"]["version"])
-        fix = f"pip install --force-reinstall --no-cache-dir torch-tensorrt=={asks}"
-        said = f"{version} does not fit: {wrong}" if version else wrong
-        yield Finding("TensorRT", "warning" if imported else "problem", said, fix)
+    if wrong and package:
+        fix = f"pip install --force-reinstall --no-cache-dir torch-tensorrt=={public(package)}"
+        found = f"{version} does not fit: {wrong}" if version else wrong
+        yield Finding("TensorRT", "warning" if imported else "problem", found, fix)
     elif version is None:
         yield Finding("TensorRT", "ok" if imported else "warning", "its version is not known")
-    elif release(version)[0] >= 11:
+    elif parse_version(version).major >= 11:
         yield Finding("TensorRT", "ok", f"{version}; FP16 comes from the module's own type, which ssdtrt sees to")
     else:
         yield Finding("TensorRT", "ok", version)
 
 
-def check_packages(facts: dict) -> Iterator[Finding]:
+def _check_packages(facts: Facts) -> Iterator[Finding]:
     """Packages whose metadata cannot be read."""
     for name in PACKAGES:
-        error = facts["packages"][name].get("error")
-        if error:
+        package = facts.packages[name]
+        if isinstance(package, Failure):
             fix = f"pip install --force-reinstall {name}"
-            yield Finding(f"{name} metadata", "warning", f"cannot be read ({error})", fix)
+            yield Finding(f"{name} metadata", "warning", f"cannot be read ({package.error})", fix)
 
 
-def check_folders(facts: dict) -> Iterator[Finding]:
+def _check_folders(facts: Facts) -> Iterator[Finding]:
     """Where files are written: for the weights, while building, and here."""
     fixes = {
         "weights folder": "Set TORCH_HOME to a folder that can be written, or give a checkpoint's path to --weights.",
@@ -220,70 +212,51 @@ def check_folders(facts: dict) -> Iterator[Finding]:
         "current folder": "Change to a folder that can be written, or name another one with -o.",
     }
     for name, fix in fixes.items():
-        folder = facts["folders"][name]
-        if folder.get("error"):
-            yield Finding(name, "problem" if name == "temporary folder" else "warning", folder["error"], fix)
-        elif folder["free_mib"] < config.FREE_MIB:
-            said = f"{folder['path']}, only {size(folder['free_mib'])} free"
-            yield Finding(name, "warning", said, f"Free {config.FREE_MIB} MiB there. Or: {fix}")
+        folder = facts.folders[name]
+        if isinstance(folder, Failure):
+            yield Finding(name, "problem" if name == "temporary folder" else "warning", folder.error, fix)
+        elif folder.free_mib < config.FREE_MIB:
+            found = f"{folder.path}, only {_size(folder.free_mib)} free"
+            yield Finding(name, "warning", found, f"Free {config.FREE_MIB} MiB there. Or: {fix}")
         else:
-            yield Finding(name, "ok", f"{folder['path']}, {size(folder['free_mib'])} free")
+            yield Finding(name, "ok", f"{folder.path}, {_size(folder.free_mib)} free")
 
 
-def check_cpu(facts: dict) -> Iterator[Finding]:
+def _check_cpu(facts: Facts) -> Iterator[Finding]:
     """The engine that needs no GPU."""
-    if not facts["torch"].get("error") and not facts["torchvision"].get("error"):
+    if not isinstance(facts.torch, Failure) and not isinstance(facts.torchvision, Failure):
         yield Finding("CPU engine", "ok", "works here: ssdtrt compile --backend torchscript")
 
 
-CHECKS = {
-    "system": check_system,
-    "driver": check_driver,
-    "GPU": check_gpus,
-    "torch": check_torch,
-    "torchvision": check_torchvision,
-    "Torch-TensorRT": check_torch_tensorrt,
-    "front ends": check_front_ends,
-    "TensorRT": check_tensorrt,
-    "metadata": check_packages,
-    "folders": check_folders,
-    "CPU engine": check_cpu,
+_CHECKS: dict[str, Callable[[Facts], Iterator[Finding]]] = {
+    "system": _check_system,
+    "driver": _check_driver,
+    "GPU": _check_gpus,
+    "torch": _check_torch,
+    "torchvision": _check_torchvision,
+    "Torch-TensorRT": _check_torch_tensorrt,
+    "front ends": _check_front_ends,
+    "TensorRT": _check_tensorrt,
+    "metadata": _check_packages,
+    "folders": _check_folders,
+    "CPU engine": _check_cpu,
 }
 
 
-def judge_trial(answer: dict | None, keeping: list[str]) -> Finding:
-    """What became of the tiny engine; `keeping` are the checks that forbade to try."""
-    if answer is None:
-        return Finding(TRIAL, "problem", f"not tried; see {', '.join(keeping)}", "Mend what is named first.")
-    if answer.get("error"):
-        fix = "Install versions that belong together: " + config.HOW_TO_INSTALL
-        return Finding(TRIAL, "problem", answer["error"], fix)
-    distance, bound = answer["relative_l2"], PRECISIONS["fp16"].bound
-    if distance is None or not distance <= bound:
-        said = "not finite" if distance is None else f"{distance:.1e}, more than {bound:.0e}"
-        fix = "Do not trust engines built here. Install versions that belong together: " + config.HOW_TO_INSTALL
-        return Finding(TRIAL, "problem", f"relative L2 to FP32 eager is {said}", fix)
-    said = f"FP16 engine built in {answer['seconds']:.1f} s, relative L2 to FP32 eager {distance:.1e}"
-    return Finding(TRIAL, "ok", said)
+def _import_failure(title: str, failure: Failure, module: str, fix: str) -> Finding:
+    """The finding for a package that is missing, or that cannot be imported for what it imports."""
+    missing = failure.missing == module
+    return Finding(title, "problem", "not installed" if missing else f"cannot be imported ({failure.error})", fix)
 
 
-def import_failure(facts: dict, name: str, fix: str) -> Finding:
-    """The finding for a package that is missing or cannot be imported."""
-    if lacks(facts, name):
-        return Finding(TITLES[name], "problem", "not installed", fix)
-    return Finding(TITLES[name], "problem", f"cannot be imported ({facts[name]['error']})", fix)
+def _version(package: Package | Failure) -> str | None:
+    return None if isinstance(package, Failure) else package.version
 
 
-def lacks(facts: dict, name: str) -> bool:
-    """Whether the package itself was not found, as against something that it imports."""
-    return facts[name].get("missing") == name
+def _in_words(versions: tuple[tuple[int, int], tuple[int, int]]) -> str:
+    """The oldest and the newest, `3.10 to 3.13`."""
+    return " to ".join(".".join(map(str, version)) for version in versions)
 
 
-def because(reason: str | None) -> str:
-    """A reason in brackets, where there is one."""
-    return f" ({reason})" if reason else ""
-
-
-def size(mib: int | None) -> str:
-    """MiB in words; "" where it is not known."""
-    return "" if mib is None else f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib} MiB"
+def _size(mib: int) -> str:
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib} MiB"

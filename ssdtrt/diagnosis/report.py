@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ssdtrt.system.report import Report
 
-TRIAL = "trial build"
+TEST_BUILD = "test build"
 """The check that builds an engine, which is made only where it is asked for."""
 
 
@@ -21,13 +21,17 @@ class Finding(Report, frozen=True):
     """
 
     check: str
-    status: str
+    status: Literal["ok", "warning", "problem"]
     found: str
     fix: str = ""
 
 
 class DoctorReport(Report, frozen=True):
-    """What `doctor` found, in the order in which one thing rests on the other."""
+    """What `doctor` found.
+
+    Attributes:
+        findings: The checks, in the order in which one thing rests on the other.
+    """
 
     kind = "doctor"
     schema = 2
@@ -44,3 +48,8 @@ class DoctorReport(Report, frozen=True):
     def can_build(self) -> bool:
         """Whether nothing was found that keeps a TensorRT engine from being built here."""
         return not self.problems
+
+    @property
+    def built(self) -> bool:
+        """Whether an engine was built here and is right."""
+        return any(finding.check == TEST_BUILD and finding.status == "ok" for finding in self.findings)

@@ -1,70 +1,91 @@
-"""Which versions belong together, as the packages' own metadata tells, and the command that brings those that do."""
+"""Which versions belong together, as the packages' own metadata has it, and the command that installs such a set."""
 
 from __future__ import annotations
 
-import re
+import contextlib
+from collections.abc import Iterator
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from ssdtrt import config
+from ssdtrt.diagnosis.facts import Facts, Failure, Package
 
 
-def install(facts: dict) -> str:
-    """The command that brings Torch-TensorRT for the torch there is, or the newest set where there is none for it."""
-    version, package = facts["torch"].get("version"), facts["packages"]["torch"]
-    oldest, newest = config.TORCH_TENSORRT_KNOWN
-    if not version or not facts["torch"].get("cuda") or not oldest <= release(version)[:2] <= newest:
-        there = version or package.get("version") or package.get("error")
+def install_command(facts: Facts) -> str:
+    """Return the command that installs Torch-TensorRT for the torch there is, or the newest set where none is for it."""
+    torch, package, oldest = facts.torch, facts.packages["torch"], config.TORCH_TENSORRT_KNOWN[0]
+    if isinstance(torch, Failure) or not torch.cuda or not is_known(torch.version, config.TORCH_TENSORRT_KNOWN):
+        there = not isinstance(torch, Failure) or isinstance(package, Failure) or package.version
         return f"pip install {'--force-reinstall ' if there else ''}{config.NEWEST_STACK}"
-    major, minor = release(version)[:2]
-    command = f"pip install torch=={public(version)} 'torch-tensorrt=={major}.{minor}.*'"
-    if (major, minor) != oldest:
+    version = parse_version(torch.version)
+    command = f"pip install torch=={public(torch.version)} 'torch-tensorrt=={version.major}.{version.minor}.*'"
+    if version.release[:2] != oldest:
         return command
-    if release(facts["system"].get("python", ""))[:2] != (3, 10):
+    if isinstance(facts.system, Failure) or parse_version(facts.system.python).release[:2] != (3, 10):
         return f"{command} (from PyPI alone it installs with Python 3.10 only)"
     return "pip install 'ssdtrt[tensorrt-pypi]'"
 
 
-def unmet(facts: dict, name: str, *others: str) -> str | None:
-    """What the metadata of `name` asks of `others` (by default of torch) and is not so, in words; None when all is met.
+def unmet(facts: Facts, name: str, *others: str) -> str | None:
+    """Return what a package requires of others and does not find, in words; None when all is met.
 
-    Of several requirements on one package, which differ by machine, one must be met; extras do not count.
+    Only requirements whose markers hold on this machine count, and none of an extra.
+
+    Args:
+        facts: What is installed.
+        name: The package.
+        others: The packages that it may require, by their names among `PACKAGES`.
     """
-    packages = facts["packages"]
-    asked: dict[str, list[str]] = {}
-    for line in packages[name].get("requires") or ():
-        requirement, _, marker = line.partition(";")
-        match = re.match(r"\s*([A-Za-z0-9._-]+)\s*\(?([^()]*)\)?\s*$", requirement)
-        if match and "extra" not in marker and match[1] in (others or ("torch",)):
-            asked.setdefault(match[1], []).append(match[2].strip())
-    for other, ranges in asked.items():
-        package = packages[other]
-        version = facts[other].get("version") if other in facts else package.get("version")
-        if version is None and not package.get("error"):
-            return f"{name} {packages[name]['version']} needs {other}{ranges[0]}, which is not installed"
-        if version and not any(all(accepts(part, version) for part in text.split(",") if part) for text in ranges):
-            return f"{name} {packages[name]['version']} needs {other}{ranges[0]}; found {version}"
+    package = facts.packages[name]
+    if isinstance(package, Failure):
+        return None
+    for requirement in _requirements(package):
+        other = canonicalize_name(requirement.name)
+        if other not in others:
+            continue
+        needed = f"{name} {package.version} needs {other}{requirement.specifier}"
+        found = _installed(facts, other)
+        if found is None:
+            return f"{needed}, which is not installed"
+        if found and not requirement.specifier.contains(parse_version(found), prereleases=True):
+            return f"{needed}; found {found}"
     return None
 
 
-def accepts(part: str, version: str) -> bool:
-    """Whether a version fits `==2.14.0`, `>=2.2`, `<2.3.0` and their like; other forms count as met.
+def parse_version(version: str) -> Version:
+    """Return the release that a version is, or is made for.
 
-    Only release numbers are compared: the suffixes of builds (2.2.2+cu121, 2.12.0a0) say nothing about fitting.
+    Suffixes of builds and pre-releases (2.2.2+cu121, 2.12.0a0+5228) say nothing about what fits. The version of a Python
+    that was built from its repository ends in a bare `+`.
     """
-    match = re.fullmatch(r"\s*(==|>=|<=|<|>)\s*(\d+(?:\.\d+)*)\s*", part)
-    if not match:
-        return True
-    wanted, found = release(match[2]), release(version)
-    length = max(len(wanted), len(found))
-    a, b = ((*numbers, *[0] * (length - len(numbers))) for numbers in (found, wanted))
-    return {"==": a == b, ">=": a >= b, "<=": a <= b, "<": a < b, ">": a > b}[match[1]]
-
-
-def release(version: str) -> tuple[int, ...]:
-    """The numbers that a version begins with: (2, 2, 2) for 2.2.2+cu121; (0,) where there are none."""
-    match = re.match(r"\d+(?:\.\d+)*", version or "")
-    return tuple(map(int, match[0].split("."))) if match else (0,)
+    return Version(Version(version.removesuffix("+")).base_version)
 
 
 def public(version: str) -> str:
-    """A version as package indexes know it, without the local part."""
-    return version.split("+")[0]
+    """Return a version as package indexes have it, without the local part."""
+    return Version(version).public
+
+
+def is_known(version: str, known: tuple[tuple[int, int], tuple[int, int]]) -> bool:
+    """Return whether a version is from the oldest to the newest minor version."""
+    return known[0] <= parse_version(version).release[:2] <= known[1]
+
+
+def _requirements(package: Package) -> Iterator[Requirement]:
+    """The requirements that count here."""
+    for line in package.requires:
+        with contextlib.suppress(InvalidRequirement):  # Of an old package: pip does not know it either.
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                yield requirement
+
+
+def _installed(facts: Facts, name: str) -> str | None:
+    """The version of a package, that of the imported module where it is imported; None without, "" if not known."""
+    imported = {"torch": facts.torch, "torchvision": facts.torchvision}.get(name)
+    if imported is not None and not isinstance(imported, Failure):
+        return imported.version
+    package = facts.packages[name]
+    return "" if isinstance(package, Failure) else package.version

@@ -1,0 +1,231 @@
+"""The commands that make and check saved files: export, compile, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ssdtrt import config
+from ssdtrt.artifact.capabilities import BACKENDS, Backend
+from ssdtrt.artifact.parity_report import OutputDistance, ParityReport
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.commands.options import (
+    check_apart,
+    check_json,
+    device_option,
+    end_with,
+    json_option,
+    labels_option,
+    module_option,
+    preprocess_option,
+    sha256_option,
+    show,
+    terminal,
+    trust_option,
+    weights_option,
+)
+from ssdtrt.commands.params import BATCH_SIZE, Range
+from ssdtrt.commands.tables import match_rate, table
+
+if TYPE_CHECKING:
+    from ssdtrt.artifact.metadata import EngineMetadata
+
+
+@click.command()
+@weights_option
+@click.option("--method", type=click.Choice(["trace", "script"]), default=config.METHOD, show_default=True)
+@preprocess_option
+@labels_option
+@click.option("--sha256", metavar="DIGEST", help="The SHA-256 that the checkpoint must have.")
+@trust_option
+@click.option("-o", "--output", default=config.MODULE_FILE, show_default=True, metavar="FILE")
+def export(weights, method, preprocess, labels, sha256, trust_weights, output):
+    """Write the FP32 model as a TorchScript module.
+
+    Example: ssdtrt export --weights coco -o ssd300.ts
+    """
+    check_apart({"-o": output}, [weights, labels])
+    from ssdtrt.export import export_module
+    from ssdtrt.model.labels import read_labels
+    from ssdtrt.model.weights import build_model
+    from ssdtrt.system.outputs import check_output
+
+    check_output(output)
+    terminal.progress("loading the weights")
+    names = read_labels(labels) if labels else None
+    options = {"progress": terminal.progress, "note": terminal.note}
+    model = build_model(weights, labels=names, sha256=sha256, trust=trust_weights, **options)
+    path = export_module(model, output, method=method, preprocess=preprocess, progress=terminal.progress)
+    terminal.done()
+    how = {"trace": "traced", "script": "scripted"}[method]
+    click.echo(f"{path}: {how}, {model.num_classes - 1} classes, weights {model.source.name}")
+    terminal.hint("compile", path)
+
+
+@click.command("compile")
+@click.argument("module", default=config.MODULE_FILE)
+@click.option("--fp16", is_flag=True, help="Half precision (the default with TensorRT).")
+@click.option("--fp32", is_flag=True, help="Single precision, TF32 disabled.")
+@click.option("--bf16", is_flag=True, help="Bfloat16, with the backend torchscript.")
+@click.option("--batch-size", type=BATCH_SIZE, metavar="N", help="One batch size.  [default: 1]")
+@click.option("--batch-range", type=Range(), metavar="MIN:OPT:MAX", help="A range of batch sizes.")
+@click.option(
+    "--streams",
+    type=click.IntRange(0, config.MOST_STREAMS),
+    default=config.STREAMS,
+    metavar="N",
+    help="Run kernels side by side on N auxiliary streams (try 4): faster in a CUDA graph of small batches.",
+)
+@click.option(
+    "--workspace-mib", type=click.IntRange(min=1), default=config.WORKSPACE_MIB, show_default=True, metavar="MIB"
+)
+@click.option(
+    "--backend",
+    type=click.Choice(list(BACKENDS)),
+    default=config.BACKEND,
+    show_default=True,
+    help="torchscript is for machines without a GPU.",
+)
+@click.option("--detector", is_flag=True, help="Include normalization, decoding and NMS: uint8 images to detections.")
+@click.option("--no-cache", is_flag=True, help="Build also where the same engine was built before.")
+@device_option
+@sha256_option
+@click.option(
+    "-o", "--output", metavar="FILE", help=f"[default: {config.ENGINE_FILE}, a detector {config.DETECTOR_FILE}]"
+)
+def compile_(
+    module,
+    batch_size,
+    batch_range,
+    streams,
+    workspace_mib,
+    backend,
+    detector,
+    no_cache,
+    device,
+    sha256,
+    output,
+    **flags,
+):
+    """Build an engine from MODULE and compare it with the FP32 model.
+
+    The file is written only when every output is within the bound (relative L2: 2e-2 in 16 bits, 1e-4 in FP32).
+
+    Example: ssdtrt compile --fp16 --batch-size 8 -o ssd300-b8.engine.ts
+    """
+    if batch_size and batch_range:
+        raise click.UsageError("Give --batch-size or --batch-range, not both.")
+    precision = _one_precision(flags, BACKENDS[backend])
+    _check_batches(BACKENDS[backend], batch_size or batch_range, streams)
+    check_apart({"-o": output}, [module])
+    from ssdtrt.artifact.metadata import read_metadata
+    from ssdtrt.compile import compile_engine
+
+    path = compile_engine(
+        module,
+        output,
+        detector=detector,
+        precision=precision,
+        batch=batch_range or batch_size or config.BATCH_SIZE,
+        streams=streams,
+        workspace_mib=workspace_mib,
+        backend=backend,
+        device=device,
+        sha256=sha256,
+        cache=not no_cache,
+        progress=terminal.progress,
+    )
+    terminal.done()
+    click.echo(engine_text(path, read_metadata(path)))
+    terminal.hint("bench", path, *(["--against", "engine-graph"] if streams else []))
+
+
+@click.command()
+@click.argument("engine", default=config.ENGINE_FILE)
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@module_option
+@device_option
+@sha256_option
+@json_option
+def verify(engine, images, module, device, sha256, json_file):
+    """Compare ENGINE with the FP32 model.
+
+    On your IMAGEs, or on seeded ones where none is given. Exit code 1 where ssdtrt compile would refuse such an engine.
+
+    Example: ssdtrt verify ssd300.engine.ts street.jpg
+    """
+    check_apart({"--json": json_file}, [engine, module, *images])
+    from ssdtrt.verify import verify_engine
+
+    check_json(json_file)
+    terminal.progress("comparing with FP32 eager")
+    report = verify_engine(engine, images, module=module, device=device, sha256=sha256)
+    show(report, json_file, parity_text)
+    end_with(filter(None, [report.failure]))
+    terminal.hint("bench", engine)
+
+
+def _one_precision(flags: dict[str, bool], backend: Backend) -> str | None:
+    """The precision whose flag is set; None without one."""
+    asked = [name for name, given in flags.items() if given]
+    if len(asked) > 1:
+        raise click.UsageError(f"Give only one of {' and '.join(f'--{name}' for name in asked)}.")
+    if asked and asked[0] not in backend.precisions:
+        allowed = " or ".join(f"--{name}" for name in backend.precisions)
+        raise click.UsageError(f"The backend {backend.name} takes {allowed}, not --{asked[0]}.")
+    return asked[0] if asked else None
+
+
+def _check_batches(backend: Backend, batch: int | BatchRange | None, streams: int) -> None:
+    """Refuse batch sizes and auxiliary streams that the back end does not have."""
+    if batch and not backend.fixed_batch:
+        raise click.UsageError(f"The backend {backend.name} takes any batch: leave out --batch-size and --batch-range.")
+    if streams and (isinstance(batch, BatchRange) or not backend.streams):
+        able = " or ".join(one.name for one in BACKENDS.values() if one.streams)
+        raise click.UsageError(f"--streams is for one batch size and the backend {able}.")
+
+
+def engine_text(path: Path, metadata: EngineMetadata) -> str:
+    """Return what was built, and how near it is to FP32."""
+    request, build, parity = metadata.request, metadata.build, metadata.parity
+    batch = f"batch {request.batch}" if request.batch else "any batch"
+    cached = " before, taken from the cache" if build.cached else ""
+    distances = ", ".join(f"{output.name} {_scientific(output.relative_l2, 1)}" for output in parity.outputs)
+    found = parity.detections
+    rate = match_rate(found)
+    return "\n".join(
+        [
+            f"{path}: {request.computes_in.title} {request.backend}, {batch}, built in {build.seconds:.0f} s{cached}",
+            f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
+            f"detections: {found.reference} FP32, {found.engine} engine, {rate}{' matched' if '%' in rate else ''}",
+        ]
+    )
+
+
+def parity_text(report: ParityReport, width: int) -> str:
+    """Return the figures of a comparison with FP32, and the verdict."""
+    found = report.detections
+    sizes = ", ".join(map(str, report.batch_sizes))
+    change = "-" if found.max_score_change is None else f"{found.max_score_change:.4f}"
+    header = ("output", "relative L2", "bound", "max abs", "finite")
+    return "\n".join(
+        [
+            f"{report.precision.upper()} against FP32 eager on {report.images} pictures, batch {sizes}",
+            table(header, [_output_cells(output, report.bound) for output in report.outputs], width),
+            f"detections: {found.reference} FP32, {found.engine} engine, {found.matched} matched ({match_rate(found)})",
+            f"largest score change: {change}",
+            "passed" if report.passed else "FAILED",
+        ]
+    )
+
+
+def _output_cells(output: OutputDistance, bound: float) -> tuple[str, ...]:
+    distances = (_scientific(output.relative_l2, 2), f"{bound:.0e}", _scientific(output.max_abs, 2))
+    return output.name, *distances, "yes" if output.finite else "NO"
+
+
+def _scientific(value: float | None, digits: int) -> str:
+    """A distance; a dash where an output is not finite."""
+    return "-" if value is None else f"{value:.{digits}e}"
