@@ -1,10 +1,10 @@
-"""How fast everything around the engine is: decoding and NMS, pictures on the GPU to detections, JPEG files to JSON lines.
+"""Measure everything around the engine: decoding and NMS, images on the GPU to detections, JPEG files to JSON lines.
 
     python benchmarks/pictures.py ENGINE --json FILE
 
-ENGINE is an engine or detector of batch 32. The heads are the random network's outputs for 32 seeded pictures with the
-background's logit raised, the same for all, until a picture has a hundred detections on average. The files are parts
-of the sample photographs, each of its own, as 640x480 JPEGs.
+ENGINE is an engine or detector of batch 32. The network's outputs for decoding and NMS are the random network's for 32
+seeded pictures, with the background's logit raised, by the same amount for all, until a picture has a hundred
+detections on average. The files are different parts of the sample photographs, as 640x480 JPEGs.
 """
 
 import argparse
@@ -20,9 +20,10 @@ import torchvision
 from PIL import Image
 
 from ssdtrt import config
-from ssdtrt.detect import Detector
+from ssdtrt.artifact import torchscript
+from ssdtrt.detect import Detector, detect_files
+from ssdtrt.detection.json_sinks import JsonLinesSink
 from ssdtrt.detection.postprocessor import Postprocessor
-from ssdtrt.detection.sinks import JsonLinesSink, detect_files
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
 from ssdtrt.model.boxes import decode_boxes
@@ -30,7 +31,7 @@ from ssdtrt.model.nms import detect_batch, detect_exact
 from ssdtrt.model.weights import build_model
 from ssdtrt.run import SAMPLES
 from ssdtrt.system.devices import tf32_disabled
-from ssdtrt.system.versions import installed_versions, this_machine
+from ssdtrt.system.versions import measured_on
 
 DETECTIONS = 100
 CALLS = 60
@@ -38,7 +39,7 @@ FILES = 1000
 
 
 def main():
-    """Measures, prints and writes the report."""
+    """Measure, print and write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("engine")
     parser.add_argument("--json", required=True)
@@ -47,7 +48,7 @@ def main():
     detector = Detector(options.engine)
     with torch.no_grad(), tf32_disabled():
         report = {
-            "machine": {**this_machine(detector.device), "versions": installed_versions()},
+            "machine": measured_on(detector.device).as_dict(),
             "decode_and_nms": decoding(detector.device),
             "gpu_to_host": gpu_to_host(detector),
             "files_to_json_lines": files_to_json_lines(options.engine, options.repeat),
@@ -58,22 +59,23 @@ def main():
 
 
 def decoding(device):
-    """Milliseconds for loc and conf on the device to detections on the host, by batch size and way."""
+    """Time loc and conf on the device to detections on the host, in milliseconds, by batch size and way."""
     loc, conf, bias = heads(device)
     rows = []
     for size in (1, 8, 32):
         some = loc[:size].contiguous(), conf[:size].contiguous()
-        decoder = Postprocessor(device)
+        postprocessor = Postprocessor(device)
+        defaults = postprocessor.default_boxes
         ways = {
-            "decoder": lambda: decoder(*some),
-            "torchscript": scripted(some, decoder.default_boxes),
-            "exact": lambda: detect_exact(*some, decoder.default_boxes).cpu(),
-            "naive": lambda: naive(*some, decoder.default_boxes),
+            "decoder": lambda: postprocessor(*some),
+            "torchscript": scripted(some, defaults),
+            "exact": lambda: detect_exact(*some, defaults).cpu(),
+            "naive": lambda: naive(*some, defaults),
         }
-        exact = detect_exact(*some, decoder.default_boxes).cpu()
-        same = [bool(torch.allclose(decoder(*some)[i, :-1], exact[i, :-1], rtol=0, atol=1e-6)) for i in range(size)]
+        exact, found = detect_exact(*some, defaults).cpu(), postprocessor(*some)
+        same = [bool(torch.allclose(found[i, :-1], exact[i, :-1], rtol=0, atol=1e-6)) for i in range(size)]
         rows.append({"batch_size": size, "same_as_exact": sum(same), **{way: wall(call) for way, call in ways.items()}})
-    counts = detect_batch(loc, conf, decoder.default_boxes)[3].float()
+    counts = detect_batch(loc, conf, defaults)[3].float()
     candidates = (conf.softmax(dim=1)[:, 1:] > config.MIN_SCORE).sum(dim=(1, 2)).float()
     return {
         "unit": "ms, host clock, a call and the wait for its result",
@@ -85,7 +87,7 @@ def decoding(device):
 
 
 def heads(device):
-    """loc, conf [32, ...] with about DETECTIONS a picture, and how far the background was raised."""
+    """Return loc, conf [32, ...] with about DETECTIONS a picture, and how far the background was raised."""
     loc, conf = build_model("random").to(device)(synthetic_images(32, seed=5).to(device))
     defaults = Postprocessor(device).default_boxes
     low, high = 0.0, 20.0
@@ -98,13 +100,14 @@ def heads(device):
 
 
 def scripted(some, defaults):
-    """What a detector file does after its engine."""
-    function = torch.jit.script(detect_batch)
+    """Return what a detector file does after its engine."""
+    with torchscript.quiet():
+        function = torch.jit.script(detect_batch)
     return lambda: [part.cpu() for part in function(*some, defaults)]
 
 
 def naive(loc, conf, defaults):
-    """Top-k and torchvision's batched_nms, a picture at a time: what one would write first."""
+    """Take the top scores and torchvision's batched_nms, a picture at a time: what one would write first."""
     boxes, scores = decode_boxes(loc, conf, defaults)
     found = []
     for i in range(len(loc)):
@@ -118,12 +121,12 @@ def naive(loc, conf, defaults):
 
 
 def gpu_to_host(detector):
-    """uint8 batches on the device to detections on the host: milliseconds and images a second."""
+    """Time uint8 batches on the device to detections on the host: milliseconds and images a second."""
     size = detector.batch_size
     batches = [synthetic_pictures(size, seed=seed).to(detector.device) for seed in range(4)]
     calls = iter(range(10**9))
     milliseconds = wall(lambda: detector.start(batches[next(calls) % 4])())
-    network = wall(lambda: (detector.runner(batches[0].float()), torch.cuda.synchronize()))
+    network = wall(lambda: (detector.runner(batches[0].float()), synchronize()))
     return {
         "batch_size": size,
         "ms": milliseconds,
@@ -134,9 +137,9 @@ def gpu_to_host(detector):
 
 
 def files_to_json_lines(engine, repeat):
-    """JPEG files on disk to JSON lines on disk, at the default threshold, with some numbers of processes that read.
+    """Time JPEG files on disk to JSON lines on disk, at the default threshold, for several numbers of reader processes.
 
-    With as many as there are cores, up to 16, the files are gone through four times as often.
+    With one for each core, up to 16, the files are gone through four times as often.
     """
     with tempfile.TemporaryDirectory() as place:
         files, target = write_photographs(Path(place)), Path(place, "out.jsonl")
@@ -147,12 +150,12 @@ def files_to_json_lines(engine, repeat):
 
 
 def one_run(detector, files, repeat, target):
-    """The rate, that after the first tenth of the pictures, and how much of one core this process took."""
+    """Measure the rate, the rate after the first tenth of the pictures, and how much of one core this process takes."""
     labels, seen = detector.runner.labels, []
-    detect_files(detector, files[:200], [JsonLinesSink(target, labels)])  # to warm up
+    detect_files(detector, files[:200], [JsonLinesSink(target, labels)])  # Warm up.
     started, used = time.perf_counter(), time.process_time()
-    outputs = [JsonLinesSink(target, labels)]
-    summary = detect_files(detector, files * repeat, outputs, each=lambda _: seen.append(time.perf_counter()))
+    sinks = [JsonLinesSink(target, labels)]
+    summary = detect_files(detector, files * repeat, sinks, each=lambda _: seen.append(time.perf_counter()))
     share = (time.process_time() - used) / (time.perf_counter() - started)
     assert len(target.read_text().splitlines()) == summary.pictures == len(files) * repeat
     tenth = len(seen) // 10
@@ -168,7 +171,7 @@ def one_run(detector, files, repeat, target):
 
 
 def write_photographs(folder):
-    """FILES parts of the sample photographs, seeded, as 640x480 JPEGs."""
+    """Write FILES seeded parts of the sample photographs as 640x480 JPEGs; return their paths."""
     random = np.random.default_rng(0)
     photographs = [load_image(path) for path in sorted(SAMPLES.glob("*.jpg"))]
     paths = [folder / f"{index:04d}.jpg" for index in range(FILES)]
@@ -183,16 +186,21 @@ def write_photographs(folder):
 
 
 def wall(call):
-    """Median and 90th percentile of CALLS host times, after as many to warm up."""
+    """Return the median and the 90th percentile of CALLS host times, after 15 calls to warm up."""
     times = []
     for index in range(CALLS + 15):
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        synchronize()
         started = time.perf_counter()
         call()
         if index >= 15:
             times.append((time.perf_counter() - started) * 1e3)
     return {"median": statistics.median(times), "p90": sorted(times)[int(0.9 * len(times))]}
+
+
+def synchronize():
+    """Wait for the GPU where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":
