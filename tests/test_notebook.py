@@ -33,7 +33,7 @@ def text_of(cell):
 
 
 @pytest.mark.slow
-def test_runs_and_says_what_it_departs_from(notebook, tmp_path, monkeypatch, photographs, kept_engines):
+def test_runs_and_prints_what_it_does_otherwise(notebook, tmp_path, monkeypatch, photographs, kept_engines):
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -50,10 +50,12 @@ def test_runs_and_says_what_it_departs_from(notebook, tmp_path, monkeypatch, pho
     assert printed[1].endswith("random weights on cpu\n")
     assert printed[2] == "['astronaut.jpg', 'chelsea.jpg', 'coffee.jpg'] (3, 3, 300, 300)\n"
     assert [line.split()[0] for line in printed[3].splitlines()] == ["astronaut.jpg", "chelsea.jpg", "coffee.jpg"]
-    assert printed[5].startswith("An engine for the CPU instead of TensorRT.") and printed[5].endswith("fp32 on cpu\n")
+    assert printed[5].startswith("An engine for the CPU instead of TensorRT, for which is missing: a CUDA GPU")
+    assert printed[5].endswith("ssdtrt-notebook/ssd300.engine.ts fp32 on cpu\n")
     assert printed[6].startswith("loc: relative L2 distance ") and "matched" in printed[6]
-    rows = [line for line in printed[7].splitlines() if line.startswith(("eager FP32", "ssdtrt-notebook"))]
-    assert len(rows) == 4  # two runners in two tables
+    baseline, engine = printed[7].splitlines()
+    assert baseline.startswith("eager-fp32: ") and baseline.endswith(" images/s, 1.00 times eager FP32")
+    assert engine.startswith("ssdtrt-notebook/ssd300.engine.ts: ") and engine.endswith(" times eager FP32")
     pictures = [output.data["image/png"] for output in done.cells[-1].outputs if output.output_type == "display_data"]
     assert len(pictures) == 3
     for path, encoded in zip(photographs, pictures):
