@@ -1,12 +1,12 @@
-"""Other forms of the network for TensorRT, beside the one that `compile` builds: their times, distances and kernels.
+"""Build other forms of the network for TensorRT than `compile` does, and record their times, distances and kernels.
 
     python benchmarks/forms.py ssd300.ts --batch-size 1 --form compiled --form cast-first --json forms.json
 
 builds each form as an FP16 engine and measures all of them with FP32 eager, plain and as CUDA graphs. The report holds
 what `ssdtrt bench` writes, and for each form its distance to FP32 and start and duration of every kernel of one call, in
-order. An engine takes from one to three minutes. With `--heads` only the heads and what joins their maps are built;
-`--streams N` also builds each form through TensorRT's own API, where kernels may run beside each other on N more streams,
-and then `--only-streams` leaves the front end out; `--timings` keeps the kernels' times for the next build.
+order. An engine takes from one to three minutes. With `--heads` only the heads and what joins their maps are built.
+`--streams N` also builds each form through TensorRT's own API, where kernels may run side by side on N auxiliary streams,
+and then `--only-streams` leaves the front end out; `--timings` keeps the timing cache for the next build.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import json
 import time
 from functools import partial
 from pathlib import Path
-from typing import List
+from typing import Any, List
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import benchmark
 from ssdtrt.engine import parity, rewrite, tensorrt_backend
-from ssdtrt.engine.torch_tensorrt_backend import build
+from ssdtrt.engine.torch_tensorrt_backend import compile_module
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.system.devices import pick_device
@@ -82,27 +82,27 @@ STREAMS = ("compiled", "projections-apart")  # The forms that ssdtrt/engine/tens
 
 
 def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:
-    """The form of that name, holding weights of its own: images [N, 3, 300, 300] -> [N, 4 + C, A], float32."""
+    """Return the form of that name, with weights of its own: images [N, 3, 300, 300] -> [N, 4 + C, A], float32."""
     form = FORMS[name](copy.deepcopy(model), inside)
     return Heads(form) if heads else form
 
 
 def ways(name: str, form: nn.Module, options: argparse.Namespace, device: torch.device) -> dict:
-    """What builds the form's engine, by what it is called: Torch-TensorRT's front end, and TensorRT's own API."""
+    """Return the functions that build the form's engine, by name: Torch-TensorRT's front end, and TensorRT's own API."""
 
     def front_end():
         batch = BatchRange.parse(options.batch_size)
-        return build(rewrite.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
+        return compile_module(rewrite.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
 
     found = {} if options.only_streams else {name: front_end}
     for streams in options.streams:
         settings = (options.batch_size, streams, config.WORKSPACE_MIB, device, options.timings)
-        found[f"{name}, {streams} streams"] = partial(tensorrt_backend.build, form, *settings)
+        found[f"{name}, {streams} streams"] = partial(tensorrt_backend.build_module, form, *settings)
     return found
 
 
 def kernels(network: nn.Module, images: Tensor) -> list[dict]:
-    """Name, start and duration in microseconds of every kernel of one call, in order; on several streams they overlap."""
+    """Return name, start and duration (us) of every kernel of one call, in order; on several streams they overlap."""
     with torch.no_grad(), profile(activities=[ProfilerActivity.CUDA]) as seen:
         network(images)
         torch.cuda.synchronize()
@@ -115,29 +115,38 @@ def kernels(network: nn.Module, images: Tensor) -> list[dict]:
     ]
 
 
-def main() -> None:
-    """Builds, measures, compares and prints."""
+def read_options() -> argparse.Namespace:
+    """Return the options of the command line, or exit with 2."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("module")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--form", action="append", choices=FORMS, help="which to build; by default all")
     parser.add_argument("--heads", action="store_true", help="only the heads")
-    parser.add_argument("--streams", action="append", type=int, default=[], help="also by TensorRT's API, with so many")
+    parser.add_argument(
+        "--streams", action="append", type=int, default=[], help="also by TensorRT's API, with N of them"
+    )
     parser.add_argument("--only-streams", action="store_true", help="not through Torch-TensorRT's front end")
-    parser.add_argument("--timings", type=Path, help="a file that keeps the kernels' times for the next build")
+    parser.add_argument("--timings", type=Path, help="the file of the timing cache")
     parser.add_argument("--json", required=True)
     options = parser.parse_args()
-    names = options.form or [name for name in FORMS if not (options.heads and name == "exported")]
-    if options.streams and (options.heads or set(names) - set(STREAMS)):
+    options.form = options.form or [name for name in FORMS if not (options.heads and name == "exported")]
+    if options.streams and (options.heads or set(options.form) - set(STREAMS)):
         parser.error(f"--streams takes whole networks of --form {', '.join(STREAMS)}")
     if options.only_streams and not options.streams:
         parser.error("--only-streams needs --streams")
+    return options
+
+
+def main() -> None:
+    """Build, measure, compare and print."""
+    options = read_options()
     device = pick_device()
     torch.cuda.set_device(device)
     model = eager_model(options.module, device)
     images = synthetic_images(options.batch_size, seed=config.SEED + 2).to(device)
-    runners, built = {"eager FP32": model}, {}
-    for name in names:
+    runners: dict[str, Any] = {"eager-fp32": model}
+    built: dict[str, dict[str, Any]] = {}
+    for name in options.form:
         form = form_of(name, model, torch.float16, options.heads)
         for label, build in ways(name, form, options, device).items():
             started = time.perf_counter()
@@ -145,17 +154,16 @@ def main() -> None:
             built[label] = {"seconds": round(time.perf_counter() - started, 1)}
             runners[label], runners[f"{label} graph"] = network, CudaGraphRunner(network, device)
             print(f"{label}: built in {built[label]['seconds']} s", flush=True)
-    report = benchmark(runners, images).as_dict()
+    report = benchmark(runners, images)
     for name, facts in built.items():
         facts["kernels"] = kernels(runners[name], images)
         if not options.heads:
-            sizes = (options.batch_size,)
-            facts["agreement"] = parity.compare(
-                runners[name], model, images, precision="fp16", batch_sizes=sizes
-            ).as_dict()
-    Path(options.json).write_text(json.dumps({**report, "forms": built}, indent=1) + "\n", encoding="utf-8")
-    for row in report["rows"]:
-        print(f"{row['name']:30} {row['median_ms']:8.3f} ms, p90 {row['p90_ms']:.3f}")
+            found = parity.compare(runners[name], model, images, precision="fp16", batch_sizes=(options.batch_size,))
+            facts["agreement"] = found.as_dict()
+    text = json.dumps({**report.document(), "forms": built}, indent=1)
+    Path(options.json).write_text(text + "\n", encoding="utf-8")
+    for row in report.rows:
+        print(f"{row.name:30} {row.median_ms:8.3f} ms, p90 {row.p90_ms:.3f}" if row.ok else f"{row.name}: {row.reason}")
     for name, facts in built.items():
         busy = sum(kernel["us"] for kernel in facts["kernels"])
         print(f"{name}: {len(facts['kernels'])} kernels, {busy:.0f} us")

@@ -2,18 +2,18 @@
 # Builds the engines, runs the GPU tests and measures: bash benchmarks/h200.sh STEP WORK OUT
 #
 # WORK keeps the engines between the steps; the JSON reports and logs go to OUT. The steps, in order:
-#   engines  the module, engines of batch 1, 8, 128 and 32 with four more streams, and one of 1:8:32
+#   engines  the module, engines of batch 1, 8, 128 and 32 with four auxiliary streams, and one of 1:8:32
 #   job      the whole job: `ssdtrt run` on the sample photographs, with a default engine of batch 1
 #   tests    the tests that need a GPU, with the job's module and engine
 #   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
-#   default  engines of batch 1, 8, 128 and 32 as they are built by default, measured like those with more streams
-#   peers    FP32 eager and torch.compile of the machine's own python3, whose torch is newer than Torch-TensorRT's
+#   default  engines of batch 1, 8, 128 and 32 as they are built by default, measured like those with auxiliary streams
+#   newer    FP32 eager and torch.compile of the machine's own python3, whose torch is newer than Torch-TensorRT's
 #   cached   the same compile twice more, from the cache: what it takes in all and after its imports
 #   train    trains on generated scenes with that python3 for MINUTES, and writes the validation pictures
 #   accuracy the trained network as a detector of batch 32, and COCO's figures for it, FP32 eager and FP16 eager
 #   pictures decoding and NMS, pictures on the GPU to detections, and JPEG files to JSON lines
 #   forms    other layouts of the network beside the one that is compiled, at batch 1 and 128: one to three minutes an engine
-#   streams  the network through TensorRT's own API without more streams and with four, at batch 1
+#   streams  the network through TensorRT's own API without auxiliary streams and with four, at batch 1
 #   fp32     an FP32 engine of batch 1, to compare sizes with
 set -euo pipefail
 step=$1 work=$2 out=$3
@@ -47,7 +47,7 @@ job)
     ;;
 tests)
     SSDTRT_GPU_DIR=$work/run python3.10 -m pytest -m gpu -q --durations=5 \
-        tests/test_gpu.py tests/system/test_machine.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt"
+        tests/test_gpu.py tests/system/test_devices.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt"
     ;;
 fp32)
     build fp32 --fp32
@@ -62,10 +62,10 @@ measure)
     done | tee "$out/verify.txt"
     ssdtrt detect b8.engine.ts "$samples"/*.jpg -o detections | tee "$out/detect.txt"
     ;;
-peers)
-    (cd "$work" && python3 -m ssdtrt export --weights random -o peers.ts &&
-        python3 -m ssdtrt bench peers.ts --batch-size 1,8,32,128 --against compile --json "$out/eager.json") 2>&1 |
-        tee "$out/peers.txt"
+newer)
+    (cd "$work" && python3 -m ssdtrt export --weights random -o newer.ts &&
+        python3 -m ssdtrt bench newer.ts --batch-size 1,8,32,128 --against compile --json "$out/eager.json") 2>&1 |
+        tee "$out/newer.txt"
     ;;
 cached)
     build cached --fp16 --batch-size 128 --streams 4
@@ -100,7 +100,7 @@ accuracy)
     ssdtrt compile "$scenes/scenes.ts" --detector --fp16 --batch-size 32 -o "$scenes/scenes.detector.ts" |
         tee "$out/compile-scenes.txt"
     ssdtrt evaluate "$scenes/scenes.detector.ts" --images "$scenes/val/images" --annotations "$scenes/val/annotations.json" \
-        --against eager,eager-fp16 --json "$out/accuracy.json" | tee "$out/accuracy.txt"
+        --against eager-fp32,eager-fp16 --json "$out/accuracy.json" | tee "$out/accuracy.txt"
     ;;
 pictures)
     scenes=$work/scenes

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Names the baseline that a benchmark's report is held against: python scripts/baseline.py REPORT [--record]
+"""Print the path of the baseline that a benchmark is compared with: python scripts/baseline.py REPORT [--record]
 
-Baselines lie in benchmarks/baselines, one for each GPU (or processor and number of cores) and set of versions. Prints
-the path of the one for REPORT, which `ssdtrt bench --json` wrote; where there is none, says how to record one and ends
-with 1. With --record REPORT becomes that baseline.
+Baselines lie in benchmarks/baselines, one for each GPU (or processor and number of cores) and set of versions. REPORT is
+what `ssdtrt bench --json` wrote. Where there is no baseline for it, the exit code is 1, and the message names the command
+that records one. With --record REPORT becomes the baseline.
 """
 
 import argparse
@@ -13,24 +13,30 @@ import sys
 from pathlib import Path
 
 from ssdtrt.benchmarking import report_file
+from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.errors import SsdtrtError
 
 FOLDER = Path(__file__).parent.parent / "benchmarks" / "baselines"
 
 
-def name_of(record):
-    """The baseline's file name: what must agree for figures to be comparable."""
-    machine, versions = record.machine, record.machine["versions"]
-    if machine["gpu"]:
+def name_of(report: BenchReport) -> str:
+    """Return the baseline's file name: what must agree for figures to be comparable."""
+    machine, versions = report.machine, report.machine.versions
+    if machine.gpu:
         names = ("torch", "torch_tensorrt", "tensorrt")
-        parts = [machine["gpu"], *(f"{name.replace('_', '-')}-{versions[name]}" for name in names if versions[name])]
+        known = [(name.replace("_", "-"), getattr(versions, name)) for name in names]
+        parts = [machine.gpu, *(f"{name}-{version}" for name, version in known if version)]
     else:
-        parts = [machine["cpu"], f"{machine['cores']}-cores", f"torch-{versions['torch']}"]
+        parts = [str(machine.cpu), f"{machine.cores}-cores", f"torch-{versions.torch}"]
     return "_".join(re.sub(r"[^a-z0-9.+]+", "-", part.lower()).strip("-") for part in parts) + ".json"
 
 
-def choose(report, folder=FOLDER, record=False):
-    """The path of the baseline for the report saved at `report`. Raises SsdtrtError where there is none."""
+def choose(report: str | Path, folder: str | Path = FOLDER, record: bool = False) -> Path:
+    """Return the path of the baseline for the report saved at `report`, which becomes that baseline with `record`.
+
+    Raises:
+        SsdtrtError: Where there is none.
+    """
     path = Path(folder) / name_of(report_file.read(report))
     if record:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +49,7 @@ def choose(report, folder=FOLDER, record=False):
     return path
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("report")
     parser.add_argument("--folder", default=FOLDER)

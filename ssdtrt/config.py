@@ -84,12 +84,12 @@ WARMUP = 10
 ROUNDS = {"cuda": 10, "cpu": 5}
 ITERATIONS = {"cuda": 10, "cpu": 4}
 REST = {"cuda": 0.1, "cpu": 0.0}  # seconds before each runner's turn: heat and power of the last one are not this one's
-BENCH_SCHEMA = 2  # of a benchmark's report
+BENCH_SCHEMA = 3  # of a benchmark's report
 BOOTSTRAP = 2000  # draws for the confidence interval of a speed-up
 TF32_BOUND = 2e-2  # relative L2 distance to FP32; TF32 has as many digits as FP16
 STEADY = 0.025  # the coefficient of variation above which a row is said to be unsteady
-# What can be measured, in the order of the rows: the first is the baseline, the last two are the files themselves.
-BENCH_PEERS = (
+# The benchmark cases in the order of the rows: the first is the FP32 baseline, the last two are the files themselves.
+BENCH_CASES = (
     "eager-fp32",
     "eager-tf32",
     "eager-fp16",

@@ -13,6 +13,9 @@ from conftest import runner
 from ssdtrt import bench, config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files, benchmark, plan_sizes
+from ssdtrt.benchmarking import rounds
+from ssdtrt.benchmarking.baselines import BenchFile
+from ssdtrt.benchmarking.report import BenchSettings
 from ssdtrt.cli import main
 from ssdtrt.commands.bench_text import bench_text
 from ssdtrt.errors import ArtifactError, SsdtrtError
@@ -45,14 +48,14 @@ def test_runners_are_warmed_up_then_take_turns_round_by_round(images):
     benchmark(runners, images, rounds=6, iterations=2, warmup=4)
     called = "".join(name for name, _ in calls)
     assert called[:12] == "aaaabbbbcccc"
-    rounds = [called[i : i + 6] for i in range(12, len(called), 6)]
-    assert len(rounds) == 6 and len(set(rounds)) > 2  # In another order each time, or nearly.
-    assert all("".join(sorted(one)) == "aabbcc" and one[::2] == one[1::2] for one in rounds)
+    turns = [called[i : i + 6] for i in range(12, len(called), 6)]
+    assert len(turns) == 6 and len(set(turns)) > 2  # In another order each time, or nearly.
+    assert all("".join(sorted(one)) == "aabbcc" and one[::2] == one[1::2] for one in turns)
 
 
 def test_the_order_of_the_rounds_is_the_same_every_time():
-    assert bench.orders(5, 10) == bench.orders(5, 10)
-    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in bench.orders(5, 10))
+    assert rounds.orders(5, 10) == rounds.orders(5, 10)
+    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in rounds.orders(5, 10))
 
 
 def test_the_inputs_are_used_in_turn_and_are_the_same_for_everybody(images):
@@ -71,14 +74,13 @@ def test_times_and_rates_follow_from_what_the_runners_take(images):
     report = benchmark(runners, images, rounds=2, iterations=3, warmup=1)
     slow, fast = report.rows
     assert (slow.name, fast.name, slow.batch_size, slow.samples) == ("slow", "fast", 2, 6)
-    assert 30 <= slow.median_ms < 60 and 10 <= fast.median_ms < 30
-    assert slow.speedup == 1 and 1.5 < fast.speedup < 6
-    assert fast.speedup == slow.median_ms / fast.median_ms
+    assert slow.median_ms >= 30 and fast.median_ms >= 10  # As long as they sleep.
+    assert slow.speedup == 1 and fast.speedup == slow.median_ms / fast.median_ms
     assert fast.images_per_second == pytest.approx(2000 / fast.median_ms)
     assert all(row.median_ms <= row.p90_ms <= row.p99_ms for row in report.rows)
     assert slow.agreement is slow.memory_mib is slow.build_seconds is slow.compile_seconds is None
     assert slow.host.median_ms == slow.median_ms and slow.host.returned_ms is None
-    assert slow.first_call_ms >= 30 and slow.worst_ms >= slow.p99_ms
+    assert slow.first_call_ms >= 30 and slow.max_ms >= slow.p99_ms
     assert fast.speedup_low is None  # from two rounds
 
 
@@ -86,7 +88,7 @@ def test_the_interval_is_of_the_rounds(images):
     runners = {"slow": recorder("slow", [], 0.02), "fast": recorder("fast", [], 0.01)}
     slow, fast = benchmark(runners, images, rounds=3, iterations=2, warmup=1).rows
     assert (slow.speedup_low, slow.speedup_high) == (1, 1)
-    assert 1.2 < fast.speedup_low <= fast.speedup_high < 4
+    assert 0 < fast.speedup_low <= fast.speedup_high
 
 
 def test_memory_that_does_not_suffice_is_a_row_and_the_others_go_on(images):
@@ -108,25 +110,25 @@ def test_memory_that_does_not_suffice_is_a_row_and_the_others_go_on(images):
 
 def test_settings_and_machine_are_reported(images):
     report = benchmark({"a": recorder("a", [])}, images, rounds=2, iterations=3, warmup=0)
-    assert report.settings == {
-        "rounds": 2,
-        "iterations": 3,
-        "warmup": 0,
-        "tf32": False,
-        "cudnn_benchmark": True,
-        "input_sets": 4,
-        "rest_seconds": 0.0,
-        "clock": "host monotonic clock",
-        "gpu_state": None,
-    }
-    assert set(report.machine) == {"os", "architecture", "cpu", "cores", "gpu", "sm", "versions"}
-    assert report.machine["versions"]["torch"] == torch.__version__
+    assert report.settings == BenchSettings(
+        rounds=2,
+        iterations=3,
+        warmup=0,
+        tf32=False,
+        cudnn_benchmark=True,
+        input_sets=4,
+        rest_seconds=0.0,
+        clock="host monotonic clock",
+        gpu_state=None,
+    )
+    assert report.machine.cpu and report.machine.gpu is None
+    assert report.machine.versions.torch == torch.__version__
 
 
 def test_without_numbers_it_takes_those_of_a_cpu(images):
     calls = []
     report = benchmark({"a": recorder("a", calls)}, images)
-    assert (report.settings["rounds"], report.settings["iterations"], report.settings["warmup"]) == (5, 4, 10)
+    assert (report.settings.rounds, report.settings.iterations, report.settings.warmup) == (5, 4, 10)
     assert len(calls) == 30 and report.rows[0].samples == 20
 
 
@@ -142,9 +144,9 @@ def test_it_measures_with_tf32_off_and_without_gradients(images):
 
 
 def test_progress_names_each_warm_up_and_each_round(images):
-    said = []
-    benchmark({"a": recorder("a", [])}, images, rounds=2, iterations=1, warmup=1, progress=said.append)
-    assert said == ["warming up a, batch 2", "measuring batch 2, round 1 of 2", "measuring batch 2, round 2 of 2"]
+    lines = []
+    benchmark({"a": recorder("a", [])}, images, rounds=2, iterations=1, warmup=1, progress=lines.append)
+    assert lines == ["warming up a, batch 2", "measuring batch 2, round 1 of 2", "measuring batch 2, round 2 of 2"]
 
 
 def fake(name, batch):
@@ -185,14 +187,14 @@ def measured(module, engine_bf16, tmp_path_factory):
     return done, strict((folder / "bench.json").read_text()), str(alone)
 
 
-def test_files_and_peers_are_measured_at_each_size(measured, module):
+def test_files_and_baselines_are_measured_at_each_size(measured, module):
     _, report, engine = measured
     rows = report["rows"]
     assert [row["batch_size"] for row in rows] == [1] * 7 + [2] * 7
-    assert [(row["peer"], row["name"]) for row in rows[:7]] == [(row["peer"], row["name"]) for row in rows[7:]] == [
-        ("eager-fp32", "eager FP32"),
-        ("eager-fp16", "eager FP16"),
-        ("eager-bf16", "eager BF16"),
+    assert [(row["case"], row["name"]) for row in rows[:7]] == [(row["case"], row["name"]) for row in rows[7:]] == [
+        ("eager-fp32", "eager-fp32"),
+        ("eager-fp16", "eager-fp16"),
+        ("eager-bf16", "eager-bf16"),
         ("torchscript", str(module)),
         ("engine-graph", f"{module} graph"),
         ("engine", engine),
@@ -209,26 +211,26 @@ def test_files_and_peers_are_measured_at_each_size(measured, module):
     assert built[:3] == built[4:7] == [None] * 3 and built[3] == built[7] > 0
 
 
-def test_what_cannot_run_here_says_why(measured):
-    said = {row["peer"]: row["reason"] for row in measured[1]["rows"] if row["status"] == "failed"}
-    assert said == {
+def test_what_cannot_run_here_has_a_row_with_the_reason(measured):
+    reasons = {row["case"]: row["reason"] for row in measured[1]["rows"] if row["status"] == "failed"}
+    assert reasons == {
         "eager-fp16": "needs a GPU: PyTorch has no fast FP16 on a CPU",
         "engine-graph": "needs a GPU: there are no CUDA graphs on a CPU",
     }
-    assert "failed: eager FP16, batch 2: needs a GPU: PyTorch has no" in measured[0].stdout
+    assert "failed: eager-fp16, batch 2: needs a GPU: PyTorch has no" in measured[0].stdout
 
 
 def test_agreement_is_measured_at_the_same_batch_size(measured):
     for row in measured[1]["rows"]:
         agreement = row["agreement"]
-        if row["name"] == "eager FP32" or row["status"] == "failed":
+        if row["case"] == "eager-fp32" or row["status"] == "failed":
             assert agreement is None
             continue
         assert (agreement["images"], agreement["batch_sizes"]) == (2, [row["batch_size"]])
         assert agreement["precision"] == row["precision"] and agreement["passed"]
         distances = [output["relative_l2"] for output in agreement["outputs"]]
         if row["precision"] == "fp32":
-            assert distances == [0, 0] and agreement["detections"]["share"] == 1  # A trace is eager, bit for bit.
+            assert distances == [0, 0] and agreement["detections"]["match_rate"] == 1  # A trace is eager, bit for bit.
         else:
             assert all(1e-3 < distance <= 2e-2 for distance in distances)
 
@@ -249,14 +251,14 @@ def test_the_command_shows_the_table_on_stdout_and_progress_on_stderr(measured):
     assert lines[-1] == f"note: {report['notes'][0]}"
     rows = [line for line in lines if line.startswith(f"{engine} BF16")]
     assert len(rows) == 4 and f"{report['rows'][5]['speedup']:.2f}x" in rows[0]
-    said = done.stderr.splitlines()
-    assert said[0] == "loading" and said[1] == "warming up eager FP32, batch 1"
-    assert "measuring batch 2, round 1 of 1" in said and "comparing with FP32, batch 2" in said
-    assert said[-1] == "timing whole"
+    progress = done.stderr.splitlines()
+    assert progress[0] == "loading" and progress[1] == "warming up eager-fp32, batch 1"
+    assert "measuring batch 2, round 1 of 1" in progress and "comparing with FP32, batch 2" in progress
+    assert progress[-1] == "timing whole"
 
 
 def test_an_unknown_name_is_refused_before_any_work(tmp_path):
-    with pytest.raises(SsdtrtError, match="^'eager-fp8' is nothing to measure; expected some of eager-fp32, "):
+    with pytest.raises(SsdtrtError, match="^'eager-fp8' is no benchmark case; expected some of eager-fp32, "):
         bench_files([tmp_path / "missing.ts"], against=["eager-fp8"])
     done = runner().invoke(main, ["bench", "--against", "compile,eager-fp8"], prog_name="ssdtrt")
     assert done.exit_code == 2 and "'eager-fp8' is not one of eager-fp32, eager-tf32" in done.stderr
@@ -275,7 +277,7 @@ def test_memory_for_the_images_alone_ends_the_sweep_and_keeps_what_was_measured(
 
     monkeypatch.setattr(bench, "synthetic_images", images)
     report = bench_files([engine], batch_sizes=[1, 2, 3], rounds=1, iterations=1, warmup=1)
-    assert [(row.peer, row.batch_size, row.status) for row in report.rows] == [
+    assert [(row.case, row.batch_size, row.status) for row in report.rows] == [
         ("eager-fp32", 1, "ok"), ("engine", 1, "ok"), ("eager-fp32", 2, "failed"), ("engine", 2, "failed")
     ]  # fmt: skip
     assert report.rows[3].reason.startswith("out of memory (RuntimeError: [enforce fail] DefaultCPUAllocator: can't")
@@ -285,7 +287,7 @@ def test_memory_for_the_images_alone_ends_the_sweep_and_keeps_what_was_measured(
 def test_memory_ends_the_sweep_of_one_runner_only(engine, monkeypatch):
     """The engine's memory runs out at batch 2, so it is not tried at 3; eager and the others are."""
     monkeypatch.setattr(config, "PARITY_IMAGES", 1)
-    load = bench.File.runner
+    load = BenchFile.runner
 
     def runner(self):
         whole = load(self)
@@ -297,9 +299,9 @@ def test_memory_ends_the_sweep_of_one_runner_only(engine, monkeypatch):
 
         return small
 
-    monkeypatch.setattr(bench.File, "runner", runner)
+    monkeypatch.setattr(BenchFile, "runner", runner)
     report = bench_files([engine], batch_sizes=[1, 2, 3], rounds=1, iterations=1, warmup=1)
-    assert [(row.peer, row.batch_size, row.status) for row in report.rows] == [
+    assert [(row.case, row.batch_size, row.status) for row in report.rows] == [
         ("eager-fp32", 1, "ok"), ("engine", 1, "ok"),
         ("eager-fp32", 2, "ok"), ("engine", 2, "failed"),
         ("eager-fp32", 3, "ok"),
@@ -308,11 +310,11 @@ def test_memory_ends_the_sweep_of_one_runner_only(engine, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def not_compared(model, engine, engine_bf16, tmp_path_factory):
+def not_compared(model, engine, tmp_path_factory):
     """A report of two engines, one without a module and one beside another file of its name, and their paths."""
     folder = tmp_path_factory.mktemp("not-compared")
     paths = []
-    for name, source in (("gone", engine), ("other", engine_bf16)):
+    for name, source in (("gone", engine), ("other", engine)):
         (folder / name).mkdir()
         paths.append(Path(shutil.copyfile(source, folder / name / source.name)))
     (folder / "other" / "ssd300.ts").write_bytes(b"another module")
@@ -322,9 +324,16 @@ def not_compared(model, engine, engine_bf16, tmp_path_factory):
         return bench_files(paths, rounds=1, iterations=1, warmup=1), paths
 
 
+def test_the_module_is_measured_once_where_it_is_a_file_too(module, monkeypatch):
+    monkeypatch.setattr(config, "PARITY_IMAGES", 1)
+    report = bench_files([module], against=["torchscript"], device="cpu", rounds=1, iterations=1, warmup=1)
+    assert [(row.case, row.name) for row in report.rows] == [("eager-fp32", "eager-fp32"), ("torchscript", str(module))]
+    assert len({row.key for row in report.rows}) == 2
+
+
 def test_without_its_module_latency_is_measured_and_agreement_is_not(not_compared):
     report, (gone, other) = not_compared
-    assert [row.name for row in report.rows] == ["eager FP32", str(gone), str(other)]
+    assert [row.name for row in report.rows] == ["eager-fp32", str(gone), str(other)]
     assert all(row.agreement is None and row.median_ms > 0 and row.speedup > 0 for row in report.rows)
     assert report.notes[:2] == (
         f"{gone}: agreement not compared, its module ssd300.ts was not found; name it with --module",
@@ -332,8 +341,8 @@ def test_without_its_module_latency_is_measured_and_agreement_is_not(not_compare
     )
 
 
-def test_the_table_says_not_compared(not_compared):
-    report, (gone, other) = not_compared
+def test_the_table_has_not_compared(not_compared):
+    report, (gone, _) = not_compared
     lines = bench_text(report, 10_000).splitlines()
     rows = [line for line in lines if line.startswith(str(gone))]
     assert len(rows) == 2 and rows[1].endswith("  not compared")

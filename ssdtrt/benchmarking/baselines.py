@@ -1,13 +1,14 @@
-"""What files are measured against, from the same weights: eager PyTorch, CUDA graphs, TorchScript, torch.compile."""
+"""The benchmark cases: saved files, and baselines from the same weights (eager, CUDA graph, TorchScript, compiled)."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,87 +16,96 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.artifact.baseline import InPrecision
 from ssdtrt.artifact.cuda_graph import CudaGraphRunner
+from ssdtrt.artifact.metadata import EngineMetadata, Metadata
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.artifact.runner import FileRunner, load_engine
-from ssdtrt.benchmarking.case import Contender
+from ssdtrt.benchmarking.case import BenchmarkCase
 from ssdtrt.engine.parity import Runner
-from ssdtrt.errors import SsdtrtError
+from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.system.devices import emulates_bf16, with_tf32
 
 BASELINE, ENGINE, ENGINE_GRAPH = "eager-fp32", "engine", "engine-graph"
-NAMES = {
-    "eager-fp32": "eager FP32",
-    "eager-tf32": "eager TF32",
-    "eager-fp16": "eager FP16",
-    "eager-fp16-graph": "eager FP16 graph",
-    "eager-bf16": "eager BF16",
-    "torchscript": "TorchScript",
-    "compile": "torch.compile",
-}
+_LEARNING_CALLS = 3  # of torch.compile, in which it compiles and captures
 
 
 @dataclass(frozen=True)
-class File:
-    """What is known of a file that was loaded once: enough to plan with, and to load it again."""
+class BenchFile:
+    """A saved file that was loaded once, so that it can be planned with and loaded again.
+
+    Attributes:
+        path: The file.
+        metadata: What the file records.
+        device: Where it runs.
+        loaded: The runner; None on a GPU, where the memory that it takes is measured later.
+    """
 
     path: Path
-    metadata: dict
-    batch: BatchRange | None
-    precision: str
-    trained: bool
+    metadata: Metadata
     device: torch.device
-    loaded: FileRunner | None
+    loaded: FileRunner | None = None
 
     @classmethod
-    def read(cls, path: str | Path, device: str | torch.device | None) -> File:
-        """Loads the file. On a GPU it is let go again, so that what it takes can be measured."""
+    def read(cls, path: str | Path, device: str | torch.device | None) -> BenchFile:
+        """Load the file, and let it go again on a GPU."""
         runner = load_engine(path, device)
-        kept = runner if runner.device.type == "cpu" else None
-        facts = (runner.path, runner.metadata, runner.batch, runner.precision, runner.trained, runner.device)
-        return cls(*facts, kept)
+        return cls(runner.path, runner.metadata, runner.device, runner if runner.device.type == "cpu" else None)
 
-    def runner(self) -> Runner:
-        """The file, ready to be called."""
+    @property
+    def batch(self) -> BatchRange | None:
+        """The batch sizes that it takes; None where any will do."""
+        return self.metadata.batch_range
+
+    def runner(self) -> FileRunner:
+        """Return the file, ready to be called."""
         return self.loaded or load_engine(self.path, self.device)
 
     def graph(self) -> Runner:
-        """The same, captured as a CUDA graph at its first call. Raises SsdtrtError on a CPU."""
-        need_gpu(self.device, "there are no CUDA graphs on a CPU")
+        """Return the file, ready to be captured as a CUDA graph in its first call. Raises SsdtrtError on a CPU."""
+        _need_gpu(self.device, "there are no CUDA graphs on a CPU")
         return CudaGraphRunner(self.runner(), self.device)
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises SsdtrtError for a name that is not in config.BENCH_PEERS."""
+    """Raise SsdtrtError for a name that is not in config.BENCH_CASES."""
     for name in names:
-        if name not in config.BENCH_PEERS:
-            raise SsdtrtError(f"{name!r} is nothing to measure; expected some of {', '.join(config.BENCH_PEERS)}.")
+        if name not in config.BENCH_CASES:
+            raise SsdtrtError(f"{name!r} is no benchmark case; expected some of {', '.join(config.BENCH_CASES)}.")
 
 
-def peers(names: Sequence[str], model: torch.nn.Module, module: Path | None, device: torch.device) -> list[Contender]:
-    """The contenders of these names but the files, the baseline first, from one FP32 eager model on `device`.
+def baseline_cases(
+    names: Sequence[str], model: torch.nn.Module, module: Path | None, device: torch.device
+) -> list[BenchmarkCase]:
+    """Return the cases of these names that run no file of the user's, the FP32 baseline first and always.
 
-    `module` is the file that the model came from, None for one with random weights, of which there is no file.
+    Args:
+        names: Some of config.BENCH_CASES.
+        model: The FP32 eager model, on `device`.
+        module: The exported module that it is from; None for random weights, of which there is no module.
+        device: Where they run.
     """
     on_gpu = device.type == "cuda"
     makers: dict[str, tuple[str, Callable[[], Runner]]] = {
-        "eager-fp32": ("fp32", lambda: copy.deepcopy(model) if on_gpu else model),
-        "eager-tf32": ("tf32", lambda: tf32(copy.deepcopy(model), device)),
-        "eager-fp16": ("fp16", lambda: half(model, device)),
-        "eager-fp16-graph": ("fp16", lambda: CudaGraphRunner(half(model, device), device)),
-        "eager-bf16": ("bf16", lambda: bfloat16(model, device)),
-        "torchscript": ("fp32", lambda: exported(module, device)),
-        "compile": ("fp16" if on_gpu else "fp32", lambda: Compiled(half(model, device) if on_gpu else model, on_gpu)),
+        BASELINE: ("fp32", lambda: copy.deepcopy(model) if on_gpu else model),
+        "eager-tf32": ("tf32", lambda: _in_tf32(copy.deepcopy(model), device)),
+        "eager-fp16": ("fp16", lambda: _in_fp16(model, device)),
+        "eager-fp16-graph": ("fp16", lambda: CudaGraphRunner(_in_fp16(model, device), device)),
+        "eager-bf16": ("bf16", lambda: _in_bf16(model, device)),
+        "torchscript": ("fp32", lambda: _exported(module, device)),
+        "compile": (
+            "fp16" if on_gpu else "fp32",
+            lambda: Compiled(_in_fp16(model, device) if on_gpu else model, on_gpu),
+        ),
     }
     return [
-        Contender(
-            NAMES[name],
+        BenchmarkCase(
+            name,
             precision,
             make,
             name,
             file=module if name == "torchscript" else None,
             reference=model if module and name != BASELINE else None,
             compiles=name in ("compile", "eager-fp16-graph"),
-            weighs=on_gpu,
+            measures_memory=on_gpu,
             required=name == BASELINE,
         )
         for name, (precision, make) in makers.items()
@@ -103,44 +113,43 @@ def peers(names: Sequence[str], model: torch.nn.Module, module: Path | None, dev
     ]
 
 
-def file_contenders(names: Sequence[str], file: File, reference: torch.nn.Module | None) -> list[Contender]:
-    """A file, and with `engine-graph` among the names the file in a CUDA graph too."""
-    is_module = file.metadata["kind"] == "module"
-    common = {
+def file_cases(names: Sequence[str], file: BenchFile, reference: torch.nn.Module | None) -> list[BenchmarkCase]:
+    """Return the case of a file, and with `engine-graph` among the names that of the file in a CUDA graph too."""
+    engine = isinstance(file.metadata, EngineMetadata)
+    common: dict[str, Any] = {
         "file": file.path,
-        "build_seconds": file.metadata["build"].get("seconds"),
+        "build_seconds": file.metadata.build.seconds if isinstance(file.metadata, EngineMetadata) else None,
         "reference": reference,
-        "weighs": file.device.type == "cuda",
+        "measures_memory": file.device.type == "cuda",
     }
-    plain = Contender(str(file.path), file.precision, file.runner, "torchscript" if is_module else ENGINE, **common)
+    precision = file.metadata.precision
+    plain = BenchmarkCase(str(file.path), precision, file.runner, ENGINE if engine else "torchscript", **common)
     if ENGINE_GRAPH not in names:
         return [plain]
-    graph = Contender(f"{file.path} graph", file.precision, file.graph, ENGINE_GRAPH, compiles=True, **common)
-    return [plain, graph]
+    return [plain, BenchmarkCase(f"{file.path} graph", precision, file.graph, ENGINE_GRAPH, compiles=True, **common)]
 
 
-def need_gpu(device: torch.device, why: str) -> None:
-    """Raises SsdtrtError on a CPU."""
+def _need_gpu(device: torch.device, why: str) -> None:
     if device.type != "cuda":
         raise SsdtrtError(f"needs a GPU: {why}")
 
 
-def half(model: torch.nn.Module, device: torch.device) -> InPrecision:
+def _in_fp16(model: torch.nn.Module, device: torch.device) -> InPrecision:
     """A copy of the model in FP16, channels last."""
-    need_gpu(device, "PyTorch has no fast FP16 on a CPU")
+    _need_gpu(device, "PyTorch has no fast FP16 on a CPU")
     return InPrecision(copy.deepcopy(model), "fp16", channels_last=True)
 
 
-def bfloat16(model: torch.nn.Module, device: torch.device) -> InPrecision:
+def _in_bf16(model: torch.nn.Module, device: torch.device) -> InPrecision:
     """A copy of the model in BF16, channels last."""
     if device.type == "cpu" and emulates_bf16():
         raise SsdtrtError("needs a processor with BF16 arithmetic: emulated, it takes many times as long as FP32")
     return InPrecision(copy.deepcopy(model), "bf16", channels_last=True)
 
 
-def tf32(model: torch.nn.Module, device: torch.device) -> Runner:
-    """The model with TF32 on in its own calls only."""
-    need_gpu(device, "there is no TF32 on a CPU")
+def _in_tf32(model: torch.nn.Module, device: torch.device) -> Runner:
+    """The model with TF32 enabled in its own calls only."""
+    _need_gpu(device, "there is no TF32 on a CPU")
     if torch.cuda.get_device_capability(device)[0] < 8:
         raise SsdtrtError(f"{torch.cuda.get_device_name(device)} has no TF32")
 
@@ -151,7 +160,7 @@ def tf32(model: torch.nn.Module, device: torch.device) -> Runner:
     return run
 
 
-def exported(module: Path | None, device: torch.device) -> Runner:
+def _exported(module: Path | None, device: torch.device) -> Runner:
     """The exported module, as TorchScript."""
     if module is None:
         raise SsdtrtError("the module of these files was not found; name it with --module")
@@ -165,10 +174,10 @@ class Compiled:
     """
 
     def __init__(self, model: torch.nn.Module, on_gpu: bool):
-        with quietly():
+        with _quietly():
             torch._dynamo.reset()  # Past a number of shapes it would silently stop compiling.
             self.call = torch.compile(model, dynamic=False, mode="reduce-overhead" if on_gpu else None)
-        self.on_gpu, self.learning = on_gpu, 3
+        self.on_gpu, self.learning = on_gpu, _LEARNING_CALLS
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.on_gpu:
@@ -176,21 +185,26 @@ class Compiled:
         if not self.learning:
             return self.call(images)
         self.learning -= 1
-        with quietly():
+        with _quietly():
             import torch._inductor.config as inductor
+            from torch._dynamo.exc import BackendCompilerFailed
 
             settings = {"freezing": True} if hasattr(inductor, "freezing") else {}
-            with inductor.patch(settings):
-                return self.call(images)
+            try:
+                with inductor.patch(settings):
+                    return self.call(images)
+            except BackendCompilerFailed as error:  # Its first line names the back end, and not the failure.
+                cause = error.inner_exception
+                raise SsdtrtError(f"{type(cause).__name__}: {first_line(cause)}") from cause
 
     def close(self) -> None:
-        """Lets go of what was compiled."""
+        """Let go of what was compiled."""
         torch._dynamo.reset()
 
 
 @contextlib.contextmanager
-def quietly():
-    """Hides what torch's compiler warns of: advice, and deprecations in its own code."""
+def _quietly() -> Iterator[None]:
+    """Hide what torch's compiler warns of: advice, and deprecations in its own code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""One runner at one batch size: made, warmed up, timed and compared, and what becomes of it when one of those fails."""
+"""A benchmark case, and its run at one batch size: made, warmed up, timed and compared, or the reason of its failure."""
 
 from __future__ import annotations
 
@@ -16,41 +16,49 @@ from ssdtrt import config
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.benchmarking.report import BenchRow
 from ssdtrt.benchmarking.timing import Samples, host_time, time_calls
-from ssdtrt.diagnosis.probe import one_line
 from ssdtrt.engine import parity
 from ssdtrt.engine.parity import Runner
-from ssdtrt.errors import SsdtrtError
-from ssdtrt.system import gpu_errors
-
-HOST_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # of torch's CPU allocators, and TensorRT
-LONGEST = 200  # characters of a reason
+from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.system.gpu_errors import out_of_memory
 
 
 @dataclass(frozen=True)
-class Contender:
-    """What is to be measured. `make` gives its runner, and may raise where it cannot run here.
+class BenchmarkCase:
+    """A runner to measure.
 
-    `reference` is the FP32 eager model that it is compared with. `compiles` says that its first call compiles or
-    captures, `weighs` that memory is measured while it is made. A failure of what is `required` is raised.
+    Attributes:
+        name: The name of its rows.
+        precision: `fp32`, `tf32`, `fp16` or `bf16`; "" where it is not known.
+        make: Returns the runner, or raises where it cannot run here.
+        case: One of config.BENCH_CASES; "" for a runner of the caller's own.
+        file: The path of the file that is run.
+        build_seconds: How long that engine took to build.
+        reference: The FP32 eager model that its outputs are compared with; None for no comparison.
+        compiles: Whether its first call compiles or captures.
+        measures_memory: Whether the GPU memory that it takes is measured.
+        required: Whether its failure is raised, and not reported in its row.
     """
 
     name: str
     precision: str
     make: Callable[[], Runner]
-    peer: str = ""
+    case: str = ""
     file: Path | None = None
     build_seconds: float | None = None
     reference: torch.nn.Module | None = field(default=None, repr=False)
     compiles: bool = False
-    weighs: bool = False
+    measures_memory: bool = False
     required: bool = False
 
 
-class Trial:
-    """A contender at one batch size, which holds what was measured of it, or the `reason` why nothing was."""
+class CaseRun:
+    """A benchmark case at one batch size: what was measured of it, or the `reason` of its failure.
 
-    def __init__(self, contender: Contender, inputs: Sequence[Tensor]):
-        self.contender, self.inputs, self.samples = contender, inputs, Samples()
+    `exhausted` is whether memory did not suffice.
+    """
+
+    def __init__(self, case: BenchmarkCase, inputs: Sequence[Tensor]):
+        self.case, self.inputs, self.samples = case, inputs, Samples()
         self.runner: Runner | None = None
         self.first_call_ms: float | None = None
         self.compile_seconds: float | None = None
@@ -59,19 +67,24 @@ class Trial:
         self.reason, self.exhausted = "", False
 
     @classmethod
-    def too_large(cls, contender: Contender, batch_size: int, error: Exception) -> Trial:
-        """The trial of a contender for which there was no memory, not even for its images."""
-        trial = cls(contender, [torch.empty(batch_size, 0)])
-        trial.exhausted, trial.reason = True, no_memory(error)
-        return trial
+    def too_large(cls, case: BenchmarkCase, batch_size: int, error: Exception) -> CaseRun:
+        """Return the run of a case for which there was no memory, not even for its images."""
+        run = cls(case, [torch.empty(batch_size, 0)])
+        run.exhausted, run.reason = True, _no_memory(error)
+        return run
+
+    @property
+    def batch_size(self) -> int:
+        """The images of a batch."""
+        return len(self.inputs[0])
 
     def prepare(self, warmup: int) -> None:
-        """Makes the runner and warms it up with `warmup` calls, the first of them timed; one more where it compiles."""
+        """Make the runner and warm it up with `warmup` calls, the first of them timed; one more where it compiles."""
         images = self.inputs[0]
-        with self.guarded():
-            before = free_memory(images.device) if self.contender.weighs else None
-            runner = self.contender.make()
-            if self.contender.compiles:
+        with self._failing():
+            before = free_memory(images.device) if self.case.measures_memory else None
+            runner = self.case.make()
+            if self.case.compiles:
                 self.compile_seconds = host_time(runner, images)[1] / 1e3
             if warmup:
                 self.first_call_ms = host_time(runner, images)[1]
@@ -83,78 +96,61 @@ class Trial:
             self.runner = runner
 
     def measure(self, iterations: int) -> None:
-        """One round."""
-        with self.guarded():
+        """Time one round of `iterations` calls."""
+        with self._failing():
             if self.runner is not None:
                 self.samples.take(self.runner, self.inputs, iterations)
 
     def compare(self, images: Tensor) -> str:
-        """Compares with FP32 at this batch size, and lets the runner go; why that could not be done, or ""."""
-        contender, runner, self.runner = self.contender, self.runner, None
+        """Compare with FP32 at this batch size, and let the runner go; return why that was not possible, or ""."""
+        case, runner, self.runner = self.case, self.runner, None
         try:
-            if runner is not None and contender.reference is not None:
-                self.agreement = agreement(runner, contender, images, len(self.inputs[0]))
+            if runner is not None and case.reference is not None:
+                self.agreement = _agreement(runner, case.reference, case.precision, images, self.batch_size)
         except Exception as error:
             if not out_of_memory(error):
                 raise
-            return f"{contender.name}, batch {len(self.inputs[0])}: agreement not compared, out of memory"
+            return f"{case.name}, batch {self.batch_size}: agreement not compared, out of memory"
         finally:
             getattr(runner, "close", lambda: None)()
         return ""
 
+    def row(self, baseline: Samples | None) -> BenchRow:
+        """Return the case's row, with the speed-up over the samples of `baseline` where it is given."""
+        case = self.case
+        file = str(case.file) if case.file else None
+        row = BenchRow(case.name, case.precision, self.batch_size, case.case, file)
+        if self.reason:
+            return replace(row, status="failed", reason=self.reason)
+        row = replace(
+            row,
+            memory_mib=self.memory_mib,
+            build_seconds=case.build_seconds,
+            compile_seconds=self.compile_seconds,
+            first_call_ms=self.first_call_ms,
+            agreement=self.agreement,
+        )
+        return self.samples.summarized_in(row, baseline)
+
     @contextlib.contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Inside, a failure ends the trial and becomes its reason; what is required raises, but for memory."""
+    def _failing(self) -> Iterator[None]:
+        """Inside, a failure ends the run and becomes its reason; a required case raises it, but for lack of memory."""
         try:
             yield
         except Exception as error:  # torch.compile, a driver or a library: each has errors of its own.
             self.exhausted = out_of_memory(error)
-            if self.contender.required and not self.exhausted:
+            if self.case.required and not self.exhausted:
                 raise
             self.runner = None
-            self.reason = no_memory(error) if self.exhausted else reason_of(error)
+            self.reason = _no_memory(error) if self.exhausted else _reason(error)
         if self.reason:
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
 
-    def row(self, baseline: Samples | None) -> BenchRow:
-        """What became of it, its speed-up over the samples of `baseline` where there are any."""
-        contender = self.contender
-        row = BenchRow(
-            name=contender.name,
-            precision=contender.precision,
-            batch_size=len(self.inputs[0]),
-            peer=contender.peer,
-            file=str(contender.file) if contender.file else None,
-            build_seconds=contender.build_seconds,
-        )
-        if self.reason:
-            return replace(row, status="failed", reason=self.reason, build_seconds=None)
-        return replace(
-            row,
-            **self.samples.figures(row.batch_size, baseline),
-            memory_mib=self.memory_mib,
-            first_call_ms=self.first_call_ms,
-            compile_seconds=self.compile_seconds,
-            agreement=self.agreement,
-        )
-
-
-def agreement(runner: Runner, contender: Contender, images: Tensor, batch_size: int) -> ParityReport:
-    """The runner against its reference. Its answers are copied: the next call of a graph overwrites them."""
-
-    def copied(batch: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part.clone() for part in runner(batch))
-
-    tf32 = contender.precision == "tf32"
-    precision = "fp32" if tf32 else contender.precision
-    report = parity.compare(copied, contender.reference, images, precision=precision, batch_sizes=(batch_size,))
-    return replace(report, precision="tf32", bound=config.TF32_BOUND) if tf32 else report
-
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes of the GPU that nobody holds, torch's cache emptied; None on a CPU."""
+    """Return the free bytes of the GPU, torch's cache emptied; None on a CPU."""
     if device.type != "cuda":
         return None
     gc.collect()
@@ -163,29 +159,27 @@ def free_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def out_of_memory(error: BaseException | None) -> bool:
-    """Whether this is how torch, or a library below it, says that memory ran out, on a GPU or on the host.
+def _agreement(
+    runner: Runner, reference: torch.nn.Module, precision: str, images: Tensor, batch_size: int
+) -> ParityReport:
+    """The runner's distance to its reference. Its outputs are copied: the next call of a CUDA graph overwrites them."""
 
-    What a capture raises when it ends early says nothing; what ended it does, and is looked at too.
-    """
-    while error is not None:
-        if isinstance(error, MemoryError) or gpu_errors.out_of_memory(error):
-            return True
-        if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in HOST_MEMORY):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    def copied(batch: Tensor) -> tuple[Tensor, Tensor]:
+        loc, conf = runner(batch)
+        return loc.clone(), conf.clone()
 
-
-def no_memory(error: Exception) -> str:
-    """The reason of a trial that memory ended."""
-    return f"out of memory ({reason_of(error)})"
+    tf32 = precision == "tf32"
+    computed = "fp32" if tf32 else precision
+    report = parity.compare(copied, reference, images, precision=computed, batch_sizes=(batch_size,))
+    return replace(report, precision="tf32", bound=config.TF32_BOUND) if tf32 else report
 
 
-def reason_of(error: Exception) -> str:
-    """The error in one line: ours as it is, another with its type, and a second line where the first announces it."""
-    said = " ".join(str(error).split()) if isinstance(error, SsdtrtError) else one_line(error)
-    following = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
-    if said.endswith(":") and following:
-        said = f"{said} {following[0]}"
-    return said if len(said) <= LONGEST else said[: LONGEST - 3].rstrip() + "..."
+def _no_memory(error: Exception) -> str:
+    return f"out of memory ({_reason(error)})"
+
+
+def _reason(error: Exception) -> str:
+    """The error in one line: ours as it is, another's with its type."""
+    kind = type(error).__name__
+    line = first_line(error, empty=kind)
+    return line if isinstance(error, SsdtrtError) or line == kind else f"{kind}: {line}"

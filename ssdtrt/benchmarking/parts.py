@@ -1,4 +1,4 @@
-"""The way from a picture to its detections, part by part, by the host's clock."""
+"""Time the way from a picture to its detections, part by part, by the host's clock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from PIL import Image
 
 from ssdtrt import config
-from ssdtrt.benchmarking.baselines import File
-from ssdtrt.benchmarking.report import PartTime
+from ssdtrt.benchmarking.baselines import BenchFile
+from ssdtrt.benchmarking.report import BenchSettings, PartTime
 from ssdtrt.benchmarking.timing import host_time, quantile
 from ssdtrt.detect import Detector
 from ssdtrt.images.decode import load_image
@@ -18,37 +18,33 @@ from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.tensors import scale_to, synthetic_pictures
 from ssdtrt.system.progress import Progress
 
-JPEG_SIZE = (640, 480)
+_JPEG_SIZE = (640, 480)
 
 
-def time_parts(
-    file: File, batch_size: int, progress: Progress, rounds: int | None, iterations: int | None, warmup: int
-) -> tuple[PartTime, ...]:
-    """Each part timed apart, then the whole: uint8 pictures on the host to detections on the host, at this batch size.
+def time_parts(file: BenchFile, batch_size: int, settings: BenchSettings, progress: Progress) -> tuple[PartTime, ...]:
+    """Time each part alone, then the whole: uint8 pictures on the host to detections on the host, at this batch size.
 
-    Preparing is of one JPEG of 640x480 in memory, on one thread. Every call is waited for.
+    Preparation is of one JPEG of 640x480 in memory, on one thread. Every call is waited for.
     """
-    kind = file.device.type
-    count = (rounds or config.ROUNDS[kind]) * (iterations or config.ITERATIONS[kind])
     rows = []
     for name, (size, call) in parts_of(Detector(file.runner()), batch_size).items():
         progress(f"timing {name}")
-        for _ in range(warmup):
+        for _ in range(settings.warmup or 0):
             call()
-        times = [host_time(call)[1] for _ in range(count)]
+        times = [host_time(call)[1] for _ in range(settings.rounds * settings.iterations)]
         rows.append(PartTime(name, size, statistics.median(times), quantile(times, 0.9)))
     return tuple(rows)
 
 
 def parts_of(detector: Detector, batch_size: int) -> dict[str, tuple[int, Callable[[], object]]]:
-    """The parts by name: how many pictures a call takes, and the call."""
+    """Return the parts by name: how many pictures a call takes, and the call."""
     device = detector.device
     pixels = synthetic_pictures(batch_size, seed=config.SEED + 3).permute(0, 2, 3, 1).contiguous()  # [N, H, W, 3]
     host = pixels.pin_memory() if device.type == "cuda" else pixels
     images = host.to(device).permute(0, 3, 1, 2)
     normalized = scale_to(images, *detector.normalization)
     loc, conf = (part.clone() for part in detector.runner(normalized))
-    jpeg = jpeg_bytes()
+    jpeg = _jpeg_bytes()
 
     def prepare():
         with Image.open(io.BytesIO(jpeg)) as image:
@@ -62,14 +58,14 @@ def parts_of(detector: Detector, batch_size: int) -> dict[str, tuple[int, Callab
         "host to device": (batch_size, move),
         "normalization": (batch_size, lambda: scale_to(images, *detector.normalization)),
         "network": (batch_size, lambda: detector.runner(normalized)),
-        "decode and NMS": (batch_size, lambda: detector.decoder(loc, conf)),
+        "decode and NMS": (batch_size, lambda: detector.postprocessor(loc, conf)),
         "whole": (batch_size, lambda: detector.start(move())()),
     }
 
 
-def jpeg_bytes() -> bytes:
+def _jpeg_bytes() -> bytes:
     """A JPEG of 640x480 as a camera would write it."""
     pixels = synthetic_pictures(1, seed=config.SEED + 3)[0].permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
-    Image.fromarray(pixels).resize(JPEG_SIZE, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=90)
+    Image.fromarray(pixels).resize(_JPEG_SIZE, Image.Resampling.BILINEAR).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The clocks, and what is made of their samples."""
+"""Time calls, and summarize the samples."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.cuda_graph import CudaGraphRunner
-from ssdtrt.benchmarking.report import HostTimes
+from ssdtrt.benchmarking.report import BenchRow, HostTimes
 from ssdtrt.engine.parity import Runner
 
 
 @dataclass
 class Samples:
-    """Milliseconds of every timed call: `rounds` between CUDA events, or on a CPU of host time, a list for each round.
+    """Milliseconds of every timed call.
 
-    `host` are those of the host on a GPU, from calls of their own, each until the result was there, and `returned`
-    until the call came back.
+    Attributes:
+        rounds: A list for each round, between CUDA events, or on a CPU by the host's clock.
+        host: On a GPU the host's times of other calls, each until the result was there.
+        returned: Those until the call returned.
     """
 
     rounds: list[list[float]] = field(default_factory=list)
@@ -30,7 +32,7 @@ class Samples:
     returned: list[float] = field(default_factory=list)
 
     def take(self, runner: Runner, inputs: Sequence[Tensor], count: int) -> None:
-        """Times one round of `count` calls, and on a GPU as many again by the host's clock."""
+        """Time one round of `count` calls, and on a GPU as many again by the host's clock."""
         self.rounds.append(time_calls(runner, inputs, count))
         if inputs[0].device.type == "cuda":
             for i in range(count):
@@ -43,24 +45,25 @@ class Samples:
         """The calls of all rounds."""
         return [value for one in self.rounds for value in one]
 
-    def figures(self, batch_size: int, baseline: Samples | None) -> dict:
-        """The fields of a BenchRow that follow from the samples, and from those of the baseline where there is one."""
+    def summarized_in(self, row: BenchRow, baseline: Samples | None) -> BenchRow:
+        """Return the row with the figures of these samples, and the speed-up over `baseline` where it is given."""
         samples = self.all
         median = statistics.median(samples)
         low, high = speedup_interval(baseline.rounds, self.rounds) if baseline else (None, None)
-        return {
-            "samples": len(samples),
-            "median_ms": median,
-            "p90_ms": quantile(samples, 0.9),
-            "p99_ms": quantile(samples, 0.99),
-            "worst_ms": max(samples),
-            "variation": variation(samples),
-            "images_per_second": batch_size / median * 1e3,
-            "speedup": statistics.median(baseline.all) / median if baseline else None,
-            "speedup_low": low,
-            "speedup_high": high,
-            "host": self._host_times(),
-        }
+        return replace(
+            row,
+            samples=len(samples),
+            median_ms=median,
+            p90_ms=quantile(samples, 0.9),
+            p99_ms=quantile(samples, 0.99),
+            max_ms=max(samples),
+            coefficient_of_variation=coefficient_of_variation(samples),
+            images_per_second=row.batch_size / median * 1e3,
+            speedup=statistics.median(baseline.all) / median if baseline else None,
+            speedup_low=low,
+            speedup_high=high,
+            host=self._host_times(),
+        )
 
     def _host_times(self) -> HostTimes:
         times = self.host or self.all
@@ -69,33 +72,34 @@ class Samples:
 
 
 def time_calls(runner: Runner, inputs: Sequence[Tensor], count: int) -> list[float]:
-    """The milliseconds of each of `count` calls, the inputs used in turn: between CUDA events, or the host's.
+    """Return the milliseconds of each of `count` calls, the inputs used in turn: between CUDA events, or the host's.
 
-    On a GPU the calls are handed over one after the other, behind one that is not timed, without a wait: the launch of
-    a call falls into the time of the one before, unless the host is the slower of the two.
+    On a GPU the calls are issued one after the other, behind one that is not timed, without a wait: the launch of a
+    call falls into the time of the one before, unless the host is the slower of the two.
     """
     if inputs[0].device.type != "cuda":
         return [host_time(runner, inputs[i % len(inputs)])[1] for i in range(count)]
     runner(placed(runner, inputs[-1]))
-    marks = []
+    events = []
     for i in range(count):
         images = placed(runner, inputs[i % len(inputs)])
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         runner(images)
         end.record()
-        marks.append((start, end))
+        events.append((start, end))
     torch.cuda.synchronize()
-    return [start.elapsed_time(end) for start, end in marks]
+    return [start.elapsed_time(end) for start, end in events]
 
 
 def placed(runner: Runner, images: Tensor) -> Tensor:
-    """The images where a CUDA graph reads them, for a runner that is one; others read them where they are."""
-    return runner.place(images)[0] if isinstance(runner, CudaGraphRunner) else images
+    """Return the images where the runner reads them without a copy: a CUDA graph does so in memory of its own."""
+    place: Callable[[Tensor], Tensor] | None = getattr(runner, "place", None)
+    return images if place is None else place(images)
 
 
-def host_time(runner: Callable, *inputs) -> tuple[float, float]:
-    """Milliseconds of host time of one call: until it came back, and until the current GPU, if any, had done it all."""
+def host_time(runner: Callable[..., object], *inputs: Tensor) -> tuple[float, float]:
+    """Return the host's milliseconds of one call: until it returned, and until the current GPU had finished, if any."""
     wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
     wait()
     started = time.perf_counter()
@@ -106,31 +110,32 @@ def host_time(runner: Callable, *inputs) -> tuple[float, float]:
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """The smallest sample that at least this share of the samples does not exceed (nearest rank)."""
+    """Return the smallest sample that at least this share of the samples does not exceed (nearest rank)."""
     ordered = sorted(samples)
     rank = -(-len(ordered) * share // 1)  # rounded up
     return ordered[max(0, int(rank) - 1)]
 
 
-def variation(samples: Sequence[float]) -> float | None:
-    """The coefficient of variation, standard deviation over mean; None for a single sample."""
+def coefficient_of_variation(samples: Sequence[float]) -> float | None:
+    """Return the standard deviation over the mean; None for a single sample."""
     return statistics.stdev(samples) / statistics.fmean(samples) if len(samples) > 1 else None
 
 
 def speedup_interval(
     baseline: Sequence[Sequence[float]], rounds: Sequence[Sequence[float]]
 ) -> tuple[float | None, float | None]:
-    """The 95 % confidence interval of median over median, from rounds in which both were timed.
+    """Return the 95 % confidence interval of median over median, from rounds in which both were timed.
 
-    (None, None) from fewer than three rounds. A seeded percentile bootstrap over rounds: whole rounds are drawn, the
-    same for both, since what disturbs a machine (clocks, heat, a neighbour) lasts longer than a call and disturbs both.
+    It is a seeded percentile bootstrap over rounds: whole rounds are drawn, the same for both, since what disturbs a
+    machine (clocks, heat, another process) lasts longer than a call and disturbs both. (None, None) from fewer than
+    three rounds.
     """
     count = min(len(baseline), len(rounds))
     if count < 3:
         return None, None
     drawn = np.random.default_rng(config.SEED).integers(count, size=(config.BOOTSTRAP, count))
 
-    def medians(times):
+    def medians(times: Sequence[Sequence[float]]) -> np.ndarray:
         return np.median(np.array(times[:count])[drawn].reshape(config.BOOTSTRAP, -1), axis=1)
 
     low, high = np.quantile(medians(baseline) / medians(rounds), (0.025, 0.975))

@@ -1,149 +1,190 @@
-"""A benchmark as text for a terminal: what was fast, what stands behind it, and what could not be measured."""
+"""A benchmark and a comparison of two as text for a terminal, and what their Markdown shares with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from ssdtrt.benchmarking.report import BenchReport, BenchRow, PartTime
-from ssdtrt.commands.report_text import fill, machine_line, milliseconds, share, stacked, table
+from ssdtrt import config
+from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
+from ssdtrt.benchmarking.report import BenchReport, BenchRow
+from ssdtrt.commands.tables import fill, match_rate, milliseconds, stacked, table
+from ssdtrt.system.gpu_state import GpuState
 
-NAME = ("runner", "batch")
-SPEED = ("median ms", "p90", "p99", "worst", "images/s", "speed-up", "95 % of it")
-BEHIND = ("varies", "host ms", "first ms", "compile s", "build s", "MiB", "rel. L2", "matched")
-PARTS = ("part, host time", "batch", "median ms", "p90")
-SHORTEST = 12  # characters of a runner's name, below which a list is easier to read than a table
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""A header, and rows of as many cells."""
+
+_NAME = ("runner", "batch")
+_SPEED = ("median ms", "p90", "p99", "max", "images/s", "speed-up", "95 % of it")
+_DETAILS = ("CV", "host ms", "first ms", "compile s", "build s", "MiB", "rel. L2", "matched")
+_PARTS = ("part, host time", "batch", "median ms", "p90")
+_COMPARED = ("runner", "batch", "old ms", "new ms", "change")
+_IN_WORDS = {"missing": "only in old", "new": "only in new", "failed": "failed in new"}
+_SHORTEST = 12  # characters of a runner's name, below which a list is easier to read than a table
 
 
 def bench_text(report: BenchReport, width: int) -> str:
-    """The machine, the figures and what their reader must know."""
-    blocks = ["\n".join(head_lines(report)), *figures(report.rows, width)]
-    if report.parts:
-        blocks.append(parts_text(report.parts, width))
-    if lines := said(report):
+    """Return the machine, the figures and what their reader must know."""
+    speed, *others = bench_tables(report)
+    details = others[:1] if any(row.ok for row in report.rows) else []
+    texts = [_narrowed(*one, width) for one in (speed, *details)]
+    if not all(texts):  # Too narrow for tables.
+        texts = [_listed(row) for row in report.rows]
+    blocks = ["\n".join(bench_heading(report)), *texts]
+    blocks += [table(*one, width) for one in others[len(details) :]]
+    if lines := bench_notes(report):
         blocks.append("\n".join(fill(line, width) for line in lines))
     return "\n\n".join(blocks)
 
 
-def said(report: BenchReport) -> list[str]:
-    """What failed, and the notes, a line each."""
-    failed = [f"failed: {label(row)}, batch {row.batch_size}: {row.reason}" for row in report.rows if not row.ok]
+def bench_heading(report: BenchReport) -> list[str]:
+    """Return on what, and how, the figures were measured."""
+    settings = report.settings
+    lines = [
+        report.machine.line,
+        f"{settings.rounds * settings.iterations} calls a row in {settings.rounds} interleaved rounds after "
+        f"{settings.warmup} to warm up, {settings.clock}, TF32 disabled",
+    ]
+    state = settings.gpu_state[-1].after if settings.gpu_state else None
+    return lines if state is None else [*lines, _state_line(state)]
+
+
+def bench_tables(report: BenchReport) -> list[Table]:
+    """Return the speed, its details where something was measured, and the parts where they were timed."""
+    measured = [(*_name_cells(row), *_detail_cells(row)) for row in report.rows if row.ok]
+    tables: list[Table] = [((*_NAME, *_SPEED), [(*_name_cells(row), *_speed_cells(row)) for row in report.rows])]
+    if measured:
+        tables.append(_filled((*_NAME, *_DETAILS), measured))
+    if report.parts:
+        times = [(milliseconds(part.median_ms), milliseconds(part.p90_ms)) for part in report.parts]
+        tables.append((_PARTS, [(part.name, str(part.batch_size), *cells) for part, cells in zip(report.parts, times)]))
+    return tables
+
+
+def bench_notes(report: BenchReport) -> list[str]:
+    """Return what failed, and the notes, a line each."""
+    failed = [f"failed: {_label(row)}, batch {row.batch_size}: {row.reason}" for row in report.rows if not row.ok]
     return failed + [f"note: {note}" for note in report.notes]
 
 
-def figures(rows: Sequence[BenchRow], width: int) -> list[str]:
-    """Two tables, the speed and what stands behind it, or where they are too wide a list of both."""
-    measured = [row for row in rows if row.ok]
-    speed = [(*name_cells(row), *speed_cells(row)) for row in rows]
-    behind = [(*name_cells(row), *behind_cells(row)) for row in measured]
-    tables = [(NAME + SPEED, speed), filled((*NAME, *BEHIND), behind)]
-    texts = [narrowed(header, cells, width) for header, cells in tables if len(header) > len(NAME) and cells]
-    if all(texts):
-        return texts
-    return [listed((*name_cells(row), *speed_cells(row), *behind_cells(row))) for row in rows]
+def compare_text(report: CompareReport, width: int) -> str:
+    """Return the machine, both reports, the rows, what a reader must know, and the verdict."""
+    lines = [report.machine.line, f"{report.old} -> {report.new}, median ms of a batch", ""]
+    lines.append(table(*compare_table(report), width))
+    lines += [f"note: {note}" for note in report.notes]
+    return "\n".join([*lines, *compare_verdict(report)])
 
 
-def listed(cells: Sequence[str]) -> str:
+def compare_table(report: CompareReport) -> Table:
+    """Return a row for each row of both reports."""
+    return _COMPARED, [
+        (
+            row.runner,
+            str(row.batch_size),
+            _cell(row.old_ms, milliseconds),
+            _cell(row.new_ms, milliseconds),
+            _change(row),
+        )
+        for row in report.rows
+    ]
+
+
+def compare_verdict(report: CompareReport) -> list[str]:
+    """Return a line on whether the limit holds; none where there is no limit."""
+    if report.limit is None:
+        return []
+    if report.failures:
+        return [f"FAILED: {len(report.failures)} of the rows broke the limit of {100 * report.limit:g} %"]
+    rows = "row of a file" if report.files_only else "row"
+    return [f"passed: no {rows} is slower by more than {100 * report.limit:g} %"]
+
+
+def _change(row: ComparedRow) -> str:
+    """How much slower the new one is, or which of the two there is."""
+    if row.change is None:
+        return _IN_WORDS.get(row.verdict, "not measured")
+    return f"{100 * row.change:+.1f} %" + (" SLOWER" if row.verdict == "slower" else "")
+
+
+def _listed(row: BenchRow) -> str:
     """One row as a list of what it has."""
-    header, (kept,) = filled(NAME + SPEED + BEHIND, [cells])
+    cells = (*_name_cells(row), *_speed_cells(row), *_detail_cells(row))
+    header, (kept,) = _filled((*_NAME, *_SPEED, *_DETAILS), [cells])
     return stacked(header, kept)
 
 
-def filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def _filled(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """The columns in which some row has a value."""
     kept = [i for i in range(len(header)) if any(row[i] != "-" for row in rows)]
-    return tuple(header[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
-def narrowed(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+def _narrowed(header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> str:
     """A table whose first column is cut at the front where it is too wide; "" where that is not enough."""
     others = sum(2 + max(map(len, column)) for column in list(zip(header, *rows))[1:])
     room = width - others
-    if room < SHORTEST:
+    if room < _SHORTEST:
         return ""
     cut = [(row[0] if len(row[0]) <= room else "..." + row[0][3 - room :], *row[1:]) for row in rows]
     return table(header, cut, width)
 
 
-def label(row: BenchRow) -> str:
-    """The runner's name and its precision, which is named once."""
+def _label(row: BenchRow) -> str:
+    """The row's name and its precision, which is named once."""
     return row.name if row.precision in row.name.lower() else f"{row.name} {row.precision.upper()}"
 
 
-def name_cells(row: BenchRow) -> tuple[str, str]:
-    """The cells that every table begins with, as NAME says."""
-    return label(row), str(row.batch_size)
+def _name_cells(row: BenchRow) -> tuple[str, str]:
+    """The cells of _NAME."""
+    return _label(row), str(row.batch_size)
 
 
-def speed_cells(row: BenchRow) -> tuple[str, ...]:
-    """The cells of the first table, as SPEED says."""
+def _speed_cells(row: BenchRow) -> tuple[str, ...]:
+    """The cells of _SPEED."""
     if not row.ok:
-        return ("failed", *["-"] * (len(SPEED) - 1))
-    times = (row.median_ms, row.p90_ms, row.p99_ms, row.worst_ms)
-    between = None if row.speedup_low is None else f"{row.speedup_low:.2f}-{row.speedup_high:.2f}"
+        return ("failed", *["-"] * (len(_SPEED) - 1))
+    times = (row.median_ms, row.p90_ms, row.p99_ms, row.max_ms)
+    interval = None if row.speedup_low is None else f"{row.speedup_low:.2f}-{row.speedup_high:.2f}"
     return (
-        *(number(value, milliseconds) for value in times),
-        f"{row.images_per_second:,.0f}" if row.images_per_second >= 100 else f"{row.images_per_second:.1f}",
-        number(row.speedup, "{:.2f}x".format),
-        between or "-",
+        *(_cell(value, milliseconds) for value in times),
+        _cell(row.images_per_second, lambda rate: f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"),
+        _cell(row.speedup, "{:.2f}x".format),
+        interval or "-",
     )
 
 
-def behind_cells(row: BenchRow) -> tuple[str, ...]:
-    """The cells of the second table, as BEHIND says."""
+def _detail_cells(row: BenchRow) -> tuple[str, ...]:
+    """The cells of _DETAILS."""
     return (
-        "-" if row.variation is None else f"{100 * row.variation:.1f} %",
-        number(row.host and row.host.median_ms, milliseconds),
-        number(row.first_call_ms, milliseconds),
-        number(row.compile_seconds, "{:.1f}".format),
-        number(row.build_seconds, "{:.0f}".format),
-        number(row.memory_mib, "{:,.0f}".format),
-        *agreement_cells(row),
+        _cell(row.coefficient_of_variation, "{:.1%}".format).replace("%", " %"),
+        _cell(row.host.median_ms if row.host else None, milliseconds),
+        _cell(row.first_call_ms, milliseconds),
+        _cell(row.compile_seconds, "{:.1f}".format),
+        _cell(row.build_seconds, "{:.0f}".format),
+        _cell(row.memory_mib, "{:,.0f}".format),
+        *_agreement_cells(row),
     )
 
 
-def number(value: float | None, form) -> str:
+def _cell(value: float | None, form: Callable[[float], str]) -> str:
     """A value in its form, or a dash."""
     return "-" if value is None else form(value)
 
 
-def agreement_cells(row: BenchRow) -> tuple[str, str]:
-    """The distance to FP32 and the share of matched detections of one row."""
+def _agreement_cells(row: BenchRow) -> tuple[str, str]:
+    """The distance to FP32, and the share of matched detections."""
     if row.agreement is not None:
-        return f"{row.agreement.distance:.1e}", share(row.agreement)
-    itself = row.build_seconds is None and row.precision == "fp32"
-    return ("-", "-") if itself or not row.ok else ("not compared", "-")
+        distance = row.agreement.distance
+        return "not finite" if distance is None else f"{distance:.1e}", match_rate(row.agreement.detections)
+    return ("-" if row.case == config.BENCH_CASES[0] or not row.ok else "not compared"), "-"
 
 
-def parts_text(parts: Sequence[PartTime], width: int) -> str:
-    """The parts of the whole way, timed apart."""
-    return table(PARTS, list(map(part_cells, parts)), width)
-
-
-def part_cells(part: PartTime) -> tuple[str, ...]:
-    """The cells of one part, as PARTS says."""
-    return part.name, str(part.batch_size), milliseconds(part.median_ms), milliseconds(part.p90_ms)
-
-
-def head_lines(report: BenchReport) -> list[str]:
-    """On what, and how, the figures were measured."""
-    settings = report.settings
-    samples = settings["rounds"] * settings["iterations"]
-    lines = [
-        machine_line(report.machine),
-        f"{samples} calls a row in {settings['rounds']} interleaved rounds after {settings['warmup']} to warm up, "
-        f"{settings['clock']}, TF32 off",
-    ]
-    state = (settings.get("gpu_state") or [{}])[-1].get("after")
-    return lines if not state else [*lines, state_line(state)]
-
-
-def state_line(state: dict) -> str:
-    """What the GPU said of itself while it was busy."""
-    forms = {
-        "sm_mhz": "SM {:,.0f} MHz",
-        "memory_mhz": "memory {:,.0f} MHz",
-        "temperature_c": "{:.0f} C",
-        "power_w": "{:.0f} W",
-    }
-    known = [form.format(state[key]) for key, form in forms.items() if state.get(key) is not None]
+def _state_line(state: GpuState) -> str:
+    """The GPU's state at the end of the last round."""
+    values = (
+        _cell(state.sm_mhz, "SM {:,.0f} MHz".format),
+        _cell(state.memory_mhz, "memory {:,.0f} MHz".format),
+        _cell(state.temperature_c, "{:.0f} C".format),
+        _cell(state.power_w, "{:.0f} W".format),
+    )
+    known = [value for value in values if value != "-"]
     return f"the GPU at the end: {', '.join(known) or 'clocks, temperature and power are not known'}"

@@ -1,4 +1,4 @@
-"""The commands on saved reports, and what `bench` does with the one that it made."""
+"""The commands on saved reports, and what `bench` does with its own."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from ssdtrt.commands.options import check_apart, check_json, end_with, json_opti
 from ssdtrt.commands.params import Percent, Positive
 
 
-def demands(command: Callable) -> Callable:
-    """The options of `bench` about its report, but for --json: `check_demands` and `finish_bench` take them."""
+def bench_report_options(command: Callable) -> Callable:
+    """Add the options of `bench` about its report, but for --json, which `check_bench` and `finish_bench` take."""
     options = (
         markdown_option,
         click.option("--plot", "plot_file", metavar="FILE", help="Draw latency and throughput: .png or .svg."),
@@ -26,8 +26,8 @@ def demands(command: Callable) -> Callable:
     return command
 
 
-def check_demands(inputs, json_file, *, markdown_file, plot_file, **_):
-    """Refuses what cannot be written or drawn, before anything is measured."""
+def check_bench(inputs, json_file, *, markdown_file, plot_file, **_):
+    """Refuse what cannot be written or drawn, before anything is measured."""
     check_apart({"--json": json_file, "--markdown": markdown_file, "--plot": plot_file}, inputs)
     check_json(json_file, markdown_file)
     if plot_file:
@@ -37,20 +37,17 @@ def check_demands(inputs, json_file, *, markdown_file, plot_file, **_):
 
 
 def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, max_latency_ms):
-    """Shows and writes the report, then ends with 1 where a file's row is not as fast as demanded."""
-    from ssdtrt.benchmarking import report_file, thresholds
-    from ssdtrt.commands.bench_markdown import bench_markdown
+    """Show and write the report, then end with 1 where a file's row violates a threshold."""
+    from ssdtrt.benchmarking.thresholds import violations
     from ssdtrt.commands.bench_text import bench_text
+    from ssdtrt.commands.markdown import bench_markdown
 
     show(report, json_file, bench_text, markdown_file, bench_markdown)
-    if not (plot_file or min_speedup or max_latency_ms):
-        return
-    record = report_file.parse(report.as_dict(), "the report")
     if plot_file:
         from ssdtrt.benchmarking.plot import plot_reports
 
-        plot_reports([record], plot_file)
-    end_with(thresholds.missed(record, min_speedup, max_latency_ms))
+        plot_reports({"": report}, plot_file)
+    end_with(violations(report, min_speedup, max_latency_ms))
 
 
 @click.command()
@@ -63,19 +60,21 @@ def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, ma
     metavar="N%",
     help="Exit code 1 where a row's median grew by more than N %, or is missing in NEW.",
 )
-@click.option("--files-only", is_flag=True, help="Hold only the rows of files to it, not those of eager models.")
+@click.option("--files-only", is_flag=True, help="Hold only the rows of files to it, not the baselines.")
 @click.option("--force", is_flag=True, help="Compare different GPUs, versions or settings too.")
 @json_option
 @markdown_option
 def compare(old, new, limit, files_only, force, json_file, markdown_file):
     """Compare NEW, a report of ssdtrt bench --json, with an OLD one.
 
-    Rows belong together by peer, file name, precision and batch size. Where GPU, versions or clock differ it refuses.
+    Rows belong together by case, file name, precision and batch size. Reports with another GPU, versions or clock are
+    refused.
 
     Example: ssdtrt compare old.json new.json --fail-if-slower 5%
     """
     from ssdtrt.benchmarking.compare import compare_files
-    from ssdtrt.commands.compare_text import compare_markdown, compare_text
+    from ssdtrt.commands.bench_text import compare_text
+    from ssdtrt.commands.markdown import compare_markdown
 
     check_apart({"--json": json_file, "--markdown": markdown_file}, [old, new])
     check_json(json_file, markdown_file)
@@ -100,4 +99,4 @@ def plot(reports, output):
     from ssdtrt.benchmarking.plot import plot_reports
 
     check_apart({"--output": output}, reports)
-    click.echo(plot_reports([report_file.read(path) for path in reports], output))
+    click.echo(plot_reports({path: report_file.read(path) for path in reports}, output))

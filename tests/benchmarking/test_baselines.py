@@ -1,4 +1,4 @@
-"""What files are measured against: what each computes, and what it says where it cannot run."""
+"""The benchmark cases: what each computes, and the reason where it cannot run."""
 
 import copy
 import shutil
@@ -9,7 +9,7 @@ import torch
 from ssdtrt import config
 from ssdtrt.artifact.baseline import InPrecision
 from ssdtrt.benchmarking import baselines
-from ssdtrt.benchmarking.baselines import Compiled, File, check_names, file_contenders, peers
+from ssdtrt.benchmarking.baselines import BenchFile, Compiled, baseline_cases, check_names, file_cases
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.system.devices import with_tf32
 
@@ -39,33 +39,34 @@ def images():
 
 
 def by_name(model, module=None):
-    return {one.peer: one for one in peers(config.BENCH_PEERS, model, module, CPU)}
+    return {one.case: one for one in baseline_cases(config.BENCH_CASES, model, module, CPU)}
 
 
 def test_every_name_is_known_and_nothing_else():
-    check_names(config.BENCH_PEERS)
-    with pytest.raises(SsdtrtError, match="'eager' is nothing to measure"):
+    check_names(config.BENCH_CASES)
+    with pytest.raises(SsdtrtError, match="'eager' is no benchmark case; expected some of eager-fp32, "):
         check_names(["compile", "eager"])
 
 
 def test_the_baseline_is_first_and_always_there(tiny):
-    assert [one.peer for one in peers((), tiny, None, CPU)] == ["eager-fp32"]
-    assert [one.peer for one in peers(["compile", "engine", "eager-tf32"], tiny, None, CPU)] == [
+    assert [one.case for one in baseline_cases((), tiny, None, CPU)] == ["eager-fp32"]
+    assert [one.case for one in baseline_cases(["compile", "engine", "eager-tf32"], tiny, None, CPU)] == [
         "eager-fp32", "eager-tf32", "compile"
     ]  # fmt: skip
 
 
 def test_what_each_of_them_is(tiny, tmp_path):
     found = by_name(tiny, tmp_path / "ssd300.ts")
-    assert [*found, "engine", "engine-graph"] == list(config.BENCH_PEERS)
-    assert {name: (one.name, one.precision) for name, one in found.items()} == {
-        "eager-fp32": ("eager FP32", "fp32"),
-        "eager-tf32": ("eager TF32", "tf32"),
-        "eager-fp16": ("eager FP16", "fp16"),
-        "eager-fp16-graph": ("eager FP16 graph", "fp16"),
-        "eager-bf16": ("eager BF16", "bf16"),
-        "torchscript": ("TorchScript", "fp32"),
-        "compile": ("torch.compile", "fp32"),
+    assert [*found, "engine", "engine-graph"] == list(config.BENCH_CASES)
+    assert all(one.name == name for name, one in found.items())
+    assert {name: one.precision for name, one in found.items()} == {
+        "eager-fp32": "fp32",
+        "eager-tf32": "tf32",
+        "eager-fp16": "fp16",
+        "eager-fp16-graph": "fp16",
+        "eager-bf16": "bf16",
+        "torchscript": "fp32",
+        "compile": "fp32",
     }
     assert [name for name, one in found.items() if one.compiles] == ["eager-fp16-graph", "compile"]
     assert [name for name, one in found.items() if one.required] == ["eager-fp32"]
@@ -93,8 +94,8 @@ def test_bf16_is_not_emulated(tiny, monkeypatch):
     monkeypatch.setattr("ssdtrt.benchmarking.baselines.emulates_bf16", lambda: True)
     with pytest.raises(SsdtrtError) as caught:
         by_name(tiny)["eager-bf16"].make()
-    said = "needs a processor with BF16 arithmetic: emulated, it takes many times as long as FP32"
-    assert str(caught.value) == said
+    reason = "needs a processor with BF16 arithmetic: emulated, it takes many times as long as FP32"
+    assert str(caught.value) == reason
 
 
 def test_in_bf16_it_computes_in_bf16_and_leaves_the_model_alone(tiny, images, monkeypatch):
@@ -134,14 +135,15 @@ def test_tf32_is_on_inside_only():
 
 
 def test_a_file_and_what_is_known_of_it(engine, module):
-    file = File.read(engine, "cpu")
-    assert (file.path, file.batch, file.precision, file.trained, file.device) == (engine, None, "fp32", False, CPU)
-    (plain,) = file_contenders(["compile", "engine"], file, None)
-    assert (plain.name, plain.peer, plain.file, plain.precision) == (str(engine), "engine", engine, "fp32")
-    assert plain.make() is file.loaded and plain.build_seconds == file.metadata["build"]["seconds"]
-    of_module = File.read(module, "cpu")
-    plain, graph = file_contenders(["engine-graph"], of_module, None)
-    assert (plain.peer, graph.peer, graph.name, graph.compiles) == (
+    file = BenchFile.read(engine, "cpu")
+    assert (file.path, file.batch, file.metadata.precision, file.device) == (engine, None, "fp32", CPU)
+    (plain,) = file_cases(["compile", "engine"], file, None)
+    assert (plain.name, plain.case, plain.file, plain.precision) == (str(engine), "engine", engine, "fp32")
+    assert plain.make() is file.loaded and plain.build_seconds == file.metadata.build.seconds
+    of_module = BenchFile.read(module, "cpu")
+    plain, graph = file_cases(["engine-graph"], of_module, None)
+    assert plain.build_seconds is None
+    assert (plain.case, graph.case, graph.name, graph.compiles) == (
         "torchscript", "engine-graph", f"{module} graph", True
     )  # fmt: skip
     with pytest.raises(SsdtrtError, match="^needs a GPU: there are no CUDA graphs on a CPU$"):
@@ -168,8 +170,8 @@ def compiler(tmp_path, monkeypatch):
         pytest.skip("no C++ compiler")
 
 
-def test_compiled_says_the_same_and_leaves_the_settings_as_they_were(tiny, images, compiler):
-    with baselines.quietly():
+def test_compiled_gives_the_same_and_leaves_the_settings_as_they_were(tiny, images, compiler):
+    with baselines._quietly():
         before = settings_of_the_compiler()
     runner = Compiled(tiny, on_gpu=False)
     with torch.no_grad():
@@ -182,13 +184,13 @@ def test_compiled_says_the_same_and_leaves_the_settings_as_they_were(tiny, image
     assert settings_of_the_compiler() == before and before["freezing"] is False
 
 
-def test_without_a_compiler_it_fails_and_says_so(tiny, images, compiler):
-    with baselines.quietly():
+def test_without_a_compiler_the_reason_is_the_compilers(tiny, images, compiler):
+    with baselines._quietly():
         import torch._inductor.config as inductor
-    from ssdtrt.benchmarking.case import Contender, Trial
+    from ssdtrt.benchmarking.case import BenchmarkCase, CaseRun
 
     with inductor.patch({"cpp.cxx": ("no-such-compiler",)}), torch.no_grad():
-        trial = Trial(Contender("torch.compile", "fp32", lambda: Compiled(tiny, False), compiles=True), [images])
-        trial.prepare(1)
-    assert "InvalidCxxCompiler" in trial.reason and "\n" not in trial.reason
+        run = CaseRun(BenchmarkCase("compile", "fp32", lambda: Compiled(tiny, False), compiles=True), [images])
+        run.prepare(1)
+    assert run.reason.startswith("InvalidCxxCompiler: ") and "\n" not in run.reason
     torch._dynamo.reset()

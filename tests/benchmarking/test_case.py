@@ -1,11 +1,11 @@
-"""One runner at one batch size, and what becomes of it when something fails."""
+"""A benchmark case at one batch size, and its row when something fails."""
 
 import pytest
 import torch
 
 from ssdtrt import config
 from ssdtrt.benchmarking import case
-from ssdtrt.benchmarking.case import Contender, Trial, out_of_memory, reason_of
+from ssdtrt.benchmarking.case import BenchmarkCase, CaseRun
 from ssdtrt.errors import ArtifactError
 
 
@@ -42,29 +42,29 @@ def fail(error):
 @pytest.mark.parametrize("compiles, warmup, calls", [(False, 4, 4), (True, 4, 5), (False, 0, 0), (True, 0, 1)])
 def test_preparing(inputs, compiles, warmup, calls):
     made = []
-    one = Trial(Contender("a", "fp32", lambda: runner_of(made), compiles=compiles), inputs)
+    one = CaseRun(BenchmarkCase("a", "fp32", lambda: runner_of(made), compiles=compiles), inputs)
     one.prepare(warmup)
     assert len(made) == calls
     assert (one.compile_seconds is not None) is compiles and (one.first_call_ms is not None) is bool(warmup)
     assert one.memory_mib is None and one.reason == ""
 
 
-def test_a_row_says_what_was_measured(inputs):
-    contender = Contender("a", "fp32", lambda: runner_of([]), "compile", "a.ts", 3.5, compiles=True)
-    one = Trial(contender, inputs)
+def test_a_row_of_what_was_measured(inputs):
+    made = BenchmarkCase("a", "fp32", lambda: runner_of([]), "compile", "a.ts", 3.5, compiles=True)
+    one = CaseRun(made, inputs)
     one.prepare(1)
     one.measure(3)
     one.measure(3)
     row = one.row(None)
-    assert (row.name, row.peer, row.file, row.build_seconds, row.batch_size) == ("a", "compile", "a.ts", 3.5, 2)
+    assert (row.name, row.case, row.file, row.build_seconds, row.batch_size) == ("a", "compile", "a.ts", 3.5, 2)
     assert (row.samples, row.status, row.reason, row.speedup) == (6, "ok", "", None)
     assert row.compile_seconds > 0 and row.first_call_ms > 0 and row.median_ms > 0
     assert one.row(one.samples).speedup == 1.0
 
 
-def test_what_cannot_be_made_gets_a_row_that_says_why(inputs):
-    error = ArtifactError("a.ts is\n  damaged")
-    one = Trial(Contender("a", "fp16", lambda: fail(error), "engine", build_seconds=3.0), inputs)
+def test_what_cannot_be_made_gets_a_row_with_the_reason(inputs):
+    error = ArtifactError("a.ts is damaged")
+    one = CaseRun(BenchmarkCase("a", "fp16", lambda: fail(error), "engine", build_seconds=3.0), inputs)
     one.prepare(3)
     one.measure(3)
     row = one.row(None)
@@ -74,7 +74,7 @@ def test_what_cannot_be_made_gets_a_row_that_says_why(inputs):
 
 @pytest.mark.parametrize("after, rounds", [(0, 0), (2, 0), (5, 1)])
 def test_a_failing_call_ends_it(inputs, after, rounds):
-    one = Trial(Contender("a", "fp16", lambda: broken(ValueError("no\nsuch"), after)), inputs)
+    one = CaseRun(BenchmarkCase("a", "fp16", lambda: broken(ValueError("no\nsuch"), after)), inputs)
     one.prepare(2)
     for _ in range(3):
         one.measure(2)
@@ -83,60 +83,56 @@ def test_a_failing_call_ends_it(inputs, after, rounds):
 
 
 def test_what_is_required_raises(inputs):
-    one = Trial(Contender("a", "fp32", lambda: broken(ValueError("a bug")), required=True), inputs)
+    one = CaseRun(BenchmarkCase("a", "fp32", lambda: broken(ValueError("a bug")), required=True), inputs)
     with pytest.raises(ValueError, match="a bug"):
         one.prepare(1)
 
 
 def test_memory_that_does_not_suffice_is_a_row_also_for_what_is_required(inputs):
     error = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nmore")
-    one = Trial(Contender("a", "fp32", lambda: broken(error), required=True), inputs)
+    one = CaseRun(BenchmarkCase("a", "fp32", lambda: broken(error), required=True), inputs)
     one.prepare(1)
     assert one.exhausted
     assert one.reason == "out of memory (OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB.)"
 
 
-@pytest.mark.parametrize(
-    "error, expected",
-    [
-        (
-            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
-            True,
-        ),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (MemoryError(), True),
-        (RuntimeError("shapes do not fit"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_out_of_memory(error, expected):
-    assert out_of_memory(error) is expected
+def test_what_follows_from_a_lack_of_memory_is_one(inputs):
+    """A capture that ends early raises an error of its own; the case is exhausted all the same."""
 
-
-def test_torch_says_so_when_the_host_has_no_more():
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 58, dtype=torch.uint8)
-    assert out_of_memory(caught.value)
-
-
-def test_what_follows_from_a_lack_of_memory_is_one():
-    try:
+    def capture(images):
         try:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         finally:
             raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
-    except RuntimeError as error:
-        assert out_of_memory(error)
+
+    one = CaseRun(BenchmarkCase("a", "fp32", lambda: capture, required=True), inputs)
+    one.prepare(1)
+    assert one.exhausted and one.reason.startswith("out of memory (RuntimeError: CUDA error: operation failed")
 
 
-def test_a_reason_is_a_line():
-    assert reason_of(KeyError()) == "KeyError"
-    assert reason_of(RuntimeError("backend raised:\n\n  No compiler: none\nmore")) == (
-        "RuntimeError: backend raised: No compiler: none"
-    )
-    assert reason_of(RuntimeError("raised:")) == "RuntimeError: raised:"
-    assert reason_of(RuntimeError("x" * 300)) == "RuntimeError: " + "x" * 183 + "..."
+def test_memory_of_the_host_counts_too(inputs):
+    def large(images):
+        return torch.empty(1 << 58, dtype=torch.uint8)
+
+    one = CaseRun(BenchmarkCase("a", "fp32", lambda: large, required=True), inputs)
+    one.prepare(1)
+    assert one.exhausted and one.reason.startswith("out of memory (RuntimeError: ")
+
+
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (KeyError(), "KeyError"),
+        (RuntimeError("no\nsuch"), "RuntimeError: no"),
+        (ValueError("out of memory"), "ValueError: out of memory"),
+        (ArtifactError("a.ts is damaged."), "a.ts is damaged."),
+        (RuntimeError("x" * 300), "RuntimeError: " + "x" * 200),
+    ],
+)
+def test_a_reason_is_a_line(inputs, error, reason):
+    one = CaseRun(BenchmarkCase("a", "fp32", lambda: fail(error)), inputs)
+    one.prepare(1)
+    assert one.row(None).reason == reason and not one.exhausted
 
 
 class Heads(torch.nn.Module):
@@ -168,7 +164,7 @@ def static_outputs():
 
 def test_agreement_copies_what_the_next_call_overwrites():
     images = torch.arange(1.0, 7.0).view(6, 1, 1, 1).expand(6, 3, 4, 4)
-    one = Trial(Contender("a", "tf32", static_outputs, reference=Heads()), [images[:2]])
+    one = CaseRun(BenchmarkCase("a", "tf32", static_outputs, reference=Heads()), [images[:2]])
     one.prepare(1)
     assert one.compare(images) == "" and one.runner is None
     assert [output.relative_l2 for output in one.agreement.outputs] == pytest.approx([0.01, 0.01], rel=1e-4)
@@ -177,7 +173,7 @@ def test_agreement_copies_what_the_next_call_overwrites():
 
 
 def test_a_comparison_without_memory_is_a_note(inputs):
-    one = Trial(Contender("a", "fp32", lambda: broken(MemoryError(), 3), reference=Heads()), inputs)
+    one = CaseRun(BenchmarkCase("a", "fp32", lambda: broken(MemoryError(), 3), reference=Heads()), inputs)
     one.prepare(1)
     one.measure(2)
     assert one.compare(inputs[0]) == "a, batch 2: agreement not compared, out of memory"
@@ -185,11 +181,11 @@ def test_a_comparison_without_memory_is_a_note(inputs):
 
 
 def test_a_comparison_that_fails_otherwise_is_a_bug(inputs):
-    one = Trial(Contender("a", "fp32", lambda: broken(ValueError("a bug"), 1), reference=Heads()), inputs)
+    one = CaseRun(BenchmarkCase("a", "fp32", lambda: broken(ValueError("a bug"), 1), reference=Heads()), inputs)
     one.prepare(1)
     with pytest.raises(ValueError, match="a bug"):
         one.compare(inputs[0])
 
 
-def test_no_memory_is_weighed_on_a_cpu():
+def test_no_memory_is_measured_on_a_cpu():
     assert case.free_memory(torch.device("cpu")) is None

@@ -1,24 +1,25 @@
-"""Two reports set against each other: what is compared, what breaks the limit, and what is refused."""
+"""Two reports compared: which rows belong together, what breaks the limit, and what is refused."""
 
 import copy
 
 import pytest
 
-from saved_reports import CPU, GPU, SETTINGS, VERSIONS, eager, engine, first_schema, report, row, save
+from saved_reports import CPU, GPU, SETTINGS, VERSIONS, eager, engine, first_schema, report, row, save, second_schema
 from ssdtrt.benchmarking import report_file
 from ssdtrt.benchmarking.compare import compare, compare_files
 from ssdtrt.errors import ReportError
 
 
 def compared(old, new, limit=None, **options):
-    return compare(report_file.parse(old, "old.json"), report_file.parse(new, "new.json"), limit, **options)
+    reports = report_file.parse(old, "old.json"), report_file.parse(new, "new.json")
+    return compare(*reports, sources=("old.json", "new.json"), limit=limit, **options)
 
 
 def verdicts(found):
     return [(row.runner, row.batch_size, row.verdict) for row in found.rows]
 
 
-def test_rows_belong_together_by_peer_file_precision_and_batch_size():
+def test_rows_belong_together_by_case_file_precision_and_batch_size():
     old = report(eager(8.0), engine(1.0), engine(2.0, 8), row("engine-graph", 0.5, 1, "work/b1.engine.ts"))
     moved = {"file": "elsewhere/b1.engine.ts"}
     new = report(engine(2.2, 8, **moved), engine(0.9, **moved), eager(4.0), engine(1.0, precision="fp32", **moved))
@@ -29,12 +30,20 @@ def test_rows_belong_together_by_peer_file_precision_and_batch_size():
     ]  # fmt: skip
     assert [row.change for row in found.rows] == pytest.approx([-0.5, -0.1, 0.1, None, None])
     assert [(row.old_ms, row.new_ms) for row in found.rows][2:] == [(2.0, 2.2), (0.5, None), (None, 1.0)]
-    assert found.passed and found.failures == ()  # Nothing was demanded.
+    assert found.passed and found.failures == ()  # There is no limit.
 
 
-def test_a_report_of_the_first_schema_is_compared_with_one_of_the_second():
+def test_reports_of_every_schema_are_compared():
     data = report(eager(8.0), engine(1.0))
-    assert verdicts(compared(first_schema(data), data)) == [("eager-fp32", 1, "same"), ("b1.engine.ts FP16", 1, "same")]
+    for old in (first_schema(data), second_schema(data)):
+        assert verdicts(compared(old, data)) == [("eager-fp32", 1, "same"), ("b1.engine.ts FP16", 1, "same")]
+
+
+def test_a_row_that_failed_has_no_figures_though_it_holds_some():
+    old = report(eager(), engine(1.0))
+    found = compared(old, report(eager(), engine(0.5, status="failed", reason="lost")), 0.05)
+    assert (found.rows[1].new_ms, found.rows[1].verdict, found.rows[1].reason) == (None, "failed", "lost")
+    assert found.failures == ("b1.engine.ts FP16, batch 1 failed (lost); expected at most 5 % over 1.000 ms.",)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +158,7 @@ def test_files_are_compared_and_named(tmp_path):
     old, new = save(tmp_path / "a.json", report(engine(1.0))), save(tmp_path / "b.json", report(engine(1.5)))
     found = compare_files(old, new, limit=0.1)
     assert (found.old, found.new, found.limit) == (str(old), str(new), 0.1)
-    assert found.as_dict() == {
+    assert found.document() == {
         "schema": 1, "kind": "compare", "passed": False, "old": str(old), "new": str(new), "machine": GPU, "limit": 0.1,
         "files_only": False,
         "rows": [{

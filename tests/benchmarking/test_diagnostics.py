@@ -1,12 +1,13 @@
-"""What a benchmark warns of."""
+"""The notes of a benchmark."""
 
 from ssdtrt.benchmarking.diagnostics import gpu_notes, row_notes
-from ssdtrt.benchmarking.report import BenchRow, HostTimes
+from ssdtrt.benchmarking.report import BatchGpuState, BenchRow, HostTimes
+from ssdtrt.system.gpu_state import GpuState
 
 
 def row(median, host, returned, variation=0.01, samples=100, name="a"):
     times = HostTimes(host, host, host, host, returned)
-    return BenchRow(name, "fp16", 8, samples, median, host=times, variation=variation)
+    return BenchRow(name, "fp16", 8, samples=samples, median_ms=median, host=times, coefficient_of_variation=variation)
 
 
 def test_steady_rows_of_a_busy_gpu_give_no_note():
@@ -36,8 +37,8 @@ def test_unsteady_rows():
 
 
 def state(batch_size, before, after, others=()):
-    told = [None if reasons is None else {"throttled": reasons} for reasons in (before, after)]
-    return {"batch_size": batch_size, "before": told[0], "after": told[1], "other_processes": list(others)}
+    states = [None if reasons is None else GpuState(throttled=tuple(reasons)) for reasons in (before, after)]
+    return BatchGpuState(batch_size, *states, tuple(others))
 
 
 def test_throttling_and_company():
@@ -45,4 +46,4 @@ def test_throttling_and_company():
     assert gpu_notes(states) == [
         "the GPU was throttled at batch 8: power limit", "other processes use the GPU: python (12)"
     ]  # fmt: skip
-    assert gpu_notes([{**state(1, [], []), "after": {"throttled": None}}]) == gpu_notes(None) == []
+    assert gpu_notes([BatchGpuState(1, GpuState(), GpuState())]) == gpu_notes(None) == []

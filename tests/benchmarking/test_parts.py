@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ssdtrt.benchmarking.baselines import File
-from ssdtrt.benchmarking.parts import jpeg_bytes, parts_of
+from ssdtrt.benchmarking.baselines import BenchFile
+from ssdtrt.benchmarking.parts import _jpeg_bytes, parts_of
 from ssdtrt.detect import Detector
 
 
 def test_the_parts_are_the_whole(known):
     """Each gives what the next takes, and the whole gives what the parts give; the known file's answers are known."""
-    detector = Detector(File.read(known, "cpu").runner())
+    detector = Detector(BenchFile.read(known, "cpu").runner())
     parts = parts_of(detector, 2)
     assert {name: size for name, (size, _) in parts.items()} == {
         "preparation": 1, "host to device": 2, "normalization": 2, "network": 2, "decode and NMS": 2, "whole": 2
@@ -32,6 +32,6 @@ def test_the_parts_are_the_whole(known):
     assert len(seen) == 1 and torch.equal(seen[0], results["normalization"])
 
 
-def test_the_jpeg_is_what_it_is_said_to_be():
-    with Image.open(io.BytesIO(jpeg_bytes())) as image:
+def test_the_jpeg():
+    with Image.open(io.BytesIO(_jpeg_bytes())) as image:
         assert (image.format, image.size, image.mode) == ("JPEG", (640, 480), "RGB")

@@ -1,6 +1,8 @@
-"""Reports as a picture: which lines there are, how they can be told apart, and what is said where none can be drawn."""
+"""Reports as a picture: which lines there are, how they can be told apart, and the errors where none can be drawn."""
 
+import itertools
 import math
+import re
 import sys
 from xml.etree import ElementTree
 
@@ -22,22 +24,22 @@ SWEEP = report(
 
 
 def parsed(*data):
-    return [report_file.parse(one, f"folder/{'abc'[index]}.json") for index, one in enumerate(data)]
+    return {f"folder/{'abc'[index]}.json": report_file.parse(one, "a.json") for index, one in enumerate(data)}
 
 
 def drawn(*data):
     figure = Figure()
     found = parsed(*data)
-    plot.draw(figure, found, plot.lines_of(found))
+    plot._draw(figure, list(found.values()), plot._lines(found))
     return figure
 
 
 def points(*data):
-    lines = plot.lines_of(parsed(*data))
+    lines = plot._lines(parsed(*data))
     return {name: [(row.batch_size, row.median_ms) for row in rows] for name, rows in lines.items()}
 
 
-def test_a_peer_is_one_line_also_over_files_of_one_batch_size_each():
+def test_a_case_is_one_line_also_over_files_of_one_batch_size_each():
     assert points(SWEEP) == {
         "eager FP32": [(1, 8.0), (128, 128.0)],
         "engine FP16": [(1, 1.0), (128, 10.0)],
@@ -51,7 +53,7 @@ def test_files_that_share_a_batch_size_are_lines_of_their_own():
 
 
 @pytest.mark.parametrize(
-    "peer, precision, built, name",
+    "case, precision, built, name",
     [
         ("eager-tf32", "fp32", None, "eager TF32"),
         ("eager-fp16-graph", "fp16", None, "eager FP16, CUDA graph"),
@@ -59,11 +61,12 @@ def test_files_that_share_a_batch_size_are_lines_of_their_own():
         ("torchscript", "fp32", None, "TorchScript FP32"),
         ("engine", "bf16", 3.0, "engine BF16"),
         ("engine", "fp32", None, "module FP32"),
-        ("mine", "fp32", None, "mine FP32"),
+        ("", "fp32", None, "mine FP32"),
     ],
 )
-def test_names(peer, precision, built, name):
-    assert list(points(report(row(peer, 1.0, precision=precision, build_seconds=built)))) == [name]
+def test_names(case, precision, built, name):
+    one = row(case, 1.0, precision=precision, build_seconds=built, name=case or "mine")
+    assert list(points(report(one))) == [name]
 
 
 def test_lines_of_several_reports_say_what_sets_them_apart():
@@ -100,9 +103,9 @@ def test_the_title_names_machine_versions_and_clock():
 
 
 def test_lines_can_be_told_apart_without_color():
-    peers = config.BENCH_PEERS
-    lines = drawn(report(*(row(peer, 1.0 + index) for index, peer in enumerate(peers)))).axes[0].lines
-    assert len({line.get_marker() for line in lines}) == len(peers) == len(lines)
+    cases = config.BENCH_CASES
+    lines = drawn(report(*(row(case, 1.0 + index) for index, case in enumerate(cases)))).axes[0].lines
+    assert len({line.get_marker() for line in lines}) == len(cases) == len(lines)
     assert len({line.get_linestyle() for line in lines}) > 1
 
 
@@ -119,19 +122,20 @@ def test_numbers_stand_on_an_axis_within_a_decade():
     "low, high, ends", [(0.9, 11, (0.5, 20)), (1, 10, (1, 10)), (0.056, 0.15, (0.05, 0.2)), (99, 501, (50, 1000))]
 )
 def test_reach(low, high, ends):
-    assert plot.reach(low, high, (1, 2, 5)) == pytest.approx(ends)
+    assert plot._reach(low, high, (1, 2, 5)) == pytest.approx(ends)
 
 
 def test_batch_sizes_that_would_overlap_are_left_out():
-    assert plot.with_room([1, 8, 32, 128]) == [1, 8, 32, 128]
-    assert plot.with_room([4]) == [4]
-    kept = plot.with_room([1, 2, 3, 4, 5, 6, 7, 8, 63, 64])
+    assert plot._with_room([1, 8, 32, 128]) == [1, 8, 32, 128]
+    assert plot._with_room([4]) == [4]
+    kept = plot._with_room([1, 2, 3, 4, 5, 6, 7, 8, 63, 64])
     assert kept == [1, 2, 3, 5, 8, 64]
-    assert all(math.log(b / a) >= 0.07 * math.log(64) for a, b in zip(kept, kept[1:]))
+    assert all(math.log(b / a) >= 0.07 * math.log(64) for a, b in itertools.pairwise(kept))
 
 
 def test_files(tmp_path):
-    found = [report_file.read(ROOT / "benchmarks" / "reports" / f"h200-{name}.json") for name in ("static", "eager-torch2.11")]
+    folder = ROOT / "benchmarks" / "reports"
+    found = {name: report_file.read(folder / f"{name}.json") for name in ("h200-static", "h200-eager-torch2.11")}
     assert plot.plot_reports(found, tmp_path / "a.PNG") == tmp_path / "a.PNG"
     with Image.open(tmp_path / "a.PNG") as picture:
         assert picture.format == "PNG" and picture.size == (1500, 780)
@@ -143,6 +147,16 @@ def test_files(tmp_path):
     assert "<!-- engine FP16, torch 2.2.2 -->" in text and "<!-- TorchScript FP32, torch 2.11.0 -->" in text
     assert text == (tmp_path / "b.svg").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.PNG", "a.svg", "b.svg"]
+
+
+def test_the_picture_of_the_documents_is_that_of_the_recorded_reports(tmp_path):
+    folder = ROOT / "benchmarks" / "reports"
+    found = {name: report_file.read(folder / f"{name}.json") for name in ("h200-static", "h200-eager-torch2.11")}
+    made, kept = (
+        re.findall("<!--(.*)-->", path.read_text())
+        for path in (plot.plot_reports(found, tmp_path / "a.svg"), ROOT / "docs" / "speed.svg")
+    )
+    assert made == kept and "engine FP16, CUDA graph, torch 2.2.2" in " ".join(made)
 
 
 def test_what_cannot_be_drawn(tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ import pytest
 
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
-from ssdtrt.benchmarking.report import BenchReport, BenchRow, BenchSettings, HostTimes, PartTime
+from ssdtrt.benchmarking.report import BatchGpuState, BenchReport, BenchRow, BenchSettings, HostTimes, PartTime
+from ssdtrt.system.gpu_state import GpuState
 from ssdtrt.system.versions import MeasuredOn, Versions
 
 MACHINE = MeasuredOn(os="Linux", cpu="Some CPU", cores=2, versions=Versions(torch="2.9.0"))
@@ -65,6 +66,31 @@ def test_report_as_json():
     assert found["rows"][1]["agreement"]["detections"]["match_rate"] == 0.8
     assert found["parts"] == [{"name": "network", "batch_size": 8, "median_ms": 2.0, "p90_ms": 2.5}]
     assert msgspec.convert(found, BenchReport) == report
+
+
+def test_the_gpus_state_as_json():
+    state = BatchGpuState(8, None, GpuState(sm_mhz=1980.0, throttled=("power limit",)), ("python (12)",))
+    settings = msgspec.structs.replace(SETTINGS, gpu_state=(state,))
+    (found,) = json.loads(json.dumps(settings.as_dict()))["gpu_state"]
+    assert (found["batch_size"], found["before"], found["other_processes"]) == (8, None, ["python (12)"])
+    assert (found["after"]["sm_mhz"], found["after"]["throttled"]) == (1980.0, ["power limit"])
+    assert msgspec.convert(found, BatchGpuState) == state
+
+
+def test_fields_of_a_row():
+    assert set(row().as_dict()) == {
+        "name", "precision", "batch_size", "case", "file", "status", "reason", "samples", "median_ms", "p90_ms",
+        "p99_ms", "max_ms", "coefficient_of_variation", "images_per_second", "speedup", "speedup_low", "speedup_high",
+        "host", "memory_mib", "build_seconds", "compile_seconds", "first_call_ms", "agreement",
+    }  # fmt: skip
+
+
+def test_a_row_without_a_median_was_not_measured():
+    assert row().ok and not BenchRow("a", "fp16", 8).ok and not row(status="failed").ok
+
+
+def test_an_engine_was_built_and_a_module_was_not():
+    assert row(build_seconds=1.5).built and not row().built
 
 
 def test_report_without_notes():

@@ -1,4 +1,4 @@
-"""scripts/baseline.py: which baseline a report is held against, and what is said where there is none."""
+"""scripts/baseline.py: which baseline a report is compared with, and the error where there is none."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ spec.loader.exec_module(baseline)
         ({**GPU, "versions": {**VERSIONS, "tensorrt": None}}, "some-gpu_torch-2.14.0+cu130_torch-tensorrt-2.14.0.json"),
     ],
 )
-def test_the_name_says_what_must_agree(machine, name):
+def test_the_name_holds_what_must_agree(machine, name):
     assert baseline.name_of(report_file.parse(report(engine(), machine=machine), "a.json")) == name
 
 
@@ -70,7 +70,7 @@ def test_the_kept_baselines_are_named_after_what_they_hold():
 
 
 def test_reports_of_one_name_can_be_compared():
-    """What compare refuses for machine or versions has another name, but for what torch's own version tells."""
+    """What compare refuses for machine or versions has another name, but for what torch's own version implies."""
     for machine in (GPU, CPU):
         data = report(engine(), machine=machine)
         first = report_file.parse(data, "a.json")

@@ -1,4 +1,4 @@
-"""The forms that `benchmarks/forms.py` sets against each other: all of them the same function."""
+"""The forms that `benchmarks/forms.py` compares: all of them the same function."""
 
 from types import SimpleNamespace
 
@@ -46,7 +46,7 @@ def test_streams_of_a_form_that_cannot_have_them_are_refused_before_any_work(mor
 
 def test_the_ways_to_build_a_form(model, monkeypatch, tmp_path):
     built = []
-    monkeypatch.setattr(forms.native, "build", lambda *given: built.append(given))
+    monkeypatch.setattr(forms.tensorrt_backend, "build_module", lambda *given: built.append(given))
     form, timings = forms.form_of("compiled", model, torch.float32), tmp_path / "times.bin"
     options = SimpleNamespace(batch_size=8, streams=[0, 4], only_streams=False, timings=timings)
     assert list(forms.ways("compiled", form, options, CPU)) == [
