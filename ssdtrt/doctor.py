@@ -23,6 +23,7 @@ def diagnose(build: bool = False, progress: Progress = silent) -> DoctorReport:
         The findings, and whether an engine can be built here (`can_build`).
 
     Example:
+        >>> from ssdtrt import diagnose
         >>> report = diagnose()
         >>> report.findings[0].check
         'system'

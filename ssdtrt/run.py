@@ -102,6 +102,7 @@ def run_job(
         SsdtrtError: As `build_model`, `export_module`, `compile_engine`, `bench_files` and `Detector` do.
 
     Example:
+        >>> from ssdtrt import run_job
         >>> report = run_job(weights="random", folder="job")
         >>> report.trained, len(report.detections)
         (False, 3)

@@ -45,7 +45,7 @@ def describe(error: BaseException) -> str:
 def torch_facts() -> Torch:
     """Import torch; look at its version and CUDA, the GPUs that it sees, and why it sees none."""
     torch = importlib.import_module("torch")
-    gpus, no_gpu = [], None
+    version, cuda, gpus, no_gpu = str(torch.__version__), torch.version.cuda, [], None
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
@@ -56,7 +56,7 @@ def torch_facts() -> Torch:
             torch.zeros(1, device="cuda")
         except Exception as error:  # A missing or too old driver, or a build without CUDA: each has another type.
             no_gpu = describe(error)
-    return Torch(str(torch.__version__), torch.version.cuda, tuple(gpus), no_gpu)
+    return Torch(version, cuda, tuple(gpus), no_gpu)
 
 
 def torchvision_facts() -> Torchvision:
