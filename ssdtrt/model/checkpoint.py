@@ -1,4 +1,4 @@
-"""Reading a checkpoint file: from bytes on disk to a state dict of tensors, without running what it may carry."""
+"""Checkpoint files: from bytes on disk to a state dict of tensors, without running the code that a file may hold."""
 
 from __future__ import annotations
 
@@ -6,85 +6,113 @@ import pickle
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from packaging.version import Version
 
+from ssdtrt import config
 from ssdtrt.errors import WeightsError, first_line
 from ssdtrt.system.progress import Progress, silent
 
-DDP_PREFIXES = ("module.1.", "module.")
+_DDP_PREFIXES = ("module.1.", "module.")
+_SHOWN_CHARACTERS = 160  # of torch's own messages
 
 
-def read_checkpoint(path: str | Path, trust: bool = False, note: Progress = silent) -> dict[str, torch.Tensor]:
-    """The state dict in `path`: NVIDIA's format (key `model`), one under `state_dict`, or a plain state dict.
+class CheckpointError(WeightsError):
+    """A checkpoint that cannot be used.
 
-    A prefix that distributed training put on every key is removed. `trust` lets the file run code while it loads
-    (`weights_only=False`); below torch 2.6 `weights_only=True` is no protection (CVE-2025-32434), so there a file is
-    read only with `trust`. `note` is told of a file that carries no checksums. Raises WeightsError.
+    Args:
+        origin: The file, or what a message calls it.
+        reason: The rest of the sentence: what was found, what was expected and what to do.
+    """
+
+    def __init__(self, origin: str | Path, reason: str):
+        super().__init__(origin, reason)
+        self.origin, self.reason = origin, reason
+
+    def __str__(self) -> str:
+        return f"{self.origin} {self.reason}"
+
+
+def read_checkpoint(
+    path: str | Path, trust: bool = False, note: Progress = silent, *, published: bool = False
+) -> dict[str, torch.Tensor]:
+    """Read the state dict in a checkpoint file.
+
+    It may be in NVIDIA's format (under the key `model`), under `state_dict`, or the whole file. A prefix that distributed
+    training put before every key is removed.
+
+    Args:
+        path: The file.
+        trust: Whether the file may run code while it is loaded (`weights_only=False`). Before torch 2.6
+            `weights_only=True` is no protection (CVE-2025-32434), so there a file is read only with `trust`.
+        note: Called with a line where the file has no checksums, so that damage would not be noticed.
+        published: Whether it is NVIDIA's own file, which every version of torch reads.
+
+    Raises:
+        WeightsError: Where it is no checkpoint, or damaged.
     """
     path = Path(path)
-    check_looks_like_checkpoint(path)
-    if not trust and not weights_only_is_safe():
+    check_is_checkpoint(path)
+    if not trust and not published and Version(torch.__version__).release[:2] < config.SAFE_WEIGHTS_ONLY:
+        fixed = ".".join(map(str, config.SAFE_WEIGHTS_ONLY))
         raise WeightsError(
-            f"{path}: torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, mended in 2.6). "
-            "Update torch, or, if you trust where the file is from, add --trust-weights."
+            f"{path}: torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, fixed in {fixed}). "
+            "Update torch or, if you trust where the file is from, add --trust-weights."
         )
-    if not check_sums(path):
+    if not _check_sums(path):
         note(
-            f"{path} carries no checksums (an old format, or they were switched off), so a flipped bit in it would not "
-            "be noticed. --sha256 demands the file that you know."
+            f"{path} has no checksums (an old format, or they were switched off), so damage to it would not be noticed. "
+            "Check the file with --sha256."
         )
-    return state_dict_in(load(path, weights_only=not trust), path)
+    return _state_dict_in(_load(path, weights_only=not trust), path)
 
 
-def weights_only_is_safe() -> bool:
-    """Whether this torch's `weights_only=True` keeps a checkpoint from running code (from 2.6 on)."""
-    major, minor = torch.__version__.split(".")[:2]
-    return (int(major), int(minor)) >= (2, 6)
+def check_is_checkpoint(path: Path) -> None:
+    """Look at the beginning of a file, which may be anything.
 
-
-def check_looks_like_checkpoint(path: Path) -> None:
-    """Raises WeightsError, with what was found instead, unless the file can be a PyTorch checkpoint."""
+    Raises:
+        WeightsError: With what was found, unless the file can be a PyTorch checkpoint.
+    """
     if path.is_dir():
-        raise WeightsError(f"{path} is a directory; expected a checkpoint file.")
+        raise CheckpointError(path, "is a directory; expected a checkpoint file.")
     if not path.exists():
         raise WeightsError(f"{path}: no such file. Give a checkpoint's path, `coco` or `random` as weights.")
     if not path.is_file():
-        raise WeightsError(f"{path} is a pipe or a device; expected a checkpoint file.")
+        raise CheckpointError(path, "is a pipe or a device; expected a checkpoint file.")
     try:
         with open(path, "rb") as file:
             start = file.read(512)
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from error
+        raise CheckpointError(path, f"cannot be read: {error.strerror}.") from error
     if not start:
-        raise WeightsError(f"{path} is empty; expected a checkpoint. Fetch it again.")
+        raise CheckpointError(path, "is empty; expected a checkpoint. Fetch it again.")
     if start.startswith(b"PK"):
-        check_zip(path)
+        _check_zip(path)
     elif start.lstrip().startswith(b"<"):
-        raise WeightsError(f"{path} is an HTML or XML page, not a checkpoint. Fetch it again and look at what came.")
+        raise CheckpointError(path, "is an HTML or XML page, not a checkpoint. Fetch it again and look at what came.")
     elif not start.startswith(b"\x80"):
-        raise WeightsError(f"{path} is not a PyTorch checkpoint (it begins with {start[:12]!r}).")
+        raise CheckpointError(path, f"is not a PyTorch checkpoint (it begins with {start[:12]!r}).")
 
 
-def check_zip(path: Path) -> None:
-    """Raises WeightsError unless the zip is whole and holds a checkpoint rather than a TorchScript module."""
+def _check_zip(path: Path) -> None:
+    """Refuses a zip file that is not whole, or holds a TorchScript module or something else."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except Exception as error:  # A damaged directory raises more than BadZipFile.
-        raise WeightsError(_damaged(path, str(error))) from error
+        raise _damaged(path, first_line(error)) from error
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
-        raise WeightsError(
-            f"{path} is a TorchScript module, not a checkpoint. To build an engine: ssdtrt compile {path}"
-        )
+        raise CheckpointError(path, "is a TorchScript module, not a checkpoint. Give it to ssdtrt compile instead.")
     if not any(name.endswith("/data.pkl") for name in names):
-        raise WeightsError(f"{path} is a zip archive but not a PyTorch checkpoint (it holds no data.pkl).")
+        raise CheckpointError(path, "is a zip archive but not a PyTorch checkpoint (it holds no data.pkl).")
 
 
-def check_sums(path: Path) -> bool:
-    """Whether the file carries checksums; raises WeightsError where one is wrong.
+def _check_sums(path: Path) -> bool:
+    """Checks a file's checksums, and returns whether it has some.
 
-    torch's zip format has a CRC of every member, which torch itself does not look at. They are all 0 after
+    torch's zip format has a CRC of every member, which torch itself does not check. All are 0 after
     `torch.serialization.set_crc32_options(False)`. The format before torch 1.6 has none.
     """
     with open(path, "rb") as file:
@@ -96,34 +124,44 @@ def check_sums(path: Path) -> bool:
                 return False
             bad = archive.testzip()
     except Exception as error:  # As above.
-        raise WeightsError(_damaged(path, str(error) or type(error).__name__)) from error
+        raise _damaged(path, first_line(error)) from error
     if bad is not None:
-        raise WeightsError(_damaged(path, f"wrong checksum of {bad}"))
+        raise _damaged(path, f"wrong checksum of {bad}")
     return True
 
 
-def load(path: Path, weights_only: bool):
-    """`torch.load` to the CPU, with its failures told apart."""
+def _load(path: Path, weights_only: bool) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # What torch has to say of a damaged file, the error below says.
+            warnings.simplefilter("ignore")  # The errors below report what torch warns of in a damaged file.
             return torch.load(path, map_location="cpu", weights_only=weights_only)
     except pickle.UnpicklingError as error:
-        if weights_only and "nsupported" in str(error):
-            found = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0]
-            raise WeightsError(
-                f"{path} holds more than tensors and plain values, and reading that could run code ({found}). "
+        refused = _refused_content(error) if weights_only else None
+        if refused is None:
+            reason = f"is truncated or damaged ({first_line(error, limit=_SHOWN_CHARACTERS)}). Fetch it again."
+        else:
+            reason = (
+                f"holds more than tensors and plain values, and reading that could run code ({refused}). "
                 "If you trust where the file is from, add --trust-weights."
-            ) from error
-        raise WeightsError(f"{path} is truncated or damaged ({_first_line(error)}). Fetch it again.") from error
+            )
+        raise CheckpointError(path, reason) from error
     except Exception as error:  # A damaged pickle raises almost anything.
-        raise WeightsError(
-            f"{path} cannot be loaded ({_first_line(error)}). It is damaged or from another tool."
-        ) from error
+        shown = first_line(error, limit=_SHOWN_CHARACTERS)
+        raise CheckpointError(path, f"cannot be loaded ({shown}). It is damaged or from another tool.") from error
 
 
-def state_dict_in(loaded, path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in what `torch.load` returned, its keys without a DDP prefix."""
+def _refused_content(error: pickle.UnpicklingError) -> str | None:
+    """What torch's restricted unpickler refused to load; None where the pickle is damaged.
+
+    torch raises the same type for both, so this is the one place that has to look at its text: "Unsupported global",
+    "Unsupported operand", "Trying to load unsupported GLOBAL" and the like.
+    """
+    text = str(error)
+    return text.split("WeightsUnpickler error:")[-1].strip().splitlines()[0] if "nsupported" in text else None
+
+
+def _state_dict_in(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in what `torch.load` returned, its keys without a prefix of distributed training."""
     if isinstance(loaded, dict):
         for key in ("model", "state_dict"):
             if isinstance(loaded.get(key), dict):
@@ -134,26 +172,23 @@ def state_dict_in(loaded, path: Path) -> dict[str, torch.Tensor]:
         or not loaded
         or not all(isinstance(value, torch.Tensor) for value in loaded.values())
     ):
-        raise WeightsError(
-            f"{path} holds {_describe(loaded)}; expected a state dict, or NVIDIA's format with one under the key 'model'."
+        raise CheckpointError(
+            path,
+            f"holds {_describe(loaded)}; expected a state dict, or NVIDIA's format with one under the key 'model'.",
         )
-    for prefix in DDP_PREFIXES:
+    for prefix in _DDP_PREFIXES:
         if all(str(key).startswith(prefix) for key in loaded):
             return {key[len(prefix) :]: value for key, value in loaded.items()}
     return {str(key): value for key, value in loaded.items()}
 
 
-def _damaged(path: Path, reason: str) -> str:
+def _damaged(path: Path, reason: str) -> CheckpointError:
     size = path.stat().st_size
-    return f"{path} is truncated or damaged ({size:,} bytes, {reason[:160]}). Fetch it again."
+    return CheckpointError(path, f"is truncated or damaged ({size:,} bytes, {reason}). Fetch it again.")
 
 
-def _describe(loaded) -> str:
+def _describe(loaded: Any) -> str:
     if isinstance(loaded, dict):
         shown = ", ".join(map(str, list(loaded)[:5]))
         return f"a dict with the keys {shown}" if loaded else "an empty dict"
     return f"an object of type {type(loaded).__name__}"
-
-
-def _first_line(error: BaseException) -> str:
-    return first_line(error)[:160]

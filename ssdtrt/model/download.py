@@ -1,4 +1,4 @@
-"""Fetching NVIDIA's COCO checkpoint into torch's hub cache, once, and knowing it again."""
+"""NVIDIA's COCO checkpoint: fetched into torch's hub cache once, and checked each time it is used."""
 
 from __future__ import annotations
 
@@ -11,34 +11,44 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
 from ssdtrt import config
 from ssdtrt.errors import FetchError, WeightsError
-from ssdtrt.system.digests import sha256_file
+from ssdtrt.model.checkpoint import CheckpointError
+from ssdtrt.system.digests import check_sha256, sha256_file
 from ssdtrt.system.files import replacing, write_text
-from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.progress import Progress, ProgressBar, silent
 
-TIMEOUT = 30  # seconds without a byte
-NETWORK_ERRORS = (
+_TIMEOUT = 30  # seconds without a byte
+_NETWORK_ERRORS = (
     urllib.error.URLError, ssl.SSLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError
 )  # fmt: skip
 
 
-def no_check(_: Path) -> None:
-    """The check of a file that was checked before."""
+def _no_check(_: Path) -> None:
+    pass
 
 
 def coco_checkpoint(
-    sha256: str | None = None, check: Callable[[Path], None] = no_check, progress: Progress = silent
+    sha256: str | None = None, check: Callable[[Path], object] = _no_check, progress: Progress = silent
 ) -> Path:
-    """The path of NVIDIA's COCO checkpoint, fetched if it is not in torch's hub cache yet.
+    """Return the path of NVIDIA's COCO checkpoint, which is fetched if it is not in torch's hub cache yet.
 
     The environment variable SSDTRT_COCO_URL names another address (a mirror). The file's SHA-256 is recorded beside it
-    at first use and checked at each later one; `sha256` demands one. `check` is called with what was fetched before it
-    gets its name. Raises FetchError where nothing usable comes, WeightsError where a digest is another; then nothing new
-    is left behind.
+    when it is first used, and checked each later time.
+
+    Args:
+        sha256: The SHA-256 that it must have.
+        check: Called with the path of a file that was not used before. It raises CheckpointError for one that cannot be
+            used.
+        progress: Called with a short line that says how far the download is.
+
+    Raises:
+        FetchError: Where it cannot be fetched, or what comes cannot be used. Nothing new is left in the cache then.
+        WeightsError: Where a SHA-256 is another.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / config.COCO_FILE
@@ -46,89 +56,79 @@ def coco_checkpoint(
         url = os.environ.get(config.COCO_URL_VARIABLE, config.COCO_URL)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            download(url, path, sha256, check, progress)
+            _fetch(url, path, sha256, check, progress)
         except OSError as error:
             raise FetchError(f"{path} cannot be written: {error.strerror or error}.") from error
         try:
-            verify_digest(path, sha256)
+            _check_digests(path, sha256)
         except WeightsError:  # The record of an earlier file is still there, and this is another one.
             path.unlink()
             raise
         return path
-    if not record_of(path).exists():
+    if not _record_of(path).exists():
         check(path)
-    verify_digest(path, sha256)
+    _check_digests(path, sha256)
     return path
 
 
-def record_of(path: Path) -> Path:
-    """Where the digest of a fetched file is recorded."""
+def _record_of(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def verify_digest(path: Path, sha256: str | None) -> None:
+def _check_digests(path: Path, sha256: str | None) -> None:
     """Checks the file against `sha256` and against the digest beside it, which is recorded where there is none."""
     if path.is_dir():
         raise WeightsError(f"{path} is a directory; expected the checkpoint. Remove it.")
-    record = record_of(path)
+    record = _record_of(path)
     found = sha256_file(path)
-    if sha256 and found != sha256.lower():
-        raise WeightsError(f"{path} has SHA-256 {found}; expected {sha256.lower()}.")
+    if sha256 is not None:
+        check_sha256(path, sha256, WeightsError, found=found)
     if record.exists():
         recorded = record.read_text(encoding="utf-8", errors="replace").split()[:1]
-        if recorded != [found]:
-            raise WeightsError(
-                f"{path} has changed: its SHA-256 is {found}, and {record.name} says {' '.join(recorded) or 'nothing'}. "
-                "Remove both to fetch it again."
-            )
+        try:
+            check_sha256(path, "".join(recorded), WeightsError, f"as {record.name} has it", found=found)
+        except WeightsError as error:
+            raise WeightsError(f"{error} Remove it and {record.name} to fetch it again.") from error
     elif os.access(path.parent, os.W_OK):
         write_text(record, f"{found}  {path.name}\n")
 
 
-def download(url: str, path: Path, sha256: str | None, check: Callable[[Path], None], progress: Progress) -> None:
-    """Fetches `url` to `path` atomically, honouring the proxy variables. Raises FetchError or WeightsError."""
+def _fetch(url: str, path: Path, sha256: str | None, check: Callable[[Path], object], progress: Progress) -> None:
+    """Fetches `url` to `path` atomically, through the proxy that the environment names."""
     advice = f"Fetch it by hand and give its path with --weights, or set {config.COCO_URL_VARIABLE} to a mirror."
     opener = urllib.request.build_opener()  # A new one, so that the proxy variables are those of now.
     with replacing(path) as temporary:
         try:
-            with opener.open(url, timeout=TIMEOUT) as answer, open(temporary, "wb") as file:
-                expected = int(answer.headers.get("Content-Length") or 0)
-                kind = answer.headers.get_content_type()
-                if kind == "text/html":
+            with opener.open(url, timeout=_TIMEOUT) as response, open(temporary, "wb") as file:
+                expected = int(response.headers.get("Content-Length") or 0)
+                if response.headers.get_content_type() == "text/html":
                     raise FetchError(f"{url} answered with an HTML page instead of the checkpoint. {advice}")
-                needed, free = expected, shutil.disk_usage(path.parent).free
-                if needed > free:
-                    raise FetchError(f"{path.parent} has {free:,} bytes free; the checkpoint needs {needed:,}.")
-                digest, size = copy(answer, file, expected, progress)
+                free = shutil.disk_usage(path.parent).free
+                if expected > free:
+                    raise FetchError(f"{path.parent} has {free:,} bytes free; the checkpoint needs {expected:,}.")
+                digest, size = _copy(response, file, expected, progress)
         except urllib.error.HTTPError as error:
             error.close()
             raise FetchError(f"{url} answered {error.code} ({error.reason}). {advice}") from error
-        except NETWORK_ERRORS as error:
+        except _NETWORK_ERRORS as error:
             raise FetchError(f"{url} cannot be fetched ({getattr(error, 'reason', error)}). {advice}") from error
         if expected and size != expected:
             raise FetchError(f"{url} broke off after {size:,} of {expected:,} bytes. Try again. {advice}")
-        if sha256 and digest != sha256.lower():
-            raise WeightsError(f"{url} has SHA-256 {digest}; expected {sha256.lower()}. Nothing was kept.")
+        if sha256 is not None:
+            check_sha256(url, sha256, WeightsError, found=digest)
         try:
             check(temporary)
-        except WeightsError as error:
-            raise FetchError(f"{url} is not a usable checkpoint: {str(error).replace(str(temporary), 'it')}") from error
+        except CheckpointError as error:
+            raise FetchError(f"{url} is not a usable checkpoint: it {error.reason}") from error
 
 
-def copy(source, target, expected: int, progress: Progress) -> tuple[str, int]:
-    """Copies a stream and tells how far it is: its SHA-256 and its size in bytes."""
+def _copy(source: BinaryIO, target: BinaryIO, expected: int, progress: Progress) -> tuple[str, int]:
+    """Copies a stream, and returns its SHA-256 and its size in bytes."""
     digest, size = hashlib.sha256(), 0
+    bar = ProgressBar(progress, "fetching the COCO checkpoint", expected or None, unit="MB", scale=1e6)
     while block := source.read(1 << 18):
         target.write(block)
         digest.update(block)
         size += len(block)
-        progress(f"fetching the COCO checkpoint {_bar(size, expected)}")
+        bar.update(size)
     return digest.hexdigest(), size
-
-
-def _bar(size: int, expected: int) -> str:
-    done = f"{size / 1e6:.0f}"
-    if not expected:
-        return f"{done} MB"
-    filled = 20 * size // expected
-    return f"[{'#' * filled}{'.' * (20 - filled)}] {done} of {expected / 1e6:.0f} MB"

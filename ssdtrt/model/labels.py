@@ -1,4 +1,4 @@
-"""The names of the classes."""
+"""The names of the classes. No torch here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from ssdtrt.errors import WeightsError
 
 
 def class_names(num_classes: int, labels: Sequence[str] | None) -> tuple[str, ...]:
-    """The classes' names, background first. Raises WeightsError when `labels` are not as many as the classes."""
+    """Return the names of the classes, the background first.
+
+    Args:
+        num_classes: How many classes there are, with the background.
+        labels: Their names without the background; by default COCO's where there are 80, else `class 1`, `class 2` and
+            so on.
+
+    Raises:
+        WeightsError: Where there are not as many labels as classes.
+    """
     if labels is not None:
         if len(labels) != num_classes - 1:
             raise WeightsError(
@@ -23,7 +32,14 @@ def class_names(num_classes: int, labels: Sequence[str] | None) -> tuple[str, ..
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
-    """Class names from a text file: one a line, without the background; empty lines are skipped. Raises WeightsError."""
+    """Read the names of classes from a text file.
+
+    Args:
+        path: The file: one name a line, without the background. Empty lines are skipped.
+
+    Raises:
+        WeightsError: Where it cannot be read or has no name.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

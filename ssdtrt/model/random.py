@@ -1,4 +1,4 @@
-"""Seeded random weights that behave like trained ones where it matters for latency, precision and drawing."""
+"""Seeded random weights, which behave like trained ones as far as latency, precision and drawing need it."""
 
 from __future__ import annotations
 
@@ -9,37 +9,41 @@ from torchvision.models.resnet import Bottleneck
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.ssd import SSD300
 
-CALIBRATION_IMAGES = 4
-STATISTICS_SHARE = 0.3
-RESIDUAL_GAIN = 0.25
-LOC_STD = 1.0
-CONF_STD = 1.2
+_CALIBRATION_IMAGES = 4
+_STATISTICS_SHARE = 0.3
+_RESIDUAL_GAIN = 0.25
+_LOC_STD = 1.0
+_CONF_STD = 1.2
 
 
 def random_model(num_classes: int, seed: int) -> SSD300:
-    """SSD300 with seeded weights, in eval mode; torch's global random state is left as it was.
+    """Build SSD300 with seeded random weights, in eval mode. torch's global random state does not change.
 
-    Xavier-uniform weights in the additional blocks and heads, as the reference initializes them. Untrained residual
-    branches multiply rounding errors (relative L2 of BF16: 4e-2), so their last norm starts at RESIDUAL_GAIN (1e-2).
-    BatchNorm statistics move towards those of seeded pictures, which evens out the pictures; activations stay far
-    inside FP16's range. Each head is then scaled so that its outputs have a fixed standard deviation: boxes of sensible
-    sizes, and in every picture some with scores that can be compared and drawn.
+    The additional blocks and heads have Xavier-uniform weights, as the reference initializes them. Untrained residual
+    branches multiply rounding errors (relative L2 distance of BF16: 4e-2), so their last norm starts at _RESIDUAL_GAIN
+    (1e-2). The BatchNorm statistics move towards those of seeded pictures, so that all pictures give outputs of a like
+    size, and activations stay far inside FP16's range. Each head is then scaled to outputs of a fixed standard
+    deviation: boxes of sensible sizes, and in every picture some with scores that can be compared and drawn.
+
+    Args:
+        num_classes: How many classes there are, with the background.
+        seed: The seed of the weights and of the pictures.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = reference_init(SSD300(num_classes))
         for block in model.modules():
             if isinstance(block, Bottleneck):
-                nn.init.constant_(block.bn3.weight, RESIDUAL_GAIN)
-    images = synthetic_images(CALIBRATION_IMAGES, seed)
+                nn.init.constant_(block.bn3.weight, _RESIDUAL_GAIN)
+    images = synthetic_images(_CALIBRATION_IMAGES, seed)
     with torch.no_grad():
-        calibrate_norms(model, images)
-        calibrate_heads(model.eval(), images)
+        _calibrate_norms(model, images)
+        _calibrate_heads(model.eval(), images)
     return model.requires_grad_(False)
 
 
 def reference_init(model: SSD300) -> SSD300:
-    """The same model, its additional blocks and heads initialized as the reference does: Xavier-uniform weights."""
+    """Initialize the additional blocks and heads as the reference does, with Xavier-uniform weights, and return the model."""
     for part in (model.additional_blocks, model.loc, model.conf):
         for parameter in part.parameters():
             if parameter.dim() > 1:
@@ -47,20 +51,20 @@ def reference_init(model: SSD300) -> SSD300:
     return model
 
 
-def calibrate_norms(model: nn.Module, images: Tensor) -> None:
-    """Moves every BatchNorm's running statistics by STATISTICS_SHARE towards those of a batch of pictures, in place."""
+def _calibrate_norms(model: nn.Module, images: Tensor) -> None:
+    """Moves every BatchNorm's running statistics by _STATISTICS_SHARE towards those of a batch of pictures, in place."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = STATISTICS_SHARE
+        norm.momentum = _STATISTICS_SHARE
     model.train()(images)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
 
 
-def calibrate_heads(model: SSD300, images: Tensor) -> None:
+def _calibrate_heads(model: SSD300, images: Tensor) -> None:
     """Scales each head, in place, so that its map has the standard deviation wanted over a batch of pictures."""
-    maps = zip(model(images), (model.loc, model.conf), (LOC_STD, CONF_STD))
+    maps = zip(model(images), (model.loc, model.conf), (_LOC_STD, _CONF_STD))
     for output, heads, wanted in maps:
         for head, part in zip(heads, output.split(model.boxes_per_map, dim=2)):
             head.weight *= wanted / part.std()

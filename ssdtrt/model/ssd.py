@@ -12,9 +12,9 @@ from ssdtrt.model.backbone import ResNet50Features
 from ssdtrt.model.source import WeightsSource
 
 
-def additional_block(channels_in: int, middle: int, channels_out: int, shrink_by_stride: bool) -> nn.Sequential:
-    """conv1x1, BN, ReLU, conv3x3, BN, ReLU; the 3x3 shrinks by stride 2 or, on the smallest maps, by no padding."""
-    stride, padding = (2, 1) if shrink_by_stride else (1, 0)
+def _additional_block(channels_in: int, middle: int, channels_out: int, strided: bool) -> nn.Sequential:
+    """conv1x1, BN, ReLU, conv3x3, BN, ReLU; the 3x3 shrinks the map by stride 2, or the smallest maps by no padding."""
+    stride, padding = (2, 1) if strided else (1, 0)
     return nn.Sequential(
         nn.Conv2d(channels_in, middle, kernel_size=1, bias=False),
         nn.BatchNorm2d(middle),
@@ -28,8 +28,12 @@ def additional_block(channels_in: int, middle: int, channels_out: int, shrink_by
 class SSD300(nn.Module):
     """SSD300 with a ResNet-50 backbone; its parameter names are those of NVIDIA's published checkpoint.
 
-    `num_classes` counts the background. `labels` names the classes, background first; `source` says where the weights
-    came from, and is None until weights are set by `build_model`.
+    Args:
+        num_classes: How many classes there are, with the background.
+
+    Attributes:
+        labels: The names of the classes, the background first; empty until `build_model` sets them.
+        source: Where the weights are from; None until `build_model` sets it.
     """
 
     __jit_ignored_attributes__ = ("labels", "source")  # What a file's metadata records is no part of the graph.
@@ -42,7 +46,7 @@ class SSD300(nn.Module):
         self.feature_extractor = ResNet50Features()
         channels = config.FEATURE_CHANNELS
         self.additional_blocks = nn.ModuleList(
-            additional_block(channels[i], middle, channels[i + 1], shrink_by_stride=i < 3)
+            _additional_block(channels[i], middle, channels[i + 1], strided=i < 3)
             for i, middle in enumerate(config.MIDDLE_CHANNELS)
         )
         heads = tuple(zip(channels, config.BOXES_PER_CELL))
@@ -54,7 +58,14 @@ class SSD300(nn.Module):
         ]
 
     def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
-        """images [N, 3, 300, 300], normalized -> (loc [N, 4, A], conf [N, C, A]), conf being logits."""
+        """Run the network.
+
+        Args:
+            images: Normalized images [N, 3, 300, 300].
+
+        Returns:
+            loc [N, 4, A], the offsets of the default boxes, and conf [N, C, A], the logits of the classes.
+        """
         features = self.feature_extractor(images)  # [N, 1024, 38, 38]
         maps = [features]
         for block in self.additional_blocks:

@@ -2,51 +2,22 @@
 
 import collections
 import io
-import pathlib
 import pickle
 import warnings
 import zipfile
 
 import pytest
 import torch
+from checkpoints import OLD_TORCH, TRUST, WritesFile, prefixed, tiny, training_state, write
 from torch import nn
 
 from ssdtrt.artifact.torchscript import save
 from ssdtrt.errors import WeightsError
 from ssdtrt.export import to_torchscript
-from ssdtrt.model.checkpoint import read_checkpoint
+from ssdtrt.model.checkpoint import CheckpointError, read_checkpoint
 from ssdtrt.model.weights import build_model
 
-OLD_TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6)
-TRUST = OLD_TORCH  # What it takes to read a file that carries no code.
 new_torch_only = pytest.mark.skipif(OLD_TORCH, reason="below torch 2.6 nothing is read without trust")
-
-
-def tiny(**changes):
-    """A small state dict."""
-    return {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1, -2]), **changes}
-
-
-def training_state(model):
-    """Optimizer and scheduler state, made by real ones that took a step on one of the model's tensors."""
-    parameter = nn.Parameter(model.loc[0].bias.clone())
-    optimizer = torch.optim.SGD([parameter], lr=2.6e-3, momentum=0.9, weight_decay=5e-4)
-    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[43, 54])
-    parameter.sum().backward()
-    optimizer.step()
-    scheduler.step()
-    assert isinstance(scheduler.state_dict()["milestones"], collections.Counter)
-    return {
-        "epoch": 65,
-        "iteration": 240_630,
-        "optimizer": optimizer.state_dict(),
-        "scheduler": scheduler.state_dict(),
-        "label_map": {1: "person", 2: "bicycle"},
-    }
-
-
-def prefixed(state, prefix):
-    return {prefix + key: value for key, value in state.items()}
 
 
 # Formats that are read
@@ -126,11 +97,6 @@ def test_a_checkpoint_saved_on_a_gpu_is_read_without_one(tmp_path):
 
 
 # Files that are no checkpoint
-
-
-def write(path, content):
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
 
 
 def assert_one_line_error(path, *parts, trust=TRUST):
@@ -240,7 +206,7 @@ def test_damaged_bytes_never_raise_anything_else(legacy, tmp_path):
 def test_torchscript_module(model, tmp_path):
     path = tmp_path / "ssd300.ts"
     save(to_torchscript(nn.Linear(2, 2), "script"), path)
-    assert_one_line_error(path, "is a TorchScript module, not a checkpoint", f"ssdtrt compile {path}")
+    assert_one_line_error(path, "is a TorchScript module, not a checkpoint. Give it to ssdtrt compile instead.")
 
 
 def test_other_zip_archive(tmp_path):
@@ -276,16 +242,6 @@ def test_something_else_in_a_checkpoint(content, found, tmp_path):
 
 
 # Files that carry code
-
-
-class WritesFile:
-    """Pickles as a call that writes a file when it is loaded."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return pathlib.Path.write_text, (self.path, "the code ran")
 
 
 @pytest.fixture(params=["zip", "legacy"])
@@ -340,3 +296,13 @@ def test_reading_leaves_the_list_of_allowed_classes_alone(allowed, tmp_path):
         before = set(torch.serialization.get_safe_globals())
         read_checkpoint(path, trust=TRUST)
         assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_the_error_keeps_its_parts(tmp_path):
+    """They are put together anew for a file that was fetched; a process hands an error on by pickling it."""
+    path = write(tmp_path / "empty.pt", b"")
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path, trust=TRUST)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (error.origin, error.reason) == (path, "is empty; expected a checkpoint. Fetch it again.")
+        assert str(error) == f"{path} is empty; expected a checkpoint. Fetch it again."

@@ -39,7 +39,7 @@ def test_another_seed_gives_other_weights_and_labels_set_the_classes(model):
     assert other.conf[0].weight.shape == (4 * 3, 1024, 3, 3)
 
 
-def test_source_says_untrained(model):
+def test_the_source_is_untrained(model):
     assert (model.source.name, model.source.trained, model.source.file_sha256) == ("random", False, None)
     assert len(model.labels) == model.num_classes == 81
 

@@ -26,7 +26,7 @@ def scripted(model):
 
 @pytest.fixture(scope="module")
 def expected(model):
-    """`expected(images)`: what the reference says of them, with the random model's weights."""
+    """`expected(images)`: the outputs of the reference, with the random model's weights."""
     state = model.state_dict()
     with torch.device("meta"):  # No time spent on initializing what is overwritten.
         resnet = resnet50(weights=None).eval().requires_grad_(False)
