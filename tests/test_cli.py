@@ -93,7 +93,7 @@ BAD_WEIGHTS = {
     "text.ts": "{path} is not a PyTorch checkpoint (it begins with b'not a module').",
     "page.pt": "{path} is an HTML or XML page, not a checkpoint. Fetch it again and look at what came.",
     "truncated.pt": "{path} is truncated or damaged (50,000,000 bytes, File is not a zip file). Fetch it again.",
-    "plain.ts": "{path} is a TorchScript module, not a checkpoint. To build an engine: ssdtrt compile {path}",
+    "plain.ts": "{path} is a TorchScript module, not a checkpoint. Give it to ssdtrt compile instead.",
     "data.zip": "{path} is a zip archive but not a PyTorch checkpoint (it holds no data.pkl).",
     "linear.pt": "{path} does not fit SSD300 with a ResNet-50 backbone ({missing} missing: "
     "feature_extractor.feature_extractor.0.weight, feature_extractor.feature_extractor.1.weight, "
