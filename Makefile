@@ -20,13 +20,18 @@ OLDEST = test-oldest test-gpu-oldest bench-gate-oldest bench-baseline-oldest
 GATE = build/gate
 SSDTRT = $(BIN)/python -m ssdtrt
 
-.PHONY: demo test test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
+.PHONY: demo test lint test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
 
 demo: $(VENV)/.tensorrt
 	$(BIN)/ssdtrt run $(RUN_ARGS)
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The tests that need a GPU. When none ran, as where there is no GPU, that is a failure.
 test-gpu: $(VENV)/.dev $(VENV)/.tensorrt

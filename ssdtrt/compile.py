@@ -24,9 +24,8 @@ from ssdtrt.artifact.metadata import (
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine.acceptance import accept
-from ssdtrt.engine.build import build_in_child
+from ssdtrt.engine.build import BuildJob, Built, build_in_child
 from ssdtrt.engine.cache import cache_key, graph_digest, keep, take, timing_cache_file
-from ssdtrt.engine.job import BuildJob, Built
 from ssdtrt.errors import CompileError
 from ssdtrt.system.devices import emulates_bf16, pick_device
 from ssdtrt.system.digests import sha256_file
@@ -119,7 +118,7 @@ def _take_or_build(
         module=str(module.resolve()),
         out=str(out.resolve()),
         device=str(device),
-        timing_cache=timing_cache and str(timing_cache),
+        timing_cache=str(timing_cache) if timing_cache else None,
         parent=os.getpid(),
     )
     built = build_in_child(job, progress)

@@ -94,7 +94,7 @@ def _module_metadata(model: SSD300, method: str, preprocess: str) -> ModuleMetad
         machine=this_machine(),
         model=ModelInfo(
             labels=tuple(getattr(model, "labels", None) or class_names(model.num_classes, None)),
-            preprocess=preprocess,
+            preprocess=preprocess,  # type: ignore[arg-type]  # `check_preprocess` knows it.
             weights=getattr(model, "source", None),
             num_classes=model.num_classes,
             parameters=sum(parameter.numel() for parameter in model.parameters()),

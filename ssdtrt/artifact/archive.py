@@ -140,20 +140,31 @@ def read_sidecar(sidecar: Path, name: str) -> str:
     )
 
 
-def read_member(path: Path, suffix: str, limit: int) -> tuple[bytes | None, list[str]]:
-    """The bytes of the one member whose name ends so, None where there is none, and the names of all members.
+def read_member(path: Path, suffix: str, limit: int) -> bytes:
+    """Return the bytes of the one member whose name ends so.
 
-    Raises ArtifactError for more than one, one outside the archive's only folder, or one of more than `limit` bytes.
+    Raises:
+        ArtifactError: Where there is none, more than one, one outside the archive's only folder, or one of more than
+            `limit` bytes.
     """
     with opened(path) as archive:
         names = archive.namelist()
         found = [member for member in archive.infolist() if member.filename.endswith(suffix)]
         if not found:
-            return None, names
+            raise ArtifactError(f"{path} {_describe_foreign(names)}.")
         if len(found) > 1:
             raise zipfile.BadZipFile(f"{len(found)} members end in {suffix}")
         if {name.split("/", 1)[0] for name in names} != {found[0].filename[: -len(suffix)]}:
             raise zipfile.BadZipFile(f"{found[0].filename!r} is not in its only folder")
         if found[0].file_size > limit:
             raise zipfile.BadZipFile(f"its metadata has {found[0].file_size:,} bytes, the limit is {limit:,}")
-        return archive.read(found[0]), names
+        return archive.read(found[0])
+
+
+def _describe_foreign(names: list[str]) -> str:
+    """What a zip archive without our metadata is, and what to do with it."""
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "is a TorchScript archive without ssdtrt's metadata; make it with ssdtrt export or ssdtrt compile"
+    if any(name.endswith("/data.pkl") for name in names):
+        return "is a checkpoint, not a module; first run: ssdtrt export --weights FILE"
+    return "is a zip archive, but not one of ssdtrt's files"

@@ -43,7 +43,7 @@ class InPrecision(torch.nn.Module):
         super().__init__()
         self.dtype = PRECISIONS[precision].dtype
         self.layout = torch.channels_last if channels_last else torch.preserve_format
-        self.model = model.to(self.dtype, memory_format=self.layout)
+        self.model = model.to(dtype=self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Run images of any type, on the model's device."""

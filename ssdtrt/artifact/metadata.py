@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import zipfile
 from collections.abc import Sequence
@@ -99,7 +100,7 @@ class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="m
         export: How the module was made.
     """
 
-    schema: int
+    schema: int  # type: ignore[misc]
     format: str = "torchscript"
     created: str
     versions: Versions
@@ -194,10 +195,7 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = KINDS) -> Metadata:
         ArtifactError: Says what was found, where it is not such a file.
     """
     path = Path(path)
-    text, names = read_member(path, f"/extra/{config.METADATA_NAME}", config.MAX_METADATA)
-    if text is None:
-        raise ArtifactError(f"{path} {_describe_foreign(names)}.")
-    data = _parse(path, text)
+    data = _parse(path, read_member(path, f"/extra/{config.METADATA_NAME}", config.MAX_METADATA))
     kind, schema = data["kind"], data["schema"]
     if schema > config.SCHEMA:
         raise ArtifactError(
@@ -262,36 +260,20 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
 def _upgrade(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     """A module of the first schema as one of today's; an engine of it is refused with the command that rebuilds it."""
+    build, module = (part if isinstance(part, dict) else {} for part in (data.get("build"), data.get("module")))
     if data["kind"] == "module":
-        build = data.get("build")
-        return {
-            **data,
-            "schema": config.SCHEMA,
-            "export": {"method": build.get("method")} if isinstance(build, dict) else None,
-        }
+        return {**data, "schema": config.SCHEMA, "export": {"method": build.get("method")}}
+    kept = ("backend", "precision", "batch", "streams", "workspace_mib")
+    options = {name: build[name] for name in kept if build.get(name) is not None}
+    digests = {"weights": "0" * 64, "graph": "0" * 64, "preprocess": "eval"}  # No part of the command.
+    command = "ssdtrt compile"
+    with contextlib.suppress(msgspec.ValidationError):
+        request = msgspec.convert({**options, **digests, "detector": data["kind"] == "detector"}, type=BuildRequest)
+        command = request.command(str(module.get("file", config.MODULE_FILE)))
     raise ArtifactError(
         f"{path} was written by an older ssdtrt (schema {data['schema']}, this one loads engines of schema "
-        f"{config.SCHEMA}). Build it again: {_old_command(data)}"
+        f"{config.SCHEMA}). Build it again: {command}"
     )
-
-
-def _old_command(data: dict[str, Any]) -> str:
-    """The command that builds such an engine as one of the first schema records, as far as that can be read."""
-    build = data["build"] if isinstance(data.get("build"), dict) else {}
-    module = data["module"] if isinstance(data.get("module"), dict) else {}
-    names = {
-        "backend": config.BACKEND,
-        "precision": "fp16",
-        "streams": config.STREAMS,
-        "workspace_mib": config.WORKSPACE_MIB,
-    }
-    known = {name: build.get(name) if build.get(name) is not None else value for name, value in names.items()}
-    try:
-        known = {**known, "batch": build.get("batch"), "detector": data["kind"] == "detector", "preprocess": "eval"}
-        request = msgspec.convert({**known, "weights": "0" * 64, "graph": "0" * 64}, type=BuildRequest)
-    except msgspec.ValidationError:
-        return "ssdtrt compile"
-    return request.command(str(module.get("file", config.MODULE_FILE)))
 
 
 def _damaged(path: Path, reason: str) -> str:
@@ -302,15 +284,6 @@ def _shown(value: Any) -> str:
     """A value for a message: one short line of printable characters."""
     text = ascii(value)
     return text if len(text) <= 40 else text[:37] + "..."
-
-
-def _describe_foreign(names: Sequence[str]) -> str:
-    """What a zip archive without our metadata is, and what to do with it."""
-    if any(name.endswith("/constants.pkl") for name in names):
-        return "is a TorchScript archive without ssdtrt's metadata; make it with ssdtrt export or ssdtrt compile"
-    if any(name.endswith("/data.pkl") for name in names):
-        return "is a checkpoint, not a module; first run: ssdtrt export --weights FILE"
-    return "is a zip archive, but not one of ssdtrt's files"
 
 
 def _wrong_kind(path: Path, kind: str, kinds: Sequence[str]) -> str:

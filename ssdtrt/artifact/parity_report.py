@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+import msgspec
 
 from ssdtrt.system.report import Report
 
@@ -70,14 +72,14 @@ class ParityReport(Report, frozen=True):
     batch_sizes: tuple[int, ...]
     bound: float
     floor: float
-    outputs: tuple[OutputDistance, ...]
+    outputs: Annotated[tuple[OutputDistance, ...], msgspec.Meta(min_length=1)]
     detections: DetectionAgreement
 
     @property
     def distance(self) -> float | None:
         """The largest relative L2 distance over the outputs; None when one of them has none."""
-        distances = [output.relative_l2 for output in self.outputs]
-        return None if None in distances else max(distances)
+        distances = [output.relative_l2 for output in self.outputs if output.relative_l2 is not None]
+        return max(distances) if len(distances) == len(self.outputs) else None
 
     @property
     def passed(self) -> bool:

@@ -17,7 +17,7 @@ from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.inspection import check_fits
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.errors import ArtifactError, CompileError
-from ssdtrt.model.nms import Detections
+from ssdtrt.model.nms import PaddedDetections
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
 
@@ -59,7 +59,7 @@ class FileRunner:
         with torch.no_grad(), current_device(self.device), self.fusing():
             return (self.graph or self.module)(images.to(self.device, non_blocking=True))
 
-    def detect(self, images: Tensor) -> Detections:
+    def detect(self, images: Tensor) -> PaddedDetections:
         """Run a detector file: normalization, network, decoding and NMS.
 
         Args:

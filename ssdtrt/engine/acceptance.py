@@ -64,7 +64,8 @@ def _check_detector(detector: torch.jit.ScriptModule, pictures: Tensor, images: 
     """Raises ParityError unless it finds in `pictures`, uint8, what its engine's outputs for `images` decode to."""
     with torch.no_grad():
         found = detector(pictures)
-        expected = detect_batch(*detector.engine(images), default_boxes().to(images.device))
+        loc, conf = detector.engine(images)
+        expected = detect_batch(loc, conf, default_boxes().to(images.device))
     for name, a, b in zip(("boxes", "labels", "scores", "counts"), found, expected):
         difference = float((a.double() - b.double()).abs().max())
         if not difference <= _DETECTOR_BOUND:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend, torchscript_backend
-from ssdtrt.engine.job import BuildJob
+from ssdtrt.engine.build import BuildJob
 
 Builder = Callable[[BuildJob], torch.nn.Module]
 """Builds what takes images [N, 3, 300, 300] in float32 and returns (loc [N, 4, A], conf [N, C, A])."""

@@ -1,4 +1,4 @@
-"""The building process as its parent sees it: started with a job, waited for, and ended at once when interrupted."""
+"""The building process as its parent sees it: given a job, waited for, and ended at once when interrupted."""
 
 from __future__ import annotations
 
@@ -12,13 +12,51 @@ from pathlib import Path
 
 import msgspec
 
-from ssdtrt.engine.job import BuildFailed, BuildJob, BuildResult, Built
+from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.errors import CompileError
 from ssdtrt.system.child import child_environment
 from ssdtrt.system.progress import Progress
+from ssdtrt.system.versions import Machine, Versions
 
 logger = logging.getLogger(__name__)
 _LOG_LINES = 15
+
+
+class BuildJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with what the building process needs besides.
+
+    Attributes:
+        request: What to build.
+        module: The exported module's path.
+        out: Where to write the engine file, without metadata.
+        device: The device to build on.
+        timing_cache: Where the times of TensorRT's kernels are kept; None for nowhere.
+        parent: The process that waits.
+    """
+
+    request: BuildRequest
+    module: str
+    out: str
+    device: str
+    timing_cache: str | None = None
+    parent: int
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True, tag="built"):
+    """A finished build: how long it took, with which versions, on which machine."""
+
+    seconds: float
+    versions: Versions
+    machine: Machine
+
+
+class BuildFailed(msgspec.Struct, frozen=True, tag="failed"):
+    """A build that failed, and why, in one message."""
+
+    message: str
+
+
+BuildResult = Built | BuildFailed
 
 
 def build_in_child(job: BuildJob, progress: Progress) -> Built:

@@ -19,7 +19,7 @@ import torch
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.request import BuildRequest
-from ssdtrt.engine.job import Built
+from ssdtrt.engine.build import Built
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.files import replacing
 from ssdtrt.system.versions import installed_versions, this_machine

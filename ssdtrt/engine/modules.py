@@ -54,7 +54,7 @@ class DetectorModule(nn.Module):
     `engine` is the whole EngineModule, and can be called by itself. The labels are numbers, 1..C-1.
     """
 
-    def __init__(self, engine: EngineModule, preprocess: str, max_detections: int = config.MAX_DETECTIONS):
+    def __init__(self, engine: nn.Module, preprocess: str, max_detections: int = config.MAX_DETECTIONS):
         super().__init__()
         self.engine = engine
         self.max_detections = max_detections

@@ -107,22 +107,3 @@ def match(reference: tuple[Tensor, Tensor, Tensor], engine: tuple[Tensor, Tensor
             overlap[:, best] = 0
             changes.append(abs(float(engine_scores[i] - scores[best])))
     return changes
-
-
-def check(report: ParityReport) -> None:
-    """Raises ParityError with the figures unless the report is within its bound and no nearer than its precision can be."""
-    figures = ", ".join(f"{output.name} {output.relative_l2:.2e}" for output in report.outputs)
-    if not all(output.finite for output in report.outputs):
-        raise ParityError(f"The engine's outputs hold NaN or Inf ({figures}).", report)
-    if not report.passed:
-        raise ParityError(
-            f"The engine is too far from the FP32 model: relative L2 distance {figures}; "
-            f"expected at most {report.bound:.0e} for {report.precision.upper()}.",
-            report,
-        )
-    if report.distance < report.floor:
-        raise ParityError(
-            f"The engine is not {report.precision.upper()}: its relative L2 distance to FP32 ({figures}) is below "
-            f"{report.floor:.1e}, nearer than arithmetic in that precision can come.",
-            report,
-        )

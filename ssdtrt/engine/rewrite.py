@@ -31,8 +31,8 @@ class FusedSSD300(nn.Module):
         if projections:
             fold_projections(model)
         self.feature_extractor, self.additional_blocks = model.feature_extractor, model.additional_blocks
-        self.heads = nn.ModuleList(merged_head(*pair) for pair in zip(model.loc, model.conf))
-        self.heads[-1] = middle_only(self.heads[-1])
+        heads = [merged_head(loc, conf) for loc, conf in zip(model.loc, model.conf)]
+        self.heads = nn.ModuleList([*heads[:-1], middle_only(heads[-1])])
         self.channels, self.inside = 4 + model.num_classes, inside
         self.boxes_per_map: List[int] = model.boxes_per_map
         self.to(inside)
@@ -117,20 +117,23 @@ def fold_projections(module: nn.Module) -> None:
             fold_projections(child)
 
 
-def merged_head(loc: nn.Conv2d, conf: nn.Conv2d) -> nn.Conv2d:
+def merged_head(loc: nn.Module, conf: nn.Module) -> nn.Conv2d:
     """The two heads of a level as one convolution: first the 4 * boxes channels of `loc`, then those of `conf`."""
+    assert isinstance(loc, nn.Conv2d) and isinstance(conf, nn.Conv2d) and loc.bias is not None and conf.bias is not None
     weight, bias = torch.cat([loc.weight, conf.weight]), torch.cat([loc.bias, conf.bias])
     return convolution(weight, bias, padding=1)
 
 
 def middle_only(conv: nn.Conv2d) -> nn.Conv2d:
     """A 3x3 convolution with padding 1 as it acts on a single pixel."""
+    assert conv.bias is not None
     return convolution(conv.weight[:, :, 1:2, 1:2], conv.bias, padding=0)
 
 
 def convolution(weight: Tensor, bias: Tensor, padding: int) -> nn.Conv2d:
     """A convolution without stride, of weight [O, I, H, W] and bias [O]."""
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], tuple(weight.shape[2:]), padding=padding)
+    channels_out, channels_in, height, width = weight.shape
+    conv = nn.Conv2d(channels_in, channels_out, (height, width), padding=padding)
     conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
     conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
     return conv

@@ -13,8 +13,8 @@ from torchvision.models.resnet import Bottleneck
 from ssdtrt import config
 from ssdtrt.artifact import runtime, torchscript
 from ssdtrt.artifact.baseline import eager_model
+from ssdtrt.engine.build import BuildJob
 from ssdtrt.engine.cache import keep_timing_cache, read_timing_cache
-from ssdtrt.engine.job import BuildJob
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300, ProjectedBlock
 from ssdtrt.engine.torch_tensorrt_backend import timing_iterations
@@ -99,7 +99,7 @@ def serialized(
 def new_log(tensorrt):
     """A log for TensorRT, whose `errors` keeps what went wrong; that and warnings are shown."""
 
-    class Log(tensorrt.ILogger):
+    class Log(tensorrt.ILogger):  # type: ignore[name-defined]
         def __init__(self):
             tensorrt.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -200,8 +200,9 @@ class Writer:
         layer.stride_nd, layer.padding_nd = module.stride, module.padding
         return layer.get_output(0)
 
-    def weights(self, tensor: torch.Tensor):
+    def weights(self, tensor: torch.Tensor | None):
         """A tensor's values; TensorRT reads them while it builds, not here."""
+        assert tensor is not None
         self.held.append(np.ascontiguousarray(tensor.detach().cpu().numpy()))
         return self.tensorrt.Weights(self.held[-1])
 

@@ -13,7 +13,7 @@ from ssdtrt.artifact.baseline import eager_model
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.artifact.runtime import check_front_end, import_torch_tensorrt
 from ssdtrt.engine import rewrite
-from ssdtrt.engine.job import BuildJob
+from ssdtrt.engine.build import BuildJob
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.errors import CompileError, first_line
 

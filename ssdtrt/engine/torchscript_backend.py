@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ssdtrt.artifact import torchscript
-from ssdtrt.engine.job import BuildJob
+from ssdtrt.engine.build import BuildJob
 from ssdtrt.engine.modules import EngineModule
 
 

@@ -16,7 +16,7 @@ import torch
 
 from ssdtrt.artifact import torchscript
 from ssdtrt.engine.backends import build_network
-from ssdtrt.engine.job import BuildFailed, BuildJob, BuildResult, Built
+from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
 from ssdtrt.engine.modules import DetectorModule
 from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.system.child import die_with_parent

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 
 from ssdtrt.errors import GpuError, SsdtrtError
 from ssdtrt.system.gpu_errors import AFTER_FORK
 
+_T = TypeVar("_T")
+
 
 def emulates_bf16() -> bool:
-    """Whether PyTorch emulates BF16 on this processor, which takes many times as long as FP32."""
+    """Return whether PyTorch emulates BF16 on this processor, which takes many times as long as FP32."""
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return supported is not None and not supported()
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """The device asked for; without one the current GPU where there is one, else the CPU.
+    """Return the device asked for; without one the current GPU where there is one, else the CPU.
 
-    Raises SsdtrtError for a GPU that is not there, or that this process cannot use since it was forked.
+    Raises:
+        SsdtrtError: For a GPU that is not there, or a name that means no device.
+        GpuError: In a process that was forked from one that uses the GPU.
     """
     if device is not None:
         try:
@@ -42,10 +47,11 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
 
 @contextlib.contextmanager
-def tf32_disabled(autotune: bool = True):
-    """Inside the block FP32 means FP32: TF32 off for convolutions and matrix products.
+def tf32_disabled(autotune: bool = True) -> Iterator[None]:
+    """Disable TF32 for convolutions and matrix products inside the block.
 
-    With `autotune` cudnn also picks its fastest kernels (`cudnn.benchmark`).
+    Args:
+        autotune: Whether cudnn picks its fastest kernels there (`cudnn.benchmark`).
     """
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark
@@ -58,14 +64,15 @@ def tf32_disabled(autotune: bool = True):
 
 
 @contextlib.contextmanager
-def with_tf32(on: bool):
-    """Inside the block TF32 is on, or off, for convolutions and matrix products; afterwards all is as it was.
+def with_tf32(on: bool) -> Iterator[None]:
+    """Enable or disable TF32 for convolutions and matrix products inside the block; afterwards all is as it was.
 
     torch 2.9 brought other switches, and the old ones raise once those were used: both are set, the old ones first,
     because that puts the new ones back.
     """
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    parts = [matmul, cudnn.conv, cudnn.rnn] if hasattr(matmul, "fp32_precision") else []
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    parts: list[Any] = [matmul, cudnn.conv, cudnn.rnn] if hasattr(matmul, "fp32_precision") else []
     precisions = [part.fp32_precision for part in parts]
     convolutions = _read(lambda: cudnn.allow_tf32)
     products = _read(torch.get_float32_matmul_precision)
@@ -84,8 +91,8 @@ def with_tf32(on: bool):
             part.fp32_precision = precision
 
 
-def _read(switch: Callable):
-    """What a switch of torch says; None where it raises."""
+def _read(switch: Callable[[], _T]) -> _T | None:
+    """The setting of a switch of torch; None where it raises."""
     try:
         return switch()
     except RuntimeError:
@@ -93,7 +100,7 @@ def _read(switch: Callable):
 
 
 @contextlib.contextmanager
-def current_device(device: torch.device):
-    """Inside the block this GPU is the one that events, captures and libraries take; a CPU changes nothing."""
+def current_device(device: torch.device) -> Iterator[None]:
+    """Make this GPU the one that events, captures and libraries take inside the block; a CPU changes nothing."""
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         yield

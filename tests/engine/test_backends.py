@@ -11,7 +11,7 @@ from ssdtrt.artifact.capabilities import BACKENDS, PRECISIONS, find_backend
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend
 from ssdtrt.engine.backends import BUILDERS, build_network
-from ssdtrt.engine.job import BuildJob
+from ssdtrt.engine.build import BuildJob
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
 from ssdtrt.errors import CompileError

@@ -14,7 +14,7 @@ import ssdtrt
 from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.engine import worker
-from ssdtrt.engine.job import BuildFailed, BuildJob, BuildResult, Built
+from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
 
 
 def job_for(module, out, **changes):
