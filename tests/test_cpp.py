@@ -1,4 +1,4 @@
-"""An exported module and a detector in C++: the examples are built with libtorch and say what Python says."""
+"""An exported module and a detector in C++: the examples are built with libtorch and print what Python computes."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ pytestmark = [
 
 
 def built(name, folder):
-    """An example's program, built as its first lines say."""
+    """An example's program, built as its first lines describe."""
     path = folder / name
     flags = ["-std=c++20", f"-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}"]
     headers = [f"-I{TORCH / 'include'}", f"-I{TORCH / 'include/torch/csrc/api/include'}"]
@@ -38,7 +38,7 @@ def program(tmp_path_factory):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_it_says_what_python_says(program, module, model, batch):
+def test_it_prints_what_python_computes(program, module, model, batch):
     done = subprocess.run([program, module, str(batch)], capture_output=True, text=True, check=True)
     images = torch.linspace(-1, 1, batch * 3 * 300 * 300, dtype=torch.float64).float().reshape(batch, 3, 300, 300)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_what_is_no_module_is_an_error(program, tmp_path):
     assert subprocess.run([program], capture_output=True).returncode == 2
 
 
-def test_a_detector_says_what_python_says(detector_file, tmp_path):
+def test_a_detector_prints_what_python_computes(detector_file, tmp_path):
     done = subprocess.run(
         [built("run_detector", tmp_path), detector_file, "2"], capture_output=True, text=True, check=True
     )
