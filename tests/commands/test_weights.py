@@ -1,4 +1,4 @@
-"""Checkpoints through the command line: whatever is given as weights, what is said of it, and how it ends.
+"""Checkpoints through the command line: messages and exit codes for whatever is given as weights.
 
 What is missing, a directory, empty, a page, text, an archive or a TorchScript file in a checkpoint's place is in test_cli.
 """
@@ -8,8 +8,8 @@ import random
 
 import pytest
 import torch
+from checkpoints import OLD_TORCH, WritesFile, prefixed, tiny, training_state, write
 from test_cli import TRUST, assert_refused
-from test_model_checkpoint import OLD_TORCH, WritesFile, prefixed, tiny, training_state, write
 from torch import nn
 
 from ssdtrt.artifact.metadata import read_metadata
@@ -19,7 +19,7 @@ from ssdtrt.system.digests import sha256_file
 
 FITS = "Expected NVIDIA's SSD300 v1.1 checkpoint or one fine-tuned from it."
 DIRECTORY = 91_804_344  # where the directory of the archive below begins, about
-ASKS = f"torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, mended in 2.6). Update torch, or, "
+ASKS = f"torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, fixed in 2.6). Update torch or, "
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +32,6 @@ def whole(model, tmp_path_factory):
 
 def export(ssdtrt, path, trust=TRUST):
     return ssdtrt("-q", "export", "--weights", path, *trust)
-
-
-@pytest.mark.parametrize("place", [1, 3, 100, 4096, 0.1, 0.3, 0.5, 0.9, 0.9999, -1])
-def test_truncated(place, whole, ssdtrt, tmp_path):
-    content = whole.read_bytes()
-    size = int(place * len(content)) if isinstance(place, float) else place % len(content)
-    path = write(tmp_path / "cut.pt", content[:size])
-    done = export(ssdtrt, path)
-    if size == 1:
-        assert_refused(done, f"{path} is not a PyTorch checkpoint (it begins with b'P').")
-    else:
-        reason = "File is not a zip file"
-        assert_refused(done, f"{path} is truncated or damaged ({size:,} bytes, {reason}). Fetch it again.")
-    assert os.listdir(tmp_path) == ["cut.pt"]
 
 
 def flips():
@@ -103,8 +89,8 @@ def test_a_flipped_bit_in_a_weight_is_named(whole, model, ssdtrt):
 
 
 NOTE = (
-    "note: {path} carries no checksums (an old format, or they were switched off), so a flipped bit in it would not be "
-    "noticed. --sha256 demands the file that you know.\n"
+    "note: {path} has no checksums (an old format, or they were switched off), so damage to it would not be noticed. "
+    "Check the file with --sha256.\n"
 )
 
 
@@ -113,8 +99,8 @@ def without_sums(model, path):
     torch.save({"model": prefixed(model.state_dict(), "module.")}, path, _use_new_zipfile_serialization=False)
 
 
-def test_a_file_without_checksums_is_read_and_that_is_said(model, ssdtrt, tmp_path):
-    """A flipped bit cannot be found there, but a demanded digest finds it."""
+def test_a_file_without_checksums_is_read_with_a_note(model, ssdtrt, tmp_path):
+    """A flipped bit cannot be found there, but with a digest it is."""
     path = tmp_path / "old.pt"
     without_sums(model, path)
     good = build_model(path, trust=OLD_TORCH).source
@@ -124,9 +110,9 @@ def test_a_file_without_checksums_is_read_and_that_is_said(model, ssdtrt, tmp_pa
     path.write_bytes(content)
     done = export(ssdtrt, path)
     assert (done.exit_code, done.stderr) == (0, NOTE.format(path=path))
-    assert read_metadata(tmp_path / "ssd300.ts")["model"]["weights"]["sha256"] != model.source.sha256
+    assert read_metadata(tmp_path / "ssd300.ts").model.weights.sha256 != model.source.sha256
     done = ssdtrt("-q", "export", "--weights", path, *TRUST, "--sha256", good.file_sha256, "-o", "other.ts")
-    assert done.exit_code == 1 and done.stderr.endswith(f"; expected {good.file_sha256}.\n")
+    assert done.exit_code == 1 and f"; expected {good.file_sha256}, " in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["old.pt", "ssd300.ts"]
 
 
@@ -138,19 +124,19 @@ def test_checksums_that_were_switched_off_are_none(model, tmp_path):
         torch.save({"model": model.state_dict()}, tmp_path / "off.pt")
     finally:
         torch.serialization.set_crc32_options(before)
-    said = []
-    found = build_model(tmp_path / "off.pt", trust=OLD_TORCH, note=said.append)
+    notes = []
+    found = build_model(tmp_path / "off.pt", trust=OLD_TORCH, note=notes.append)
     assert found.source.sha256 == model.source.sha256
-    assert [f"note: {text}\n" for text in said] == [NOTE.format(path=tmp_path / "off.pt")]
+    assert [f"note: {text}\n" for text in notes] == [NOTE.format(path=tmp_path / "off.pt")]
 
 
-def test_nothing_is_said_of_a_file_with_checksums_or_a_demanded_digest(whole, model, tmp_path):
-    said = []
-    found = build_model(whole, trust=OLD_TORCH, note=said.append)
+def test_no_note_on_a_file_with_checksums_or_a_digest(whole, model, tmp_path):
+    notes = []
+    found = build_model(whole, trust=OLD_TORCH, note=notes.append)
     assert found.source.sha256 == model.source.sha256
     without_sums(model, tmp_path / "old.pt")
-    build_model(tmp_path / "old.pt", trust=OLD_TORCH, sha256=sha256_file(tmp_path / "old.pt"), note=said.append)
-    assert said == []
+    build_model(tmp_path / "old.pt", trust=OLD_TORCH, sha256=sha256_file(tmp_path / "old.pt"), note=notes.append)
+    assert notes == []
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -220,8 +206,8 @@ def test_the_other_prefix_of_distributed_training(model, ssdtrt, tmp_path):
     done = export(ssdtrt, path)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == "ssd300.ts: traced, 80 classes, weights training.pt\n"
-    weights = read_metadata(tmp_path / "ssd300.ts")["model"]["weights"]
-    assert (weights["sha256"], weights["trained"]) == (model.source.sha256, True)
+    weights = read_metadata(tmp_path / "ssd300.ts").model.weights
+    assert (weights.sha256, weights.trained) == (model.source.sha256, True)
 
 
 def test_a_pipe_in_a_checkpoints_place_does_not_hang(ssdtrt, tmp_path):
