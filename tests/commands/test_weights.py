@@ -8,7 +8,7 @@ import random
 
 import pytest
 import torch
-from checkpoints import OLD_TORCH, WritesFile, prefixed, tiny, training_state, write
+from checkpoints import OLD_TORCH, WritesFile, prefixed, tiny, training_state
 from test_cli import TRUST, assert_refused
 from torch import nn
 
