@@ -432,11 +432,11 @@ def narrow(runner, room, batch=None):
 def test_too_little_memory_halves_the_batch_and_loses_nothing(known, pictures, batch, sizes):
     colors = [RED, BLUE, BLUE, RED, RED, BLUE, RED, BLUE, BLUE, BLUE, RED, BLUE]
     paths = [pictures(f"{i}.png", color, (100 + i, 50)) for i, color in enumerate(colors)]
-    runner, said = load_engine(known, "cpu"), []
+    runner, notes = load_engine(known, "cpu"), []
     tried = narrow(runner, 3, BatchRange.parse(batch))
-    answers = Detector(runner, note=said.append)(paths)
+    answers = Detector(runner, note=notes.append)(paths)
     assert answers == Detector(known, "cpu")(paths) and len(answers) == 12
-    assert said == [f"The GPU has not enough memory for {n} pictures at once; going on with {n // 2}." for n in (8, 4)]
+    assert notes == [f"The GPU has not enough memory for {n} pictures at once; going on with {n // 2}." for n in (8, 4)]
     assert tried == sizes
 
 
@@ -454,7 +454,7 @@ def test_too_little_memory_for_the_smallest_batch_is_one_message(known, pictures
 def test_expected_sha256(known):
     digest = sha256_file(known)
     assert Detector(known, "cpu", sha256=digest.upper()).runner.path == known
-    with pytest.raises(ArtifactError, match=f"has the SHA-256 {digest}; expected {'0' * 64}, as demanded"):
+    with pytest.raises(ArtifactError, match=f"has the SHA-256 {digest}; expected {'0' * 64}, as requested"):
         Detector(known, "cpu", sha256="0" * 64)
     with pytest.raises(ArtifactError, match="give it to load_engine"):
         Detector(load_engine(known, "cpu"), sha256=digest)
@@ -475,7 +475,7 @@ def test_a_pickled_detector_does_not_take_a_file_that_has_changed(tmp_path):
     path = known_file(tmp_path / "known.ts")
     pickled = pickle.dumps(Detector(path, "cpu", sha256=sha256_file(path)))
     known_file(path, trained=False)
-    with pytest.raises(ArtifactError, match="as demanded"):
+    with pytest.raises(ArtifactError, match="as requested"):
         pickle.loads(pickled)
 
 
@@ -550,26 +550,32 @@ def test_every_kind_at_once_says_the_same(detector, pictures, tmp_path):
 def test_a_name_that_is_no_number_is_a_failure_and_the_others_are_written(detector, pictures, tmp_path):
     names = ["1.png", "two.png", "3.png", "\u0664.png", "-5.png", "6.png"]
     paths = [pictures(name) for name in names]
-    failures, said = [], []
-    summary = detect_files(detector, paths, three(tmp_path, detector, failures), failures, len(paths), said.append)
+    failures, lines = [], []
+    summary = detect_files(detector, paths, three(tmp_path, detector, failures), failures, len(paths), lines.append)
     assert written(tmp_path) == (names, names, [1, 3, 6])
     assert [str(failure) for failure in summary.failures] == [
         f"{path} is not in COCO's results: expected a number as its name, such as 000139.jpg."
         for path in (paths[1], paths[3], paths[4])
     ]
-    assert summary.pictures == 6 and said[-1].startswith(f"detecting [{20 * '#'}] 6 of 6 images, ")
+    assert summary.pictures == 6 and lines[-1].startswith(f"detecting [{20 * '#'}] 6 of 6 images, ")
 
 
 def test_a_broken_picture_among_good_ones(detector, pictures, tmp_path):
     (tmp_path / "2.png").write_bytes(b"no picture")
     failures = []
     paths = [pictures("1.png"), tmp_path / "2.png", pictures("3.png")]
-    said = []
-    summary = detect_files(detector, paths, three(tmp_path, detector, failures), failures, 3, said.append)
+    lines = []
+    summary = detect_files(detector, paths, three(tmp_path, detector, failures), failures, 3, lines.append)
     assert written(tmp_path) == (["1.png", "3.png"], ["1.png", "3.png"], [1, 3])
     assert summary.pictures == 2 and len(summary.failures) == len(failures) == 1
     assert str(failures[0]).startswith(f"{tmp_path / '2.png'} cannot be read as a picture (")
-    assert said[-1].startswith(f"detecting [{20 * '#'}] 3 of 3 images, ")
+    assert lines[-1].startswith(f"detecting [{20 * '#'}] 3 of 3 images, ")
+
+
+def test_progress_ends_at_the_total_where_the_last_picture_is_broken(detector, pictures, tmp_path):
+    lines = []
+    detect_files(detector, [pictures("1.png"), tmp_path / "no.png"], [], [], 2, lines.append)
+    assert lines[-1].startswith(f"detecting [{20 * '#'}] 2 of 2 images, ")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])

@@ -28,7 +28,7 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
 
     Args:
         picture: A path, an open file, a PIL image, or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
-        orient: Whether to turn the picture as its EXIF orientation says. The published evaluation does not.
+        orient: Whether to turn the picture by its EXIF orientation. The published evaluation does not.
 
     Returns:
         An RGB image. Of an animation it is the first frame, transparency is composed on white, and 16 bits a channel
@@ -92,7 +92,7 @@ def _reason(error: Exception) -> str:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; the same object where there is nothing to turn."""
+    """The image turned by its EXIF orientation; the same object where there is nothing to turn."""
     return image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
 
 

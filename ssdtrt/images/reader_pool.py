@@ -46,7 +46,7 @@ class ReaderPool:
         workers: How many processes.
         depth: How many pictures they read ahead at most.
         held: How many slots the caller holds at most when it asks for another picture.
-        orient: Whether pictures are turned as their EXIF orientation says.
+        orient: Whether pictures are turned by their EXIF orientation.
         preprocess: How pictures are resized, `eval` or `hub`.
         whole: Whether a picture that fits a slot keeps its own size; others are resized.
     """

@@ -52,7 +52,7 @@ class PictureReader:
 
     Attributes:
         preprocess: How they are resized, `eval` or `hub`.
-        orient: Whether they are turned as their EXIF orientation says.
+        orient: Whether they are turned by their EXIF orientation.
         workers: How many threads or processes read them.
         ahead: How many pictures are read ahead at most.
     """

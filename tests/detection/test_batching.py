@@ -112,19 +112,19 @@ def results(batches, items):
 @pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 31, 32, 40, 100])
 @pytest.mark.parametrize("room", [1, 3, 4, 7, 8, 100])
 def test_every_item_comes_once_and_in_order(room, count, place):
-    device, said = Device(room, place), []
-    batches = BatchRunner(device.stage, device.start, 32, note=said.append)
+    device, notes = Device(room, place), []
+    batches = BatchRunner(device.stage, device.start, 32, note=notes.append)
     assert results(batches, range(count)) == [10 * item for item in range(count)]
     assert batches.size <= max(room, 1) or count <= room
-    assert bool(said) == (min(count, 32) > room)
+    assert bool(notes) == (min(count, 32) > room)
 
 
 def test_it_goes_down_by_halves_says_so_and_stays_there():
-    device, said, released = Device(9), [], []
+    device, notes, released = Device(9), [], []
     release = lambda: released.append(1)  # noqa: E731
-    batches = BatchRunner(device.stage, device.start, 32, note=said.append, release=release)
+    batches = BatchRunner(device.stage, device.start, 32, note=notes.append, release=release)
     assert results(batches, range(70)) == [10 * item for item in range(70)]
-    assert said == [
+    assert notes == [
         "The GPU has not enough memory for 32 pictures at once; going on with 16.",
         "The GPU has not enough memory for 16 pictures at once; going on with 8.",
     ]
@@ -140,22 +140,22 @@ def test_the_next_batches_are_cut_small():
 
 
 def test_not_below_the_smallest():
-    device, said = Device(3), []
-    batches = BatchRunner(device.stage, device.start, 32, 4, note=said.append)
+    device, notes = Device(3), []
+    batches = BatchRunner(device.stage, device.start, 32, 4, note=notes.append)
     with pytest.raises(GpuError) as caught:
         results(batches, range(40))
     assert str(caught.value) == (
         "The GPU has not enough memory for a batch of 4, the smallest that this file takes. Free some (nvidia-smi shows "
         "who has it), or compile with a smaller --batch-size."
     )
-    assert len(said) == 3 and min(device.tried) == 4
+    assert len(notes) == 3 and min(device.tried) == 4
 
 
 def test_a_static_engine_cannot_be_halved():
-    device, said = Device(3), []
+    device, notes = Device(3), []
     with pytest.raises(GpuError, match="for a batch of 8, the smallest"):
-        results(BatchRunner(device.stage, device.start, 8, 8, note=said.append), range(40))
-    assert said == [] and device.tried == [8]
+        results(BatchRunner(device.stage, device.start, 8, 8, note=notes.append), range(40))
+    assert notes == [] and device.tried == [8]
 
 
 def test_what_was_finished_has_come_before_a_failure():

@@ -177,7 +177,7 @@ def test_they_end_with_the_one_that_started_them(colors):
 
 
 def alive(process):
-    """Whether a process is there and no zombie that nobody waits for."""
+    """Whether a process is there, and no zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:

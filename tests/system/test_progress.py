@@ -6,7 +6,7 @@ from ssdtrt.system.progress import ProgressBar, silent
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """Seconds that pass when a test lets them."""
 
     def __init__(self):
         self.now = 100.0
