@@ -1,68 +1,224 @@
-"""The README's examples run as they stand, and its table is what the recorded reports say."""
+"""The README and the documents: their commands run as they stand, their links lead somewhere, their figures are recorded."""
 
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import ROOT, SAMPLES
+from ssdtrt import config
+from ssdtrt.benchmarking import report_file
+from ssdtrt.model.ssd import SSD300
 
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 MARK = "<!-- executed by tests/test_readme.py -->\n"
+RECORDED = ROOT / "benchmarks" / "reports"
+LABELS = ("cup", "cat", "person")
 
 
-def blocks(language):
+def blocks(text, language):
     """The marked code blocks of one language."""
     return [
-        part[len(language) + 4 :].split("```")[0]
-        for part in README.split(MARK)[1:]
-        if part.startswith(f"```{language}")
+        part[len(language) + 4 :].split("```")[0] for part in text.split(MARK)[1:] if part.startswith(f"```{language}")
     ]
+
+
+def commands(text):
+    """The marked shell commands, as lists of words."""
+    return [shlex.split(line, comments=True) for block in blocks(text, "sh") for line in block.strip().splitlines()]
+
+
+def shape(output):
+    """A command's output without its numbers and the machine: what is the same everywhere."""
+    output = re.sub(r"^(note: times vary .*|.* cores?, torch .*)\n", "", output, flags=re.M)
+    return re.sub(r"\s+", " ", re.sub(r"[-+]?\d+(\.\d+)?(e-\d+)?", "0", output)).strip()
+
+
+@pytest.fixture
+def run(ssdtrt):
+    """Run one command, and return what it writes to stdout; `bench` measures as little as it can."""
+
+    def call(words):
+        program, *arguments = words
+        if program != "ssdtrt":
+            done = subprocess.run(shlex.join(words) if ">" not in words else " ".join(words), shell=True, check=True)
+            return done.stdout or ""
+        if arguments[0] == "bench" and "--rounds" not in arguments:
+            arguments += ["--rounds", "3", "--iterations", "1", "--warmup", "1"]
+        old = tuple(map(int, torch.__version__.split(".")[:2])) < config.SAFE_WEIGHTS_ONLY
+        if arguments[0] == "export" and "finetuned.pt" in arguments and old:
+            arguments.append("--trust-weights")
+        result = ssdtrt(*arguments)
+        assert result.exit_code == 0, f"{shlex.join(words)}: {result.output}"
+        return result.stdout
+
+    return call
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
+    """An empty folder with the picture that the README names."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(SAMPLES / "coffee.jpg", tmp_path / "street.jpg")
     return tmp_path
 
 
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.slow
-def test_commands_run_and_leave_the_files_they_name(folder, ssdtrt, kept_engines):
-    (block,) = blocks("sh")
-    for line in block.strip().splitlines():
-        program, *arguments = shlex.split(line)
-        assert program == "ssdtrt"
-        result = ssdtrt(*arguments)
-        assert result.exit_code == 0, f"{line}: {result.output}"
-    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert left == {
-        "street.jpg", "ssd300.ts", "ssd300.engine.ts", "bench.json", "out/street.jpg", "out/detections.json"
+def test_the_quick_start_runs_and_prints_what_the_readme_shows(folder, run, kept_engines):
+    lines = commands(README)
+    assert len(lines) == 5
+    shown = README.split("<!-- output -->\n```\n")[1].split("```")[0]
+    printed = "".join(f"$ {shlex.join(line)}\n{run(line)}" for line in lines)
+    assert shape(shown) == shape(printed)
+    assert files_in(folder) == {
+        "street.jpg", "ssd300.ts", "ssd300.engine.ts", "out/street.jpg", "out/detections.json"
     }  # fmt: skip
 
 
-@pytest.mark.slow
-def test_library_example_runs(folder, kept_engines):
-    (block,) = blocks("python")
+def run_python(block):
+    """What a Python block prints."""
     done = subprocess.run(
         [sys.executable, "-c", block], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
-    speedup, distance = map(float, done.stdout.splitlines()[0].split())
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(folder, kept_engines):
+    (block,) = blocks(README, "python")
+    first, *detections = run_python(block)
+    speedup, distance = map(float, first.split())
     assert speedup > 0 and 0 < distance < 1e-4
-    assert len(done.stdout.splitlines()) > 1
+    assert detections
 
 
-def test_table_is_what_the_reports_say():
-    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "table.py"), "--check"])
+@pytest.fixture
+def fine_tuned(tmp_path, monkeypatch):
+    """A folder as the guide's reader has it: a checkpoint of three classes, their names, pictures and annotations."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    torch.save(SSD300(len(LABELS) + 1).state_dict(), tmp_path / "finetuned.pt")
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS) + "\n")
+    shutil.copytree(SAMPLES, tmp_path / "val", ignore=shutil.ignore_patterns("*.md"))
+    names = sorted(path.name for path in (tmp_path / "val").iterdir())
+    truth = {
+        "images": [{"id": i, "file_name": name} for i, name in enumerate(names, 1)],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(LABELS, 1)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": i, "bbox": [9, 9, 99, 99], "area": 9801, "iscrowd": 0}
+            for i in (1, 2, 3)
+        ],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(truth))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_guide_runs(fine_tuned, run, kept_engines):
+    for line in commands(GUIDE):
+        run(line)
+    assert {"finetuned.ts", "finetuned.engine.ts", "finetuned.detector.ts", "accuracy.json"} <= files_in(fine_tuned)
+    (block,) = blocks(GUIDE, "python")
+    assert len(run_python(block)) == 2
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_picture_is_small():
+    assert all(path.stat().st_size < 150_000 for path in (ROOT / "docs" / "images").iterdir())
+
+
+def links(page):
+    """The relative links of a page: (file, anchor)."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    found = re.findall(r'\]\(([^)\s]+)\)|src="([^"]+)"', text)
+    return [(one or other).partition("#")[::2] for one, other in found if "://" not in (one or other)]
+
+
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.S), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for file, anchor in links(page):
+        target = (page.parent / file).resolve() if file else page
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
+
+
+def named(text):
+    """The files of this repository that a text names in backticks."""
+    roots = "ssdtrt|tests|benchmarks|scripts|docs|examples|\\.github|\\.ci"
+    return re.findall(rf"`((?:{roots})/[\w./-]+\.\w+)(?::[\w.]+)?`", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page):
+    if page.name == "CHANGELOG.md":
+        pytest.skip("it names files as they were")
+    text = page.read_text(encoding="utf-8")
+    missing = [name for name in named(text) if not (ROOT / name).exists()]
+    missing += [name for name in re.findall(r"`(h200-[\w.]+|cpu-[\w.]+)`", text) if not (RECORDED / name).exists()]
+    assert not missing
+
+
+def test_every_document_is_linked_from_the_readme():
+    linked = {file for file, _ in links(ROOT / "README.md")}
+    assert linked >= {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} | {
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    }
+
+
+def medians(file):
+    """The medians of a recorded report, by case and batch size."""
+    report = report_file.read(RECORDED / file)
+    return {(row.case, row.batch_size): row.median_ms for row in report.rows}
+
+
+def test_the_speed_table_is_what_the_reports_say():
+    sizes = (1, 8, 32, 128)
+    static, newer = medians("h200-static.json"), medians("h200-eager-torch2.11.json")
+    default = medians("h200-static-front-end.json")
+    expected = [
+        [static["eager-fp32", size] for size in sizes],
+        [newer["eager-fp32", size] for size in sizes],
+        [static["eager-fp16-graph", size] for size in sizes],
+        [newer["compile", size] for size in sizes],
+        [default["engine-graph", size] for size in sizes],
+        [static["engine-graph", size] for size in sizes],
+    ]
+    table = README.split("## Speed\n")[1].split("\n## ")[0]
+    rows = [re.findall(r"\d+\.\d{3}(?= )", line) for line in table.splitlines() if line.startswith("|")]
+    assert [row for row in rows if row] == [[f"{figure:.3f}" for figure in row] for row in expected]
+
+
+def test_the_tables_are_what_the_reports_say():
+    done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "table.py"), "--check"], cwd=ROOT)
     assert done.returncode == 0, "run: python benchmarks/table.py"
 
 
-def test_links_lead_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    local = [link for link in links if "://" not in link]
-    assert local and all((ROOT / link).exists() for link in local)
+def test_contributing_has_twenty_places_to_change_things():
+    text = Path(ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = [line for line in text.split("## To change")[1].splitlines() if line.startswith("| ") and "`" in line]
+    assert len(rows) == 20
