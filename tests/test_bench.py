@@ -1,5 +1,6 @@
 """Measuring: what is timed, in which order, and what is made of the samples."""
 
+import doctest
 import json
 import shutil
 import time
@@ -13,12 +14,19 @@ from conftest import runner
 from ssdtrt import bench, config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files, benchmark, plan_sizes
-from ssdtrt.benchmarking import rounds
 from ssdtrt.benchmarking.baselines import BenchFile
 from ssdtrt.benchmarking.report import BenchSettings
 from ssdtrt.cli import main
 from ssdtrt.commands.bench_text import bench_text
 from ssdtrt.errors import ArtifactError, SsdtrtError
+
+
+@pytest.mark.slow
+def test_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "PARITY_IMAGES", 1)
+    result = doctest.testmod(bench)
+    assert result.attempted >= 8 and result.failed == 0
 
 
 @pytest.fixture
@@ -51,11 +59,6 @@ def test_runners_are_warmed_up_then_take_turns_round_by_round(images):
     turns = [called[i : i + 6] for i in range(12, len(called), 6)]
     assert len(turns) == 6 and len(set(turns)) > 2  # In another order each time, or nearly.
     assert all("".join(sorted(one)) == "aabbcc" and one[::2] == one[1::2] for one in turns)
-
-
-def test_the_order_of_the_rounds_is_the_same_every_time():
-    assert rounds.orders(5, 10) == rounds.orders(5, 10)
-    assert all(sorted(order) == [0, 1, 2, 3, 4] for order in rounds.orders(5, 10))
 
 
 def test_the_inputs_are_used_in_turn_and_are_the_same_for_everybody(images):

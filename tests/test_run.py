@@ -71,7 +71,7 @@ def test_it_shows_every_step_on_stderr_and_the_results_on_stdout(job):
     assert "Error" not in result.stderr
     first = "ssdtrt-run/ssd300.engine.ts: FP32 torchscript, any batch, built in"
     assert result.stdout.splitlines()[0].startswith(first)
-    assert "eager FP32" in result.stdout and "astronaut.jpg" in result.stdout
+    assert "eager-fp32" in result.stdout and "astronaut.jpg" in result.stdout
     assert result.stdout.splitlines()[-1] == "written to ssdtrt-run: report.json, detections.json and 3 pictures"
 
 
@@ -93,7 +93,7 @@ def test_the_report_holds_the_measurement(report):
     bench = report["bench"]
     assert set(bench) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts"}
     eager, engine = bench["rows"]
-    assert (eager["name"], engine["name"]) == ("eager FP32", "ssdtrt-run/ssd300.engine.ts")
+    assert (eager["name"], engine["name"]) == ("eager-fp32", "ssdtrt-run/ssd300.engine.ts")
     assert eager["batch_size"] == engine["batch_size"] == 1 and eager["speedup"] == 1
     assert engine["median_ms"] > 0 and engine["build_seconds"] > 0
     assert engine["agreement"]["passed"] is True
@@ -194,7 +194,7 @@ def test_five_classes_go_the_whole_way(five):
 
 def test_five_classes_are_compared_by_bench_as_plain_json(five):
     report = strict(five[1]["bench"].stdout)
-    assert [row["name"] for row in report["rows"]] == ["eager FP32", "ssd300.engine.ts"]
+    assert [row["name"] for row in report["rows"]] == ["eager-fp32", "ssd300.engine.ts"]
     assert report["rows"][1]["agreement"]["passed"] is True
     assert report["notes"] == []  # The weights are from a file: nothing says untrained.
 

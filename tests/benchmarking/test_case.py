@@ -136,7 +136,7 @@ def test_a_reason_is_a_line(inputs, error, reason):
 
 
 class Heads(torch.nn.Module):
-    """loc and conf of the right shape, almost: each `scale` of what the images say."""
+    """loc and conf of the right shape, almost: each `scale` of the mean of the images."""
 
     def __init__(self, scale=1.0):
         super().__init__()

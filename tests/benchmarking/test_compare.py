@@ -105,7 +105,7 @@ def changed(machine=None, versions=None, settings=None, base=GPU):
 
 
 @pytest.mark.parametrize(
-    "base, changes, said",
+    "base, changes, words",
     [
         (GPU, {"machine": {"gpu": "Other GPU"}}, "GPU was Some GPU, is Other GPU"),
         (GPU, {"machine": {"gpu": None, "sm": None}}, "GPU was Some GPU, is none; compute capability was 9.0, is none"),
@@ -120,17 +120,17 @@ def changed(machine=None, versions=None, settings=None, base=GPU):
         (CPU, {"versions": {"torch": "2.13.0"}}, "torch was 2.14.0+cu130, is 2.13.0"),
     ],
 )
-def test_what_differs_too_much_is_refused_unless_forced(base, changes, said):
+def test_what_differs_too_much_is_refused_unless_forced(base, changes, words):
     old, new = changed(base=base), changed(base=base, **changes)
     with pytest.raises(ReportError) as caught:
         compared(old, new)
     assert str(caught.value) == (
-        f"old.json and new.json cannot be compared: {said}. "
+        f"old.json and new.json cannot be compared: {words}. "
         "Measure both on one kind of machine with the same versions and settings, or give --force."
     )
     found = compared(old, new, 0.05, force=True)
     assert found.passed
-    expected = tuple(f"compared although they differ: {part}" for part in said.split("; "))
+    expected = tuple(f"compared although they differ: {part}" for part in words.split("; "))
     assert found.notes[: len(expected)] == expected
 
 

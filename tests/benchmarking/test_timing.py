@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdtrt.artifact.cuda_graph import Captured, CudaGraphRunner
+from ssdtrt.artifact.cuda_graph import _Captured, CudaGraphRunner
 from ssdtrt.benchmarking.report import BenchRow, HostTimes
 from ssdtrt.benchmarking.timing import (
     Samples,
@@ -105,7 +105,7 @@ def captured(device):
     """A CUDA graph's stand-in: it reads `own`, where `place` copies to."""
     own = torch.zeros(2, 3)
     runner = CudaGraphRunner(torch.neg, device)
-    runner.graphs[((2, 3, torch.float32),)] = Captured((own,), lambda: None, own)
+    runner.graphs[((2, 3, torch.float32),)] = _Captured((own,), lambda: None, own)
     return runner, own
 
 

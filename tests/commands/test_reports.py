@@ -154,7 +154,7 @@ def test_plot_draws_saved_reports(reports, ssdtrt, tmp_path):
 )
 def test_bench_refuses_before_it_measures(option, message, ssdtrt, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # As where it is not installed.
-    done = ssdtrt("bench", "there-is-no-such-file.ts", *option)  # Which would be said once it is loaded.
+    done = ssdtrt("bench", "there-is-no-such-file.ts", *option)  # An error of its own, once it is loaded.
     assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"Error: {message}\n")
 
 
