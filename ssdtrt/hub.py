@@ -1,4 +1,7 @@
-"""What NVIDIA's two torch.hub entries do, `nvidia_ssd` and `nvidia_ssd_processing_utils`, with the same calls."""
+"""NVIDIA's two torch.hub entries, `nvidia_ssd` and `nvidia_ssd_processing_utils`, with the same calls.
+
+A notebook that was written for NVIDIA's entries runs with these: torch.hub.load(FOLDER, "nvidia_ssd", source="local").
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,17 +23,18 @@ from ssdtrt import config
 from ssdtrt.errors import ImageError, WeightsError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.tensors import normalize, prepare
-from ssdtrt.model import boxes, nms
+from ssdtrt.model.boxes import default_boxes
+from ssdtrt.model.nms import detect
 from ssdtrt.model.random import reference_init
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
 
-PREPROCESS = "hub"
-MAX_DETECTIONS = 20
-THRESHOLD = 0.3
-TIMEOUT = 30  # seconds without a byte
-MAX_BYTES = 1 << 26  # of a picture fetched
-MODEL_MATHS = ("fp32", "fp16")
+_PREPROCESS = "hub"
+_MAX_DETECTIONS = 20
+_THRESHOLD = 0.3
+_TIMEOUT = 30  # seconds without a byte
+_MAX_BYTES = 1 << 26  # of a picture fetched
+_MODEL_MATHS = ("fp32", "fp16")
 
 
 def nvidia_ssd(
@@ -39,17 +44,29 @@ def nvidia_ssd(
     weights: str | Path = config.WEIGHTS,
     force_reload: bool = False,
 ) -> SSD300:
-    """SSD300 on the CPU: images [N, 3, 300, 300] -> (loc [N, 4, 8732], conf [N, 81, 8732]).
+    """Build SSD300 on the CPU: images [N, 3, 300, 300] -> (loc [N, 4, 8732], conf [N, 81, 8732]).
 
-    pretrained: with `weights`, in eval mode and without gradients; else freshly initialized as the reference is, to be
-        trained. No ImageNet weights are fetched.
-    model_math: `fp32`, or `fp16`: half precision but for the BatchNorm layers, for a GPU.
-    weights: `coco` (NVIDIA's checkpoint, fetched once), a checkpoint's path, or `random`.
-    force_reload: only False; a checkpoint is fetched again once its file is removed.
-    Raises WeightsError.
+    Args:
+        pretrained: Whether the model has `weights`, in eval mode and without gradients. Otherwise it is initialized as
+            the reference is, to be trained. No ImageNet weights are fetched.
+        model_math: `fp32`, or `fp16` for half precision but in the BatchNorm layers, which needs a GPU to run.
+        weights: `coco` for NVIDIA's checkpoint, which is fetched once; a checkpoint's path; or `random`.
+        force_reload: Only False is supported: a checkpoint is fetched again once its file is removed.
+
+    Returns:
+        The model, a `torch.nn.Module`.
+
+    Raises:
+        WeightsError: For another `model_math`, for `force_reload`, and where the weights cannot be fetched or read.
+
+    Example:
+        >>> from ssdtrt.hub import nvidia_ssd
+        >>> model = nvidia_ssd(pretrained=False)
+        >>> model.training, model.num_classes
+        (True, 81)
     """
-    if model_math not in MODEL_MATHS:
-        raise WeightsError(f"model_math is {model_math!r}; expected {' or '.join(map(repr, MODEL_MATHS))}.")
+    if model_math not in _MODEL_MATHS:
+        raise WeightsError(f"model_math is {model_math!r}; expected {' or '.join(map(repr, _MODEL_MATHS))}.")
     if force_reload:
         raise WeightsError(
             f"force_reload is not supported: remove {config.COCO_FILE} from {torch.hub.get_dir()}/checkpoints, "
@@ -65,31 +82,59 @@ def nvidia_ssd(
 
 
 def nvidia_ssd_processing_utils() -> Processing:
-    """Pictures to the network's input and its answers to detections, as NVIDIA's notebook does: see `Processing`."""
+    """Return what NVIDIA's notebook prepares pictures and decodes outputs with: see `Processing`."""
     return Processing()
 
 
 class Processing:
-    """The notebook's utilities. Boxes are fractions, 0..1, of the prepared picture, the middle of the original."""
+    """The utilities of NVIDIA's notebook. Boxes are fractions, 0..1, of the prepared picture: the original's center crop.
+
+    Example:
+        >>> import numpy as np
+        >>> from ssdtrt.hub import nvidia_ssd, nvidia_ssd_processing_utils
+        >>> utils = nvidia_ssd_processing_utils()
+        >>> tensor = utils.prepare_tensor([np.zeros((300, 300, 3), dtype=np.float32)])
+        >>> model = nvidia_ssd(pretrained=False).eval().to(tensor.device)
+        >>> boxes_xyxy, labels, scores = utils.decode_results(model(tensor))[0]
+        >>> boxes_xyxy.shape[1], len(labels) == len(scores) <= 20
+        (4, True)
+    """
 
     @staticmethod
     def prepare_input(picture: str | Path | BinaryIO) -> np.ndarray:
-        """A path, an http(s) address or an open file to float32 [300, 300, 3] in -1..1.
+        """Prepare one picture.
 
-        Upright (EXIF), the shorter side scaled to 300, the middle of the longer one. Raises ImageError.
+        It is turned upright (EXIF), its shorter side is resized to 300, and the center of the longer one is cropped.
+
+        Args:
+            picture: A path, an http or https address, or an open file.
+
+        Returns:
+            float32 [300, 300, 3] in -1..1.
+
+        Raises:
+            ImageError: Where it cannot be fetched or read.
         """
         if isinstance(picture, str) and picture.lower().startswith(("http://", "https://")):
-            image = load_fetched(picture)
+            image = _fetch_image(picture)
         else:
             image = load_image(picture)
-        images = normalize(prepare(image, PREPROCESS)[None], PREPROCESS)
+        images = normalize(prepare(image, _PREPROCESS)[None], _PREPROCESS)
         return np.ascontiguousarray(images[0].permute(1, 2, 0).numpy())  # [H, W, 3]
 
     @staticmethod
     def prepare_tensor(inputs: Sequence[np.ndarray], fp16: bool = False) -> Tensor:
-        """What `prepare_input` gave, N of them, to a tensor [N, 3, 300, 300] on the GPU where there is one.
+        """Stack prepared pictures, on the GPU where there is one.
 
-        float32, or with `fp16` float16. Raises ImageError for arrays of another shape, or none.
+        Args:
+            inputs: N arrays [300, 300, 3] of `prepare_input`.
+            fp16: Whether the result is float16 in place of float32.
+
+        Returns:
+            A tensor [N, 3, 300, 300].
+
+        Raises:
+            ImageError: For arrays of another shape, or none.
         """
         expected = (config.IMAGE_SIZE, config.IMAGE_SIZE, 3)
         shapes = {np.shape(image) for image in inputs}
@@ -102,39 +147,52 @@ class Processing:
 
     @staticmethod
     def decode_results(predictions: tuple[Tensor, Tensor]) -> list[list[np.ndarray]]:
-        """(loc [N, 4, A], conf [N, C, A]) to, for each picture, [boxes_xyxy [K, 4], labels [K], scores [K]], K <= 20.
+        """Decode the network's outputs, and suppress overlapping boxes.
 
-        The best first. Labels are 1..C-1, so `get_coco_object_dictionary()[label - 1]` is the name.
+        Args:
+            predictions: (loc [N, 4, A], conf [N, C, A]).
+
+        Returns:
+            For each picture [boxes_xyxy [K, 4], labels [K], scores [K]], K <= 20, best first. Labels are 1..C-1, so that
+            `get_coco_object_dictionary()[label - 1]` is the name.
         """
         loc, conf = (part.detach() for part in predictions)
-        found = nms.detect(loc, conf, boxes.default_boxes().to(loc.device), MAX_DETECTIONS)
+        found = detect(loc, conf, default_boxes().to(loc.device), _MAX_DETECTIONS)
         return [[part.cpu().numpy() for part in detections] for detections in found]
 
     @staticmethod
-    def pick_best(detections: Sequence[np.ndarray], threshold: float = THRESHOLD) -> list[np.ndarray]:
-        """One picture's [boxes_xyxy, labels, scores], those with a score above `threshold` alone."""
+    def pick_best(detections: Sequence[np.ndarray], threshold: float = _THRESHOLD) -> list[np.ndarray]:
+        """Select the detections of one picture with a score above `threshold`.
+
+        Args:
+            detections: [boxes_xyxy [K, 4], labels [K], scores [K]], as `decode_results` returns them.
+            threshold: 0..1.
+
+        Returns:
+            The same for those selected.
+        """
         best = detections[2] > threshold
         return [part[best] for part in detections]
 
     @staticmethod
     def get_coco_object_dictionary() -> list[str]:
-        """The 80 names of COCO's classes; label 1 is the first."""
+        """Return the 80 names of COCO's classes; label 1 is the first."""
         return list(config.COCO_LABELS[1:])
 
 
-def load_fetched(url: str):
-    """The picture at an address, upright RGB. Honours the proxy variables. Raises ImageError."""
+def _fetch_image(url: str) -> Image.Image:
+    """The picture at an address, upright RGB, through the proxy that the environment names."""
     opener = urllib.request.build_opener()  # A new one, so that the proxy variables are those of now.
     try:
-        with opener.open(url, timeout=TIMEOUT) as answer:
-            content = answer.read(MAX_BYTES + 1)
+        with opener.open(url, timeout=_TIMEOUT) as response:
+            content = response.read(_MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         error.close()
         raise ImageError(f"{url} answered {error.code} ({error.reason}).") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise ImageError(f"{url} cannot be fetched ({getattr(error, 'reason', error)}).") from error
-    if len(content) > MAX_BYTES:
-        raise ImageError(f"{url} is larger than {MAX_BYTES:,} bytes.")
+    if len(content) > _MAX_BYTES:
+        raise ImageError(f"{url} is larger than {_MAX_BYTES:,} bytes.")
     file = io.BytesIO(content)
-    file.name = url  # What a message calls it.
+    file.name = url  # The name in messages.
     return load_image(file)

@@ -1,6 +1,9 @@
-"""torch.hub's entries: what NVIDIA's notebook calls works here."""
+"""torch.hub's entries: the calls of NVIDIA's notebook work here."""
 
+import configparser
+import doctest
 import io
+import runpy
 import shutil
 import subprocess
 import sys
@@ -8,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image
 
 from conftest import ROOT
@@ -16,7 +20,7 @@ from ssdtrt.errors import ImageError, WeightsError
 from ssdtrt.hub import nvidia_ssd, nvidia_ssd_processing_utils
 from ssdtrt.images.tensors import prepare
 
-# The notebook's calls, in a folder that holds this package alone and with the network's place taken by its answer.
+# The notebook's calls, in a folder that holds this package alone, with known outputs in the network's place.
 NOTEBOOK = """
 import sys
 import numpy, torch
@@ -43,6 +47,11 @@ def utils():
     return nvidia_ssd_processing_utils()
 
 
+def test_examples():
+    result = doctest.testmod(hub)
+    assert result.attempted > 5 and result.failed == 0
+
+
 def test_torch_hub_loads_both_entries_from_a_folder(tmp_path):
     folder = tmp_path / "copy"
     folder.mkdir()
@@ -59,6 +68,15 @@ def test_torch_hub_loads_both_entries_from_a_folder(tmp_path):
     ]  # fmt: skip
 
 
+def test_dependencies_are_those_of_the_package():
+    """torch.hub looks for them before it runs an entry. click is for the command line alone."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    needed = {Requirement(line).name for line in setup["options"]["install_requires"].split()}
+    names = runpy.run_path(str(ROOT / "hubconf.py"))["dependencies"]
+    assert {{"PIL": "pillow"}.get(name, name) for name in names} == needed - {"click"}
+
+
 def test_pretrained_is_the_checkpoint_ready_to_run(model, monkeypatch):
     asked = []
     monkeypatch.setattr(hub, "build_model", lambda weights: asked.append(weights) or model)
@@ -66,7 +84,7 @@ def test_pretrained_is_the_checkpoint_ready_to_run(model, monkeypatch):
     assert asked == ["coco", "mine.pt"]
 
 
-def test_pretrained_says_when_it_cannot_be_fetched():
+def test_pretrained_that_cannot_be_fetched():
     with pytest.raises(WeightsError, match="nothing-listens-here.pt cannot be fetched"):
         nvidia_ssd()
 
@@ -96,7 +114,7 @@ def test_what_makes_no_sense_is_refused():
         nvidia_ssd(backbone="resnet18")
 
 
-def test_input_is_the_middle_in_minus_one_to_one(utils, tmp_path):
+def test_input_is_the_center_in_minus_one_to_one(utils, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
     wide = np.full((400, 600, 3), 255, dtype=np.uint8)
     wide[:, 100:500] = pixels
@@ -142,7 +160,7 @@ def test_pictures_from_the_web(utils, server, photographs):
 def test_pictures_too_large_to_fetch(utils, server, monkeypatch):
     address, folder = server
     (folder / "large.jpg").write_bytes(bytes(1001))
-    monkeypatch.setattr(hub, "MAX_BYTES", 1000)
+    monkeypatch.setattr(hub, "_MAX_BYTES", 1000)
     with pytest.raises(ImageError) as caught:
         utils.prepare_input(f"{address}/large.jpg")
     assert str(caught.value) == f"{address}/large.jpg is larger than 1,000 bytes."
