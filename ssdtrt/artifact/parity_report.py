@@ -1,4 +1,4 @@
-"""How far an engine is from the FP32 model, and the one judgement on that. No torch here."""
+"""The distance of an engine to the FP32 model, and whether it is accepted. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ssdtrt.system.report import Report
 
 
 class OutputDistance(Report, frozen=True):
-    """How far one output is from the reference.
+    """The distance of one output to the reference.
 
     Attributes:
         name: `loc` or `conf`.
-        relative_l2: The relative L2 distance; None where an output holds NaN or infinity.
-        max_abs: The largest absolute difference; None where it is not finite.
+        relative_l2: The relative L2 distance; None if there are NaN or infinite values.
+        max_abs: The largest absolute difference; None if it is not finite.
         finite: Whether every value is finite.
     """
 
@@ -26,15 +26,16 @@ class OutputDistance(Report, frozen=True):
 
 
 class DetectionAgreement(Report, frozen=True):
-    """How the decoded detections of two runners compare.
+    """The agreement of an engine's detections with those of the FP32 model.
 
-    A detection is matched when the other side has one of the same class at IoU >= 0.5 (one to one, best scores first).
+    Detections match if they have the same class and an IoU of at least 0.5. Each is used once, and those of the engine
+    are matched in descending order of their scores.
 
     Attributes:
-        reference: How many detections the FP32 model has.
-        engine: How many the engine has.
-        matched: How many pairs were matched.
-        max_score_change: The largest change of a score over the matched pairs, 0..1; None when there is no pair.
+        reference: The number of detections of the FP32 model.
+        engine: The number of detections of the engine.
+        matched: The number of matched pairs.
+        max_score_change: The largest difference of the scores of a pair, 0..1; None if there is no pair.
     """
 
     derived: ClassVar[tuple[str, ...]] = ("match_rate",)
@@ -46,25 +47,35 @@ class DetectionAgreement(Report, frozen=True):
 
     @property
     def match_rate(self) -> float | None:
-        """Matched detections over the larger of the two counts, 0..1; None when there is nothing to compare."""
+        """The matched pairs divided by the larger number of detections, 0..1; None if there are no detections."""
         larger = max(self.reference, self.engine)
         return self.matched / larger if larger else None
 
 
 class ParityReport(Report, frozen=True):
-    """An engine compared with the FP32 model on the same pictures.
+    """The comparison of an engine with the FP32 model on the same images.
 
     Attributes:
         precision: `fp32`, `fp16`, `bf16`, or `tf32` for a benchmark case.
-        images: How many pictures were compared.
+        images: The number of images.
         batch_sizes: The batch sizes that they were run in.
         bound: The largest relative L2 distance that passes.
-        floor: The smallest relative L2 distance that arithmetic in this precision can have, from what eager PyTorch
-            shows in it on the same pictures; 0 for FP32.
-        outputs: The distance of each output.
-        detections: How the decoded detections compare. Reported, and no part of the verdict.
+        floor: The smallest relative L2 distance that passes, derived from that of eager PyTorch in this precision on the
+            same images; 0 for FP32.
+        outputs: The distance of each output: the largest over the batch sizes.
+        detections: The agreement of the detections; it does not affect whether the engine passes.
+
+    Example:
+        >>> from ssdtrt import verify_engine
+        >>> report = verify_engine("ssd300.engine.ts", ["street.jpg"])
+        >>> report.passed, [output.name for output in report.outputs]
+        (True, ['loc', 'conf'])
+        >>> report.distance < 1e-5
+        True
     """
 
+    kind = "parity"
+    schema = 2
     derived: ClassVar[tuple[str, ...]] = ("passed",)
 
     precision: str
@@ -77,21 +88,20 @@ class ParityReport(Report, frozen=True):
 
     @property
     def distance(self) -> float | None:
-        """The largest relative L2 distance over the outputs; None when one of them has none."""
+        """The largest relative L2 distance of the outputs; None if an output has none."""
         distances = [output.relative_l2 for output in self.outputs if output.relative_l2 is not None]
         return max(distances) if len(distances) == len(self.outputs) else None
 
     @property
     def passed(self) -> bool:
-        """Whether `compile` accepts such an engine: see `failure`."""
+        """Whether `compile` accepts the engine (see `failure`)."""
         return self.failure is None
 
     @property
     def failure(self) -> str | None:
-        """Why the engine is refused, in one sentence; None when it is accepted.
+        """Why the engine is refused, in one sentence; None if it is accepted.
 
-        It is accepted when every output is finite and within the bound, and no output set is nearer to FP32 than the
-        precision allows.
+        It is accepted if every output is finite and the largest distance lies between the floor and the bound.
         """
         figures = ", ".join(f"{output.name} {_shown(output.relative_l2)}" for output in self.outputs)
         distance = self.distance
@@ -105,7 +115,7 @@ class ParityReport(Report, frozen=True):
         if distance < self.floor:
             return (
                 f"The engine is not {self.precision.upper()}: its relative L2 distance to FP32 ({figures}) is below "
-                f"{self.floor:.1e}, the smallest that arithmetic in that precision can have."
+                f"{self.floor:.1e}, the smallest expected of arithmetic in that precision."
             )
         return None
 

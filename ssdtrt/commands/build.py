@@ -73,7 +73,7 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
 @click.option("--batch-range", type=Range(), metavar="MIN:OPT:MAX", help="A range of batch sizes.")
 @click.option(
     "--streams",
-    type=click.IntRange(0, config.MOST_STREAMS),
+    type=click.IntRange(0, config.MAX_STREAMS),
     default=config.STREAMS,
     metavar="N",
     help="Run kernels side by side on N auxiliary streams (try 4): faster in a CUDA graph of small batches.",

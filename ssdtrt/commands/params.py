@@ -13,7 +13,7 @@ from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.errors import CompileError
 
-BATCH_SIZE = click.IntRange(1, config.LARGEST_BATCH)
+BATCH_SIZE = click.IntRange(1, config.MAX_BATCH_SIZE)
 
 
 class Range(click.ParamType):

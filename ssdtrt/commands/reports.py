@@ -89,9 +89,9 @@ def compare(old, new, limit, files_only, force, json_file, markdown_file):
     "-o", "--output", default=config.PLOT_FILE, show_default=True, metavar="FILE", help="A .png or .svg file."
 )
 def plot(reports, output):
-    """Draw latency and throughput over the batch size from REPORTS of ssdtrt bench --json.
+    """Draw latency and throughput from REPORTS of ssdtrt bench --json.
 
-    A line for each runner, on logarithmic axes. Needs matplotlib: pip install 'ssdtrt[plot]'
+    Over the batch size, a line for each runner, on logarithmic axes. Needs matplotlib: pip install 'ssdtrt[plot]'
 
     Example: ssdtrt plot bench.json -o speed.svg
     """

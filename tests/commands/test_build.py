@@ -1,0 +1,435 @@
+"""export, compile and verify: what is given as weights and what is said of it, and what was built and how near it is."""
+
+import os
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import OLD_TORCH, WritesFile, prefixed, tiny, training_state
+from command_line import TRUST, assert_refused
+from torch import nn
+
+from known import metadata_like, typed, write_metadata
+from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.metadata import read_metadata
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.commands.build import engine_text, parity_text
+from ssdtrt.errors import WeightsError
+from ssdtrt.model.weights import build_model, state_sha256
+from ssdtrt.system.digests import sha256_file
+
+FITS = "Expected NVIDIA's SSD300 v1.1 checkpoint or one fine-tuned from it."
+DIRECTORY = 91_804_344  # where the directory of the archive below begins, about
+ASKS = f"torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, fixed in 2.6). Update torch or, "
+
+
+@pytest.fixture(scope="module")
+def whole(model, tmp_path_factory):
+    """A whole checkpoint in the published format; a test that changes it puts it right again."""
+    path = tmp_path_factory.mktemp("checkpoint") / "whole.pt"
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+def export(ssdtrt, path, trust=TRUST):
+    return ssdtrt("-q", "export", "--weights", path, *trust)
+
+
+def flips():
+    """Twenty places: ten anywhere, and ten where no weights are, in the pickle and in the archive's directory."""
+    generator = random.Random(5)
+    anywhere = [generator.randrange(DIRECTORY) for _ in range(10)]
+    pickled = [generator.randrange(54_000) for _ in range(5)]
+    return [*anywhere, *pickled, *(-generator.randrange(18_000) for _ in range(5))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", flips())
+def test_a_flipped_bit_is_refused_or_changes_no_weight(place, whole, model, ssdtrt, tmp_path):
+    bit = 1 << abs(place) % 8
+    with open(whole, "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        place %= size
+        flip(file, place, bit)
+        try:
+            found = build_model(whole, trust=OLD_TORCH)
+        except WeightsError as error:
+            done = export(ssdtrt, whole)
+            assert_refused(done, str(error))
+            assert "\n" not in str(error) and str(error).startswith(f"{whole} ") and "damaged" in str(error)
+            assert os.listdir(tmp_path) == []
+        else:
+            assert place > DIRECTORY or place < 54_000  # In no weight.
+            assert state_sha256(found.state_dict()) == model.source.sha256
+        finally:
+            flip(file, place, bit)
+
+
+def flip(file, place, bit):
+    file.seek(place)
+    byte = file.read(1)[0]
+    file.seek(place)
+    file.write(bytes([byte ^ bit]))
+    file.flush()
+
+
+def test_a_flipped_bit_in_a_weight_is_named(whole, model, ssdtrt):
+    """The same bit, without the check of the sums, would be another weight without a word."""
+    wanted = model.conf[0].weight.detach().numpy().tobytes()
+    place = whole.read_bytes().index(wanted) + 1000
+    with open(whole, "r+b") as file:
+        flip(file, place, 1)
+        try:
+            loaded = torch.load(whole, map_location="cpu", weights_only=False)["model"]
+            assert state_sha256(loaded) != model.source.sha256
+            done = export(ssdtrt, whole)
+        finally:
+            flip(file, place, 1)
+    assert done.exit_code == 1 and done.stdout == ""
+    start = f"Error: {whole} is truncated or damaged ({whole.stat().st_size:,} bytes, wrong checksum of "
+    assert done.stderr.startswith(start) and done.stderr.endswith("). Fetch it again.\n")
+
+
+NOTE = (
+    "note: {path} has no checksums (an old format, or they were switched off), so damage to it would not be noticed. "
+    "Check the file with --sha256.\n"
+)
+
+
+def without_sums(model, path):
+    """Saves as torch did before 1.6, and as one kind of distributed training names its keys."""
+    torch.save({"model": prefixed(model.state_dict(), "module.")}, path, _use_new_zipfile_serialization=False)
+
+
+def test_a_file_without_checksums_is_read_with_a_note(model, ssdtrt, tmp_path):
+    """A flipped bit cannot be found there, but with a digest it is."""
+    path = tmp_path / "old.pt"
+    without_sums(model, path)
+    good = build_model(path, trust=OLD_TORCH).source
+    assert good.sha256 == model.source.sha256
+    content = bytearray(path.read_bytes())
+    content[content.index(model.conf[0].weight.detach().numpy().tobytes()) + 1000] ^= 1
+    path.write_bytes(content)
+    done = export(ssdtrt, path)
+    assert (done.exit_code, done.stderr) == (0, NOTE.format(path=path))
+    assert read_metadata(tmp_path / "ssd300.ts").model.weights.sha256 != model.source.sha256
+    done = ssdtrt("-q", "export", "--weights", path, *TRUST, "--sha256", good.file_sha256, "-o", "other.ts")
+    assert done.exit_code == 1 and f"; expected {good.file_sha256}, " in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["old.pt", "ssd300.ts"]
+
+
+@pytest.mark.skipif(not hasattr(torch.serialization, "set_crc32_options"), reason="this torch always writes checksums")
+def test_checksums_that_were_switched_off_are_none(model, tmp_path):
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"model": model.state_dict()}, tmp_path / "off.pt")
+    finally:
+        torch.serialization.set_crc32_options(before)
+    notes = []
+    found = build_model(tmp_path / "off.pt", trust=OLD_TORCH, note=notes.append)
+    assert found.source.sha256 == model.source.sha256
+    assert [f"note: {text}\n" for text in notes] == [NOTE.format(path=tmp_path / "off.pt")]
+
+
+def test_no_note_on_a_file_with_checksums_or_a_digest(whole, model, tmp_path):
+    notes = []
+    found = build_model(whole, trust=OLD_TORCH, note=notes.append)
+    assert found.source.sha256 == model.source.sha256
+    without_sums(model, tmp_path / "old.pt")
+    build_model(tmp_path / "old.pt", trust=OLD_TORCH, sha256=sha256_file(tmp_path / "old.pt"), note=notes.append)
+    assert notes == []
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_code_in_a_checkpoint_does_not_run(zipped, ssdtrt, tmp_path):
+    path, marker = tmp_path / "crafted.pt", tmp_path / "marker"
+    torch.save({"model": tiny(), "extra": WritesFile(marker)}, path, _use_new_zipfile_serialization=zipped)
+    done = export(ssdtrt, path, trust=())
+    trusted = "if you trust where the file is from, add --trust-weights."
+    if OLD_TORCH:
+        assert_refused(done, f"{path}: {ASKS}{trusted}")
+    else:
+        assert done.exit_code == 1 and done.stdout == ""
+        last = done.stderr.splitlines()[-1]
+        says = f"Error: {path} holds more than tensors and plain values, and reading that could run code ("
+        assert last.startswith(says) and last.endswith(f"). I{trusted[1:]}")
+        assert len(done.stderr.splitlines()) == (1 if zipped else 2)  # The note on the legacy format.
+    assert os.listdir(tmp_path) == ["crafted.pt"]
+
+
+def test_a_whole_pickled_module(model, ssdtrt, tmp_path):
+    path = tmp_path / "module.pt"
+    torch.save(nn.Linear(2, 2), path)
+    done = export(ssdtrt, path, trust=())
+    assert done.exit_code == 1 and len(done.stderr.splitlines()) == 1 and done.stderr.endswith("add --trust-weights.\n")
+    wanted = "expected a state dict, or NVIDIA's format with one under the key 'model'."
+    assert_refused(export(ssdtrt, path, trust=["--trust-weights"]), f"{path} holds an object of type Linear; {wanted}")
+
+
+def changed(state, **changes):
+    """The state with some values replaced, and those that are None left out."""
+    return {key: value for key, value in {**state, **changes}.items() if value is not None}
+
+
+WRONG_STATES = {
+    "missing": ({"loc.0.bias": None}, "1 missing: loc.0.bias"),
+    "extra": ({"loc.9.bias": torch.zeros(1)}, "1 extra: loc.9.bias"),
+    "misshapen": ({"loc.0.bias": torch.zeros(15)}, "1 misshapen: loc.0.bias [15] instead of [16]"),
+    "all three": (
+        {"loc.0.bias": torch.zeros(15), "loc.1.bias": None, "loc.9.bias": torch.zeros(1)},
+        "1 missing: loc.1.bias; 1 extra: loc.9.bias; 1 misshapen: loc.0.bias [15] instead of [16]",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_STATES)
+def test_keys_that_do_not_fit(kind, model, ssdtrt, tmp_path):
+    changes, problems = WRONG_STATES[kind]
+    torch.save({"model": changed(model.state_dict(), **changes)}, tmp_path / "c.pt")
+    where = f"{tmp_path / 'c.pt'} does not fit SSD300 with a ResNet-50 backbone"
+    assert_refused(export(ssdtrt, tmp_path / "c.pt"), f"{where} ({problems}). {FITS}")
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(value, model, ssdtrt, tmp_path):
+    bias = model.loc[0].bias.detach().clone()
+    bias[3] = value
+    torch.save({"model": changed(model.state_dict(), **{"loc.0.bias": bias})}, tmp_path / "c.pt")
+    wanted = f"{tmp_path / 'c.pt'} holds NaN or Inf in loc.0.bias; expected finite weights."
+    assert_refused(export(ssdtrt, tmp_path / "c.pt"), wanted)
+    assert os.listdir(tmp_path) == ["c.pt"]
+
+
+def test_the_other_prefix_of_distributed_training(model, ssdtrt, tmp_path):
+    path = tmp_path / "training.pt"
+    torch.save({**training_state(model), "model": prefixed(model.state_dict(), "module.1.")}, path)
+    done = export(ssdtrt, path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout == "ssd300.ts: traced, 80 classes, weights training.pt\n"
+    weights = read_metadata(tmp_path / "ssd300.ts").model.weights
+    assert (weights.sha256, weights.trained) == (model.source.sha256, True)
+
+
+def test_a_pipe_in_a_checkpoints_place_does_not_hang(ssdtrt, tmp_path):
+    os.mkfifo(tmp_path / "pipe.pt")
+    wanted = f"{tmp_path / 'pipe.pt'} is a pipe or a device; expected a checkpoint file."
+    assert_refused(export(ssdtrt, tmp_path / "pipe.pt"), wanted)
+
+
+@pytest.fixture(scope="module")
+def bad(model, tmp_path_factory):
+    """Files that are no weights, by what they are."""
+    folder = tmp_path_factory.mktemp("bad")
+    names = (
+        "missing.ts",
+        "folder",
+        "empty.ts",
+        "text.ts",
+        "linear.pt",
+        "truncated.pt",
+        "page.pt",
+        "plain.ts",
+        "data.zip",
+    )
+    files = {name: folder / name for name in names}
+    files["folder"].mkdir()
+    files["empty.ts"].touch()
+    files["text.ts"].write_text("not a module, but some text\n")
+    torch.save({"bias": torch.ones(4)}, files["linear.pt"])
+    torch.save(model.state_dict(), files["truncated.pt"])
+    os.truncate(files["truncated.pt"], 50_000_000)
+    files["page.pt"].write_text("<!DOCTYPE html><title>404</title>")
+    with torchscript.quiet():
+        torchscript.save(torch.jit.script(nn.Linear(2, 2)), files["plain.ts"])
+    with zipfile.ZipFile(files["data.zip"], "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    return files
+
+
+BAD_WEIGHTS = {
+    "missing.ts": "{path}: no such file. Give a checkpoint's path, `coco` or `random` as weights.",
+    "folder": "{path} is a directory; expected a checkpoint file.",
+    "empty.ts": "{path} is empty; expected a checkpoint. Fetch it again.",
+    "text.ts": "{path} is not a PyTorch checkpoint (it begins with b'not a module').",
+    "page.pt": "{path} is an HTML or XML page, not a checkpoint. Fetch it again and look at what came.",
+    "truncated.pt": "{path} is truncated or damaged (50,000,000 bytes, File is not a zip file). Fetch it again.",
+    "plain.ts": "{path} is a TorchScript module, not a checkpoint. Give it to ssdtrt compile instead.",
+    "data.zip": "{path} is a zip archive but not a PyTorch checkpoint (it holds no data.pkl).",
+    "linear.pt": "{path} does not fit SSD300 with a ResNet-50 backbone ({missing} missing: "
+    "feature_extractor.feature_extractor.0.weight, feature_extractor.feature_extractor.1.weight, "
+    "feature_extractor.feature_extractor.1.bias, feature_extractor.feature_extractor.1.running_mean "
+    "and {more} more; 1 extra: bias). Expected NVIDIA's SSD300 v1.1 checkpoint or one fine-tuned from it.",
+}
+
+
+@pytest.mark.parametrize("kind", BAD_WEIGHTS)
+def test_weights_that_are_none(kind, bad, model, ssdtrt, tmp_path):
+    done = ssdtrt("-q", "export", "--weights", bad[kind], *TRUST)
+    keys = len(model.state_dict())
+    assert_refused(done, BAD_WEIGHTS[kind].format(path=bad[kind], missing=keys, more=keys - 4))
+    assert os.listdir(tmp_path) == []
+
+
+def test_labels_that_cannot_be_used(ssdtrt, tmp_path):
+    (tmp_path / "empty.txt").write_text("\n\n")
+    for name, message in (
+        ("none.txt", "none.txt cannot be read as a list of labels (No such file or directory)."),
+        ("empty.txt", "empty.txt names no class; expected one name a line, without the background."),
+    ):
+        assert_refused(ssdtrt("-q", "export", "--weights", "random", "--labels", name), message)
+
+
+def test_export_does_not_fall_back(ssdtrt, tmp_path):
+    done = ssdtrt("-q", "export")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {os.environ['SSDTRT_COCO_URL']} cannot be fetched (")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith(
+        "Fetch it by hand and give its path with --weights, or set SSDTRT_COCO_URL to a mirror.\n"
+    )
+    assert not (tmp_path / "ssd300.ts").exists()
+
+
+# compile
+
+
+def test_an_engine_is_not_compiled(tmp_path, ssdtrt):
+    path = tmp_path / "a.engine.ts"
+    with torchscript.quiet():
+        torchscript.save(torch.jit.script(nn.Identity()), path)
+    write_metadata(path, metadata_like("engine"))
+    done = ssdtrt("-q", "compile", path, "--backend", "torchscript")
+    assert_refused(
+        done,
+        f"{path} is an engine; expected a file of kind module. "
+        "An engine is not compiled again: give the module that ssdtrt export wrote.",
+    )
+
+
+def test_compile_without_a_gpu_says_what_is_missing_and_what_there_is(module, ssdtrt, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # As where Torch-TensorRT is not installed.
+    for precision in ("--fp16", "--fp32"):
+        assert_refused(
+            ssdtrt("compile", module, precision),
+            "A TensorRT engine cannot be built or run here; missing: a CUDA GPU "
+            f"(torch {torch.__version__} sees none), and Torch-TensorRT: pip install 'ssdtrt[tensorrt]' "
+            "(or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10). "
+            "For a CPU engine: ssdtrt compile --backend torchscript",
+        )
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """What `compile` asks of `compile_engine`, and the words of its hint."""
+    calls, hints = [], []
+
+    def take(module, output, **settings):
+        calls.append(settings)
+        return Path("a.engine.ts")
+
+    monkeypatch.setattr("ssdtrt.compile.compile_engine", take)
+    monkeypatch.setattr("ssdtrt.artifact.metadata.read_metadata", lambda path: typed(metadata_like("engine")))
+    monkeypatch.setattr(
+        "ssdtrt.commands.build.terminal.hint", lambda *words: hints.append([str(word) for word in words])
+    )
+    return calls, hints
+
+
+@pytest.mark.parametrize("asked, streams", [(["--streams", "4"], 4), ([], 0)])
+def test_compile_asks_for_streams_and_then_for_a_graph(ssdtrt, compiled, asked, streams):
+    done = ssdtrt("compile", "--fp16", "--batch-size", "8", *asked)
+    assert done.exit_code == 0, done.stderr
+    ((settings,), (hint,)) = compiled
+    assert (settings["streams"], settings["batch"], settings["precision"]) == (streams, 8, "fp16")
+    assert hint == ["bench", "a.engine.ts", *(["--against", "engine-graph"] if streams else [])]
+
+
+def test_compile_asks_for_what_is_the_default_and_for_what_is_not(ssdtrt, compiled):
+    assert ssdtrt("compile").exit_code == 0
+    more = ("--batch-range", "1:8:32", "--detector", "--no-cache", "--workspace-mib", "9", "--sha256", "0", "--device")
+    assert ssdtrt("compile", *more, "cuda:1").exit_code == 0
+    first, second = compiled[0]
+    common = {"precision": None, "streams": 0, "backend": "tensorrt"}
+    assert {name: value for name, value in first.items() if name != "progress"} == {
+        **common, "detector": False, "batch": 1, "workspace_mib": 4096, "device": None, "sha256": None, "cache": True,
+    }  # fmt: skip
+    assert {name: value for name, value in second.items() if name != "progress"} == {
+        **common, "detector": True, "batch": BatchRange(1, 8, 32), "workspace_mib": 9, "device": "cuda:1",
+        "sha256": "0", "cache": False,
+    }  # fmt: skip
+
+
+def test_emulated_bf16_is_refused(ssdtrt, monkeypatch):
+    monkeypatch.setattr("ssdtrt.compile.emulates_bf16", lambda: True)
+    assert_refused(
+        ssdtrt("-q", "compile", "missing.ts", "--backend", "torchscript", "--bf16"),
+        "This processor has no BF16 arithmetic, and emulating it takes many times as long as FP32. Build in FP32, or "
+        "build on the machine where the engine will run.",
+    )
+
+
+# What was built, and how near it is
+
+
+def test_engine_text():
+    cpu, gpu = typed(metadata_like("engine")), typed(metadata_like("engine", "tensorrt"))
+    assert engine_text(Path("a.ts"), cpu).splitlines() == [
+        "a.ts: FP32 torchscript, any batch, built in 2 s",
+        "relative L2 to FP32 eager: loc 1.2e-06 (bound 1e-04)",
+        "detections: 10 FP32, 10 engine, 100.0 % matched",
+    ]
+    assert engine_text(Path("b.ts"), gpu).splitlines()[0] == "b.ts: FP16 tensorrt, batch 1:8:32, built in 2 s"
+    data = metadata_like("engine")
+    data["build"]["cached"], data["parity"]["detections"] = True, {"reference": 0, "engine": 0}
+    lines = engine_text(Path("a.ts"), typed(data)).splitlines()
+    assert lines[0].endswith(", built in 2 s before, taken from the cache")
+    assert lines[2] == "detections: 0 FP32, 0 engine, none to compare"
+
+
+def parity(detections=(40, 39, 38, 0.0123), loc=1.23e-3, finite=True):
+    outputs = (OutputDistance("loc", loc, 0.5 if finite else None, finite), OutputDistance("conf", 4.56e-4, 0.25))
+    return ParityReport("fp16", 8, (1, 8), 2e-2, 1e-4, outputs, DetectionAgreement(*detections))
+
+
+def test_parity_text():
+    assert parity_text(parity(), 80).splitlines() == [
+        "FP16 against FP32 eager on 8 pictures, batch 1, 8",
+        "output  relative L2  bound   max abs  finite",
+        "loc        1.23e-03  2e-02  5.00e-01     yes",
+        "conf       4.56e-04  2e-02  2.50e-01     yes",
+        "detections: 40 FP32, 39 engine, 38 matched (95.0 %)",
+        "largest score change: 0.0123",
+        "passed",
+    ]
+
+
+def test_failed_parity_text():
+    text = parity_text(parity((0, 0), loc=None, finite=False), 80)
+    assert text.splitlines()[2].split() == ["loc", "-", "2e-02", "-", "NO"]
+    assert "none to compare" in text and "%" not in text
+    assert text.endswith("largest score change: -\nFAILED")
+
+
+def test_narrow_parity_text():
+    lines = parity_text(parity(), 40).splitlines()
+    assert "  relative L2: 1.23e-03" in lines
+
+
+def test_verify_ends_with_1_and_the_reason(ssdtrt, monkeypatch):
+    monkeypatch.setattr("ssdtrt.verify.verify_engine", lambda *_, **__: parity(loc=0.5))
+    done = ssdtrt("-q", "verify", "a.engine.ts")
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert done.stdout.endswith("FAILED\n")
+    assert done.stderr == (
+        "Error: The engine is too far from the FP32 model: relative L2 distance loc 5.00e-01, conf 4.56e-04; expected at "
+        "most 2e-02 for FP16.\n"
+    )
+    monkeypatch.setattr("ssdtrt.verify.verify_engine", lambda *_, **__: parity())
+    assert ssdtrt("-q", "verify", "a.engine.ts").exit_code == 0
