@@ -1,5 +1,6 @@
 """The command line as a whole: its commands and their help, where it writes what, and how errors and signals end it."""
 
+import json
 import os
 import re
 import shutil
@@ -103,6 +104,25 @@ def test_an_unwritable_output_is_refused_before_any_work(arguments, module, ssdt
     done = ssdtrt("-q", *arguments, "taken")
     assert_refused(done, f"taken cannot be written: it is a directory. {advice}")
     assert os.listdir(tmp_path) == ["taken"] and os.listdir(tmp_path / "taken") == []
+
+
+@pytest.mark.parametrize("command", ["compile", "verify", "detect", "evaluate"])
+def test_the_commands_on_a_file_take_a_digest(command, module, ssdtrt, tmp_path):
+    annotations = tmp_path / "annotations.json"
+    (tmp_path / "a.jpg").touch()
+    found = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+    images = [{"id": 1, "file_name": "a.jpg", "width": 10, "height": 10}]
+    categories = [{"id": 1, "name": "person"}]
+    annotations.write_text(json.dumps({"images": images, "annotations": [found], "categories": categories}))
+    more = {
+        "compile": ("--backend", "torchscript"),
+        "detect": (annotations,),
+        "evaluate": ("--images", tmp_path, "--annotations", annotations),
+    }.get(command, ())
+    done = ssdtrt("-q", command, module, "--sha256", "0" * 64, *more)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {module} has the SHA-256 ")
+    assert f"; expected {'0' * 64}, as requested." in done.stderr
 
 
 @pytest.mark.parametrize("command", ["verify", "bench", "detect"])

@@ -284,6 +284,21 @@ def test_labels_that_cannot_be_used(ssdtrt, tmp_path):
         assert_refused(ssdtrt("-q", "export", "--weights", "random", "--labels", name), message)
 
 
+def test_export_passes_its_options_on(ssdtrt, monkeypatch, model):
+    calls = []
+
+    def take(model, output, **options):
+        calls.append(options)
+        return Path(output)
+
+    monkeypatch.setattr("ssdtrt.model.weights.build_model", lambda *_, **__: model)
+    monkeypatch.setattr("ssdtrt.export.export_module", take)
+    done = ssdtrt("-q", "export", "--weights", "random", "--preprocess", "hub", "--method", "script", "-o", "hub.ts")
+    assert (done.exit_code, done.stdout) == (0, "hub.ts: scripted, 80 classes, weights random\n")
+    assert ssdtrt("-q", "export", "--weights", "random").exit_code == 0
+    assert [(call["preprocess"], call["method"]) for call in calls] == [("hub", "script"), ("eval", "trace")]
+
+
 def test_export_does_not_fall_back(ssdtrt, tmp_path):
     done = ssdtrt("-q", "export")
     assert (done.exit_code, done.stdout) == (1, "")

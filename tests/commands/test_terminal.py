@@ -93,7 +93,7 @@ def test_piped_progress_knows_a_step_up_to_a_bracket(speaking):
 
 def test_piped_progress_speaks_again_after_a_while(speaking, monkeypatch):
     terminal, _, err = speaking(live=False)
-    monkeypatch.setattr("ssdtrt.commands.terminal.QUIET_INTERVAL", -1.0)
+    monkeypatch.setattr("ssdtrt.commands.terminal._INTERVAL", -1.0)
     terminal.progress("building, 0 s")
     terminal.progress("building, 20 s")
     assert err.getvalue() == "building, 0 s\nbuilding, 20 s\n"
