@@ -1,4 +1,4 @@
-"""COCO's figures for a file, and for the eager model that it came from, on annotated pictures."""
+"""Evaluate a saved file, and the eager model that it was made from, on annotated pictures."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ def evaluate_file(
     """Run a saved file over every picture of an annotation file, and compute COCO's figures.
 
     The settings are those of the published evaluation: score > 0.05, NMS at IoU 0.5, at most 200 detections a picture,
-    EXIF orientation ignored. A picture that cannot be read counts as one without detections and is named in the
-    report's `failures`. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
+    EXIF orientation ignored. A picture that cannot be read counts as one without detections and is listed in
+    the report's `failures`. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
 
     Args:
         path: An engine, a detector or a module that ssdtrt wrote.
         images: The folder of the pictures.
         annotations: The annotation file, in COCO's `instances` format.
-        module: The module that the file was built from, for the baselines; by default it is looked for beside the file.
-        device: Where to run, such as `cuda:1`; by default where the file runs.
+        module: The module that the file was built from, for the baselines; by default searched beside the file.
+        device: The device, such as `cuda:1`; by default the one that the file is made for.
         against: Baselines to run on the same pictures: names of config.BASELINES, `eager-fp32` and `eager-fp16`.
         results: A file for the detections, as COCO's results.
         sha256: The SHA-256 that the file must have.
-        progress: Called with a short line that says how far it is.
+        progress: Called with a line about the progress.
 
     Returns:
         The figures, those of each category, and the reports of the baselines.
 
     Raises:
-        SsdtrtError: Before the first picture, where that is possible: for a file, annotations, pictures or baselines
-            that cannot be used, and without faster-coco-eval.
+        SsdtrtError: If the file, the annotations, the pictures or the baselines cannot be used, or faster-coco-eval is
+            not installed: before the first picture, if possible.
 
     Example:
         >>> import json
@@ -112,7 +112,9 @@ def _evaluate_runner(
     def detections() -> Iterator[PictureDetections]:
         ids, paths = list(pictures), list(pictures.values())
         bar = ProgressBar(progress, f"evaluating {name}", len(paths))
-        for done, (index, found) in enumerate(detector.stream(paths, failures, many=len(paths) >= config.MANY), 1):
+        for done, (index, found) in enumerate(
+            detector.stream(paths, failures, many=len(paths) >= config.MANY_PICTURES), 1
+        ):
             size = found.width, found.height
             if annotations.sizes.get(ids[index], size) != size:
                 other_size.append(annotations.images[ids[index]])

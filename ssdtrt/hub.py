@@ -49,7 +49,7 @@ def nvidia_ssd(
     Args:
         pretrained: Whether the model has `weights`, in eval mode and without gradients. Otherwise it is initialized as
             the reference is, to be trained. No ImageNet weights are fetched.
-        model_math: `fp32`, or `fp16` for half precision but in the BatchNorm layers, which needs a GPU to run.
+        model_math: `fp32`, or `fp16` for half precision except in the BatchNorm layers, which needs a GPU.
         weights: `coco` for NVIDIA's checkpoint, which is fetched once; a checkpoint's path; or `random`.
         force_reload: Only False is supported: a checkpoint is fetched again once its file is removed.
 
@@ -57,7 +57,7 @@ def nvidia_ssd(
         The model, a `torch.nn.Module`.
 
     Raises:
-        WeightsError: For another `model_math`, for `force_reload`, and where the weights cannot be fetched or read.
+        WeightsError: For another `model_math`, for `force_reload`, and if the weights cannot be fetched or read.
 
     Example:
         >>> from ssdtrt.hub import nvidia_ssd
@@ -87,7 +87,9 @@ def nvidia_ssd_processing_utils() -> Processing:
 
 
 class Processing:
-    """The utilities of NVIDIA's notebook. Boxes are fractions, 0..1, of the prepared picture: the original's center crop.
+    """The utilities of NVIDIA's notebook.
+
+    Boxes are fractions, 0..1, of the prepared picture, which is the original's center crop.
 
     Example:
         >>> import numpy as np
@@ -113,7 +115,7 @@ class Processing:
             float32 [300, 300, 3] in -1..1.
 
         Raises:
-            ImageError: Where it cannot be fetched or read.
+            ImageError: If it cannot be fetched or read.
         """
         if isinstance(picture, str) and picture.lower().startswith(("http://", "https://")):
             image = _fetch_image(picture)
@@ -124,7 +126,7 @@ class Processing:
 
     @staticmethod
     def prepare_tensor(inputs: Sequence[np.ndarray], fp16: bool = False) -> Tensor:
-        """Stack prepared pictures, on the GPU where there is one.
+        """Stack prepared pictures, on the GPU if there is one.
 
         Args:
             inputs: N arrays [300, 300, 3] of `prepare_input`.
@@ -153,8 +155,8 @@ class Processing:
             predictions: (loc [N, 4, A], conf [N, C, A]).
 
         Returns:
-            For each picture [boxes_xyxy [K, 4], labels [K], scores [K]], K <= 20, best first. Labels are 1..C-1, so that
-            `get_coco_object_dictionary()[label - 1]` is the name.
+            For each picture [boxes_xyxy [K, 4], labels [K], scores [K]], K <= 20, best first. Labels are 1..C-1, so
+            that `get_coco_object_dictionary()[label - 1]` is the name.
         """
         loc, conf = (part.detach() for part in predictions)
         found = detect(loc, conf, default_boxes().to(loc.device), _MAX_DETECTIONS)

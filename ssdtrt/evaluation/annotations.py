@@ -23,7 +23,7 @@ class CocoObject(msgspec.Struct, frozen=True):
         image_id: The id of its picture.
         category_id: The id of its category.
         bbox: (left, top, width, height) in pixels.
-        area: In pixels; None where the file has none, which then is that of the box.
+        area: In pixels; None if the file has none, which stands for the area of the box.
         iscrowd: Whether it is a group of objects, in which detections count neither as found nor as wrong.
     """
 
@@ -72,7 +72,7 @@ class Annotations:
         images: {image id: file name}, in ascending order of id.
         categories: {category id: name}, in ascending order of id.
         objects: The objects of those pictures and categories, in the file's order.
-        sizes: {image id: (width, height)} in pixels, where the file has them.
+        sizes: {image id: (width, height)} in pixels, if the file has them.
         notes: What a reader of the figures must know.
     """
 
@@ -93,7 +93,7 @@ def read_annotations(path: str | Path) -> Annotations:
         path: The file.
 
     Raises:
-        AnnotationsError: Where there is no such file, it is not of that format, or it lists no object.
+        AnnotationsError: If the file cannot be read, is not of that format, or lists no object.
     """
     path = Path(path)
     try:
@@ -151,7 +151,7 @@ def find_pictures(annotations: Annotations, folder: str | Path) -> dict[int, Pat
         folder: The folder of the pictures.
 
     Raises:
-        AnnotationsError: Where some of them are not in the folder.
+        AnnotationsError: If some of them are not in the folder.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -174,9 +174,9 @@ def find_pictures(annotations: Annotations, folder: str | Path) -> dict[int, Pat
 def match_categories(categories: Mapping[int, str], labels: Sequence[str]) -> tuple[list[int | None], tuple[str, ...]]:
     """Find the category of each of a model's labels.
 
-    They are matched by name, whatever the case, where the names on one side all occur on the other. Else they are
-    matched in ascending order of id, where the numbers agree and no name stands at another place: a fine-tuned model's
-    labels may be class1, class2 and so on.
+    They are matched by name, in upper or lower case, if all names of one side occur on the other. Otherwise they are
+    matched in ascending order of id, if the numbers agree and no name has another place: the labels of a fine-tuned
+    model may be class1, class2 and so on.
 
     Args:
         categories: {category id: name} of the annotations, in ascending order of id.
@@ -187,7 +187,7 @@ def match_categories(categories: Mapping[int, str], labels: Sequence[str]) -> tu
         whose detections do not count.
 
     Raises:
-        AnnotationsError: Where they fit in neither way.
+        AnnotationsError: If neither is possible.
     """
     names = [_key(name) for name in categories.values()]
     own = [_key(label) for label in labels[1:]]

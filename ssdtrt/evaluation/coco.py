@@ -46,9 +46,9 @@ def evaluate_detections(
         The report, with no name, precision and machine yet. Its time is that of taking the detections.
 
     Raises:
-        AnnotationsError: Where the categories do not fit the labels.
-        SsdtrtError: For a picture that the annotations do not list or that comes twice, for a box or a score that is
-            not finite, and without faster-coco-eval.
+        AnnotationsError: If the categories do not fit the labels.
+        SsdtrtError: If a picture is not in the annotations or comes twice, if a box or a score is not finite, or if
+            faster-coco-eval is not installed.
     """
     categories, notes = match_categories(annotations.categories, labels)
     rows: list[dict[str, Any]] = []
@@ -117,7 +117,7 @@ def load_coco_tools() -> tuple[Any, Any]:
     """Import COCO and COCOeval_faster from faster-coco-eval.
 
     Raises:
-        SsdtrtError: Where it is not installed.
+        SsdtrtError: If it is not installed.
     """
     try:
         from faster_coco_eval import COCO, COCOeval_faster
@@ -157,6 +157,6 @@ def _coco_figures(
 
 
 def _mean(values: np.ndarray) -> float | None:
-    """The mean of the values that are not -1, which COCO has where there is no object."""
+    """The mean of the values that are not -1, which stands for "no object" in COCO's results."""
     known = values[values > -1]
     return float(known.mean()) if known.size else None

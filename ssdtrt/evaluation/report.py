@@ -1,4 +1,4 @@
-"""The report of `evaluate`: COCO's figures. No torch here."""
+"""The report of `evaluate`: COCO's figures. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ssdtrt.system.report import Report
 from ssdtrt.system.versions import MeasuredOn
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-"""The names of COCO's twelve figures, in COCO's order: average precision over IoU 0.50 to 0.95, at 0.50, at 0.75, and for
-small, medium and large objects; average recall with 1, 10 and 100 detections a picture, and for the three sizes."""
+"""The names of COCO's twelve figures, in COCO's order: average precision over IoU 0.50 to 0.95, at 0.50, at 0.75, and
+for small, medium and large objects; average recall with 1, 10 and 100 detections a picture, and for the three sizes."""
 
 
 class ClassFigures(Report, frozen=True):
@@ -18,9 +18,9 @@ class ClassFigures(Report, frozen=True):
     Attributes:
         name: Its name in the annotations.
         category_id: Its id in the annotations.
-        ap: AP, 0..1; None where there is no object.
-        ap50: AP at IoU 0.50, 0..1; None where there is no object.
-        objects: How many objects there are, crowds not counted.
+        ap: AP, 0..1; None if there is no object.
+        ap50: AP at IoU 0.50, 0..1; None if there is no object.
+        objects: The number of objects, without crowds.
     """
 
     name: str
@@ -38,7 +38,7 @@ class EvalSettings(Report, frozen=True):
         min_score: Only detections with a higher score count, 0..1.
         nms_iou: The IoU from which NMS removes the lower score of two boxes.
         max_detections: The most detections of one picture.
-        images: The folder of the pictures; None where detections were evaluated that came from elsewhere.
+        images: The folder of the pictures; None for detections that were not made here.
         faster_coco_eval: The version of faster-coco-eval, which computed the figures.
     """
 
@@ -56,15 +56,15 @@ class EvalReport(Report, frozen=True):
     Attributes:
         name: The name of the file or the baseline.
         precision: `fp32`, `fp16` or `bf16`.
-        figures: The figures by their names in FIGURES, 0..1; None where there is no such object.
+        figures: The figures by their names in FIGURES, 0..1; None if there is no such object.
         classes: The figures of each category, by its id.
-        images: How many pictures the annotations list.
-        objects: How many objects they list, crowds not counted.
-        detections: How many detections were compared with them.
+        images: The number of pictures in the annotations.
+        objects: The number of objects in them, without crowds.
+        detections: The number of detections.
         seconds: From the first picture to the last detection, with reading the pictures.
         images_per_second: The pictures that could be read over `seconds`.
         settings: How the detections were made and compared.
-        machine: Where it ran; None for a baseline, which ran on the same machine, and for detections from elsewhere.
+        machine: The machine and the versions; None for a baseline, for which they are the same.
         against: The reports of the baselines on the same pictures.
         notes: What a reader of the figures must know.
         failures: Why pictures could not be read. They count as pictures without detections.
@@ -89,7 +89,7 @@ class EvalReport(Report, frozen=True):
     failures: tuple[str, ...] = ()
 
     def minus(self, baseline: EvalReport) -> dict[str, float | None]:
-        """Return each figure less the baseline's; None where either has none."""
+        """Return each figure less the baseline's; None if one of the two is None."""
         pairs = [(name, self.figures[name], baseline.figures[name]) for name in FIGURES]
         return {name: None if own is None or other is None else own - other for name, own, other in pairs}
 

@@ -1,6 +1,7 @@
 """Default boxes, the decoding of the network's outputs, and intersection over union.
 
-Boxes are fractions of the picture, 0..1: xyxy is (left, top, right, bottom), cxcywh is (center x, center y, width, height).
+Boxes are fractions of the picture, 0..1: xyxy is (left, top, right, bottom), and cxcywh is (center x, center y, width,
+height).
 All functions work on any device, do not write to their arguments, and can be scripted, but for `default_boxes`.
 """
 
@@ -87,7 +88,7 @@ def box_iou(boxes_xyxy: Tensor) -> Tensor:
 
 
 def box_iou_or_nan(boxes_xyxy: Tensor) -> Tensor:
-    """Compute what `box_iou` does in one step less: it is NaN between boxes without area."""
+    """Compute what `box_iou` does in one step less, with NaN between boxes without area."""
     corners = boxes_xyxy.transpose(1, 2)  # [G, 4, K]
     low, high = corners[:, :2], corners[:, 2:]  # [G, 2, K]
     sides = torch.minimum(high[..., :, None], high[..., None, :])  # [G, 2, K, K], the right or lower edge in common

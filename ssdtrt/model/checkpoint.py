@@ -40,18 +40,18 @@ def read_checkpoint(
 ) -> dict[str, torch.Tensor]:
     """Read the state dict in a checkpoint file.
 
-    It may be in NVIDIA's format (under the key `model`), under `state_dict`, or the whole file. A prefix that distributed
-    training put before every key is removed.
+    It may be under the key `model` (NVIDIA's format), under `state_dict`, or be the whole content. A prefix that
+    distributed training put before every key is removed.
 
     Args:
         path: The file.
         trust: Whether the file may run code while it is loaded (`weights_only=False`). Before torch 2.6
             `weights_only=True` is no protection (CVE-2025-32434), so there a file is read only with `trust`.
-        note: Called with a line where the file has no checksums, so that damage would not be noticed.
+        note: Called with a line if the file has no checksums, so that damage would not be noticed.
         published: Whether it is NVIDIA's own file, which every version of torch reads.
 
     Raises:
-        WeightsError: Where it is no checkpoint, or damaged.
+        WeightsError: If the file is not a checkpoint, or is damaged.
     """
     path = Path(path)
     check_is_checkpoint(path)
@@ -63,8 +63,8 @@ def read_checkpoint(
         )
     if not _check_sums(path):
         note(
-            f"{path} has no checksums (an old format, or they were switched off), so damage to it would not be noticed. "
-            "Check the file with --sha256."
+            f"{path} has no checksums (an old format, or they were switched off), so damage to it would not be "
+            "noticed. Check the file with --sha256."
         )
     return _state_dict_in(_load(path, weights_only=not trust), path)
 
@@ -73,7 +73,7 @@ def check_is_checkpoint(path: Path) -> None:
     """Look at the beginning of a file, which may be anything.
 
     Raises:
-        WeightsError: With what was found, unless the file can be a PyTorch checkpoint.
+        WeightsError: If the file cannot be a PyTorch checkpoint, with what it is instead.
     """
     if path.is_dir():
         raise CheckpointError(path, "is a directory; expected a checkpoint file.")
@@ -97,7 +97,7 @@ def check_is_checkpoint(path: Path) -> None:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuses a zip file that is not whole, or holds a TorchScript module or something else."""
+    """Raises CheckpointError if a zip file is damaged, or is a TorchScript module or something else."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -110,7 +110,7 @@ def _check_zip(path: Path) -> None:
 
 
 def _check_sums(path: Path) -> bool:
-    """Checks a file's checksums, and returns whether it has some.
+    """Checks the checksums of a file, and returns whether there are any.
 
     torch's zip format has a CRC of every member, which torch itself does not check. All are 0 after
     `torch.serialization.set_crc32_options(False)`. The format before torch 1.6 has none.
@@ -151,7 +151,7 @@ def _load(path: Path, weights_only: bool) -> Any:
 
 
 def _refused_content(error: pickle.UnpicklingError) -> str | None:
-    """What torch's restricted unpickler refused to load; None where the pickle is damaged.
+    """What torch's restricted unpickler refused to load; None if the pickle is damaged.
 
     torch raises the same type for both, so this is the one place that has to look at its text: "Unsupported global",
     "Unsupported operand", "Trying to load unsupported GLOBAL" and the like.

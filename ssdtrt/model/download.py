@@ -1,4 +1,4 @@
-"""NVIDIA's COCO checkpoint: fetched into torch's hub cache once, and checked each time it is used."""
+"""NVIDIA's COCO checkpoint: fetched into torch's hub cache once, and checked whenever it is used."""
 
 from __future__ import annotations
 
@@ -35,20 +35,19 @@ def _no_check(_: Path) -> None:
 def coco_checkpoint(
     sha256: str | None = None, check: Callable[[Path], object] = _no_check, progress: Progress = silent
 ) -> Path:
-    """Return the path of NVIDIA's COCO checkpoint, which is fetched if it is not in torch's hub cache yet.
+    """Return the path of NVIDIA's COCO checkpoint, fetching it if torch's hub cache does not have it.
 
     The environment variable SSDTRT_COCO_URL names another address (a mirror). The file's SHA-256 is recorded beside it
-    when it is first used, and checked each later time.
+    at its first use, and checked at every later one.
 
     Args:
-        sha256: The SHA-256 that it must have.
-        check: Called with the path of a file that was not used before. It raises CheckpointError for one that cannot be
-            used.
-        progress: Called with a short line that says how far the download is.
+        sha256: The SHA-256 that the file must have.
+        check: Called with the path of a file before its first use; raises CheckpointError if it cannot be used.
+        progress: Called with a line about the progress of the download.
 
     Raises:
-        FetchError: Where it cannot be fetched, or what comes cannot be used. Nothing new is left in the cache then.
-        WeightsError: Where a SHA-256 is another.
+        FetchError: If the file cannot be fetched, or the fetched file cannot be used. It is not left in the cache.
+        WeightsError: If the file has another SHA-256.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / config.COCO_FILE
@@ -76,7 +75,7 @@ def _record_of(path: Path) -> Path:
 
 
 def _check_digests(path: Path, sha256: str | None) -> None:
-    """Checks the file against `sha256` and against the digest beside it, which is recorded where there is none."""
+    """Checks the file against `sha256` and against the digest beside it, which is recorded if there is none."""
     if path.is_dir():
         raise WeightsError(f"{path} is a directory; expected the checkpoint. Remove it.")
     record = _record_of(path)

@@ -1,4 +1,4 @@
-"""The names of the classes. No torch here."""
+"""The names of the classes. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def class_names(num_classes: int, labels: Sequence[str] | None) -> tuple[str, ..
     """Return the names of the classes, the background first.
 
     Args:
-        num_classes: How many classes there are, with the background.
-        labels: Their names without the background; by default COCO's where there are 80, else `class 1`, `class 2` and
+        num_classes: The number of classes, with the background.
+        labels: Their names without the background; by default COCO's if there are 80, else `class 1`, `class 2` and
             so on.
 
     Raises:
-        WeightsError: Where there are not as many labels as classes.
+        WeightsError: If the number of labels is not that of the classes.
     """
     if labels is not None:
         if len(labels) != num_classes - 1:
@@ -38,7 +38,7 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
         path: The file: one name a line, without the background. Empty lines are skipped.
 
     Raises:
-        WeightsError: Where it cannot be read or has no name.
+        WeightsError: If the file cannot be read or has no name.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()

@@ -1,9 +1,9 @@
-"""From the network's outputs to detections: non-maximum suppression (NMS) as the reference defines it, on whole batches.
+"""Detections from the network's outputs: non-maximum suppression (NMS) as in the reference, on whole batches.
 
-There are two ways to the same result. `detect_fixed` takes at most a fixed number of candidates of each picture through
-steps of constant size, which a CUDA graph can hold and which never wait for the device, and reports of each picture
-whether its result is complete. `detect_exact` takes any number of candidates, and waits for the device several times.
-`detect_batch` takes the first way, and the second for those pictures that need it.
+Two functions give the same result. `detect_fixed` has steps of constant size for a limited number of candidates: a CUDA
+graph can hold them, and they never wait for the device. It reports of each picture whether its result is complete.
+`detect_exact` takes any number of candidates, and waits for the device several times. `detect_batch` calls the first,
+and the second for those pictures that need it.
 
 All functions work on any device, do not write to their arguments, and can be scripted.
 """
@@ -19,7 +19,7 @@ from ssdtrt import config
 from ssdtrt.model.boxes import box_iou, box_iou_or_nan, decode_boxes, decode_offsets
 
 PaddedDetections = Tuple[Tensor, Tensor, Tensor, Tensor]
-"""boxes_xyxy [N, K, 4], labels [N, K] in 1..C-1, scores [N, K] best first, counts [N]; zeros after each picture's count."""
+"""boxes_xyxy [N, K, 4], labels [N, K] in 1..C-1, scores [N, K], counts [N]; best first, zeros after the count."""
 
 
 def detect_batch(
@@ -27,16 +27,16 @@ def detect_batch(
 ) -> PaddedDetections:
     """Decode the network's outputs and suppress overlapping boxes.
 
-    Candidates of a class are the boxes with a score > 0.05, at most the best 200. A candidate is kept while its IoU with
+    Candidates of a class are the boxes with a score > 0.05, at most the best 200. A candidate is kept if its IoU with
     every better kept one of its class is < 0.5. Of the kept ones of all classes the best are returned.
 
-    It waits for the device once, and again only where the result of a picture is not complete after the fixed steps.
+    It waits for the device once, and again only if the result of a picture is not complete after the fixed steps.
 
     Args:
         loc: Offsets of the default boxes [N, 4, A].
         conf: Logits of the classes [N, C, A], the background first.
         boxes_cxcywh: The default boxes [A, 4].
-        max_detections: The most detections K of one picture.
+        max_detections: The largest number K of detections of one picture.
 
     Returns:
         boxes_xyxy [N, K, 4], labels [N, K] in 1..C-1, scores [N, K], best first, and counts [N]. Rows after a picture's
@@ -61,7 +61,7 @@ def detect(
 
 
 def detect_incomplete(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tensor:
-    """Detect again where the result is not complete: from the best candidates, then by the exact way.
+    """Detect again in the pictures whose result is not complete: from the best candidates, then by the exact way.
 
     Args:
         packed: What `detect_fixed` returned for the other arguments.
@@ -91,16 +91,16 @@ def detect_fixed(
 ) -> Tensor:
     """Decode and suppress at most `candidates` of each picture in steps of constant size.
 
-    A picture's result is complete, that is `detect_exact` returns the same, when no candidate was left out, or when
-    `max_detections` are kept that are better than any left out, and when the last pass of suppression changed nothing.
+    A picture's result is complete, that is equal to that of `detect_exact`, if the last pass of suppression changed
+    nothing, and no candidate was left out or `max_detections` are kept that are better than any left out.
 
     Args:
         loc, conf, boxes_cxcywh, max_detections: As in `detect_batch`.
-        use_all: Whether to take all candidates, which is fast and complete only where they are few: at most
+        use_all: Whether to take all candidates, which is fast, and complete only if they are few: at most
             `candidates`, at no more than `anchors` default boxes. Otherwise the best `candidates` are taken.
-        candidates: The most candidates of one picture.
-        anchors: The most default boxes that they are looked for at, with `use_all`.
-        passes: How often the kept candidates suppress others (see `_keep_in_passes`).
+        candidates: The largest number of candidates of one picture.
+        anchors: The largest number of default boxes with candidates, for `use_all`.
+        passes: The number of passes of suppression (see `_keep_in_passes`).
 
     Returns:
         Packed detections [N, K + 1, 6]. A row is a box's xyxy, its label and its score; the last row of a picture is
@@ -130,14 +130,14 @@ def detect_fixed(
 
 
 def _all_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """All candidates of each picture, where they are at most `count` and at no more than `anchors` default boxes.
+    """All candidates of each picture, if they are at most `count` and at no more than `anchors` default boxes.
 
     conf [N, C, A] -> scores [N, P] > 0.05, best first and then zeros, labels [N, P], their default boxes [N, P], and
-    left_out [N, 1]: 0, or 1 where there are more. A class's score is at most the sigmoid of how far its logit lies above
+    left_out [N, 1]: 0, or 1 if there are more. A class's score is at most the sigmoid of how far its logit lies above
     the background's, which excludes most default boxes without a softmax.
     """
     margin = conf[:, 1:].amax(dim=1).float() - conf[:, 0].float()  # [N, A]
-    chosen, near = _first_true(margin > config.LOWEST_MARGIN, min(anchors, conf.shape[2]))  # [N, B], [N, 1]
+    chosen, near = _first_true(margin > config.MIN_MARGIN, min(anchors, conf.shape[2]))  # [N, B], [N, 1]
     width = chosen.shape[1]
     rows = conf.transpose(1, 2).gather(1, chosen[:, :, None].expand(-1, -1, conf.shape[1]))
     scores = rows.float().softmax(dim=2)  # [N, B, C]: softmax is fastest over what is contiguous
@@ -153,7 +153,7 @@ def _all_candidates(conf: Tensor, count: int, anchors: int) -> Tuple[Tensor, Ten
 
 
 def _first_true(mask: Tensor, count: int) -> Tuple[Tensor, Tensor]:
-    """mask [N, M] -> the places of its first `count` true values [N, count], then zeros, and how many there are [N, 1]."""
+    """mask [N, M] -> the indices of its first `count` true values [N, count], then zeros, and their number [N, 1]."""
     position = mask.cumsum(dim=1)
     slot = (position * mask).clamp(max=count + 1)  # from 1; the false ones go to 0 and those too many to the last
     index = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape[0], -1)
@@ -164,7 +164,7 @@ def _first_true(mask: Tensor, count: int) -> Tuple[Tensor, Tensor]:
 def _best_candidates(conf: Tensor, count: int) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
     """The best `count` candidates of each picture.
 
-    As `_all_candidates`, but left_out is a score that no candidate left out is above, or 0 where none is left out.
+    As `_all_candidates`, but left_out is a score that no candidate left out is above, or 0 if none is left out.
     """
     scores = torch.threshold(conf.float().softmax(dim=1)[:, 1:], config.MIN_SCORE, 0.0).flatten(1)  # [N, (C - 1) A]
     total = scores.shape[1]
@@ -175,9 +175,10 @@ def _best_candidates(conf: Tensor, count: int) -> Tuple[Tensor, Tensor, Tensor, 
 
 
 def _keep_in_passes(boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, passes: int) -> Tuple[Tensor, Tensor]:
-    """Candidates [N, P], best first -> which are kept after `passes` of suppression [N, P], and whether it converged [N].
+    """Candidates [N, P], best first -> which are kept after `passes` of suppression [N, P], and if they converged [N].
 
-    The steps are those of `_greedy`; here each pass is a matrix product, which counts the better kept boxes that overlap.
+    The steps are those of `_greedy`. Here each pass is a matrix product, which counts the better kept boxes that
+    overlap.
     """
     # [N, P, P], better[n, i, j]: i is of the class of j and before it
     better = (labels[:, :, None] == labels[:, None, :]).triu(diagonal=1)
@@ -229,9 +230,9 @@ def nms(
         boxes_xyxy: Boxes [N, A, 4].
         scores: Scores [N, A, C], 0..1, the background first.
         min_score: Candidates of a class are the boxes with a higher score.
-        iou: A candidate is kept while its IoU with every better kept one of its class is lower.
-        max_per_class: The most candidates of a class, the best.
-        max_detections: The most detections K of a picture, the best of all classes.
+        iou: A candidate is kept if its IoU with every better kept one of its class is lower.
+        max_per_class: The largest number of candidates of a class; the best are taken.
+        max_detections: The largest number K of detections of a picture; the best of all classes are taken.
 
     Returns:
         (boxes_xyxy [K, 4], labels [K] in 1..C-1, scores [K]) of each picture, best first; of equal scores the earlier
@@ -287,8 +288,8 @@ def _keep_in_groups(boxes_xyxy: Tensor, group: Tensor, rank: Tensor, iou: float)
 def _greedy(boxes_xyxy: Tensor, valid: Tensor, iou: float) -> Tensor:
     """Boxes [G, K, 4], best first, and which of them exist [G, K] -> which of them are kept [G, K].
 
-    A box is removed when a better one that is kept overlaps it by `iou` or more. It starts with all, and each pass
-    decides at least the next box of every row, so that it ends: usually after three or four passes.
+    A box is removed if a better kept one overlaps it by `iou` or more. All are kept at first. Each pass decides at
+    least the next box of every row, so the loop ends, usually after three or four passes.
     """
     over = (box_iou(boxes_xyxy) >= iou).triu(diagonal=1)  # [G, K, K], over[g, i, j]: i is better and overlaps j
     before, keep = ~valid, valid

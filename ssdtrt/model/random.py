@@ -1,4 +1,4 @@
-"""Seeded random weights, which behave like trained ones as far as latency, precision and drawing need it."""
+"""Seeded random weights, which behave like trained ones as far as latency, precision and drawing need."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def random_model(num_classes: int, seed: int) -> SSD300:
 
     The additional blocks and heads have Xavier-uniform weights, as the reference initializes them. Untrained residual
     branches multiply rounding errors (relative L2 distance of BF16: 4e-2), so their last norm starts at _RESIDUAL_GAIN
-    (1e-2). The BatchNorm statistics move towards those of seeded pictures, so that all pictures give outputs of a like
-    size, and activations stay far inside FP16's range. Each head is then scaled to outputs of a fixed standard
+    (1e-2). The BatchNorm statistics move towards those of seeded pictures, so that all pictures give outputs of a
+    similar size, and activations stay far inside FP16's range. Each head is then scaled to outputs of a fixed standard
     deviation: boxes of sensible sizes, and in every picture some with scores that can be compared and drawn.
 
     Args:
-        num_classes: How many classes there are, with the background.
+        num_classes: The number of classes, with the background.
         seed: The seed of the weights and of the pictures.
     """
     with torch.random.fork_rng(devices=[]):
@@ -43,7 +43,11 @@ def random_model(num_classes: int, seed: int) -> SSD300:
 
 
 def reference_init(model: SSD300) -> SSD300:
-    """Initialize the additional blocks and heads as the reference does, with Xavier-uniform weights, and return the model."""
+    """Initialize the additional blocks and heads with Xavier-uniform weights, as the reference does.
+
+    Returns:
+        The same model.
+    """
     for part in (model.additional_blocks, model.loc, model.conf):
         for parameter in part.parameters():
             if parameter.dim() > 1:
@@ -52,7 +56,7 @@ def reference_init(model: SSD300) -> SSD300:
 
 
 def _calibrate_norms(model: nn.Module, images: Tensor) -> None:
-    """Moves every BatchNorm's running statistics by _STATISTICS_SHARE towards those of a batch of pictures, in place."""
+    """Moves the running statistics of every BatchNorm by _STATISTICS_SHARE towards those of `images`, in place."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -63,7 +67,7 @@ def _calibrate_norms(model: nn.Module, images: Tensor) -> None:
 
 
 def _calibrate_heads(model: SSD300, images: Tensor) -> None:
-    """Scales each head, in place, so that its map has the standard deviation wanted over a batch of pictures."""
+    """Scales each head, in place, so that its map has the wanted standard deviation over `images`."""
     maps = zip(model(images), (model.loc, model.conf), (_LOC_STD, _CONF_STD))
     for output, heads, wanted in maps:
         for head, part in zip(heads, output.split(model.boxes_per_map, dim=2)):

@@ -1,4 +1,4 @@
-"""Where a model's weights are from. No torch here."""
+"""The origin of a model's weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class WeightsSource(Report, frozen=True):
-    """Where a model's weights are from.
+    """The origin of a model's weights.
 
     Attributes:
         name: `coco`, `random` or a file's name.
         sha256: The SHA-256 of the tensors (see `ssdtrt.model.weights.state_sha256`).
         trained: False for random weights.
-        file_sha256: The SHA-256 of the file that they were read from; None for random weights.
+        file_sha256: The SHA-256 of the file; None for random weights.
     """
 
     name: str

@@ -29,11 +29,11 @@ class SSD300(nn.Module):
     """SSD300 with a ResNet-50 backbone; its parameter names are those of NVIDIA's published checkpoint.
 
     Args:
-        num_classes: How many classes there are, with the background.
+        num_classes: The number of classes, with the background.
 
     Attributes:
         labels: The names of the classes, the background first; empty until `build_model` sets them.
-        source: Where the weights are from; None until `build_model` sets it.
+        source: The origin of the weights; None until `build_model` sets it.
     """
 
     __jit_ignored_attributes__ = ("labels", "source")  # What a file's metadata records is no part of the graph.

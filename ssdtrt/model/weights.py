@@ -1,4 +1,4 @@
-"""From the name of some weights to a network that has them."""
+"""Build the network with weights: NVIDIA's, those of a checkpoint, or random ones."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def build_model(
 
     Args:
         weights: `coco` for NVIDIA's checkpoint, which is fetched once into torch's hub cache; the path of a checkpoint,
-            whose class heads decide the number of classes; or `random`.
+            whose class heads give the number of classes; or `random`.
         seed: The seed of random weights.
-        labels: The names of the classes without the background; by default COCO's where there are 80, else `class 1`,
+        labels: The names of the classes without the background; by default COCO's if there are 80, else `class 1`,
             `class 2` and so on.
         sha256: The SHA-256 that the file must have.
         trust: Whether the file may run code while it is loaded (see `ssdtrt.model.checkpoint.read_checkpoint`).
-        progress: Called with a short line that says how far a download is.
-        note: Called with a line where neither a SHA-256 nor checksums protect a file against damage.
+        progress: Called with a line about the progress of a download.
+        note: Called with a line if a file has neither a SHA-256 nor checksums to detect damage.
 
     Returns:
         The model, a `torch.nn.Module`: images [N, 3, 300, 300], normalized -> (loc [N, 4, 8732], conf [N, C, 8732]).
-        Its `labels` name the C classes, the background first, and its `source` says where the weights are from.
+        Its `labels` name the C classes, the background first, and its `source` is the origin of the weights.
 
     Raises:
-        WeightsError: Where the weights cannot be fetched, read or fitted to the network.
+        WeightsError: If the weights cannot be fetched or read, or do not fit the network.
 
     Example:
         >>> import torch
@@ -100,10 +100,10 @@ def model_from_state(state: Mapping[str, Tensor], origin: str | Path) -> SSD300:
 
     Args:
         state: The tensors by name; those of a lower precision become float32.
-        origin: Where they are from, for messages.
+        origin: Their origin, for messages.
 
     Raises:
-        WeightsError: Where they do not fit the network or are not finite.
+        WeightsError: If they do not fit the network or are not finite.
     """
     heads = state.get("conf.0.weight")
     boxes = config.BOXES_PER_CELL[0]

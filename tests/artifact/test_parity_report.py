@@ -73,7 +73,7 @@ def test_an_output_that_is_not_finite_never_passes(finite):
         (
             {"loc": 1e-5, "conf": 2e-5},
             "The engine is not FP16: its relative L2 distance to FP32 (loc 1.00e-05, conf 2.00e-05) is below 1.0e-04, "
-            "the smallest that arithmetic in that precision can have.",
+            "the smallest expected of arithmetic in that precision.",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from torch import nn
 
 from ssdtrt.artifact.torchscript import save
 from ssdtrt.errors import WeightsError
-from ssdtrt.export import to_torchscript
+from ssdtrt.export import _to_torchscript
 from ssdtrt.model.checkpoint import CheckpointError, read_checkpoint
 from ssdtrt.model.weights import build_model
 
@@ -205,7 +205,7 @@ def test_damaged_bytes_never_raise_anything_else(legacy, tmp_path):
 
 def test_torchscript_module(model, tmp_path):
     path = tmp_path / "ssd300.ts"
-    save(to_torchscript(nn.Linear(2, 2), "script"), path)
+    save(_to_torchscript(nn.Linear(2, 2), "script"), path)
     assert_one_line_error(path, "is a TorchScript module, not a checkpoint. Give it to ssdtrt compile instead.")
 
 

@@ -17,7 +17,7 @@ from checkpoints import OLD_TORCH
 
 from ssdtrt.artifact import torchscript
 from ssdtrt.errors import FetchError, WeightsError
-from ssdtrt.export import to_torchscript
+from ssdtrt.export import _to_torchscript
 from ssdtrt.model import download
 from ssdtrt.model.download import coco_checkpoint
 from ssdtrt.model.weights import build_model
@@ -269,7 +269,7 @@ def test_body_that_is_no_checkpoint(body, reason, cache, serve):
 
 def test_torchscript_module(cache, serve, tmp_path):
     """The message names the address alone, not the temporary file."""
-    torchscript.save(to_torchscript(torch.nn.Identity(), "script"), tmp_path / "identity.ts")
+    torchscript.save(_to_torchscript(torch.nn.Identity(), "script"), tmp_path / "identity.ts")
     address = serve(tmp_path / "identity.ts")
     assert_fetch_fails(cache, f"{address} is not a usable checkpoint: it is a TorchScript module, not a checkpoint.")
 
@@ -352,7 +352,7 @@ def test_damaged_record_is_noticed(content, cache, serve):
     serve(b"\x80 first")
     path = coco_checkpoint()
     (cache / f"{NAME}.sha256").write_bytes(content)
-    with pytest.raises(WeightsError, match=f"is no SHA-256; .* Remove it and {NAME}.sha256 to fetch it again"):
+    with pytest.raises(WeightsError, match=f"is not a SHA-256; .* Remove it and {NAME}.sha256 to fetch it again"):
         build_model("coco")
     assert path.exists()
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from torchvision.models import resnet50
 
-from ssdtrt.export import to_torchscript
+from ssdtrt.export import _to_torchscript
 from ssdtrt.model.ssd import SSD300
 
 BOXES = (4, 6, 6, 6, 4, 4)
@@ -16,12 +16,12 @@ MAPS = (38, 19, 10, 5, 3, 1)
 
 @pytest.fixture(scope="module")
 def traced(model):
-    return to_torchscript(model, "trace")
+    return _to_torchscript(model, "trace")
 
 
 @pytest.fixture(scope="module")
 def scripted(model):
-    return to_torchscript(model, "script")
+    return _to_torchscript(model, "script")
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def test_the_given_tensors_are_not_written(fine_tuned):
 @pytest.mark.parametrize("digest", ["", "ab", "ab" * 31 + "g0"])
 def test_what_is_no_sha256_is_refused(digest, checkpoint):
     """Also an empty one, as from a variable that is not set: it does not switch the check off."""
-    with pytest.raises(WeightsError, match="is no SHA-256; expected 64 hex digits"):
+    with pytest.raises(WeightsError, match="is not a SHA-256; expected 64 hex digits"):
         build_model(checkpoint, sha256=digest, trust=TRUST)
     with pytest.raises(WeightsError, match="no SHA-256 to check"):
         build_model("random", sha256=digest)

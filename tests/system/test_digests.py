@@ -46,7 +46,9 @@ def test_another_digest(kind, abc):
 def test_what_is_no_digest(expected, abc):
     with pytest.raises(ArtifactError) as caught:
         check_sha256(abc, expected, ArtifactError)
-    assert str(caught.value) == f"{expected!r} is no SHA-256; expected 64 hex digits, as sha256sum {abc} prints them."
+    assert (
+        str(caught.value) == f"{expected!r} is not a SHA-256; expected 64 hex digits, as sha256sum {abc} prints them."
+    )
 
 
 def test_a_digest_known_already_is_not_computed_again(tmp_path):
