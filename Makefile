@@ -1,10 +1,12 @@
-# `make demo` and `make test` need nothing but Python 3.10 or later: they set up VENV themselves.
+# `make demo`, `make test` and `make lint` need nothing but Python 3.10 or later: they set up VENV themselves.
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN_ARGS ?=
 # One thread a process and two processes: torch's threads wait more than they work on small pictures.
 PYTEST_ARGS ?= -q -n 2 --dist loadfile --durations=10
+# Which tests `make test` runs; on the oldest stack all but the slow ones.
+MARKERS ?= not gpu
 # Which of setup.cfg's extras brings Torch-TensorRT.
 TENSORRT ?= tensorrt
 # What the bench gate measures and how much slower it may be. GATE_BACKEND=torchscript gates a machine without a GPU.
@@ -26,7 +28,7 @@ demo: $(VENV)/.tensorrt
 	$(BIN)/ssdtrt run $(RUN_ARGS)
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -61,7 +63,7 @@ endif
 # The same on Python 3.10 with torch 2.2.2; PYTHON310 names such a Python where `python3.10` is not on the path.
 $(OLDEST): %-oldest:
 	@$(MAKE) $* VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TENSORRT=tensorrt-pypi \
-	    PYTHON="$${PYTHON310:-python3.10}"
+	    MARKERS="not gpu and not slow" PYTHON="$${PYTHON310:-python3.10}"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -88,4 +90,4 @@ $(VENV)/.tensorrt: $(VENV)/.base
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-oldest build dist *.egg-info .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -1,6 +1,7 @@
 """What many tests share: one random model, its module and its engines, each made once."""
 
 import atexit
+import fcntl
 import importlib
 import inspect
 import os
@@ -24,9 +25,10 @@ from ssdtrt.model.weights import build_model
 from ssdtrt.system.devices import emulates_bf16
 
 os.environ["SSDTRT_CACHE"] = ""  # No test keeps an engine, or takes one that was kept, unless it says so.
-if "SSDTRT_TEST_ENGINES" not in os.environ:  # The first process of a run; its workers inherit the folder.
-    os.environ["SSDTRT_TEST_ENGINES"] = tempfile.mkdtemp(prefix="ssdtrt-engines-")
-    atexit.register(shutil.rmtree, os.environ["SSDTRT_TEST_ENGINES"], ignore_errors=True)
+if "SSDTRT_TEST_FOLDER" not in os.environ:  # The first process of a run; its workers inherit the folder.
+    os.environ["SSDTRT_TEST_FOLDER"] = tempfile.mkdtemp(prefix="ssdtrt-tests-")
+    atexit.register(shutil.rmtree, os.environ["SSDTRT_TEST_FOLDER"], ignore_errors=True)
+SHARED = Path(os.environ["SSDTRT_TEST_FOLDER"])
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ssdtrt" / "samples"
 
@@ -58,17 +60,32 @@ def no_surprises(monkeypatch, tmp_path_factory):
     torch.set_rng_state(before[0])
 
 
+def once(name, make):
+    """A file that one worker of a run makes for all of them: `make(path)` writes it. Read only."""
+    path = SHARED / name
+    path.parent.mkdir(exist_ok=True)
+    with open(path.parent.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            make(path)
+    return path
+
+
 @pytest.fixture
 def kept_engines(monkeypatch):
     """What this run built before is taken: for tests whose subject is not the building."""
-    monkeypatch.setenv("SSDTRT_CACHE", os.environ["SSDTRT_TEST_ENGINES"])
+    monkeypatch.setenv("SSDTRT_CACHE", str(SHARED / "engines"))
 
 
-def built(*arguments, **options):
-    """`compile_engine`, once a run for each engine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSDTRT_CACHE", os.environ["SSDTRT_TEST_ENGINES"])
-        return compile_engine(*arguments, **options)
+def build_once(module, name, **options):
+    """`compile_engine` of the CPU, once a run for each file; what it builds is kept for `kept_engines`."""
+
+    def build(path):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SSDTRT_CACHE", str(SHARED / "engines"))
+            compile_engine(module, path, backend="torchscript", **options)
+
+    return once(f"module/{name}", build)
 
 
 @pytest.fixture(scope="session")
@@ -78,21 +95,22 @@ def model():
 
 
 @pytest.fixture(scope="session")
-def module(model, tmp_path_factory):
-    """The random model's exported module, in a folder of its own."""
-    return export_module(model, tmp_path_factory.mktemp("module") / "ssd300.ts")
+def module(request):
+    """The random model's exported module."""
+    return once("module/ssd300.ts", lambda path: export_module(request.getfixturevalue("model"), path))
 
 
 @pytest.fixture(scope="session")
-def hub_module(model, tmp_path_factory):
-    """The random model's module for pictures prepared as the hub utilities do, in a folder of its own."""
-    return export_module(model, tmp_path_factory.mktemp("hub") / "hub.ts", preprocess="hub")
+def hub_module(request):
+    """The random model's module for pictures prepared as the hub utilities do."""
+    make = partial(export_module, preprocess="hub")
+    return once("hub/hub.ts", lambda path: make(request.getfixturevalue("model"), path))
 
 
 @pytest.fixture(scope="session")
 def engine(module):
     """A CPU engine in FP32, beside its module."""
-    return built(module, module.parent / "ssd300.engine.ts", backend="torchscript", precision="fp32")
+    return build_once(module, "ssd300.engine.ts", precision="fp32")
 
 
 @pytest.fixture(scope="session")
@@ -105,13 +123,13 @@ def fast_bf16():
 @pytest.fixture(scope="session")
 def engine_bf16(fast_bf16, module):
     """A CPU engine in BF16, beside its module."""
-    return built(module, module.parent / "bf16.engine.ts", backend="torchscript", precision="bf16")
+    return build_once(module, "bf16.engine.ts", precision="bf16")
 
 
 @pytest.fixture(scope="session")
 def detector_file(module):
     """A CPU detector in FP32, beside its module."""
-    return built(module, detector=True, out=module.parent / "ssd300.detector.ts", backend="torchscript")
+    return build_once(module, "ssd300.detector.ts", detector=True)
 
 
 @pytest.fixture(scope="session")

@@ -20,34 +20,10 @@ def loaded_after(statement):
     return done.stdout.splitlines()[-1].split()[1:]
 
 
-def test_network_numbers():
-    assert config.IMAGE_SIZE == 300
-    assert config.FEATURE_MAPS == (38, 19, 10, 5, 3, 1)
-    assert config.STEPS == (8, 16, 32, 64, 100, 300)
-    assert config.SCALES == (21, 45, 99, 153, 207, 261, 315)
-    assert config.BOXES_PER_CELL == (4, 6, 6, 6, 4, 4)
-    assert config.NUM_BOXES == 8732
-    assert (config.CENTER_VARIANCE, config.SIZE_VARIANCE) == (0.1, 0.2)
-
-
 def test_channels_fit_each_other():
     assert config.FEATURE_CHANNELS == (1024, 512, 512, 256, 256, 256)
     assert config.MIDDLE_CHANNELS == (256, 256, 128, 128, 128)
     assert len(config.STEPS) == len(config.FEATURE_MAPS) == len(config.ASPECT_RATIOS) == len(config.SCALES) - 1
-
-
-def test_decoding_numbers():
-    assert (config.MIN_SCORE, config.NMS_IOU) == (0.05, 0.5)
-    assert (config.MAX_PER_CLASS, config.MAX_DETECTIONS) == (200, 200)
-
-
-def test_preparation_numbers():
-    assert config.PREPROCESS == "eval"
-    assert config.IMAGENET_MEAN == (0.485, 0.456, 0.406)
-    assert config.IMAGENET_STD == (0.229, 0.224, 0.225)
-    assert config.PREPROCESSES == ("eval", "hub") == tuple(config.NORMALIZATION)
-    assert config.NORMALIZATION["eval"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert config.NORMALIZATION["hub"] == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def test_labels_are_cocos_in_order():

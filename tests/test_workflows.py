@@ -29,13 +29,6 @@ def make(*arguments):
     return subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_there_are_jobs_for_cpu_and_gpu():
-    assert list(WORKFLOWS) == ["cpu.yml", "gpu.yml"]
-    assert JOBS["gpu.yml: gpu"]["runs-on"] == ["self-hosted", "gpu"]
-    assert list(commands(JOBS["cpu.yml: test"])) == ["make test-oldest", "make test", "make test", "make test"]
-    assert list(commands(JOBS["gpu.yml: gpu"])) == ["make test-gpu-oldest", "make bench-gate-oldest"]
-
-
 def test_the_pythons_are_those_that_the_package_names():
     rows = JOBS["cpu.yml: test"]["strategy"]["matrix"]["include"]
     classifiers = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text())
