@@ -4,7 +4,7 @@
 
 builds each form as an FP16 engine and measures all of them with FP32 eager, plain and as CUDA graphs. The report holds
 what `ssdtrt bench` writes, and for each form its distance to FP32 and start and duration of every kernel of one call, in
-order. An engine takes from one to three minutes. With `--heads` only the heads and what joins their maps are built.
+order. An engine takes from one to three minutes. With `--heads` only the heads and the concatenation are built.
 `--streams N` also builds each form through TensorRT's own API, where kernels may run side by side on N auxiliary streams,
 and then `--only-streams` leaves the front end out; `--timings` keeps the timing cache for the next build.
 """
@@ -37,23 +37,25 @@ from ssdtrt.system.devices import pick_device
 
 
 class CastFirst(rewrite.FusedSSD300):
-    """The heads' maps are cast to float32 one by one, before they are joined."""
+    """The heads' maps are cast to float32 one by one, before they are concatenated."""
 
-    def joined(self, maps: List[Tensor]) -> Tensor:
-        parts = [m.to(self.inside).float().reshape(-1, self.channels, k) for m, k in zip(maps, self.boxes_per_map)]
+    def concatenate(self, maps: List[Tensor]) -> Tensor:
+        parts = [
+            m.to(self.compute_dtype).float().reshape(-1, self.channels, k) for m, k in zip(maps, self.boxes_per_map)
+        ]
         return torch.cat(parts, 2)
 
 
 class Exported(nn.Module):
     """The model as it is exported, cast at its edges, its outputs one above the other."""
 
-    def __init__(self, model: SSD300, inside: torch.dtype):
+    def __init__(self, model: SSD300, compute_dtype: torch.dtype):
         super().__init__()
-        self.model, self.inside = model.to(inside), inside
+        self.model, self.compute_dtype = model.to(compute_dtype), compute_dtype
 
     def forward(self, images: Tensor) -> Tensor:
         """images [N, 3, 300, 300] -> [N, 4 + C, A]."""
-        return torch.cat(self.model(images.to(self.inside)), 1).float()
+        return torch.cat(self.model(images.to(self.compute_dtype)), 1).float()
 
 
 class Heads(nn.Module):
@@ -66,24 +68,24 @@ class Heads(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images [N, 3, 300, 300] -> [N, 4 + C, A]."""
-        mean = images.mean(dim=(1, 2, 3), keepdim=True).to(self.form.inside)
+        mean = images.mean(dim=(1, 2, 3), keepdim=True).to(self.form.compute_dtype)
         maps = [head(mean.expand(-1, channels, size, size)) for head, (channels, size) in zip(self.heads, self.shapes)]
-        return self.form.joined(maps)
+        return self.form.concatenate(maps)
 
 
 FORMS = {
     "compiled": rewrite.FusedSSD300,
     "cast-first": CastFirst,
-    "free": lambda model, inside: rewrite.FusedSSD300(model),  # in float32: TensorRT chooses the type of each layer
-    "projections-apart": lambda model, inside: rewrite.FusedSSD300(model, inside, projections=False),
+    "free": lambda model, dtype: rewrite.FusedSSD300(model),  # in float32: TensorRT chooses the type of each layer
+    "projections-apart": lambda model, dtype: rewrite.FusedSSD300(model, dtype, fold_projections=False),
     "exported": Exported,
 }
 STREAMS = ("compiled", "projections-apart")  # The forms that ssdtrt/engine/tensorrt_backend.py can write as they are.
 
 
-def form_of(name: str, model: SSD300, inside: torch.dtype, heads: bool = False) -> nn.Module:
+def form_of(name: str, model: SSD300, compute_dtype: torch.dtype, heads: bool = False) -> nn.Module:
     """Return the form of that name, with weights of its own: images [N, 3, 300, 300] -> [N, 4 + C, A], float32."""
-    form = FORMS[name](copy.deepcopy(model), inside)
+    form = FORMS[name](copy.deepcopy(model), compute_dtype)
     return Heads(form) if heads else form
 
 

@@ -1,18 +1,18 @@
-"""SSD300 from a checkpoint to an accepted and measured Torch-TensorRT engine.
+"""Build, check, measure and run TensorRT engines of the SSD300 ResNet-50 detector.
 
-    build_model      weights -> the FP32 model
-    export_module    model -> TorchScript module, on disk
-    compile_engine   module -> engine, on disk only if it is accepted
-    verify_engine    engine and FP32 model -> ParityReport
-    load_engine      any saved file -> a callable, FileRunner
-    Detector         pictures -> detections
-    evaluate_file    pictures and annotations -> COCO figures
-    bench_files      saved files -> latency, throughput, speed-up
-    benchmark        your own callables -> the same
-    run_job          all of it in one call
-    diagnose         what this machine lacks for TensorRT engines
+    build_model      build the FP32 model from weights
+    export_module    export a model to a TorchScript module on disk
+    compile_engine   build an engine from a module, and save it if it is accepted
+    verify_engine    compare an engine with the FP32 model (ParityReport)
+    load_engine      load a saved file as a callable (FileRunner)
+    Detector         detect objects in pictures
+    evaluate_file    compute COCO's AP and AR on annotated pictures
+    bench_files      measure the latency, throughput and speed-up of saved files
+    benchmark        measure your own callables
+    run_job          do all of this in one call
+    diagnose         report what this machine lacks for TensorRT engines
 
-The whole way::
+From weights to detections::
 
     from ssdtrt import Detector, bench_files, build_model, compile_engine, export_module, verify_engine
 
@@ -22,8 +22,8 @@ The whole way::
     print(bench_files([engine]).rows[1].speedup)
     print(Detector(engine)(["street.jpg"])[0].detections)
 
-Errors that a user can act on are all SsdtrtError. The names are imported when they are first used, so that importing the
-package costs nothing.
+Every error that a user can act on is an SsdtrtError. The names are imported on first use, so that importing the package
+is fast and loads no torch.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _HOMES = {
     "SSD300": "ssdtrt.model.ssd",
     "SsdtrtError": "ssdtrt.errors",
 }
-__all__ = ["BatchRange", "Detector", "FileRunner", "ParityReport", "SSD300", "SsdtrtError", "bench_files", "benchmark",
+__all__ = ["SSD300", "BatchRange", "Detector", "FileRunner", "ParityReport", "SsdtrtError", "bench_files", "benchmark",
            "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "load_engine", "run_job",
            "verify_engine"]  # fmt: skip
 

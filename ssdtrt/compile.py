@@ -1,4 +1,4 @@
-"""From a saved module to an engine file: build it in a child process, accept it, and only then give it its name."""
+"""Build an engine file from a saved module in a child process, and write it only if it is accepted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine.acceptance import accept
 from ssdtrt.engine.build import BuildJob, Built, build_in_child
-from ssdtrt.engine.cache import cache_key, graph_digest, keep, take, timing_cache_file
+from ssdtrt.engine.cache import add_to_cache, cache_key, copy_from_cache, graph_digest, timing_cache_file
 from ssdtrt.errors import CompileError
 from ssdtrt.system.devices import emulates_bf16, pick_device
 from ssdtrt.system.digests import sha256_file
@@ -50,33 +50,40 @@ def compile_engine(
 ) -> Path:
     """Build an engine from an exported module, compare it with FP32 eager, and write it if it is accepted.
 
-    Nothing is written unless the relative L2 distance of each output is at most 2e-2 (FP16, BF16) or 1e-4 (FP32) and,
-    in 16 bits, the file's size and its distance are those of that precision.
+    An engine is accepted if the relative L2 distance of each output is at most 2e-2 (FP16, BF16) or 1e-4 (FP32). In 16
+    bits, a file as large or as close to FP32 as an FP32 engine is refused too.
 
     Args:
         module: The file that `export_module` wrote.
         out: The file to write; by default ssd300.engine.ts or ssd300.detector.ts.
-        detector: Whether the file takes uint8 images and returns detections: normalization, decoding and NMS inside.
+        detector: Whether to include normalization, decoding and NMS, so that the file takes uint8 images and returns
+            detections.
         precision: `fp16` or `fp32` for the back end `tensorrt`, `fp32` or `bf16` for `torchscript`; by default the
             first.
-        batch: A batch size from 1, or "MIN:OPT:MAX", for the back end `tensorrt`; the other takes any.
-        streams: How many auxiliary streams TensorRT may use, 0 to 16, for one batch size; they pay in a CUDA graph of
-            small batches.
+        batch: A batch size from 1, or "MIN:OPT:MAX", for the back end `tensorrt`. Engines of the other take any size.
+        streams: How many auxiliary streams TensorRT may use, 0 to 16, for a static batch size. They make small batches
+            in a CUDA graph faster.
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB, at least 1.
-        backend: `tensorrt`, or `torchscript` for the CPU: the module frozen.
+        backend: `tensorrt`, or `torchscript` for a CPU engine: the frozen module.
         device: The GPU to build on, `cuda` or `cuda:N`.
         sha256: The SHA-256 that the module must have.
-        cache: Whether to take an engine that was built and accepted before, of the same request with the same versions
-            on the same GPU, and to keep this one (see `ssdtrt.engine.cache`).
-        progress: Called with lines that say how far the build is.
+        cache: Whether to take the engine from the cache if one of the same request was built with the same versions on
+            the same GPU, and to add a new one to it (see `ssdtrt.engine.cache`).
+        progress: Called with one line about the progress of the build, every second.
 
     Returns:
         The path of the file.
 
     Raises:
-        ArtifactError: Where the module cannot be read or the file not be written.
-        CompileError: Where such an engine cannot be built, or not here.
-        ParityError: Where the engine is refused.
+        ArtifactError: If the module cannot be read, or the file cannot be written.
+        CompileError: If such an engine cannot be built, or not on this machine.
+        ParityError: If the engine is refused; nothing is written.
+
+    Example:
+        >>> from ssdtrt import compile_engine, load_engine
+        >>> engine = compile_engine("ssd300.ts", "ssd300.engine.ts", backend="torchscript")
+        >>> load_engine(engine).precision
+        'fp32'
     """
     out = check_output(out or (config.DETECTOR_FILE if detector else config.ENGINE_FILE))
     module = Path(module)
@@ -107,11 +114,11 @@ def compile_engine(
 def _take_or_build(
     out: Path, module: Path, request: BuildRequest, device: torch.device, cache: bool, progress: Progress
 ) -> tuple[Built, ParityReport, bool]:
-    """The engine, without metadata, in `out`: how it was built, how far it is from FP32, and whether from the cache."""
+    """Write the accepted engine to `out`, without metadata; return its build, its parity and whether it was cached."""
     key = cache_key(request, device) if cache else ""
-    kept = take(key, out) if cache else None
-    if kept is not None:
-        return kept.built, kept.parity, True
+    entry = copy_from_cache(key, out) if cache else None
+    if entry is not None:
+        return entry.built, entry.parity, True
     timing_cache = timing_cache_file(device) if cache and request.front_end == "tensorrt" else None
     job = BuildJob(
         request=request,
@@ -125,19 +132,19 @@ def _take_or_build(
     progress("comparing the engine with FP32 eager")
     parity = accept(out, module, request, device)
     if cache:
-        keep(key, out, built, parity)
+        add_to_cache(key, out, built, parity)
     return built, parity, False
 
 
 def _check_request(backend: str, precision: str, workspace_mib: int, device: str | torch.device | None) -> None:
-    """Raises CompileError for what cannot be built, or not here."""
+    """Raise CompileError for what the back end cannot build, or not on this machine."""
     chosen = find_backend(backend)
     if precision not in chosen.precisions:
         raise CompileError(f"The backend {backend} builds {' or '.join(chosen.precisions)}, not {precision}.")
     if precision == "bf16" and emulates_bf16():
         raise CompileError(
-            "This processor has no BF16 arithmetic; emulated, it takes many times as long as FP32. Build in FP32, or "
-            "build where the engine is to run."
+            "This processor has no BF16 arithmetic, and emulating it takes many times as long as FP32. Build in FP32, "
+            "or build on the machine where the engine will run."
         )
     if workspace_mib < 1:
         raise CompileError(f"The workspace is in MiB and at least 1; found {workspace_mib}.")
@@ -149,20 +156,20 @@ def _check_request(backend: str, precision: str, workspace_mib: int, device: str
 
 
 def _check_streams(streams: int, backend: str, batch: BatchRange) -> None:
-    """Raises CompileError for auxiliary streams that an engine cannot have."""
-    if not 0 <= streams <= config.MOST_STREAMS:
-        raise CompileError(f"Auxiliary streams are 0 to {config.MOST_STREAMS}; found {streams}.")
+    """Raise CompileError for auxiliary streams that the engine cannot use."""
+    if not 0 <= streams <= config.MAX_STREAMS:
+        raise CompileError(f"Auxiliary streams are 0 to {config.MAX_STREAMS}; found {streams}.")
     if streams and not find_backend(backend).streams:
-        raise CompileError(f"Auxiliary streams are for the backend tensorrt; found {backend}.")
+        raise CompileError(f"Auxiliary streams need the backend tensorrt; found {backend}.")
     if streams and not batch.static:
-        raise CompileError(f"Auxiliary streams are for one batch size; found the range {batch}.")
+        raise CompileError(f"Auxiliary streams need a single batch size; found the range {batch}.")
 
 
 def _engine_metadata(
     base: Metadata, module: Path, request: BuildRequest, built: Built, parity: ParityReport, cached: bool
 ) -> EngineMetadata:
-    """The metadata of an engine: the module's, what was asked, how the build went, and how far it is from FP32."""
-    images, outputs = _detector_tensors() if request.detector else (base.inputs, base.outputs)
+    """Return the metadata of an engine: that of the module, the request, the build and the parity report."""
+    inputs, outputs = _detector_tensors() if request.detector else (base.inputs, base.outputs)
     kind = DetectorMetadata if request.detector else EngineMetadata
     return kind(
         schema=config.SCHEMA,
@@ -170,7 +177,7 @@ def _engine_metadata(
         versions=built.versions,
         machine=built.machine,
         model=base.model,
-        inputs=images,
+        inputs=inputs,
         outputs=outputs,
         export=base.export,
         module=ModuleFile(module.name, sha256_file(module)),
@@ -181,7 +188,7 @@ def _engine_metadata(
 
 
 def _detector_tensors() -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """What a detector file takes and returns."""
+    """Return the inputs and the outputs of a detector file."""
     rows = ("N", config.MAX_DETECTIONS)
     images = TensorSpec("images", ("N", 3, config.IMAGE_SIZE, config.IMAGE_SIZE), "uint8")
     outputs = (

@@ -47,7 +47,7 @@ class Detector:
         device: `cpu`, `cuda` or `cuda:N`; by default what the file is for, for a module the GPU where there is one.
         threshold: The lowest score that is reported, 0..1. Scores of 0.05 and less never are.
         max_detections: The most detections of a picture.
-        orient: Whether pictures are turned as their EXIF orientation says.
+        orient: Whether pictures are turned by their EXIF orientation.
         workers: How many threads or processes read pictures; by default one for each core.
         sha256: The digest that the file must have.
         note: Told when a batch is halved.
@@ -256,7 +256,7 @@ def detect_files(
         for sink in sinks:
             stack.enter_context(sink)
         keep = any(isinstance(sink, FolderSink) for sink in sinks)
-        many = total is None or total >= config.MANY
+        many = total is None or total >= config.MANY_PICTURES
         stream = stack.enter_context(contextlib.closing(detector.stream(pictures, failures, keep=keep, many=many)))
         for index, found in stream:
             for sink in sinks:

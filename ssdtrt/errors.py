@@ -1,22 +1,24 @@
-"""What can go wrong for a user: each error is one sentence that says what was found, what was expected and what to do."""
+"""The errors that a user can act on: each message says what was found, what was expected and what to do."""
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class SsdtrtError(Exception):
-    """A failure the user can act on. The command line shows it as one message and exits with 1."""
+    """A failure that the user can act on. The command line prints it as one message and exits with 1."""
 
 
 class WeightsError(SsdtrtError):
-    """A checkpoint that cannot be read or fitted to the network."""
+    """A checkpoint that cannot be read or does not fit the network."""
 
 
 class FetchError(WeightsError):
-    """A checkpoint that cannot be fetched."""
+    """A checkpoint that cannot be downloaded."""
 
 
 class ArtifactError(SsdtrtError):
-    """A saved file that is missing, damaged, of another kind, or made for another machine."""
+    """A saved file that is missing, damaged, of another kind, or built for another machine."""
 
 
 class CompileError(SsdtrtError):
@@ -24,36 +26,40 @@ class CompileError(SsdtrtError):
 
 
 class ParityError(SsdtrtError):
-    """An engine that does not say what the FP32 model says. `report` is the ParityReport with the figures."""
+    """An engine that differs too much from the FP32 model.
 
-    def __init__(self, message, report=None):
+    Attributes:
+        report: The ParityReport with the measured distances; None where none was made.
+    """
+
+    def __init__(self, message: str, report: Any = None) -> None:
         super().__init__(message)
         self.report = report
 
 
 class ImageError(SsdtrtError):
-    """A picture that cannot be read, or not prepared as asked."""
+    """A picture that cannot be read, or that is not in the expected form."""
 
 
 class AnnotationsError(SsdtrtError):
-    """Annotations that cannot be read, or that do not fit the pictures or the model."""
+    """Annotations that cannot be read, or that do not match the pictures or the model."""
 
 
 class GpuError(SsdtrtError):
-    """A GPU that has not enough memory, or that failed while it worked."""
+    """A GPU that has run out of memory, or that failed during a computation."""
 
 
 class ReportError(SsdtrtError):
-    """A saved report that cannot be read, or not be used as asked."""
+    """A saved report that cannot be read, or that does not contain what the command needs."""
 
 
 def first_line(error: BaseException, empty: str | None = None, limit: int = 200) -> str:
-    """Return the first line of another library's error, at most `limit` characters.
+    """Return the first line of an exception's message, at most `limit` characters.
 
     Args:
         error: The exception.
-        empty: What to return where it has no message; by default the name of its type.
-        limit: The most characters.
+        empty: What to return for an empty message; by default the name of the exception's type.
+        limit: The maximum number of characters.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__ if empty is None else empty]
     return lines[0].strip()[:limit]

@@ -1,4 +1,4 @@
-"""From the eager model to a TorchScript module on disk: FP32, not frozen, any batch size."""
+"""Export the eager model to a TorchScript module on disk: FP32, not frozen, any batch size."""
 
 from __future__ import annotations
 
@@ -34,30 +34,35 @@ def export_module(
     preprocess: str = config.PREPROCESS,
     progress: Progress = silent,
 ) -> Path:
-    """Write a model as a TorchScript module, checked against the eager model.
+    """Export a model to a TorchScript module, compare it with the model, and write it.
 
-    The check runs on a batch of another size than the one that was traced.
+    The comparison uses another batch size than the trace, so that a constant batch size would be found.
 
     Args:
-        model: The model; `build_model` makes one.
+        model: The model, from `build_model`.
         out: The file to write.
         method: `trace` or `script`.
-        preprocess: How pictures are prepared for this network: `eval`, the whole picture resized, or `hub`, its center
-            crop. It is recorded in the file and in everything that is made from it.
-        progress: Called with a line that says what is done.
+        preprocess: How pictures are prepared for this network: `eval` resizes the whole picture, `hub` takes its center
+            crop. The file records it, and so does every file that is built from it.
+        progress: Called with one line about the step.
 
     Returns:
         The path of the file.
 
     Raises:
-        ArtifactError: Where `out` cannot be written.
-        ImageError: For another `preprocess`.
-        ParityError: Where an output's relative L2 distance is above 1e-5; nothing is written.
+        ArtifactError: If `out` cannot be written.
+        ImageError: If `preprocess` is unknown.
+        ParityError: If an output's relative L2 distance is above 1e-5; nothing is written.
+
+    Example:
+        >>> from ssdtrt import build_model, export_module
+        >>> export_module(build_model("random"), "ssd300.ts").name
+        'ssd300.ts'
     """
     check_preprocess(preprocess)
     out = check_output(out)
     progress(f"exporting the module ({method})")
-    module = to_torchscript(model, method)
+    module = _to_torchscript(model, method)
     images = synthetic_images(_CHECK_BATCH, seed=config.SEED + 1)
     with torch.no_grad():
         pairs = list(zip(("loc", "conf"), module(images), model(images)))
@@ -65,7 +70,8 @@ def export_module(
         distance = relative_l2(found, expected)
         if not distance <= _EXPORT_BOUND:
             raise ParityError(
-                f"The exported module's {name} is {distance:.1e} from the eager model's; nothing was written."
+                f"The exported module's {name} differs from the eager model's by {distance:.1e} (relative L2); "
+                f"expected at most {_EXPORT_BOUND:.0e}. Nothing was written."
             )
     with writing(out) as temporary:
         torchscript.save(module, temporary)
@@ -73,10 +79,10 @@ def export_module(
     return out
 
 
-def to_torchscript(model: SSD300, method: str) -> torch.jit.ScriptModule:
-    """Trace or script the model, in memory.
+def _to_torchscript(model: SSD300, method: str) -> torch.jit.ScriptModule:
+    """Trace or script the model.
 
-    Tracing writes the TF32 switch of the moment into every convolution, so TF32 is disabled then.
+    Tracing records the current TF32 setting in every convolution, so TF32 is disabled.
     """
     with torchscript.quiet(), torch.no_grad(), tf32_disabled(autotune=False):
         if method == "script":
@@ -85,7 +91,7 @@ def to_torchscript(model: SSD300, method: str) -> torch.jit.ScriptModule:
 
 
 def _module_metadata(model: SSD300, method: str, preprocess: str) -> ModuleMetadata:
-    """The metadata of an exported module."""
+    """Return the metadata of an exported module."""
     images = ("N", 3, config.IMAGE_SIZE, config.IMAGE_SIZE)
     return ModuleMetadata(
         schema=config.SCHEMA,
@@ -94,7 +100,7 @@ def _module_metadata(model: SSD300, method: str, preprocess: str) -> ModuleMetad
         machine=this_machine(),
         model=ModelInfo(
             labels=tuple(getattr(model, "labels", None) or class_names(model.num_classes, None)),
-            preprocess=preprocess,  # type: ignore[arg-type]  # `check_preprocess` knows it.
+            preprocess=preprocess,  # type: ignore[arg-type]  # Checked by `check_preprocess`.
             weights=getattr(model, "source", None),
             num_classes=model.num_classes,
             parameters=sum(parameter.numel() for parameter in model.parameters()),

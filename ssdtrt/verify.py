@@ -1,4 +1,4 @@
-"""A saved engine compared with the FP32 model that it was built from, on pictures of one's own."""
+"""Compare a saved engine with the FP32 model that it was built from, on given pictures."""
 
 from __future__ import annotations
 
@@ -28,27 +28,34 @@ def verify_engine(
     device: str | torch.device | None = None,
     sha256: str | None = None,
 ) -> ParityReport:
-    """Compare a file with FP32 eager, with the judgement that `compile_engine` makes.
+    """Compare a file with FP32 eager, by the criteria of `compile_engine`.
 
     Args:
         path: The engine, detector or module.
-        pictures: Pictures to compare on; seeded ones where none is given.
-        module: The module that the engine was built from, where it is not beside it.
-        device: `cpu`, `cuda` or `cuda:N`; by default what the file is for.
+        pictures: The pictures to compare on; by default seeded synthetic ones.
+        module: The module that the engine was built from; by default the recorded file name, in the engine's folder or
+            the current one.
+        device: `cpu`, `cuda` or `cuda:N`; by default the device that the file was built for.
         sha256: The SHA-256 that the file must have.
 
     Returns:
-        The figures, whether they pass (`passed`), and if not, why (`failure`).
+        The distances, whether they pass (`passed`), and the reason if they do not (`failure`).
 
     Raises:
-        ArtifactError: Where the file, or the module that it was built from, cannot be used.
-        CompileError: Where Torch-TensorRT or a GPU is missing.
-        GpuError: Where the GPU fails.
-        ImageError: For a picture that cannot be read.
+        ArtifactError: If the file or its module cannot be used.
+        CompileError: If Torch-TensorRT or a GPU is missing.
+        GpuError: If the GPU fails.
+        ImageError: If a picture cannot be read.
+
+    Example:
+        >>> from ssdtrt import verify_engine
+        >>> report = verify_engine("ssd300.engine.ts", ["street.jpg"])
+        >>> report.passed, report.images, report.bound
+        (True, 1, 0.0001)
     """
     for picture in pictures:
         if not os.path.isfile(picture):
-            load_image(picture)  # Raises, before anything else takes time.
+            load_image(picture)  # Raises, before the slow steps.
     runner = load_engine(path, device, sha256=sha256)
     place, reason = find_module(runner, module)
     if place is None:

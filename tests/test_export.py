@@ -283,7 +283,8 @@ def test_a_module_that_disagrees_is_refused_and_nothing_is_written(made, distanc
         with pytest.raises(ParityError) as caught:
             export_module(made(), path)
         assert str(caught.value) == (
-            f"The exported module's conf is {distance} from the eager model's; nothing was written."
+            f"The exported module's conf differs from the eager model's by {distance} (relative L2); "
+            "expected at most 1e-05. Nothing was written."
         )
     assert [path.name for path in tmp_path.iterdir()] == ["existing.ts"]
     assert existing.read_bytes() == b"what was here before"

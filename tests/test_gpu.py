@@ -213,7 +213,7 @@ def test_tf32_passes_neither_for_fp32_nor_for_fp16(reference, gpu_dir):
     report = parity.compare(tf32(reference), reference, images, precision="fp32", batch_sizes=(8,))
     assert 3e-4 < report.distance < 2e-3
     assert "too far from the FP32 model" in report.failure
-    with pytest.raises(ParityError, match=r"is not FP16: it takes 4\.0\d bytes a parameter"):
+    with pytest.raises(ParityError, match=r"is not FP16: it takes 4\.0\d bytes per parameter"):
         # TF32 rounds as FP16 does; its weights are FP32's.
         acceptance._check_size(gpu_dir / "ssd300.ts", reference, PRECISIONS["fp16"])
 

@@ -1,1 +1,1 @@
-"""Saved files: what they record, how they are checked, loaded and called."""
+"""Saved files: how they are recorded, checked, loaded and called."""

@@ -1,4 +1,4 @@
-"""The zip archive that each of our files is, looked at before anything in it is loaded. No torch here."""
+"""Check the zip archive of a saved file before anything in it is loaded. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ssdtrt import config
 from ssdtrt.errors import ArtifactError
 from ssdtrt.system.digests import check_sha256
 
-EXPECTED = "expected a file that ssdtrt export or ssdtrt compile wrote"
-END_SIZE = 22  # bytes of a zip archive's end record without a comment
-SIDECAR_LIMIT = 1 << 16  # bytes
-SPECIAL = {
+_EXPECTED = "expected a file that ssdtrt export or ssdtrt compile wrote"
+_END_RECORD_SIZE = 22  # bytes of a zip archive's end record without a comment
+_SIDECAR_LIMIT = 1 << 16  # bytes
+_SPECIAL_FILES = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -26,23 +26,25 @@ SPECIAL = {
 }
 
 
-def check_readable(path: Path) -> None:
-    """Raises ArtifactError, naming what is there instead, unless `path` is a file that can be a zip archive.
+def _check_readable(path: Path) -> None:
+    """Raise ArtifactError unless `path` is a regular file, or a link to one, that starts as a zip archive does.
 
-    A link to a regular file is one. What is no regular file is never opened: a named pipe would block.
+    Anything else is not opened: opening a named pipe would block.
     """
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise ArtifactError(f"{path} is {SPECIAL.get(stat.S_IFMT(mode), 'no regular file')}; {EXPECTED}.")
+            raise ArtifactError(
+                f"{path} is {_SPECIAL_FILES.get(stat.S_IFMT(mode), 'not a regular file')}; {_EXPECTED}."
+            )
         with open(path, "rb") as file:
             start = file.read(8)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ArtifactError(f"{path}: no such file. {making(path)}") from error
+        raise ArtifactError(f"{path}: no such file. {_creation_hint(path)}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path.
         raise ArtifactError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if not start:
-        raise ArtifactError(f"{path} is empty; {EXPECTED}.")
+        raise ArtifactError(f"{path} is empty; {_EXPECTED}.")
     if not start.startswith(b"PK"):
         raise ArtifactError(
             f"{path} is not one of ssdtrt's files (it begins with {start!r}); "
@@ -50,20 +52,20 @@ def check_readable(path: Path) -> None:
         )
 
 
-def making(path: Path) -> str:
-    """The command that makes a file of this name."""
+def _creation_hint(path: Path) -> str:
+    """Return the advice to run the command that makes a file of this name."""
     commands = {".engine": "ssdtrt compile", ".detector": "ssdtrt compile --detector"}
-    known = [command for part, command in commands.items() if part in path.name]
-    return f"Make it first: {known[0] if known else 'ssdtrt export'}"
+    matching = [command for part, command in commands.items() if part in path.name]
+    return f"Make it first: {matching[0] if matching else 'ssdtrt export'}"
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive, its layout checked; whatever its reading raises becomes an ArtifactError that names the file."""
-    check_readable(path)
+def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open the archive and check its layout; turn every error inside the block into an ArtifactError."""
+    _check_readable(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            check_layout(path, archive)
+            _check_layout(path, archive)
             yield archive
     except ArtifactError:
         raise
@@ -74,15 +76,15 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
-def check_layout(path: Path, archive: zipfile.ZipFile) -> None:
-    """Raises BadZipFile for an archive that no writer of ours makes; reads no member.
+def _check_layout(path: Path, archive: zipfile.ZipFile) -> None:
+    """Raise BadZipFile for an archive that neither torch nor this package writes, without reading its members.
 
-    Nothing may stand before or behind the archive, no two members may have one name (readers differ in which they
-    take), none may be encrypted, and what they claim to hold may not be more than the file can: TorchScript stores
-    weights as they are and compresses only its code.
+    No bytes may precede or follow the archive, and no member may be encrypted or share its name with another (readers
+    differ in which one they take). The sizes of the members must fit the file: TorchScript compresses only its code,
+    and stores the weights uncompressed.
     """
     with open(path, "rb") as file:
-        file.seek(-END_SIZE, os.SEEK_END)
+        file.seek(-_END_RECORD_SIZE, os.SEEK_END)
         end = file.read()
     if not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
         raise zipfile.BadZipFile("bytes follow its end")
@@ -104,31 +106,40 @@ def check_layout(path: Path, archive: zipfile.ZipFile) -> None:
 
 
 def check_intact(path: str | Path) -> None:
-    """Raises ArtifactError unless the archive is whole and every member has the CRC that it was written with."""
-    with opened(Path(path)) as archive:
+    """Check the layout of the archive and the CRC of every member.
+
+    Raises:
+        ArtifactError: If the file is not an intact archive.
+    """
+    with _open_archive(Path(path)) as archive:
         bad = archive.testzip()
         if bad is not None:
             raise zipfile.BadZipFile(f"Bad CRC-32 for file {bad!r}")
 
 
 def check_digest(path: str | Path, sha256: str | None = None) -> None:
-    """Raises ArtifactError unless the file has the SHA-256 demanded, else that in `<path>.sha256` if it exists.
+    """Check the SHA-256 of a file.
 
-    A file beside it that holds no digest of it is an error too.
+    Args:
+        path: The file.
+        sha256: The expected digest; by default the one in `<path>.sha256`, if that file exists.
+
+    Raises:
+        ArtifactError: If the digest is another, or `<path>.sha256` has none for the file.
     """
     path = Path(path)
     sidecar = path.with_name(f"{path.name}.sha256")
     if sha256 is not None:
         check_sha256(path, sha256, ArtifactError)
     elif sidecar.is_file():
-        check_sha256(path, read_sidecar(sidecar, path.name), ArtifactError, f"as {sidecar} says")
+        check_sha256(path, _read_sidecar(sidecar, path.name), ArtifactError, f"as recorded in {sidecar}")
 
 
-def read_sidecar(sidecar: Path, name: str) -> str:
-    """The digest of the file `name` in what sha256sum wrote: a line `DIGEST  NAME`, or one digest alone."""
+def _read_sidecar(sidecar: Path, name: str) -> str:
+    """Return the digest of the file `name` from the output of sha256sum: lines `DIGEST  NAME`, or a digest alone."""
     try:
         with open(sidecar, "rb") as file:
-            text = file.read(SIDECAR_LIMIT).decode("utf-8", "replace")
+            text = file.read(_SIDECAR_LIMIT).decode("utf-8", "replace")
     except OSError as error:
         raise ArtifactError(f"{sidecar} cannot be read: {error.strerror}.") from error
     for line in text.splitlines():
@@ -141,13 +152,18 @@ def read_sidecar(sidecar: Path, name: str) -> str:
 
 
 def read_member(path: Path, suffix: str, limit: int) -> bytes:
-    """Return the bytes of the one member whose name ends so.
+    """Return the content of the member whose name ends with `suffix`.
+
+    Args:
+        path: The file.
+        suffix: The end of the member's name, after the archive's folder.
+        limit: The maximum size in bytes.
 
     Raises:
-        ArtifactError: Where there is none, more than one, one outside the archive's only folder, or one of more than
-            `limit` bytes.
+        ArtifactError: If there is not exactly one such member, it is outside the archive's only folder, or it is larger
+            than `limit`.
     """
-    with opened(path) as archive:
+    with _open_archive(path) as archive:
         names = archive.namelist()
         found = [member for member in archive.infolist() if member.filename.endswith(suffix)]
         if not found:
@@ -162,7 +178,7 @@ def read_member(path: Path, suffix: str, limit: int) -> bytes:
 
 
 def _describe_foreign(names: list[str]) -> str:
-    """What a zip archive without our metadata is, and what to do with it."""
+    """Return what a zip archive without ssdtrt's metadata is, and what to do with it."""
     if any(name.endswith("/constants.pkl") for name in names):
         return "is a TorchScript archive without ssdtrt's metadata; make it with ssdtrt export or ssdtrt compile"
     if any(name.endswith("/data.pkl") for name in names):

@@ -1,4 +1,4 @@
-"""What a file is measured against: the eager model that it came from, as a runner."""
+"""The eager baselines of a saved file: the model that it was built from, as a runner."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ssdtrt.system.digests import sha256_file
 
 
 class _File(Protocol):
-    """A saved file of which the path and the metadata are known."""
+    """A saved file with its path and metadata."""
 
     @property
     def path(self) -> Path: ...
@@ -36,7 +36,7 @@ class InPrecision(torch.nn.Module):
     Args:
         model: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]); it is cast in place.
         precision: A name of `PRECISIONS`.
-        channels_last: Whether it computes in that layout, which convolutions in 16 bits prefer.
+        channels_last: Whether to use this memory format, in which 16-bit convolutions are faster.
     """
 
     def __init__(self, model: torch.nn.Module, precision: str, channels_last: bool = False):
@@ -46,14 +46,20 @@ class InPrecision(torch.nn.Module):
         self.model = model.to(dtype=self.dtype, memory_format=self.layout)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Run images of any type, on the model's device."""
+        """Run images of any floating-point type that are on the model's device."""
         return tuple(part.float() for part in self.model(images.to(self.dtype, memory_format=self.layout)))
 
 
 class EagerRunner:
     """The eager model in FP32 or FP16 as a runner: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
-    TF32 is disabled in every call. What else a runner has is that of `engine`, whose baseline it is.
+    TF32 is disabled in every call.
+
+    Args:
+        name: The baseline, one of config.BASELINES.
+        model: The FP32 model; it is cast in place.
+        engine: The file whose baseline this is. Path, metadata, device, labels and preprocessing are taken from it.
+        precision: A name of `PRECISIONS`.
     """
 
     batch = None
@@ -71,53 +77,53 @@ class EagerRunner:
 
 
 def baseline_runners(runner: FileRunner, module: str | Path | None, names: Sequence[str]) -> dict[str, EagerRunner]:
-    """Return the baselines of a file by name, each once.
+    """Return the named baselines of a file.
 
     Args:
         runner: The file.
-        module: The module that it was built from, where `find_module` does not find it.
-        names: Some of config.BASELINES.
+        module: The module that it was built from; by default `find_module` finds it.
+        names: The baselines, from config.BASELINES.
 
     Raises:
-        SsdtrtError: For an unknown name, or FP16 on a CPU.
-        ArtifactError: Without the module.
+        SsdtrtError: If a name is unknown, or is FP16 on a CPU.
+        ArtifactError: If the module is not found.
     """
     for name in names:
         if name not in config.BASELINES:
-            raise SsdtrtError(f"{name!r} is nothing to compare with; expected {' or '.join(config.BASELINES)}.")
+            raise SsdtrtError(f"Unknown baseline {name!r}; expected {' or '.join(config.BASELINES)}.")
         if name == "eager-fp16" and runner.device.type != "cuda":
             raise SsdtrtError("eager-fp16 needs a GPU: PyTorch has no fast FP16 on a CPU. Leave it out.")
     if not names:
         return {}
-    place, reason = find_module(runner, module)
-    if place is None:
+    module_path, reason = find_module(runner, module)
+    if module_path is None:
         raise ArtifactError(f"{runner.path} cannot be compared with {', '.join(names)}: {reason}.")
     return {
-        name: EagerRunner(name, eager_model(place, runner.device), runner, name.removeprefix("eager-"))
+        name: EagerRunner(name, eager_model(module_path, runner.device), runner, name.removeprefix("eager-"))
         for name in names
     }
 
 
 def find_module(file: _File, module: str | Path | None = None) -> tuple[Path | None, str]:
-    """Find the module that a file was built from; a module is its own.
+    """Find the module that a file was built from; for a module that is the file itself.
 
     Args:
         file: The file.
-        module: The module; without it the file of the recorded name beside the engine or in the current folder.
+        module: The module; by default the recorded file name, in the engine's folder or the current one.
 
     Returns:
-        (path, ""), or (None, reason) where there is none whose SHA-256 is the recorded one.
+        (path, ""), or (None, reason) if no such file has the recorded SHA-256.
     """
     if not isinstance(file.metadata, EngineMetadata):
         return file.path, ""
     recorded = file.metadata.module
-    places = [Path(module)] if module else [file.path.parent / recorded.file, Path(recorded.file)]
-    found = [place for place in places if place.is_file()]
+    candidates = [Path(module)] if module else [file.path.parent / recorded.file, Path(recorded.file)]
+    found = [path for path in candidates if path.is_file()]
     if module and not found:
         return None, f"{module}: no such file"
-    for place in found:
-        if sha256_file(place) == recorded.sha256:
-            return place, ""
+    for path in found:
+        if sha256_file(path) == recorded.sha256:
+            return path, ""
     if found:
         return None, f"{found[0]} is not the module it was built from"
     return None, f"its module {recorded.file} was not found; name it with --module"
@@ -127,7 +133,7 @@ def eager_model(module: str | Path, device: torch.device) -> SSD300:
     """Return the FP32 eager model with the weights of an exported module.
 
     Raises:
-        ArtifactError: Where the file is no intact module.
+        ArtifactError: If the file is not an intact module.
     """
     metadata = check_file(module, ("module",))
     state = torchscript.load(module).state_dict()

@@ -1,4 +1,4 @@
-"""What engines can be: the precisions, the back ends, and what each back end can build. No torch here."""
+"""The precisions, the back ends, and what each back end can build. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Precision:
-    """What the network computes in.
+    """A precision that the network can compute in.
 
     Attributes:
         name: `fp32`, `fp16` or `bf16`.
-        dtype_name: The name of torch's type for it.
-        bound: The largest relative L2 distance of an output to FP32 eager that is accepted.
-        floor_share: An engine nearer to FP32 than this share of eager PyTorch's own distance in this precision is not
-            of this precision; 0 where there is no such floor.
-        max_bytes_per_parameter: The size of a saved engine over its parameters above which it holds wider weights.
+        dtype_name: The name of torch's dtype.
+        bound: The largest accepted relative L2 distance of an output to FP32 eager.
+        floor_share: The smallest accepted distance, as a share of the distance of eager PyTorch in this precision. An
+            engine closer to FP32 was not built in this precision. 0 for no such limit.
+        max_bytes_per_parameter: The largest accepted file size per parameter, in bytes. A larger file holds weights of
+            another precision. None for no such limit.
     """
 
     name: str
@@ -32,14 +33,14 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of torch's tensors."""
+        """The dtype of the tensors."""
         import torch
 
         return getattr(torch, self.dtype_name)
 
     @property
     def title(self) -> str:
-        """The name as prose has it, `FP16`."""
+        """The name as it is written in text, such as `FP16`."""
         return self.name.upper()
 
 
@@ -55,15 +56,14 @@ PRECISIONS = {
 
 @dataclass(frozen=True)
 class Backend:
-    """What builds an engine, and what it can do.
+    """A back end and what it can build.
 
     Attributes:
         name: `tensorrt` or `torchscript`.
         device_type: Where its engines run, `cuda` or `cpu`.
         precisions: The precisions that it builds; the first is the default.
-        fixed_batch: Whether batch sizes are chosen at build time (one, or a range); else any size runs.
-        streams: Whether kernels may run side by side on auxiliary streams.
-        timing_cache: Whether the times of its kernels are kept for the next build.
+        fixed_batch: Whether the batch sizes are fixed at build time, to one or a range; otherwise any size runs.
+        streams: Whether engines can use auxiliary streams.
     """
 
     name: str
@@ -71,7 +71,6 @@ class Backend:
     precisions: tuple[str, ...]
     fixed_batch: bool = False
     streams: bool = False
-    timing_cache: bool = False
 
     @property
     def on_gpu(self) -> bool:
@@ -82,7 +81,7 @@ class Backend:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("tensorrt", "cuda", ("fp16", "fp32"), fixed_batch=True, streams=True, timing_cache=True),
+        Backend("tensorrt", "cuda", ("fp16", "fp32"), fixed_batch=True, streams=True),
         Backend("torchscript", "cpu", ("fp32", "bf16")),
     )
 }
@@ -92,7 +91,7 @@ def find_backend(name: str) -> Backend:
     """Return the back end of this name.
 
     Raises:
-        CompileError: For an unknown one.
+        CompileError: If there is none.
     """
     if name not in BACKENDS:
         raise CompileError(f"Unknown backend {name!r}; expected {' or '.join(BACKENDS)}.")

@@ -1,4 +1,4 @@
-"""A function of tensors on a GPU as CUDA graphs: one launch in place of one for each kernel."""
+"""Run a function of GPU tensors as a CUDA graph: one launch for all of its kernels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ssdtrt.system.devices import current_device
 
-MAX_GRAPHS = 4  # shapes that are captured; others run kernel by kernel
-WARMUP = 3  # calls before capturing, in which libraries choose and load their kernels
+_MAX_GRAPHS = 4  # shapes that are captured; inputs of others run without a graph
+_WARMUP = 3  # calls before the capture, in which libraries choose and load their kernels
 
 
-class Captured(NamedTuple):
-    """A graph, the tensors that it reads, and what it returns, which each replay writes anew."""
+class _Captured(NamedTuple):
+    """A captured graph: the tensors that it reads, and the outputs that each replay overwrites."""
 
     inputs: tuple[Tensor, ...]
     replay: Callable[[], None]
@@ -23,42 +23,47 @@ class Captured(NamedTuple):
 
 
 class CudaGraphRunner:
-    """Calls `function` with tensors on a CUDA device and captures it once for each shape and type of its inputs.
+    """Capture a function as a CUDA graph, once for each shape and dtype of its inputs, and replay it.
 
-    The function must do the same work each time and never wait for the device. What it returns lies where the graph
-    writes it: the next call with inputs of the same shape overwrites it. Inputs are copied to where the graph reads
-    them; those that `place` returned lie there, and are not copied again. Of a function whose own state changes with the
-    shape, as a TensorRT engine's does, a graph holds only until another shape is run: with `one` there is one at a time,
-    and another shape is captured anew.
+    The outputs are tensors of the graph: the next call with inputs of the same shape overwrites them. Inputs are copied
+    to the tensors that the graph reads, unless they are those tensors, as `place` returns them.
+
+    Args:
+        function: Takes and returns tensors on the device. It must do the same work in every call, and never wait for
+            the device.
+        device: The CUDA device.
+        limit: The maximum number of graphs; inputs of further shapes run without one.
+        one: Whether to keep only the last graph. A TensorRT engine needs this, because running it with another shape
+            invalidates the graph.
     """
 
-    def __init__(self, function: Callable, device: torch.device, limit: int = MAX_GRAPHS, one: bool = False):
+    def __init__(self, function: Callable[..., Any], device: torch.device, limit: int = _MAX_GRAPHS, one: bool = False):
         self.function, self.device, self.limit, self.one = function, device, limit, one
-        self.graphs: dict[tuple, Captured] = {}
+        self.graphs: dict[tuple[Any, ...], _Captured] = {}
 
-    def __call__(self, *inputs: Tensor):
-        """What `function` returns for the inputs."""
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Return what `function` returns for the inputs."""
         captured = self._captured(inputs)
         if captured is None:
             with torch.no_grad():
                 return self.function(*(each.to(self.device) for each in inputs))
-        put(inputs, captured.inputs)
+        _copy_inputs(inputs, captured.inputs)
         captured.replay()
         return captured.outputs
 
     def place(self, images: Tensor) -> Tensor:
-        """Copy the one input to where the graph of its shape reads it; return that tensor, for the next call.
+        """Copy the only input to the tensor that the graph reads, and return that tensor, for the next call.
 
-        Beyond `limit` shapes nothing is captured, and the input itself is returned.
+        Beyond `limit` shapes there is no graph, and the input itself is returned.
         """
         captured = self._captured((images,))
         if captured is None:
             return images
-        put((images,), captured.inputs)
+        _copy_inputs((images,), captured.inputs)
         return captured.inputs[0]
 
-    def _captured(self, inputs: tuple[Tensor, ...]) -> Captured | None:
-        """The graph for inputs of these shapes and types; None where there are too many others."""
+    def _captured(self, inputs: tuple[Tensor, ...]) -> _Captured | None:
+        """Return the graph for inputs of these shapes and dtypes; None beyond the limit."""
         key = tuple((*each.shape, each.dtype) for each in inputs)
         if self.one and key not in self.graphs:
             self.graphs.clear()
@@ -67,23 +72,23 @@ class CudaGraphRunner:
                 self.graphs[key] = self._capture(tuple(each.to(self.device).clone() for each in inputs))
         return self.graphs.get(key)
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> Captured:
+    def _capture(self, inputs: tuple[Tensor, ...]) -> _Captured:
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
-            for _ in range(WARMUP):
+            for _ in range(_WARMUP):
                 self.function(*inputs)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        # Other threads may pin memory meanwhile, which a stricter mode forbids.
+        # The stricter modes fail when another thread pins memory during the capture.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             outputs = self.function(*inputs)
-        return Captured(inputs, graph.replay, outputs)
+        return _Captured(inputs, graph.replay, outputs)
 
 
-def put(given: tuple[Tensor, ...], own: tuple[Tensor, ...]) -> None:
-    """Copies tensors into others, but for those that are the same."""
+def _copy_inputs(inputs: tuple[Tensor, ...], graph_inputs: tuple[Tensor, ...]) -> None:
+    """Copy the inputs to those of a graph, except where they are the same tensors."""
     with torch.no_grad():
-        for source, target in zip(given, own):
+        for source, target in zip(inputs, graph_inputs):
             if source is not target:
                 target.copy_(source, non_blocking=True)

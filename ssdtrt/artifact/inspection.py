@@ -1,4 +1,4 @@
-"""What a file records, and whether it fits this machine: zip and JSON alone, no torch."""
+"""Read what a file records, and check whether it can run on this machine. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ssdtrt.system.versions import installed, installed_versions, tensorrt_versi
 if TYPE_CHECKING:
     import torch
 
-# What a TensorRT engine was built with and must find again, by the field of its metadata's `machine` or `versions`.
-MUST_AGREE = {
+# What must be the same where a TensorRT engine is built and where it runs: fields of the metadata's `machine` or
+# `versions`, and their names in messages.
+_MUST_MATCH = {
     "os": "operating system",
     "architecture": "architecture",
     "sm": "compute capability",
@@ -27,16 +28,16 @@ MUST_AGREE = {
 
 
 class Inspection(Report, frozen=True):
-    """A file of ours, and how it agrees with this machine.
+    """The metadata of a file, and whether it can run on this machine.
 
     Attributes:
-        file: Its path.
-        bytes: Its size.
-        bytes_per_parameter: The same over the number of parameters; None where that is not recorded.
-        checked: Whether every byte was checked, or the metadata alone read.
-        differs: A sentence for each difference that keeps it from running here, as far as that is seen without torch
-            and without asking the GPU.
-        metadata: What it records, as JSON types.
+        file: The path.
+        bytes: The size.
+        bytes_per_parameter: The size divided by the number of parameters; None if that number is not recorded.
+        checked: Whether the whole file was checked, or only the metadata was read.
+        differs: A sentence for each difference from this machine that prevents the file from running. The GPU is not
+            compared, which would take torch.
+        metadata: The metadata, as JSON types.
     """
 
     kind = "inspection"
@@ -51,15 +52,15 @@ class Inspection(Report, frozen=True):
 
 
 def inspect_file(path: str | Path, *, check: bool = False, sha256: str | None = None) -> Inspection:
-    """Return what one of our files records; runs nothing of it.
+    """Return what a file records, without running any of its code.
 
     Args:
         path: The file.
-        check: Whether to check the CRC of every member, and the SHA-256 where `<path>.sha256` has one.
-        sha256: The digest that the file must have.
+        check: Whether to check the CRC of every member, and the SHA-256 if there is a `<path>.sha256`.
+        sha256: The SHA-256 that the file must have.
 
     Raises:
-        ArtifactError: Says what is wrong with it.
+        ArtifactError: If the file cannot be read, is damaged, or is not one of ssdtrt's files.
     """
     path = Path(path)
     if check:
@@ -73,16 +74,21 @@ def inspect_file(path: str | Path, *, check: bool = False, sha256: str | None = 
 
 
 def check_fits(path: Path, metadata: Metadata, device: torch.device) -> None:
-    """Check that an engine was built for this system, GPU generation, TensorRT and Torch-TensorRT.
+    """Check that an engine was built for this operating system, GPU generation, TensorRT and Torch-TensorRT.
+
+    Args:
+        path: The file.
+        metadata: The metadata of the file.
+        device: The GPU to run on.
 
     Raises:
-        ArtifactError: Where it was not, with the command that builds it here.
+        ArtifactError: If it was not; the message has the command that builds the engine again.
     """
     if not isinstance(metadata, EngineMetadata):
         return
     here = {**installed_versions().as_dict(), **this_machine(device).as_dict()}
     built = _built(metadata)
-    for key, name in MUST_AGREE.items():
+    for key, name in _MUST_MATCH.items():
         if here[key] != built[key]:
             raise ArtifactError(
                 f"{path} was built for {name} {built[key]}; this machine has {here[key]}. "
@@ -95,7 +101,7 @@ def _built(metadata: EngineMetadata) -> dict[str, Any]:
 
 
 def _differences(metadata: Metadata) -> list[str]:
-    """What keeps a TensorRT engine from running here, without torch; its compute capability is not looked at."""
+    """Return the differences that prevent a TensorRT engine from running, except the compute capability."""
     if not isinstance(metadata, EngineMetadata) or not metadata.request.capabilities.on_gpu:
         return []
     built = _built(metadata)
@@ -106,7 +112,7 @@ def _differences(metadata: Metadata) -> list[str]:
         "torch_tensorrt": installed("torch-tensorrt"),
     }
     return [
-        f"built for {MUST_AGREE[key]} {built[key]}; here is {here[key] or 'none'}"
+        f"built for {_MUST_MATCH[key]} {built[key]}; this machine has {here[key] or 'none'}"
         for key in here
         if here[key] != built[key]
     ]

@@ -1,4 +1,4 @@
-"""What a saved file records: typed records in a JSON member of its archive, readable without torch."""
+"""The metadata of a saved file: typed records in a JSON member of its archive. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ from ssdtrt.model.source import Digest, WeightsSource
 from ssdtrt.system.report import Report
 from ssdtrt.system.versions import Machine, Versions
 
-FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\\x00-\x1f\x7f]+$")]
-Kind = Literal["module", "engine", "detector"]
-KINDS: tuple[Kind, ...] = ("module", "engine", "detector")
-ENGINES: tuple[Kind, ...] = ("engine", "detector")
+_FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\\x00-\x1f\x7f]+$")]
+_KINDS = ("module", "engine", "detector")
 
 
 class TensorSpec(Report, frozen=True):
-    """An input or an output: its name, its shape (`N` for the batch) and its type."""
+    """An input or an output: its name, its shape (`N` for the batch size) and its dtype."""
 
     name: str
     shape: tuple[int | str, ...]
@@ -40,11 +38,11 @@ class ModelInfo(Report, frozen=True):
     Attributes:
         labels: The names of the classes, the background first.
         preprocess: How pictures are prepared for it, `eval` or `hub`.
-        weights: Where its weights came from; None where that is not known.
+        weights: The source of its weights; None if it is not known.
         architecture: `ssd300-resnet50`.
-        num_classes: How many classes there are, the background included.
-        parameters: How many parameters it has.
-        default_boxes_sha256: The SHA-256 of the default boxes that its outputs refer to.
+        num_classes: The number of classes, including the background.
+        parameters: The number of parameters.
+        default_boxes_sha256: The SHA-256 of the default boxes that `loc` refers to.
     """
 
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -57,25 +55,26 @@ class ModelInfo(Report, frozen=True):
 
 
 class ExportInfo(Report, frozen=True):
-    """How the module was made: `trace` or `script`."""
+    """How the module was exported: the method is `trace` or `script`."""
 
     method: str
 
 
 class ModuleFile(Report, frozen=True):
-    """The module that an engine was built from: its file's name and SHA-256."""
+    """The module that an engine was built from: its file name and SHA-256."""
 
-    file: FileName
+    file: _FileName
     sha256: Digest
 
 
 class BuildInfo(Report, frozen=True):
-    """How the build went.
+    """The build of an engine.
 
     Attributes:
         seconds: How long it took.
-        cached: Whether the file was taken from the cache instead.
-        front_end: Who wrote the network for TensorRT, `torchscript` or `tensorrt`; None for another back end.
+        cached: Whether this file was copied from the cache of engines.
+        front_end: How the network was given to TensorRT: `torchscript` or `tensorrt` (see `BuildRequest.front_end`);
+            None for another back end.
         disable_tf32: Whether TF32 was disabled.
     """
 
@@ -90,14 +89,14 @@ class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="m
 
     Attributes:
         schema: The version of this layout.
-        format: How the file is stored, `torchscript`.
-        created: When it was written, ISO 8601, UTC.
-        versions: What was installed then.
-        machine: Where that was.
+        format: The format of the file, `torchscript`.
+        created: The time of writing, ISO 8601, UTC.
+        versions: The installed versions.
+        machine: The machine.
         model: The network.
-        inputs: The tensors that it takes.
+        inputs: The tensors that the network takes.
         outputs: The tensors that it returns.
-        export: How the module was made.
+        export: How the module was exported.
     """
 
     schema: int  # type: ignore[misc]
@@ -117,17 +116,17 @@ class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="m
 
     @property
     def precision(self) -> str:
-        """What the network computes in."""
+        """The precision that the network computes in."""
         return "fp32"
 
     @property
     def batch_range(self) -> BatchRange | None:
-        """The batch sizes that it takes; None where any will do."""
+        """The batch sizes that the file takes; None for any."""
         return None
 
     @property
     def trained(self) -> bool:
-        """False when the weights are known to be seeded random numbers."""
+        """False if the weights are known to be random."""
         return self.model.weights is None or self.model.weights.trained
 
     def as_dict(self) -> dict[str, Any]:
@@ -135,18 +134,18 @@ class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="m
         return {"kind": self.kind, **super().as_dict()}
 
     def to_json(self) -> bytes:
-        """Return the JSON that is written into the file."""
+        """Return the JSON text of the metadata member."""
         return msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1)
 
 
 class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind", tag="engine"):
-    """The metadata of an engine: the module's, and of the build.
+    """The metadata of an engine: the fields of its module, and those of the build.
 
     Attributes:
         module: The module that it was built from.
-        request: What was asked of the build.
-        build: How the build went.
-        parity: How far it is from FP32.
+        request: The build request.
+        build: The build.
+        parity: The comparison with FP32.
     """
 
     module: ModuleFile
@@ -163,36 +162,36 @@ class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind"
 
     @property
     def precision(self) -> str:
-        """What the network computes in."""
+        """The precision that the network computes in."""
         return self.request.precision
 
     @property
     def batch_range(self) -> BatchRange | None:
-        """The batch sizes that it takes; None where any will do."""
+        """The batch sizes that the file takes; None for any."""
         return self.request.batch_range
 
     @property
     def rebuild_command(self) -> str:
-        """The command that builds such a file from the same module."""
+        """The command that builds the file again from the same module."""
         return self.request.command(self.module.file)
 
 
 class DetectorMetadata(EngineMetadata, frozen=True, kw_only=True, tag_field="kind", tag="detector"):
-    """The metadata of a detector: that of its engine, with its own inputs and outputs."""
+    """The metadata of a detector: the fields of its engine, with the inputs and outputs of the detector."""
 
 
 Metadata = ModuleMetadata | EngineMetadata | DetectorMetadata
 
 
-def read_metadata(path: str | Path, kinds: Sequence[str] = KINDS) -> Metadata:
-    """Return the metadata of one of our files, complete and checked; its other members are not read.
+def read_metadata(path: str | Path, kinds: Sequence[str] = _KINDS) -> Metadata:
+    """Read and validate the metadata of a file, without reading its other members.
 
     Args:
         path: The file.
-        kinds: The kinds that the caller can use.
+        kinds: The kinds of file that the caller accepts.
 
     Raises:
-        ArtifactError: Says what was found, where it is not such a file.
+        ArtifactError: If the file is not one of ssdtrt's, of another kind or schema, or its metadata is damaged.
     """
     path = Path(path)
     data = _parse(path, read_member(path, f"/extra/{config.METADATA_NAME}", config.MAX_METADATA))
@@ -202,7 +201,7 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = KINDS) -> Metadata:
             f"{path} was written by a newer ssdtrt (schema {schema}, this one reads up to {config.SCHEMA}). "
             "Update ssdtrt."
         )
-    if kind not in KINDS:
+    if kind not in _KINDS:
         raise ArtifactError(f"{path} is of the unknown kind {kind[:40]!r}; expected {' or '.join(kinds)}.")
     if kind not in kinds:
         raise ArtifactError(_wrong_kind(path, kind, kinds))
@@ -214,16 +213,16 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = KINDS) -> Metadata:
         raise ArtifactError(_damaged(path, str(error))) from error
 
 
-def check_file(path: str | Path, kinds: Sequence[str] = KINDS, *, sha256: str | None = None) -> Metadata:
-    """Return the metadata of a file that may be loaded: its archive intact, its digest right. Runs nothing of it.
+def check_file(path: str | Path, kinds: Sequence[str] = _KINDS, *, sha256: str | None = None) -> Metadata:
+    """Check that a file is intact, without running any of its code, and return its metadata.
 
     Args:
         path: The file.
-        kinds: The kinds that the caller can use.
-        sha256: The digest that the file must have; without one, that in `<path>.sha256` where there is one.
+        kinds: The kinds of file that the caller accepts.
+        sha256: The SHA-256 that the file must have; by default the one in `<path>.sha256`, if that file exists.
 
     Raises:
-        ArtifactError: Says what is wrong with it.
+        ArtifactError: If the archive is damaged, the digest is another, or `read_metadata` refuses the file.
     """
     check_intact(path)
     check_digest(path, sha256)
@@ -231,19 +230,19 @@ def check_file(path: str | Path, kinds: Sequence[str] = KINDS, *, sha256: str | 
 
 
 def add_metadata(path: str | Path, metadata: Metadata) -> None:
-    """Add the metadata member to a TorchScript archive that `torch.jit.save` wrote, leaving its other bytes alone."""
+    """Append the metadata member to an archive that `torch.jit.save` wrote, without changing its other members."""
     with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
         folder = archive.namelist()[0].split("/", 1)[0]
         archive.writestr(f"{folder}/extra/{config.METADATA_NAME}", metadata.to_json())
 
 
 def now() -> str:
-    """Return the time as metadata has it: ISO 8601, UTC, whole seconds."""
+    """Return the current time in the form of the metadata: ISO 8601, UTC, whole seconds."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
-    """The JSON object, with a schema and a kind."""
+    """Return the JSON object after checking its `schema` and `kind`."""
     try:
         data = msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -259,13 +258,13 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
 
 
 def _upgrade(path: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """A module of the first schema as one of today's; an engine of it is refused with the command that rebuilds it."""
+    """Convert the metadata of a module of schema 1; refuse an engine of it, with the command that rebuilds it."""
     build, module = (part if isinstance(part, dict) else {} for part in (data.get("build"), data.get("module")))
     if data["kind"] == "module":
         return {**data, "schema": config.SCHEMA, "export": {"method": build.get("method")}}
-    kept = ("backend", "precision", "batch", "streams", "workspace_mib")
-    options = {name: build[name] for name in kept if build.get(name) is not None}
-    digests = {"weights": "0" * 64, "graph": "0" * 64, "preprocess": "eval"}  # No part of the command.
+    names = ("backend", "precision", "batch", "streams", "workspace_mib")
+    options = {name: build[name] for name in names if build.get(name) is not None}
+    digests = {"weights": "0" * 64, "graph": "0" * 64, "preprocess": "eval"}  # Not part of the command.
     command = "ssdtrt compile"
     with contextlib.suppress(msgspec.ValidationError):
         request = msgspec.convert({**options, **digests, "detector": data["kind"] == "detector"}, type=BuildRequest)
@@ -281,7 +280,7 @@ def _damaged(path: Path, reason: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: one short line of printable characters."""
+    """Return a value in at most 40 printable characters, for a message."""
     text = ascii(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -289,6 +288,6 @@ def _shown(value: Any) -> str:
 def _wrong_kind(path: Path, kind: str, kinds: Sequence[str]) -> str:
     article = "an" if kind == "engine" else "a"
     text = f"{path} is {article} {kind}; expected a file of kind {' or '.join(kinds)}."
-    if kind in ENGINES and tuple(kinds) == ("module",):
+    if kind != "module" and tuple(kinds) == ("module",):
         text += " An engine is not compiled again: give the module that ssdtrt export wrote."
     return text

@@ -60,8 +60,8 @@ class ParityReport(Report, frozen=True):
         images: The number of images.
         batch_sizes: The batch sizes that they were run in.
         bound: The largest relative L2 distance that passes.
-        floor: The smallest relative L2 distance that passes, derived from that of eager PyTorch in this precision on the
-            same images; 0 for FP32.
+        floor: The smallest relative L2 distance that passes, derived from that of eager PyTorch in this precision on
+            the same images; 0 for FP32.
         outputs: The distance of each output: the largest over the batch sizes.
         detections: The agreement of the detections; it does not affect whether the engine passes.
 

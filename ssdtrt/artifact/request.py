@@ -1,4 +1,4 @@
-"""What is asked of a build: the one record that the cache key, the metadata and the rebuild command come from."""
+"""The build request: the cache key, the metadata and the rebuild command are derived from it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ from ssdtrt.errors import CompileError
 from ssdtrt.model.source import Digest
 from ssdtrt.system.report import Report
 
-BatchText = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,6}(:[0-9]{1,6}:[0-9]{1,6})?$")]
-"""A batch size or MIN:OPT:MAX, as `BatchRange` writes it."""
+_BatchText = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,6}(:[0-9]{1,6}:[0-9]{1,6})?$")]
 
 
 @dataclass(frozen=True)
 class BatchRange:
-    """The batch sizes that an engine takes; a static engine has the same three.
+    """The batch sizes that an engine takes. For a static engine the three are the same.
 
     Attributes:
         min: The smallest, at least 1.
-        opt: The one that it is fastest at.
+        opt: The one that the engine is optimized for.
         max: The largest.
 
     Raises:
         CompileError: Unless 1 <= min <= opt <= max.
 
     Example:
+        >>> from ssdtrt import BatchRange
         >>> BatchRange.parse("1:8:32").sizes
         (1, 8, 32)
+        >>> BatchRange.parse(8).static
+        True
     """
 
     min: int
@@ -50,25 +52,25 @@ class BatchRange:
 
     @property
     def static(self) -> bool:
-        """Whether the engine runs one batch size only (smaller batches are padded)."""
+        """Whether the engine runs a single batch size (smaller batches are padded to it)."""
         return self.min == self.max
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The different sizes among the three, ascending."""
+        """The distinct sizes in ascending order."""
         return tuple(sorted({self.min, self.opt, self.max}))
 
     @property
     def options(self) -> list[str]:
-        """The option of `ssdtrt compile` that asks for it."""
+        """The option of `ssdtrt compile` for these batch sizes, and its value."""
         return ["--batch-size" if self.static else "--batch-range", str(self)]
 
     @classmethod
     def parse(cls, text: str | int) -> BatchRange:
-        """Read `8` or `1:8:32`.
+        """Parse a batch size or MIN:OPT:MAX, such as `8` or `1:8:32`.
 
         Raises:
-            CompileError: For anything else.
+            CompileError: If the text is neither, or not in ascending order.
         """
         parts = str(text).split(":")
         if len(parts) not in (1, 3) or not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
@@ -78,22 +80,21 @@ class BatchRange:
 
 
 class BuildRequest(Report, frozen=True, kw_only=True):
-    """All that changes a built file, but for the machine and the versions that it is built with.
+    """Everything that determines the content of a built file, except the machine and the installed versions.
 
-    The cache key, the file's metadata and the command that builds it again are derived from this record, so a field
-    that is added here is in all three. A field is an option of `ssdtrt compile` of the same name, unless `_FORMS` says
-    otherwise.
+    The cache key, the file's metadata and the rebuild command are derived from this record, so that a new field is in
+    all three. Each field is an option of `ssdtrt compile` with the same name, except those in `_OPTIONS`.
 
     Attributes:
         weights: The SHA-256 of the weights.
         graph: The SHA-256 of the module's code.
-        preprocess: How pictures are prepared for it, as was recorded at export.
+        preprocess: How pictures are prepared for the network, as recorded at export.
         backend: A name of `BACKENDS`.
         precision: A name of `PRECISIONS`.
-        batch: The batch sizes, as `BatchRange` writes them; None where any will do.
+        batch: The batch sizes, as the text of a `BatchRange`; None for any.
         streams: How many auxiliary streams TensorRT may use.
-        workspace_mib: The memory that TensorRT may use while it chooses kernels, MiB.
-        detector: Whether normalization, decoding and NMS are part of the file.
+        workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB.
+        detector: Whether the file includes normalization, decoding and NMS.
     """
 
     weights: Digest
@@ -101,7 +102,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
     preprocess: Literal["eval", "hub"]
     backend: str
     precision: str
-    batch: BatchText | None = None
+    batch: _BatchText | None = None
     streams: int = config.STREAMS
     workspace_mib: int = config.WORKSPACE_MIB
     detector: bool = False
@@ -120,50 +121,55 @@ class BuildRequest(Report, frozen=True, kw_only=True):
 
     @property
     def capabilities(self) -> Backend:
-        """What the back end can do."""
+        """The record of the back end."""
         return find_backend(self.backend)
 
     @property
     def computes_in(self) -> Precision:
-        """The precision's record."""
+        """The record of the precision."""
         return PRECISIONS[self.precision]
 
     @property
     def batch_range(self) -> BatchRange | None:
-        """The batch sizes; None where any will do."""
+        """The batch sizes; None for any."""
         return None if self.batch is None else BatchRange.parse(self.batch)
 
     @property
     def kind(self) -> str:  # type: ignore[override]
-        """The kind of file that is asked for, `engine` or `detector`."""
+        """The kind of file, `engine` or `detector`."""
         return "detector" if self.detector else "engine"
 
     @property
     def front_end(self) -> str | None:
-        """Who writes the network for TensorRT: Torch-TensorRT's `torchscript` front end or `tensorrt`'s own API."""
+        """How the network is given to TensorRT.
+
+        `torchscript` for Torch-TensorRT's TorchScript front end, `tensorrt` for TensorRT's own API, None for another
+        back end.
+        """
         return None if not self.capabilities.on_gpu else "tensorrt" if self.streams else "torchscript"
 
     def command(self, module: str) -> str:
-        """Return the `ssdtrt compile` command that builds such a file from the module of this name."""
+        """Return the `ssdtrt compile` command that builds this request from the module of this name."""
         words = ["ssdtrt", "compile", module]
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
-            if field.name in _FORMS:
-                words += _FORMS[field.name](value)
+            if field.name in _OPTIONS:
+                words += _OPTIONS[field.name](value)
             elif value != field.default:
                 words.append(f"--{field.name.replace('_', '-')}")
                 words += [] if value is True else [str(value)]
         return shlex.join(words)
 
 
-def _from_module(_: str) -> list[str]:
+def _no_option(_: str) -> list[str]:
+    """Return no words, for what the command reads from the module."""
     return []
 
 
-_FORMS: dict[str, Callable[[Any], list[str]]] = {
-    "weights": _from_module,
-    "graph": _from_module,
-    "preprocess": _from_module,
+_OPTIONS: dict[str, Callable[[Any], list[str]]] = {
+    "weights": _no_option,
+    "graph": _no_option,
+    "preprocess": _no_option,
     "backend": lambda name: [] if name == config.BACKEND else ["--backend", name],
     "precision": lambda name: [f"--{name}"],
     "batch": lambda text: [] if text is None else BatchRange.parse(text).options,

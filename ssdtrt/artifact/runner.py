@@ -1,4 +1,4 @@
-"""From a saved file to a runner: something that is called with images and returns `loc` and `conf`."""
+"""Load a saved file as a runner, which is called with images and returns `loc` and `conf`."""
 
 from __future__ import annotations
 
@@ -23,17 +23,28 @@ from ssdtrt.system.gpu_errors import gpu_errors
 
 
 class FileRunner:
-    """A loaded file. Called with images [N, 3, 300, 300] it returns (loc [N, 4, A], conf [N, C, A]), float32.
+    """A loaded file as a callable: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
-    With `cuda_graph` each batch size is captured at its first call as a CUDA graph, and what a call returns is
-    overwritten by the next of that size; of a TensorRT engine only the last size is kept, and another is captured anew.
+    `load_engine` makes one. With `cuda_graph` the first call with a batch size captures a CUDA graph, and each later
+    call with that size overwrites the outputs of the one before. For a TensorRT engine only the graph of the last batch
+    size is kept.
 
     Attributes:
         path: The file.
-        metadata: What the file records.
-        device: Where it runs.
-        batch: The BatchRange of a TensorRT engine; None where any batch size will do.
-        is_detector: Whether the file is a detector, which `detect` runs; what is called is the engine in it.
+        metadata: The metadata of the file.
+        device: The device that it runs on.
+        batch: The BatchRange of a TensorRT engine; None for a file that takes any batch size.
+        is_detector: Whether the file is a detector. Then `detect` runs all of it, and a call runs only its engine.
+
+    Example:
+        >>> import torch
+        >>> from ssdtrt import load_engine
+        >>> runner = load_engine("ssd300.engine.ts")
+        >>> runner.precision, runner.device, runner.batch, runner.is_detector
+        ('fp32', device(type='cpu'), None, False)
+        >>> loc, conf = runner(torch.zeros(2, 3, 300, 300))
+        >>> loc.shape, conf.shape
+        (torch.Size([2, 4, 8732]), torch.Size([2, 81, 8732]))
     """
 
     def __init__(
@@ -50,13 +61,14 @@ class FileRunner:
         backend = _backend_of(metadata)
         fixed = backend is not None and backend.fixed_batch
         self.graph = CudaGraphRunner(self.module, device, one=fixed) if cuda_graph else None
-        self.fusing = torchscript.fusing if backend is not None and not backend.on_gpu else contextlib.nullcontext
+        self._fusing = torchscript.fusing if backend is not None and not backend.on_gpu else contextlib.nullcontext
         self.batch = metadata.batch_range
-        self.asked: dict[str, Any] = {"device": device, "sha256": None, "cuda_graph": cuda_graph}  # Of `load_engine`.
+        # The arguments of `load_engine`, for another process.
+        self.load_options: dict[str, Any] = {"device": device, "sha256": None, "cuda_graph": cuda_graph}
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self._check(images)
-        with torch.no_grad(), current_device(self.device), self.fusing():
+        with torch.no_grad(), current_device(self.device), self._fusing():
             return (self.graph or self.module)(images.to(self.device, non_blocking=True))
 
     def detect(self, images: Tensor) -> PaddedDetections:
@@ -66,29 +78,30 @@ class FileRunner:
             images: uint8 images [N, 3, 300, 300], 0 to 255, RGB.
 
         Returns:
-            boxes [N, K, 4] (xyxy, 0..1), labels [N, K], scores [N, K] and counts [N]; zeros after each image's count.
+            boxes [N, K, 4] (xyxy, 0..1), labels [N, K], scores [N, K] and counts [N]. The rows of an image after its
+            count are zeros.
 
         Raises:
-            ArtifactError: Where the file is no detector, or for other images.
+            ArtifactError: If the file is not a detector, or the images have another shape or dtype.
         """
         if not self.is_detector:
-            raise ArtifactError(f"{self.path} is a {self.metadata.kind}; only a detector file detects by itself.")
+            raise ArtifactError(f"{self.path} is of the kind {self.metadata.kind}; expected a detector.")
         self._check(images, torch.uint8)
-        with torch.no_grad(), current_device(self.device), self.fusing():
+        with torch.no_grad(), current_device(self.device), self._fusing():
             return self._whole(images.to(self.device, non_blocking=True))
 
     def place(self, images: Tensor) -> Tensor:
-        """Return images where the next call reads them without a copy: in the CUDA graph, or else on the device."""
+        """Copy images to the CUDA graph's input or to the device, and return the copy, which a call need not copy again."""
         self._check(images)
         images = images.to(self.device, non_blocking=True)
         return self.graph.place(images) if self.graph else images
 
-    def __reduce__(self) -> tuple:
-        """Another process loads the file anew, on a device of its own where none was asked for."""
-        return functools.partial(load_engine, **self.asked), (self.path.absolute(),)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the arguments of `load_engine`: another process loads the file again, by default on its own device."""
+        return functools.partial(load_engine, **self.load_options), (self.path.absolute(),)
 
     def _check(self, images: Tensor, dtype: torch.dtype | None = None) -> None:
-        """Raises ArtifactError for what the file cannot take: TorchScript's own error is a wall of text."""
+        """Raise ArtifactError, in one line, for images that the file cannot take."""
         expected = f"images [N, 3, {config.IMAGE_SIZE}, {config.IMAGE_SIZE}]" + (" of uint8" if dtype else "")
         if not isinstance(images, Tensor):
             raise ArtifactError(f"{self.path} takes {expected} as a torch tensor; found {type(images).__name__}.")
@@ -110,7 +123,7 @@ class FileRunner:
 
     @property
     def precision(self) -> str:
-        """What the network computes in: fp32, fp16 or bf16."""
+        """The precision that the network computes in: fp32, fp16 or bf16."""
         return self.metadata.precision
 
     @property
@@ -120,12 +133,12 @@ class FileRunner:
 
     @property
     def preprocess(self) -> str:
-        """How pictures are prepared for it, `eval` or `hub`: recorded at export."""
+        """How pictures are prepared for it, `eval` or `hub`, as recorded at export."""
         return self.metadata.model.preprocess
 
     @property
     def trained(self) -> bool:
-        """False when the weights are known to be seeded random numbers."""
+        """False if the weights are known to be random."""
         return self.metadata.trained
 
 
@@ -136,30 +149,37 @@ def load_engine(
     sha256: str | None = None,
     cuda_graph: bool = False,
 ) -> FileRunner:
-    """Load an engine, a detector or a module that ssdtrt wrote, ready to be called.
+    """Load an engine, a detector or a module, ready to be called.
 
-    An engine runs where it was built for: a TensorRT engine on a GPU, a TorchScript engine on the CPU. TorchScript files
-    are executable code, so nothing of the file runs until its archive is found intact, its SHA-256 right, and its
-    metadata complete and of this machine. Then it is loaded and run once on zeros. The process's current CUDA device
-    stays what it was.
+    A TensorRT engine runs on a GPU, a TorchScript engine on the CPU. Because TorchScript files contain code, nothing in
+    the file runs before its archive, its SHA-256 and its metadata have been checked. Then it is loaded and run once on
+    zeros. The current CUDA device of the process does not change.
 
     Args:
         path: The file.
-        device: `cpu`, `cuda` or `cuda:N`; by default what the file is for, for a module the GPU where there is one.
-        sha256: The digest that the file must have; without one, that in `<path>.sha256` where there is one.
-        cuda_graph: Whether to launch the network as a CUDA graph, which saves the most at small batches.
+        device: `cpu`, `cuda` or `cuda:N`; by default the device that the file was built for, and for a module the GPU
+            if there is one.
+        sha256: The SHA-256 that the file must have; by default the one in `<path>.sha256`, if that file exists.
+        cuda_graph: Whether to run the network as a CUDA graph, which pays most for small batches.
 
     Returns:
-        A runner: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]).
+        A callable: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
     Raises:
-        ArtifactError: Where the file is damaged, of another kind, or for another machine.
-        CompileError: Where Torch-TensorRT or a GPU is missing.
-        GpuError: Where the GPU fails or is full.
+        ArtifactError: If the file is damaged, not one of ssdtrt's, or built for another machine.
+        CompileError: If Torch-TensorRT or a GPU is missing.
+        GpuError: If the GPU fails or has no memory left.
+
+    Example:
+        >>> import torch
+        >>> from ssdtrt import load_engine
+        >>> loc, conf = load_engine("ssd300.engine.ts")(torch.zeros(1, 3, 300, 300))
+        >>> loc.shape, conf.shape
+        (torch.Size([1, 4, 8732]), torch.Size([1, 81, 8732]))
     """
     path = Path(path)
     metadata = check_file(path, sha256=sha256)
-    chosen = device_for(path, metadata, device)
+    chosen = _device_for(path, metadata, device)
     if cuda_graph and chosen.type != "cuda":
         raise ArtifactError(f"{path} runs on the CPU here, where there are no CUDA graphs; leave cuda_graph out.")
     backend = _backend_of(metadata)
@@ -168,17 +188,13 @@ def load_engine(
         runtime.import_torch_tensorrt()
     with current_device(chosen):  # A TensorRT engine is deserialized on the current one.
         runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen, cuda_graph)
-        runner.asked = {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
-        warm_up(runner)
+        runner.load_options = {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
+        _warm_up(runner)
     return runner
 
 
-def warm_up(runner: FileRunner) -> None:
-    """Run the file once on zeros, the smallest batch that it takes.
-
-    Raises:
-        ArtifactError: Unless it runs and returns finite values.
-    """
+def _warm_up(runner: FileRunner) -> None:
+    """Run the smallest batch of zeros, and raise ArtifactError unless that returns finite values."""
     count = runner.batch.min if runner.batch else 1
     dtype = torch.uint8 if runner.is_detector else torch.float32
     images = torch.zeros(count, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=dtype, device=runner.device)
@@ -191,11 +207,11 @@ def warm_up(runner: FileRunner) -> None:
             f"{runner.path} was loaded but does not run here ({torchscript.last_line(error)}). Make it again."
         ) from error
     if not finite:
-        raise ArtifactError(f"{runner.path} gives values that are not finite for an empty image. Make it again.")
+        raise ArtifactError(f"{runner.path} returns values that are not finite for an image of zeros. Make it again.")
 
 
-def device_for(path: Path, metadata: Metadata, device: str | torch.device | None) -> torch.device:
-    """Return the device that a file runs on; ArtifactError where that is not the one asked for, or is not here."""
+def _device_for(path: Path, metadata: Metadata, device: str | torch.device | None) -> torch.device:
+    """Return the device that a file runs on; raise an SsdtrtError if `device` is another, or it is missing."""
     backend = _backend_of(metadata)
     if backend is None:
         return pick_device(device)
@@ -211,5 +227,5 @@ def device_for(path: Path, metadata: Metadata, device: str | torch.device | None
 
 
 def _backend_of(metadata: Metadata) -> Backend | None:
-    """The back end of an engine; None for a module."""
+    """Return the back end of an engine; None for a module."""
     return metadata.request.capabilities if isinstance(metadata, EngineMetadata) else None

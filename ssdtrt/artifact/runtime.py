@@ -1,9 +1,10 @@
-"""The one import of torch_tensorrt, which engines need to run and back ends to build, and what is missing for it."""
+"""Import torch_tensorrt, which TensorRT engines need to be built and to run, or report what is missing for it."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+from types import ModuleType
 
 import torch
 
@@ -14,9 +15,9 @@ _CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
 
 
 def missing_parts() -> list[str]:
-    """Return what this machine lacks for a TensorRT engine, and how to get it; an empty list where nothing is missing.
+    """Return what this machine lacks for TensorRT engines, and how to install it.
 
-    Looks without importing torch_tensorrt, which fails where there is no GPU.
+    Does not import torch_tensorrt, which fails without a GPU.
     """
     missing = []
     if not torch.cuda.is_available():
@@ -27,27 +28,35 @@ def missing_parts() -> list[str]:
 
 
 def why_not() -> str | None:
-    """Return what is missing for a TensorRT engine, and the way without one, in one message; None where nothing is."""
+    """Return a message about what is missing for TensorRT engines, or None if nothing is."""
     missing = ", and ".join(missing_parts())
     return f"A TensorRT engine cannot be built or run here; missing: {missing}. {_CPU_BACKEND}" if missing else None
 
 
-def import_torch_tensorrt():
-    """The torch_tensorrt package, whose import also registers the classes that engine files need. Raises CompileError."""
+def import_torch_tensorrt() -> ModuleType:
+    """Import torch_tensorrt, which also registers the classes that engine files contain.
+
+    Raises:
+        CompileError: If it or a GPU is missing, or it does not fit the installed torch.
+    """
     reason = why_not()
     if reason:
         raise CompileError(reason)
     try:
         return importlib.import_module("torch_tensorrt")
-    except Exception as error:  # A missing library, another ABI, no GPU: each has another type.
+    except Exception as error:  # A missing library, another ABI, no GPU: the types differ.
         raise CompileError(
             f"Torch-TensorRT is installed but cannot be imported with torch {torch.__version__} ({first_line(error)}). "
             f"Install versions that belong together: {config.HOW_TO_INSTALL}"
         ) from error
 
 
-def check_front_end(torch_tensorrt) -> None:
-    """Raises CompileError, by name, for a Torch-TensorRT without the TorchScript front end."""
+def check_front_end(torch_tensorrt: ModuleType) -> None:
+    """Check that Torch-TensorRT has the TorchScript front end.
+
+    Raises:
+        CompileError: If it does not.
+    """
     features = getattr(torch_tensorrt, "ENABLED_FEATURES", None)
     if not getattr(features, "torchscript_frontend", hasattr(torch_tensorrt, "ts")):
         raise CompileError(

@@ -1,4 +1,4 @@
-"""TorchScript, our files' format: save, load, and keep newer torch quiet about its maintenance."""
+"""Save and load TorchScript, the format of the saved files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,8 +16,8 @@ from ssdtrt.system.gpu_errors import gpu_errors
 
 
 @contextlib.contextmanager
-def quiet():
-    """Hides newer torch's notice that TorchScript is in maintenance."""
+def quiet() -> Iterator[None]:
+    """Suppress newer torch's warning that TorchScript is deprecated inside the block."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.filterwarnings("ignore", message=r".*torch\.jit\.", category=category)
@@ -24,21 +25,27 @@ def quiet():
 
 
 def save(module: torch.jit.ScriptModule, path: str | Path) -> None:
-    """`torch.jit.save`, without metadata. Raises OSError: torch's own writer ends the process on a full disk."""
-    Path(path).write_bytes(in_memory(module).getbuffer())
+    """Save a module, without metadata.
+
+    Python writes the file, because torch's own writer aborts the process when the disk is full.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    Path(path).write_bytes(_to_buffer(module).getbuffer())
 
 
 def freeze(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The module with its weights as constants, which folds BatchNorm into the convolutions."""
+    """Return the module with its weights as constants and BatchNorm folded into the convolutions."""
     with quiet():
         return torch.jit.freeze(module.eval())
 
 
 @contextlib.contextmanager
-def fusing():
-    """Inside the block TorchScript fuses layers with oneDNN on a CPU: a switch of the process, which no file carries.
+def fusing() -> Iterator[None]:
+    """Enable TorchScript's oneDNN fusion of CPU layers inside the block, a setting of the process that no file holds.
 
-    A module is fused in its third call with images of a size; each size has its own form.
+    TorchScript fuses a module in its third call with inputs of a shape, and does so for each shape.
     """
     with quiet():
         before = torch.jit.onednn_fusion_enabled()
@@ -50,13 +57,13 @@ def fusing():
 
 
 def reload(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
-    """The module saved and loaded again, in memory: one that a compiler made cannot be part of another until then."""
+    """Save and load a module in memory: a compiled one cannot become part of another module before that."""
     with quiet():
-        return torch.jit.load(in_memory(module))
+        return torch.jit.load(_to_buffer(module))
 
 
-def in_memory(module: torch.jit.ScriptModule) -> io.BytesIO:
-    """The module's archive as bytes, ready to be read."""
+def _to_buffer(module: torch.jit.ScriptModule) -> io.BytesIO:
+    """Return the module's archive in a buffer, ready to be read."""
     buffer = io.BytesIO()
     with quiet():
         torch.jit.save(module, buffer)
@@ -64,8 +71,8 @@ def in_memory(module: torch.jit.ScriptModule) -> io.BytesIO:
     return buffer
 
 
-def source(path: str | Path) -> str | io.BytesIO:
-    """The path as torch takes it, which writes every name in UTF-8, or the file's bytes where it has another name."""
+def _loadable(path: str | Path) -> str | io.BytesIO:
+    """Return the path if torch can open it, or else the file's content: torch encodes every path in UTF-8."""
     name = str(path)
     try:
         if name.encode() == os.fsencode(name):
@@ -76,15 +83,20 @@ def source(path: str | Path) -> str | io.BytesIO:
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> torch.jit.ScriptModule:
-    """`torch.jit.load` in eval mode. Raises ArtifactError, or GpuError where it is the GPU that fails."""
+    """Load a module in eval mode.
+
+    Raises:
+        ArtifactError: If TorchScript cannot load the file.
+        GpuError: If the GPU fails or has no memory left.
+    """
     try:
         with quiet(), gpu_errors():
-            return torch.jit.load(source(path), map_location=device).eval()
+            return torch.jit.load(_loadable(path), map_location=device).eval()
     except RuntimeError as error:
         raise ArtifactError(f"{path} cannot be loaded ({last_line(error)}). Make it again.") from error
 
 
 def last_line(error: BaseException) -> str:
-    """Return the last line of an error of TorchScript's, which puts what happened below its own traceback."""
+    """Return the last line of a TorchScript error, which holds the message below TorchScript's own traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -19,13 +19,13 @@ def row_notes(rows: Sequence[BenchRow]) -> list[str]:
     unsteady = [
         f"{_name(row)} ({100 * variation:.1f} %)"
         for row in rows
-        if row.ok and row.samples >= _ENOUGH and (variation := row.coefficient_of_variation or 0.0) > config.STEADY
+        if row.ok and row.samples >= _ENOUGH and (variation := row.coefficient_of_variation or 0.0) > config.MAX_VARIATION
     ]
     notes = []
     if bound:
         notes.append(f"the host is the bottleneck, a CUDA graph shows what the GPU can do: {'; '.join(bound)}")
     if unsteady:
-        notes.append(f"times vary by more than {100 * config.STEADY:g} %: {'; '.join(unsteady)}")
+        notes.append(f"times vary by more than {100 * config.MAX_VARIATION:g} %: {'; '.join(unsteady)}")
     return notes
 
 

@@ -33,7 +33,7 @@ def settings_for(device: torch.device, rounds: int | None, iterations: int | Non
         tf32=False,
         cudnn_benchmark=True,
         input_sets=INPUT_SETS,
-        rest_seconds=config.REST[device.type],
+        rest_seconds=config.PAUSE[device.type],
     )
 
 

@@ -133,10 +133,10 @@ def speedup_interval(
     count = min(len(baseline), len(rounds))
     if count < 3:
         return None, None
-    drawn = np.random.default_rng(config.SEED).integers(count, size=(config.BOOTSTRAP, count))
+    drawn = np.random.default_rng(config.SEED).integers(count, size=(config.BOOTSTRAP_DRAWS, count))
 
     def medians(times: Sequence[Sequence[float]]) -> np.ndarray:
-        return np.median(np.array(times[:count])[drawn].reshape(config.BOOTSTRAP, -1), axis=1)
+        return np.median(np.array(times[:count])[drawn].reshape(config.BOOTSTRAP_DRAWS, -1), axis=1)
 
     low, high = np.quantile(medians(baseline) / medians(rounds), (0.025, 0.975))
     return float(low), float(high)

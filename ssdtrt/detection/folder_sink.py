@@ -99,7 +99,7 @@ class FolderSink:
         drawn = [draw_detections(picture, each.detections, self._note) for each in found]
         if self._comparison is not None:
             drawn = [side_by_side(drawn[0], drawn[1], self._comparison.captions)]
-        with replacing(path, clear=False) as temporary:
+        with replacing(path, remove_stale=False) as temporary:
             drawn[0].save(temporary, format="JPEG", quality=92)
 
 
@@ -112,7 +112,7 @@ def _folders_of(pictures: Iterable[str | Path]) -> set[Path]:
 
 @contextlib.contextmanager
 def _advising(folder: Path) -> Iterator[None]:
-    """Raise what the system refuses as an ArtifactError that says what to do."""
+    """Raise what the system refuses as an ArtifactError with the advice to give another folder."""
     try:
         yield
     except ArtifactError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from ssdtrt.errors import ArtifactError
-from ssdtrt.system.files import BusyError, is_special, naming, open_alone
+from ssdtrt.system.files import BusyError, filename_in_errors, is_special, open_exclusive
 
 _CHUNK = 4096  # bytes handed to a stream's buffer at once; the buffer holds more
 
@@ -38,7 +38,7 @@ class TextOutput:
             elif is_special(path := Path(target)):
                 self.file = open(path, "wb", buffering=0)
             else:
-                self.file = open_alone(path)
+                self.file = open_exclusive(path)
         except BusyError as error:
             raise ArtifactError(f"{target} cannot be written: {error}. Wait for it.") from error
         except OSError as error:
@@ -59,7 +59,7 @@ class TextOutput:
         assert self.file is not None
         piece = memoryview(text.encode())
         rest = piece
-        with naming(self._target):
+        with filename_in_errors(self._target):
             while rest:
                 rest = rest[self.file.write(rest) :]
         self._whole += len(piece)

@@ -50,10 +50,10 @@ def _check_system(facts: Facts) -> Iterator[Finding]:
         yield Finding("system", "warning", system.error)
         return
     found = f"{system.os} {system.architecture}, Python {system.python}"
-    if is_known(system.python, config.PYTHONS):
+    if is_known(system.python, config.PYTHON_VERSIONS):
         yield Finding("system", "ok", found)
     else:
-        fix = f"Use Python {_in_words(config.PYTHONS)}, which ssdtrt is made for."
+        fix = f"Use Python {_in_words(config.PYTHON_VERSIONS)}, which ssdtrt is made for."
         yield Finding("system", "warning", found, fix)
 
 
@@ -153,8 +153,8 @@ def _check_torch_tensorrt(facts: Facts) -> Iterator[Finding]:
             yield Finding(name, "problem", text, "It needs a GPU to be imported: mend that first.")
     elif wrong:
         yield Finding(name, "warning", f"{found.version} does not fit: {wrong}", command)
-    elif not is_known(found.version, config.TORCH_TENSORRT_KNOWN):
-        text = f"{found.version}, which ssdtrt does not know; it knows {_in_words(config.TORCH_TENSORRT_KNOWN)}"
+    elif not is_known(found.version, config.TORCH_TENSORRT_VERSIONS):
+        text = f"{found.version}, which ssdtrt does not know; it knows {_in_words(config.TORCH_TENSORRT_VERSIONS)}"
         yield Finding(name, "warning", text, "Try it: ssdtrt doctor --build")
     else:
         yield Finding(name, "ok", found.version)
@@ -215,9 +215,9 @@ def _check_folders(facts: Facts) -> Iterator[Finding]:
         folder = facts.folders[name]
         if isinstance(folder, Failure):
             yield Finding(name, "problem" if name == "temporary folder" else "warning", folder.error, fix)
-        elif folder.free_mib < config.FREE_MIB:
+        elif folder.free_mib < config.MIN_FREE_MIB:
             found = f"{folder.path}, only {_size(folder.free_mib)} free"
-            yield Finding(name, "warning", found, f"Free {config.FREE_MIB} MiB there. Or: {fix}")
+            yield Finding(name, "warning", found, f"Free {config.MIN_FREE_MIB} MiB there. Or: {fix}")
         else:
             yield Finding(name, "ok", f"{folder.path}, {_size(folder.free_mib)} free")
 

@@ -65,7 +65,7 @@ def gather_facts(progress: Progress = silent) -> Facts:
 
 def run_test_build(progress: Progress = silent) -> BuildTest | Failure:
     """Build and run a tiny engine in a process of its own."""
-    return Probe("test_build", BuildTest, "building a tiny engine", config.TRIAL_SECONDS).answer(progress)
+    return Probe("test_build", BuildTest, "building a tiny engine", config.TEST_BUILD_SECONDS).answer(progress)
 
 
 def guarded(function: Callable[..., T], *arguments: Any) -> T | Failure:

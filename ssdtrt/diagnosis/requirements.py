@@ -15,8 +15,8 @@ from ssdtrt.diagnosis.facts import Facts, Failure, Package
 
 def install_command(facts: Facts) -> str:
     """Return the command that installs Torch-TensorRT for the torch there is, or the newest set where none is for it."""
-    torch, package, oldest = facts.torch, facts.packages["torch"], config.TORCH_TENSORRT_KNOWN[0]
-    if isinstance(torch, Failure) or not torch.cuda or not is_known(torch.version, config.TORCH_TENSORRT_KNOWN):
+    torch, package, oldest = facts.torch, facts.packages["torch"], config.TORCH_TENSORRT_VERSIONS[0]
+    if isinstance(torch, Failure) or not torch.cuda or not is_known(torch.version, config.TORCH_TENSORRT_VERSIONS):
         there = not isinstance(torch, Failure) or isinstance(package, Failure) or package.version
         return f"pip install {'--force-reinstall ' if there else ''}{config.NEWEST_STACK}"
     version = parse_version(torch.version)

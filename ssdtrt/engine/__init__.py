@@ -1,1 +1,1 @@
-"""How an engine is built and accepted."""
+"""Build an engine, compare it with the FP32 model, and cache it."""

@@ -1,4 +1,4 @@
-"""Whether a built engine may become a file: loaded afresh, compared with FP32 eager, and looked at for its precision."""
+"""Accept or refuse a built engine: load it, compare it with FP32 eager, and check its precision."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from ssdtrt.images.tensors import normalize, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_batch
 
-_DETECTOR_BOUND = 1e-4  # of a box's edge or a score, both 0..1
+_DETECTOR_BOUND = 1e-4  # absolute difference of a box coordinate or a score, both 0..1
 
 
 def accept(engine: Path, module: Path, request: BuildRequest, device: torch.device) -> ParityReport:
-    """Load the built file afresh and compare it with FP32 eager on seeded pictures.
+    """Load a built file and compare it with FP32 eager on seeded synthetic pictures.
 
     Args:
         engine: The built file, without metadata.
         module: The module that it was built from.
-        request: What was asked of the build.
-        device: Where the engine runs.
+        request: The build request.
+        device: The device that the engine runs on.
 
     Raises:
-        ParityError: Where the engine, or the detector around it, is refused; its report holds the figures.
+        ParityError: If the engine, or the detector around it, is refused.
     """
-    precision, sizes = request.computes_in, parity_sizes(request)
+    precision, sizes = request.computes_in, _parity_sizes(request)
     reference = eager_model(module, device)
     _check_size(engine, reference, precision)
     if request.capabilities.on_gpu:
@@ -45,7 +45,7 @@ def accept(engine: Path, module: Path, request: BuildRequest, device: torch.devi
     network = loaded.engine if request.detector else loaded
     pictures = synthetic_pictures(max(config.PARITY_IMAGES, *sizes), seed=config.SEED + 1).to(device)
     images = normalize(pictures, request.preprocess)
-    with contextlib.nullcontext() if request.capabilities.on_gpu else torchscript.fusing():  # As FileRunner runs it.
+    with contextlib.nullcontext() if request.capabilities.on_gpu else torchscript.fusing():  # As in FileRunner.
         report = compare(network, reference, images, precision=precision.name, batch_sizes=sizes)
     if report.failure:
         raise ParityError(report.failure, report)
@@ -55,13 +55,13 @@ def accept(engine: Path, module: Path, request: BuildRequest, device: torch.devi
     return report
 
 
-def parity_sizes(request: BuildRequest) -> Sequence[int]:
-    """Return the batch sizes that an engine of this request is compared at."""
+def _parity_sizes(request: BuildRequest) -> Sequence[int]:
+    """Return the batch sizes at which an engine of this request is compared."""
     return request.batch_range.sizes if request.batch_range else (1, config.PARITY_BATCH["cpu"])
 
 
 def _check_detector(detector: torch.jit.ScriptModule, pictures: Tensor, images: Tensor) -> None:
-    """Raises ParityError unless it finds in `pictures`, uint8, what its engine's outputs for `images` decode to."""
+    """Raise ParityError unless the detections in `pictures`, uint8, are those decoded from its engine's outputs."""
     with torch.no_grad():
         found = detector(pictures)
         loc, conf = detector.engine(images)
@@ -70,18 +70,19 @@ def _check_detector(detector: torch.jit.ScriptModule, pictures: Tensor, images: 
         difference = float((a.double() - b.double()).abs().max())
         if not difference <= _DETECTOR_BOUND:
             raise ParityError(
-                f"The detector's {name} are {difference:.1e} from those of its own engine; nothing was written."
+                f"The detector's {name} differ by {difference:.1e} from those of its own engine; expected at most "
+                f"{_DETECTOR_BOUND:.0e}. Nothing was written."
             )
 
 
 def _check_size(engine: Path, reference: torch.nn.Module, precision: Precision) -> None:
-    """Raises ParityError when the file is too large to hold weights of this precision."""
+    """Raise ParityError if the file is too large for weights of this precision."""
     limit = precision.max_bytes_per_parameter
     if limit is None:
         return
     per_parameter = engine.stat().st_size / sum(parameter.numel() for parameter in reference.parameters())
     if per_parameter > limit:
         raise ParityError(
-            f"The engine is not {precision.title}: it takes {per_parameter:.2f} bytes a parameter, as FP32 weights do; "
-            f"expected at most {limit}."
+            f"The engine is not {precision.title}: it takes {per_parameter:.2f} bytes per parameter, as FP32 weights "
+            f"do; expected at most {limit}."
         )

@@ -1,4 +1,4 @@
-"""The table of back ends: who builds the network of a request."""
+"""The table of back ends: the function that builds the network for each of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend, torchscript_backend
 from ssdtrt.engine.build import BuildJob
 
-Builder = Callable[[BuildJob], torch.nn.Module]
-"""Builds what takes images [N, 3, 300, 300] in float32 and returns (loc [N, 4, A], conf [N, C, A])."""
+# Returns a module: images [N, 3, 300, 300], float32 -> (loc [N, 4, A], conf [N, C, A]).
+_Builder = Callable[[BuildJob], torch.nn.Module]
 
-# By back end and front end; `ssdtrt.artifact.capabilities` says what each back end can do.
-BUILDERS: dict[tuple[str, str | None], Builder] = {
+# By back end and front end; what each back end can build is in `ssdtrt.artifact.capabilities`.
+_BUILDERS: dict[tuple[str, str | None], _Builder] = {
     ("tensorrt", "torchscript"): torch_tensorrt_backend.build,
     ("tensorrt", "tensorrt"): tensorrt_backend.build,
     ("torchscript", None): torchscript_backend.build,
@@ -21,9 +21,9 @@ BUILDERS: dict[tuple[str, str | None], Builder] = {
 
 
 def build_network(job: BuildJob) -> torch.nn.Module:
-    """Build the network of a job with the back end that it names.
+    """Build the network of a job with the back end of its request.
 
     Raises:
-        CompileError: Where it cannot be built, with what the library said.
+        CompileError: If the build fails; the message has the library's first line.
     """
-    return BUILDERS[job.request.backend, job.request.front_end](job)
+    return _BUILDERS[job.request.backend, job.request.front_end](job)

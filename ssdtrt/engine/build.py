@@ -1,4 +1,4 @@
-"""The building process as its parent sees it: given a job, waited for, and ended at once when interrupted."""
+"""Run the build of an engine in a child process, and end that process at once on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ssdtrt.system.child import child_environment
 from ssdtrt.system.progress import Progress
 from ssdtrt.system.versions import Machine, Versions
 
-logger = logging.getLogger(__name__)
-_LOG_LINES = 15
+_logger = logging.getLogger(__name__)
+_LOG_LINES = 15  # of the child's output, for the message when it ends without a result
 
 
 class BuildJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A request with what the building process needs besides.
+    """What the build process is given.
 
     Attributes:
-        request: What to build.
-        module: The exported module's path.
-        out: Where to write the engine file, without metadata.
+        request: The build request.
+        module: The path of the exported module.
+        out: The path of the engine file to write, without metadata.
         device: The device to build on.
-        timing_cache: Where the times of TensorRT's kernels are kept; None for nowhere.
-        parent: The process that waits.
+        timing_cache: The path of TensorRT's timing cache; None for none.
+        parent: The id of the parent process.
     """
 
     request: BuildRequest
@@ -43,7 +43,13 @@ class BuildJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True, tag="built"):
-    """A finished build: how long it took, with which versions, on which machine."""
+    """A finished build.
+
+    Attributes:
+        seconds: How long it took.
+        versions: The installed versions.
+        machine: The machine that it ran on.
+    """
 
     seconds: float
     versions: Versions
@@ -51,7 +57,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True, tag="built"):
 
 
 class BuildFailed(msgspec.Struct, frozen=True, tag="failed"):
-    """A build that failed, and why, in one message."""
+    """A failed build, and the message of the error."""
 
     message: str
 
@@ -60,10 +66,14 @@ BuildResult = Built | BuildFailed
 
 
 def build_in_child(job: BuildJob, progress: Progress) -> Built:
-    """Run `ssdtrt.engine.worker` in a process of its own. Interrupting ends that process at once.
+    """Run `ssdtrt.engine.worker` in a child process, which an interrupt kills.
+
+    Args:
+        job: What to build.
+        progress: Called every second with one line.
 
     Raises:
-        CompileError: Where the build failed, or the process ended without a result.
+        CompileError: If the build fails, or the process ends without a result.
     """
     with tempfile.TemporaryDirectory(prefix="ssdtrt-build-") as folder:
         job_path, log_path = Path(folder, "job.json"), Path(folder, "log.txt")
@@ -80,22 +90,24 @@ def build_in_child(job: BuildJob, progress: Progress) -> Built:
             _wait(child, f"building the {job.request.computes_in.title} engine for {size}", progress)
         result_path = job_path.with_name("result.json")
         log_text = log_path.read_text(encoding="utf-8", errors="replace").strip()
-        logger.debug("output of the building process:\n%s", log_text)
+        _logger.debug("output of the build process:\n%s", log_text)
         if not result_path.exists():
             last = "\n".join(log_text.splitlines()[-_LOG_LINES:])
-            raise CompileError(f"The building process ended with {child.returncode} and no engine.\n{last}".rstrip())
+            raise CompileError(
+                f"The build process ended with exit code {child.returncode} and wrote no engine.\n{last}".rstrip()
+            )
         result: BuildResult = msgspec.json.decode(result_path.read_bytes(), type=BuildResult)
     if isinstance(result, BuildFailed):
         raise CompileError(result.message)
     return result
 
 
-def _wait(child: subprocess.Popen, doing: str, progress: Progress) -> None:
-    """Wait for the child, showing every second how long it has been; kill it when the wait is broken off."""
+def _wait(child: subprocess.Popen[bytes], step: str, progress: Progress) -> None:
+    """Wait for the child and report the elapsed time every second; kill it if the wait is interrupted."""
     started = time.monotonic()
     try:
         while child.poll() is None:
-            progress(f"{doing}, {time.monotonic() - started:.0f} s")
+            progress(f"{step}, {time.monotonic() - started:.0f} s")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(timeout=1)
     finally:

@@ -1,4 +1,4 @@
-"""What is kept for the next build of the same: accepted engines, found by all that changes them, and kernel times."""
+"""Cache accepted engines, by a key of everything that determines them, and TensorRT's timing cache."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import re
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -24,10 +25,10 @@ from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.files import replacing
 from ssdtrt.system.versions import installed_versions, this_machine
 
-logger = logging.getLogger(__name__)
-_NUMBERS = re.compile(rb"\.?___torch_mangle_\d+")
-_DIGEST = hashlib.sha256().digest_size
-# The modules whose code decides what lies in an engine file; the text of any other changes none.
+_logger = logging.getLogger(__name__)
+_MANGLED = re.compile(rb"\.?___torch_mangle_\d+")
+_DIGEST_SIZE = hashlib.sha256().digest_size
+# The modules whose code determines the content of an engine file.
 _WRITERS = (
     "artifact.torchscript", "engine.backends", "engine.modules", "engine.rewrite", "engine.tensorrt_backend",
     "engine.torch_tensorrt_backend", "engine.torchscript_backend", "engine.worker", "images.tensors", "model.backbone",
@@ -35,44 +36,45 @@ _WRITERS = (
 )  # fmt: skip
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What is known of a kept engine: its SHA-256, how it was built, and how far it is from FP32."""
+class _Entry(msgspec.Struct, frozen=True):
+    """The record of a cached engine: its SHA-256, its build and its comparison with FP32."""
 
     sha256: str
     built: Built
     parity: ParityReport
 
 
-def cache_folder() -> Path | None:
-    """Return where engines are kept.
+def _cache_folder() -> Path | None:
+    """Return the folder of the cache, or None if it is turned off.
 
-    That is the folder named by SSDTRT_CACHE (nowhere if it is empty), or ssdtrt/engines in the user's cache folder.
+    It is the folder in SSDTRT_CACHE, whose empty value turns the cache off, or else ssdtrt/engines in the user's cache
+    folder.
     """
-    given = os.environ.get(config.CACHE_VARIABLE)
-    if given is not None:
-        return Path(given) if given else None
+    folder = os.environ.get(config.CACHE_VARIABLE)
+    if folder is not None:
+        return Path(folder) if folder else None
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # No home.
+    except RuntimeError:  # There is no home folder.
         return None
     return Path(base) / "ssdtrt" / "engines"
 
 
 def cache_key(request: BuildRequest, device: torch.device) -> str:
-    """Return the SHA-256 of all that can change an engine.
+    """Return the SHA-256 of everything that determines an engine.
 
-    That is the request (with the digests of weights and graph), the GPU, the driver, the versions here, and the code
-    of the modules that write the network, without its comments and docstrings.
+    That is the request, with the digests of the weights and the graph, the device, the driver, the installed versions,
+    and the code of the modules that write the network, without its comments and docstrings.
     """
-    parts = {"request": request.as_dict(), "code": _code_digest(), "here": _here(device)}
+    parts = {"request": request.as_dict(), "code": _code_digest(), "here": _environment(device)}
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
 def graph_digest(module: Path) -> str:
     """Return a SHA-256 of a module's code and of the sizes and checksums of its tensors.
 
-    torch numbers the classes of a process and groups them in files by that, so two exports of one model differ in names
-    and in the order of their classes: the numbers are left out and the lines sorted.
+    The names of the classes in the code, and their order, depend on what the process exported before. Therefore the
+    numbers in the names are removed and the lines sorted.
     """
     tensors: list[tuple[str, int, int]] = []
     lines: list[bytes] = []
@@ -82,39 +84,49 @@ def graph_digest(module: Path) -> str:
             if name.startswith("data/"):
                 tensors.append((name, info.file_size, info.CRC))
             elif name.startswith("code/") and name.endswith(".py"):
-                lines += _NUMBERS.sub(b"", archive.read(info)).splitlines()
+                lines += _MANGLED.sub(b"", archive.read(info)).splitlines()
     digest = hashlib.sha256(b"\n".join(sorted(lines)))
     digest.update(repr(sorted(tensors)).encode())
     return digest.hexdigest()
 
 
-def take(key: str, target: Path) -> Kept | None:
-    """Copy a kept engine to `target` and return what is known of it; None where there is none.
+def copy_from_cache(key: str, target: Path) -> _Entry | None:
+    """Copy a cached engine to a file.
 
-    What is not as it was written is thrown away.
+    A damaged entry is removed from the cache.
+
+    Args:
+        key: The key from `cache_key`.
+        target: The file to write.
+
+    Returns:
+        The record of the engine (`built`, `parity`); None if it is not in the cache.
     """
-    folder = cache_folder()
+    folder = _cache_folder()
     if folder is None:
         return None
-    engine, facts = folder / f"{key}.ts", folder / f"{key}.json"
+    engine, record = folder / f"{key}.ts", folder / f"{key}.json"
     try:
-        known = msgspec.json.decode(facts.read_bytes(), type=Kept)
+        entry = msgspec.json.decode(record.read_bytes(), type=_Entry)
         shutil.copyfile(engine, target)
-        if sha256_file(target) == known.sha256:
-            os.utime(facts)  # The last used are kept the longest.
-            return known
-        logger.warning("%s is damaged and is built again", engine)
+        if sha256_file(target) == entry.sha256:
+            os.utime(record)  # `add_to_cache` removes the entries that were not used for the longest time.
+            return entry
+        _logger.warning("%s is damaged; the engine is built again", engine)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        logger.warning("%s cannot be used (%s) and is built again", facts, error)
+        _logger.warning("%s cannot be used (%s); the engine is built again", record, error)
     _discard(folder, key)
     return None
 
 
-def keep(key: str, engine: Path, built: Built, parity: ParityReport) -> None:
-    """Keep a copy of an accepted engine, and of the others the last used. A failure is logged and nothing more."""
-    folder = cache_folder()
+def add_to_cache(key: str, engine: Path, built: Built, parity: ParityReport) -> None:
+    """Copy an accepted engine to the cache, and remove the least recently used ones beyond the limit.
+
+    An error is only logged.
+    """
+    folder = _cache_folder()
     if folder is None:
         return
     try:
@@ -123,49 +135,53 @@ def keep(key: str, engine: Path, built: Built, parity: ParityReport) -> None:
             shutil.copyfile(engine, temporary)
             digest = sha256_file(temporary)
         with replacing(folder / f"{key}.json") as temporary:
-            temporary.write_bytes(msgspec.json.encode(Kept(digest, built, parity)))
-        kept = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in kept[config.CACHE_ENGINES :]:
+            temporary.write_bytes(msgspec.json.encode(_Entry(digest, built, parity)))
+        records = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for old in records[config.MAX_CACHED_ENGINES :]:
             _discard(folder, old.stem)
     except OSError as error:
-        logger.warning("the engine is not kept in %s: %s", folder, error.strerror or error)
+        _logger.warning("the engine could not be cached in %s: %s", folder, error.strerror or error)
 
 
 def timing_cache_file(device: torch.device) -> Path | None:
-    """Return where the times of TensorRT's kernels on this GPU with these versions are kept; None for nowhere."""
-    folder = cache_folder()
+    """Return the path of TensorRT's timing cache for this GPU and these versions; None if the cache is turned off."""
+    folder = _cache_folder()
     if folder is None:
         return None
-    return folder / f"timings-{hashlib.sha256(msgspec.json.encode(_here(device), order='sorted')).hexdigest()[:16]}.bin"
+    digest = hashlib.sha256(msgspec.json.encode(_environment(device), order="sorted")).hexdigest()
+    return folder / f"timings-{digest[:16]}.bin"
 
 
 def read_timing_cache(path: Path | None) -> bytes:
-    """Return what `keep_timing_cache` wrote there last; nothing where there is none or it is not as it was written."""
+    """Return the timing cache that `write_timing_cache` wrote; empty if there is none, or it is damaged."""
     try:
-        found = path.read_bytes() if path else b""
+        content = path.read_bytes() if path else b""
     except OSError:
         return b""
-    timings = found[_DIGEST:]
-    return timings if found[:_DIGEST] == hashlib.sha256(timings).digest() else b""
+    timing_cache = content[_DIGEST_SIZE:]
+    return timing_cache if content[:_DIGEST_SIZE] == hashlib.sha256(timing_cache).digest() else b""
 
 
-def keep_timing_cache(path: Path | None, timings: bytes) -> None:
-    """Write the times, their SHA-256 before them; of two builds at once those of the later one stay.
+def write_timing_cache(path: Path | None, timing_cache: bytes) -> None:
+    """Write a timing cache, preceded by its SHA-256. Of two builds at the same time, the later one wins.
 
-    A failure is logged and nothing more.
+    An error is only logged.
     """
     if path is None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with replacing(path) as temporary:
-            temporary.write_bytes(hashlib.sha256(timings).digest() + timings)
+            temporary.write_bytes(hashlib.sha256(timing_cache).digest() + timing_cache)
     except OSError as error:
-        logger.warning("the kernels' times are not kept in %s: %s", path, error.strerror or error)
+        _logger.warning("the timing cache could not be written to %s: %s", path, error.strerror or error)
 
 
-def _here(device: torch.device) -> dict:
-    """The GPU or processor, the driver and the libraries; not which cores this process may use, nor our own version."""
+def _environment(device: torch.device) -> dict[str, dict[str, Any]]:
+    """Return the device, the driver and the library versions.
+
+    The number of available cores, Python's version and ssdtrt's own are left out: they do not change an engine.
+    """
     versions = {
         name: value for name, value in installed_versions().as_dict().items() if name not in ("ssdtrt", "python")
     }
@@ -174,7 +190,7 @@ def _here(device: torch.device) -> dict:
 
 
 def _code_digest() -> str:
-    """SHA-256 of the writers' code, without comments and docstrings, and of the constants of `config` that they name."""
+    """Return the SHA-256 of the code of `_WRITERS`, without comments and docstrings, and of its `config` constants."""
     digest = hashlib.sha256()
     for name in _WRITERS:
         spec = importlib.util.find_spec(f"ssdtrt.{name}")
@@ -193,7 +209,7 @@ def _code_digest() -> str:
 
 
 def _discard(folder: Path, key: str) -> None:
-    """Removes an entry, its description first."""
+    """Remove an entry, its record first."""
     for name in (f"{key}.json", f"{key}.ts"):
         with contextlib.suppress(OSError):
             (folder / name).unlink()

@@ -1,4 +1,4 @@
-"""What is inside an engine file, and inside a detector file: the built network behind one scripted face."""
+"""The scripted modules of an engine file and of a detector file, which contain the built network."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from ssdtrt.model.nms import PaddedDetections, detect_batch
 
 
 class EngineModule(nn.Module):
-    """Casts images to the network's type, pads a batch that is too small for it, and returns float32.
+    """Cast images to the network's dtype, pad a batch that is too small for it, and return float32 outputs.
 
-    Scripted when saved. A batch of more than `max_batch` images, or another image size, raises.
+    Scripted before it is saved. Raises for images of another shape, and for more images than the network takes.
+
+    Args:
+        network: The built network: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]).
+        dtype: The dtype of the images that the network takes.
+        batch: The batch sizes that the network takes; None for any.
+        channels_last: Whether the network takes images in this memory format.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype, batch: BatchRange | None, channels_last: bool):
@@ -30,7 +36,7 @@ class EngineModule(nn.Module):
         self.size: int = config.IMAGE_SIZE
 
     def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
-        """images [N, 3, 300, 300] float32 -> (loc [N, 4, A], conf [N, C, A]), float32."""
+        """Return (loc [N, 4, A], conf [N, C, A]), float32, for images [N, 3, 300, 300]."""
         if images.dim() != 4 or images.shape[1] != 3 or images.shape[2] != self.size or images.shape[3] != self.size:
             raise ValueError("expected images [N, 3, {}, {}], found {}".format(self.size, self.size, images.shape))
         count = images.shape[0]
@@ -43,15 +49,20 @@ class EngineModule(nn.Module):
         if count < self.min_batch:
             missing = images.new_zeros([self.min_batch - count, 3, self.size, self.size])
             images = torch.cat([images, missing])
-        # Not in a branch: what TorchScript fuses has to be at the top.
+        # Outside of any branch, because TorchScript fuses only top-level code.
         loc, conf = self.network(images)
         return loc[:count].float(), conf[:count].float()
 
 
 class DetectorModule(nn.Module):
-    """From pictures to detections: normalizes, runs the engine, decodes and suppresses. Scripted when saved.
+    """Detect objects in uint8 images: normalization, engine, decoding and NMS.
 
-    `engine` is the whole EngineModule, and can be called by itself. The labels are numbers, 1..C-1.
+    Scripted before it is saved.
+
+    Args:
+        engine: The EngineModule, which remains callable as the attribute `engine`.
+        preprocess: How pictures are prepared, `eval` or `hub`: it determines the normalization.
+        max_detections: K, the maximum number of detections per image.
     """
 
     def __init__(self, engine: nn.Module, preprocess: str, max_detections: int = config.MAX_DETECTIONS):
@@ -64,9 +75,11 @@ class DetectorModule(nn.Module):
         self.register_buffer("default_boxes", default_boxes())
 
     def forward(self, images: Tensor) -> PaddedDetections:
-        """uint8 images [N, 3, 300, 300] -> boxes_xyxy [N, K, 4] in 0..1, labels [N, K], scores [N, K], counts [N].
+        """Return the detections in uint8 images [N, 3, 300, 300], 0 to 255, RGB.
 
-        Best first; each picture's rows after its count are zeros.
+        Returns:
+            boxes [N, K, 4] (xyxy, 0..1), labels [N, K] (1..C-1), scores [N, K] and counts [N], in descending order of
+            the scores. The rows of an image after its count are zeros.
         """
         if images.dtype != torch.uint8:
             raise ValueError("expected images of uint8, 0 to 255, found {}".format(images.dtype))

@@ -1,4 +1,4 @@
-"""Whether two runners say the same on the same pictures: first their tensors, then the detections they lead to."""
+"""Compare an engine with the FP32 model on the same images: their outputs, and the detections decoded from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ssdtrt.model.boxes import box_iou, default_boxes
 from ssdtrt.model.nms import detect
 from ssdtrt.system.devices import tf32_disabled
 
-MATCH_IOU = 0.5
+_MATCH_IOU = 0.5
 
 Runner = Callable[[Tensor], "tuple[Tensor, Tensor]"]
 """images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A])"""
@@ -31,53 +31,75 @@ def compare(
     precision: str,
     batch_sizes: Sequence[int],
 ) -> ParityReport:
-    """The engine against the FP32 eager model on `images` [N, 3, 300, 300], run in batches of each of `batch_sizes`.
+    """Compare an engine with the FP32 eager model.
 
-    The distances are the largest over the batch sizes. Raises ParityError when there is no picture.
+    Args:
+        engine: The engine.
+        reference: The FP32 eager model, on the device of the images.
+        images: Normalized images [N, 3, 300, 300].
+        precision: The precision of the engine, a name of `PRECISIONS`.
+        batch_sizes: The batch sizes in which the engine runs all of the images.
+
+    Returns:
+        The report. Its distances are the largest over the batch sizes, and its detections are those of the last one.
+
+    Raises:
+        ParityError: If there are no images, or no batch sizes.
     """
     if not len(images) or not batch_sizes:
         raise ParityError("There is nothing to compare: give at least one picture.")
     with torch.no_grad(), tf32_disabled():
-        expected = run(reference, images, max(batch_sizes))
-        answers = [run(engine, images, size) for size in batch_sizes]
-        floor, wanted = 0.0, PRECISIONS[precision]
-        if wanted.floor_share:
-            eager, few = InPrecision(copy.deepcopy(reference), precision, channels_last=True), config.FLOOR_IMAGES
-            distances = map(relative_l2, run(eager, images[:few], max(batch_sizes)), [part[:few] for part in expected])
-            floor = wanted.floor_share * min(distances)
+        expected = _run_in_batches(reference, images, max(batch_sizes))
+        found = [_run_in_batches(engine, images, size) for size in batch_sizes]
         outputs = tuple(
-            worst_distance(name, [answer[i] for answer in answers], expected[i])
+            _worst_distance(name, [output[i] for output in found], expected[i])
             for i, name in enumerate(("loc", "conf"))
         )
-        detections = compare_detections(detections_of(expected), detections_of(answers[-1]))
-    return ParityReport(precision, len(images), tuple(batch_sizes), wanted.bound, floor, outputs, detections)
+        detections = _compare_detections(_decode(expected), _decode(found[-1]))
+        floor = _floor(reference, images, expected, precision, max(batch_sizes))
+    bound = PRECISIONS[precision].bound
+    return ParityReport(precision, len(images), tuple(batch_sizes), bound, floor, outputs, detections)
 
 
-def run(runner: Runner, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Runs `images` in batches and joins the outputs in float32: (loc [N, 4, A], conf [N, C, A])."""
-    answers = [runner(batch) for batch in images.split(batch_size)]
-    locs, confs = zip(*answers)
+def _floor(
+    reference: torch.nn.Module, images: Tensor, expected: tuple[Tensor, Tensor], precision: str, batch_size: int
+) -> float:
+    """Return the smallest distance that an engine of this precision may have, from that of eager PyTorch."""
+    share, few = PRECISIONS[precision].floor_share, config.FLOOR_IMAGES
+    if not share:
+        return 0.0
+    eager = InPrecision(copy.deepcopy(reference), precision, channels_last=True)
+    found = _run_in_batches(eager, images[:few], batch_size)
+    return share * min(relative_l2(found[i], expected[i][:few]) for i in range(2))
+
+
+def _run_in_batches(runner: Runner, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Run images in batches, and return the concatenated float32 outputs (loc [N, 4, A], conf [N, C, A])."""
+    locs, confs = zip(*(runner(batch) for batch in images.split(batch_size)))
     return torch.cat(locs).float(), torch.cat(confs).float()
 
 
 def relative_l2(found: Tensor, expected: Tensor) -> float:
-    """||found - expected|| / ||expected||, in float64; NaN when either holds NaN or Inf."""
+    """Return ||found - expected|| / ||expected||, computed in float64.
+
+    For a zero `expected` that is ||found - expected||; for NaN or infinite values in either it is NaN.
+    """
     if not (found.isfinite().all() and expected.isfinite().all()):
         return float("nan")
     difference, size = (found.double() - expected.double()).norm(), expected.double().norm()
     return float(difference / size) if size > 0 else float(difference)
 
 
-def worst_distance(name: str, answers: Sequence[Tensor], expected: Tensor) -> OutputDistance:
-    """The distance of the answer that is farthest from `expected`."""
-    if not (expected.isfinite().all() and all(bool(answer.isfinite().all()) for answer in answers)):
+def _worst_distance(name: str, outputs: Sequence[Tensor], expected: Tensor) -> OutputDistance:
+    """Return the largest distances of the outputs to the expected one."""
+    if not (expected.isfinite().all() and all(bool(output.isfinite().all()) for output in outputs)):
         return OutputDistance(name, None, None, finite=False)
-    distances = [relative_l2(answer, expected) for answer in answers]
-    return OutputDistance(name, max(distances), max(float((answer - expected).abs().max()) for answer in answers))
+    distances = [relative_l2(output, expected) for output in outputs]
+    return OutputDistance(name, max(distances), max(float((output - expected).abs().max()) for output in outputs))
 
 
-def detections_of(outputs: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The detections of every picture, on the CPU; none where the outputs hold NaN or Inf."""
+def _decode(outputs: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return (boxes, labels, scores) of each image, on the CPU; empty if there are NaN or infinite values."""
     loc, conf = outputs
     if not (loc.isfinite().all() and conf.isfinite().all()):
         return [(loc.new_zeros(0, 4).cpu(), torch.zeros(0, dtype=torch.long), loc.new_zeros(0).cpu())] * len(loc)
@@ -86,15 +108,21 @@ def detections_of(outputs: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor, 
     return [(b.cpu(), labels.cpu(), scores.cpu()) for part in parts for b, labels, scores in part]
 
 
-def compare_detections(reference: Sequence, engine: Sequence) -> DetectionAgreement:
-    """Two lists of (boxes_xyxy, labels, scores), a picture each, matched one to one, the engine's best scores first."""
+def _compare_detections(
+    reference: Sequence[tuple[Tensor, Tensor, Tensor]], engine: Sequence[tuple[Tensor, Tensor, Tensor]]
+) -> DetectionAgreement:
+    """Match the detections of each image, given as (boxes, labels, scores)."""
     counts = [sum(len(scores) for _, _, scores in side) for side in (reference, engine)]
-    changes = [change for pair in zip(reference, engine) for change in match(*pair)]
+    changes = [change for pair in zip(reference, engine) for change in _match(*pair)]
     return DetectionAgreement(counts[0], counts[1], len(changes), max(changes) if changes else None)
 
 
-def match(reference: tuple[Tensor, Tensor, Tensor], engine: tuple[Tensor, Tensor, Tensor]) -> list[float]:
-    """The score change of every matched pair of one picture: same class, IoU >= 0.5, each used once, best IoU first."""
+def _match(reference: tuple[Tensor, Tensor, Tensor], engine: tuple[Tensor, Tensor, Tensor]) -> list[float]:
+    """Return the score difference of each matched pair of one image.
+
+    Each detection of the engine, in descending order of the scores, is matched with the unused one of the reference
+    that has the same class and the largest IoU, if that is at least 0.5.
+    """
     (boxes, labels, scores), (engine_boxes, engine_labels, engine_scores) = reference, engine
     if not len(scores) or not len(engine_scores):
         return []
@@ -103,7 +131,7 @@ def match(reference: tuple[Tensor, Tensor, Tensor], engine: tuple[Tensor, Tensor
     changes = []
     for i in range(len(engine_scores)):
         best = int(overlap[i].argmax())
-        if overlap[i, best] >= MATCH_IOU:
+        if overlap[i, best] >= _MATCH_IOU:
             overlap[:, best] = 0
             changes.append(abs(float(engine_scores[i] - scores[best])))
     return changes

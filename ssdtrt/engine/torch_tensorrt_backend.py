@@ -1,4 +1,4 @@
-"""The back end that compiles the network through Torch-TensorRT's TorchScript front end."""
+"""The back end that builds the network through Torch-TensorRT's TorchScript front end."""
 
 from __future__ import annotations
 
@@ -19,34 +19,47 @@ from ssdtrt.errors import CompileError, first_line
 
 
 def build(job: BuildJob) -> torch.nn.Module:
-    """Build the network for the request's batch sizes. Raises CompileError, also with what TensorRT said."""
+    """Build the network of a job for the batch sizes of its request.
+
+    Raises:
+        CompileError: If the build fails; the message has TensorRT's first line.
+    """
     request, device = job.request, torch.device(job.device)
     batch = request.batch_range
     assert batch is not None
     torch.cuda.set_device(device)
-    network = rewrite.FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
-    built = compile_module(rewrite.trace(network, device), request.precision, batch, request.workspace_mib, device)
+    fused = rewrite.FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
+    built = compile_module(rewrite.trace(fused, device), request.precision, batch, request.workspace_mib, device)
     return EngineModule(rewrite.FusedNetwork(torchscript.reload(built)), torch.float32, batch, channels_last=False)
 
 
 def compile_module(
     module: torch.jit.ScriptModule, precision: str, batch: BatchRange, workspace_mib: int, device: torch.device
 ) -> torch.jit.ScriptModule:
-    """Compile a module to one TensorRT engine in a TorchScript module. Holds the interpreter lock for minutes.
+    """Compile a module to one TensorRT engine in a TorchScript module.
 
-    The module takes and returns float32 and casts inside: FP16 is enabled where it casts to it. Raises CompileError,
-    also with what TensorRT said.
+    The build holds the interpreter lock for minutes.
+
+    Args:
+        module: The fused network. It takes and returns float32, and casts to the dtype that it computes in.
+        precision: `fp16` or `fp32`; `fp16` lets TensorRT use the FP16 that the module casts to.
+        batch: The batch sizes that the engine takes.
+        workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB.
+        device: The GPU to build on.
+
+    Raises:
+        CompileError: If the build fails; the message has TensorRT's first line.
     """
     torch_tensorrt = import_torch_tensorrt()
     check_front_end(torch_tensorrt)
-    arguments = compile_arguments(precision, batch, workspace_mib, device)
-    known = inspect.signature(torch_tensorrt.ts.compile).parameters
-    unknown = set(arguments) - set(known) - {"ir"}
+    arguments = _compile_arguments(precision, batch, workspace_mib, device)
+    accepted = inspect.signature(torch_tensorrt.ts.compile).parameters
+    unknown = set(arguments) - set(accepted) - {"ir"}
     if unknown:
-        oldest, newest = (".".join(map(str, version)) for version in config.TORCH_TENSORRT_KNOWN)
+        oldest, newest = (".".join(map(str, version)) for version in config.TORCH_TENSORRT_VERSIONS)
         raise CompileError(
-            f"Torch-TensorRT {torch_tensorrt.__version__} does not take {', '.join(sorted(unknown))}; "
-            f"ssdtrt knows the versions {oldest} to {newest}."
+            f"Torch-TensorRT {torch_tensorrt.__version__} does not accept {', '.join(sorted(unknown))}; "
+            f"ssdtrt supports the versions {oldest} to {newest}."
         )
     arguments["inputs"] = [torch_tensorrt.Input(**image) for image in arguments["inputs"]]
     try:
@@ -55,10 +68,10 @@ def compile_module(
         raise CompileError(f"TensorRT could not build the engine ({first_line(error)}).") from error
 
 
-def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, device: torch.device) -> dict[str, Any]:
-    """The keyword arguments of `torch_tensorrt.compile`; `inputs` holds those of `torch_tensorrt.Input`, one dict each.
+def _compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, device: torch.device) -> dict[str, Any]:
+    """Return the arguments of `torch_tensorrt.compile`; `inputs` holds a dict of those of `torch_tensorrt.Input`.
 
-    Images are float32 in every precision, and the module casts them: from TensorRT 11 on `enabled_precisions` is ignored.
+    Images are float32 in every precision, and the module casts them, because TensorRT 11 ignores `enabled_precisions`.
     """
     shapes = [(size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE) for size in (batch.min, batch.opt, batch.max)]
     image: dict[str, Any] = {"dtype": torch.float}
@@ -80,5 +93,5 @@ def compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, dev
 
 
 def timing_iterations(batch_size: int) -> int:
-    """How often TensorRT times each kernel for a batch of this size: small batches take microseconds."""
-    return min(config.MOST_TIMED, max(1, config.TIMED_IMAGES // batch_size))
+    """Return how often TensorRT times each kernel: more often for small batches, whose kernels take microseconds."""
+    return min(config.MAX_TIMING_ITERATIONS, max(1, config.TIMING_IMAGES // batch_size))

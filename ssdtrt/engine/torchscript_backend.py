@@ -1,4 +1,4 @@
-"""The back end for machines without a GPU: the exported module frozen, in FP32 or BF16."""
+"""The back end for engines on the CPU: the frozen module in FP32 or BF16."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssdtrt.engine.modules import EngineModule
 
 
 def build(job: BuildJob) -> torch.nn.Module:
-    """Return the frozen module in the request's precision, channels last, for any batch size."""
+    """Freeze the module of a job in the precision of its request, in channels-last format, for any batch size."""
     dtype = job.request.computes_in.dtype
     network = torchscript.reload(torchscript.freeze(torchscript.load(job.module).to(dtype)))
     return EngineModule(network, dtype, None, channels_last=True)

@@ -1,6 +1,6 @@
-"""The process that builds one engine: a job in, an engine file and a result out. Started by `ssdtrt.engine.build`.
+"""The build process, which `ssdtrt.engine.build` starts: it reads a job, and writes an engine file and a result.
 
-The compiler holds the interpreter lock for minutes, so the process that shows progress and takes Ctrl-C is another.
+The compiler holds the interpreter lock for minutes, so the progress and Ctrl-C are handled in the parent process.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ssdtrt.system.child import die_with_parent
 from ssdtrt.system.versions import installed_versions, this_machine
 
 
-def build(job: BuildJob) -> Built:
-    """Build the engine of a job into the file `job.out`."""
+def _build(job: BuildJob) -> Built:
+    """Build the engine of a job, and write it to `job.out`."""
     device = torch.device(job.device)
     started = time.perf_counter()
     engine = build_network(job)
@@ -38,17 +38,21 @@ def build(job: BuildJob) -> Built:
 
 
 def main(job_path: str) -> int:
-    """Read the job, write the result beside it as `result.json`; 0 when there is an engine."""
+    """Run the job in a file, and write `result.json` to the same folder.
+
+    Returns:
+        The exit code: 0 if an engine was built, else 1.
+    """
     path = Path(job_path)
     job = msgspec.json.decode(path.read_bytes(), type=BuildJob)
     die_with_parent(job.parent)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the C++ compiler too, at once.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # So that Ctrl-C also ends the C++ compiler.
     result: BuildResult
     try:
-        result = build(job)
+        result = _build(job)
     except SsdtrtError as error:
         result = BuildFailed(str(error))
-    except Exception as error:  # Reported by the parent; the whole traceback stands in the log.
+    except Exception as error:  # The parent reports it; the traceback is in the log.
         traceback.print_exc()
         result = BuildFailed(f"The build failed ({type(error).__name__}: {first_line(error, 'no message')}).")
     path.with_name("result.json").write_bytes(msgspec.json.encode(result))

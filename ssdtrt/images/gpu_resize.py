@@ -38,7 +38,7 @@ def resize(pictures: Tensor) -> Tensor:
     if (height, width) == (_SIZE, _SIZE):
         return pictures
     height_first = _is_tall(height, width) and order_of_passes() == "tall"
-    return torch.cat([_resize_chunk(chunk, height_first) for chunk in pictures.split(config.RESIZE_AT_ONCE)])
+    return torch.cat([_resize_chunk(chunk, height_first) for chunk in pictures.split(config.RESIZE_BATCH)])
 
 
 @functools.lru_cache(maxsize=1)
@@ -103,7 +103,7 @@ def _round(high: Tensor, low: Tensor) -> Tensor:
     return torch.add(high + 0.5, low.floor(), alpha=1 / _HALF).floor_()
 
 
-@functools.lru_cache(maxsize=config.RESIZE_LENGTHS)
+@functools.lru_cache(maxsize=config.RESIZE_CACHE)
 def _split_weights(length: int, device: torch.device) -> Tensor:
     """The weights of `length` pixels for 300, [600, length] in units of _HALF: the high halves, then the low ones."""
     whole = _pillow_weights(length)

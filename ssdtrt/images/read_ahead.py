@@ -15,8 +15,8 @@ Result = TypeVar("Result")
 
 
 def worker_count() -> int:
-    """Return how many threads or processes to use: one for each core of this process, at most config.WORKERS."""
-    return min(config.WORKERS, available_cores())
+    """Return how many threads or processes to use: one for each core of this process, at most config.MAX_WORKERS."""
+    return min(config.MAX_WORKERS, available_cores())
 
 
 def in_order(

@@ -41,7 +41,7 @@ def decode(data: bytes) -> str:
 
 def slot_bytes(whole: bool) -> int:
     """Return the size of a slot, for pictures in their own size or for resized ones."""
-    return 3 * (config.WHOLE_PIXELS if whole else config.IMAGE_SIZE**2)
+    return 3 * (config.GPU_RESIZE_PIXELS if whole else config.IMAGE_SIZE**2)
 
 
 def shared_slots(file: int, slots: int, whole: bool) -> np.ndarray:
@@ -52,7 +52,7 @@ def shared_slots(file: int, slots: int, whole: bool) -> np.ndarray:
 
 def _pixels(image: Image.Image, preprocess: str, whole: bool) -> np.ndarray:
     """The image in its own size where that is wanted and fits a slot, else resized: uint8 [h, w, 3]."""
-    fits = image.width * image.height <= config.WHOLE_PIXELS and max(image.size) <= config.WHOLE_SIDE
+    fits = image.width * image.height <= config.GPU_RESIZE_PIXELS and max(image.size) <= config.GPU_RESIZE_SIDE
     return np.asarray(image) if whole and fits else resize_image(image, preprocess)
 
 

@@ -1,4 +1,4 @@
-"""Processes that run a part of this package: what they need to find it, and their end with their parent."""
+"""Child processes that run a module of this package: their environment, and their end with the parent."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import signal
 import sys
 from pathlib import Path
 
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
 
 def child_environment() -> dict[str, str]:
-    """Return this process's environment with the way to this very package, for a child that runs a part of it."""
+    """Return this process's environment with a PYTHONPATH on which a child finds this copy of the package."""
     package = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path}
 
 
 def die_with_parent(parent: int) -> None:
-    """End this process when the one that waits for it is gone (Linux), so that no orphan keeps the GPU.
+    """Have the system kill this process when its parent ends (Linux only), so that no orphan keeps the GPU.
 
     Args:
-        parent: The process that waits.
+        parent: The process id of the parent. If it has ended already, this process ends at once.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # It was gone before.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGKILL)

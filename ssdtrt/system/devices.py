@@ -1,4 +1,4 @@
-"""Devices: the one to run on, the current one, and TF32 on or off."""
+"""Choose a device, make it the current one, and turn TF32 on or off."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ def emulates_bf16() -> bool:
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """Return the device asked for; without one the current GPU where there is one, else the CPU.
+    """Return the device to run on, with its index.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`; by default the current GPU if there is one, else the CPU.
 
     Raises:
-        SsdtrtError: For a GPU that is not there, or a name that means no device.
-        GpuError: In a process that was forked from one that uses the GPU.
+        SsdtrtError: If the name is not a device, or the GPU does not exist.
+        GpuError: If this process was forked from one that uses the GPU.
     """
     if device is not None:
         try:
             device = torch.device(device)
         except RuntimeError as error:
-            raise SsdtrtError(f"{device!r} is no device; expected cpu, cuda or cuda:N.") from error
+            raise SsdtrtError(f"{device!r} is not a device; expected cpu, cuda or cuda:N.") from error
     elif torch.cuda.is_available():
         device = torch.device("cuda")
     else:
@@ -48,10 +51,10 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
 
 @contextlib.contextmanager
 def tf32_disabled(autotune: bool = True) -> Iterator[None]:
-    """Disable TF32 for convolutions and matrix products inside the block.
+    """Disable TF32 for convolutions and matrix products inside the block, and restore the settings after it.
 
     Args:
-        autotune: Whether cudnn picks its fastest kernels there (`cudnn.benchmark`).
+        autotune: Whether cuDNN times its kernels and picks the fastest (`cudnn.benchmark`).
     """
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark
@@ -65,10 +68,10 @@ def tf32_disabled(autotune: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def with_tf32(on: bool) -> Iterator[None]:
-    """Enable or disable TF32 for convolutions and matrix products inside the block; afterwards all is as it was.
+    """Enable or disable TF32 for convolutions and matrix products inside the block, and restore the settings after it.
 
-    torch 2.9 brought other switches, and the old ones raise once those were used: both are set, the old ones first,
-    because that puts the new ones back.
+    torch 2.9 added new switches, after whose use the old ones raise. Both are set, and the old ones first, because
+    setting those resets the new ones.
     """
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
@@ -92,7 +95,7 @@ def with_tf32(on: bool) -> Iterator[None]:
 
 
 def _read(switch: Callable[[], _T]) -> _T | None:
-    """The setting of a switch of torch; None where it raises."""
+    """Return the value of one of torch's switches; None if reading it raises."""
     try:
         return switch()
     except RuntimeError:
@@ -101,6 +104,6 @@ def _read(switch: Callable[[], _T]) -> _T | None:
 
 @contextlib.contextmanager
 def current_device(device: torch.device) -> Iterator[None]:
-    """Make this GPU the one that events, captures and libraries take inside the block; a CPU changes nothing."""
+    """Make a GPU the current CUDA device inside the block; do nothing for a CPU."""
     with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
         yield

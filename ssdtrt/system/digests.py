@@ -1,4 +1,4 @@
-"""SHA-256 of files, and the one check of a file against a digest."""
+"""Compute the SHA-256 of a file, and check it against an expected digest."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ def check_sha256(
     path: str | Path,
     expected: str,
     raising: type[SsdtrtError],
-    origin: str = "as demanded",
+    origin: str = "as requested",
     *,
     found: str | None = None,
 ) -> str:
-    """Return the SHA-256 of a file after comparing it with the one expected.
+    """Check a file against an expected SHA-256, and return the digest.
 
     Args:
-        path: The file, or what a message calls it.
-        expected: The digest that it must have, 64 hex digits of either case.
-        raising: The error to raise.
-        origin: Where the expected digest is from, for the message.
-        found: The file's digest, where it is known already.
+        path: The file, or the name for it in messages.
+        expected: The digest that the file must have: 64 hex digits of either case.
+        raising: The type of the error to raise.
+        origin: Where the expected digest comes from, for the message.
+        found: The file's digest, if it is known already.
 
     Raises:
-        SsdtrtError: The error of the type `raising`, where `expected` is no SHA-256 or not the file's.
+        SsdtrtError: An error of the type `raising`, if `expected` is not a SHA-256 or not that of the file.
     """
     if not re.fullmatch(r"[0-9a-fA-F]{64}", expected):
-        raise raising(f"{expected!r} is no SHA-256; expected 64 hex digits, as sha256sum {path} prints them.")
+        raise raising(f"{expected!r} is not a SHA-256; expected 64 hex digits, as sha256sum {path} prints them.")
     found = found or sha256_file(path)
     if found != expected.lower():
         raise raising(
             f"{path} has the SHA-256 {found}; expected {expected.lower()}, {origin}. "
-            "It is damaged or another file: get it again from where the digest is from."
+            "The file is damaged or a different one: get it again from the source of the digest."
         )
     return found

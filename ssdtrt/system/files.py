@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, by one writer at a time."""
+"""Write a file completely or not at all, with one writer at a time."""
 
 from __future__ import annotations
 
@@ -19,18 +19,24 @@ except ImportError:  # Not on Windows.
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, *, alone: bool = False, clear: bool = True) -> Iterator[Path]:
-    """Yields a temporary path in the same folder, which becomes `path` when the block ends and vanishes when it fails.
+def replacing(path: str | Path, *, exclusive: bool = False, remove_stale: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the same folder, which becomes `path` when the block ends without an error.
 
-    The bytes are on disk before the rename, so a reader sees the old file or the new one. What a writer that was killed
-    left behind is cleared away, unless `clear` is False (a look through the folder). Raises OSError where the folder
-    cannot be written or `path` is a device or a pipe and, with `alone`, BusyError where another process is writing the
-    same path.
+    The content is on disk before the rename, so a reader sees the old file or the new one.
+
+    Args:
+        path: The file to write.
+        exclusive: Whether to refuse a path that another process is writing.
+        remove_stale: Whether to remove the temporary files of writers that were killed, which lists the folder.
+
+    Raises:
+        OSError: If the folder cannot be written, or `path` is a device or a pipe.
+        BusyError: If `exclusive` and another process is writing the same path.
     """
     path = Path(path)
     if is_special(path):
         raise OSError(errno.EINVAL, "it is a device or a pipe", str(path))
-    if clear and clear_litter(path) and alone:
+    if remove_stale and _remove_stale(path) and exclusive:
         raise BusyError(f"another process is writing {path}")
     prefix = f"{_prefix(path)}{os.getpid()}."
     handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
@@ -47,8 +53,12 @@ def replacing(path: str | Path, *, alone: bool = False, clear: bool = True) -> I
         temporary.unlink(missing_ok=True)
 
 
-def open_alone(path: str | Path) -> BinaryIO:
-    """An empty file to write into as it grows, what was there gone. BusyError where another process has it open so."""
+def open_exclusive(path: str | Path) -> BinaryIO:
+    """Open an empty file for unbuffered writing, discarding what it held.
+
+    Raises:
+        BusyError: If another process has opened it in the same way.
+    """
     file = open(path, "ab", buffering=0)
     if not _lock(file.fileno()):
         file.close()
@@ -61,8 +71,8 @@ class BusyError(OSError):
     """Another process is writing the same file."""
 
 
-def clear_litter(path: Path) -> int:
-    """Removes the temporary files of `path` whose writers are gone, and returns how many are still being written."""
+def _remove_stale(path: Path) -> int:
+    """Remove the temporary files of `path` whose writers have ended, and return how many are still being written."""
     busy = 0
     for temporary in path.parent.glob(f"{glob.escape(_prefix(path))}*.tmp"):
         writer = temporary.name[len(_prefix(path)) :].split(".")[0]
@@ -75,12 +85,12 @@ def clear_litter(path: Path) -> int:
 
 
 def _prefix(path: Path) -> str:
-    """What the names of its temporary files begin with, and those of no other file."""
+    """Return the prefix of the names of this file's temporary files, and of no others."""
     return f".{path.name[:30]}-{zlib.crc32(os.fsencode(path.name)):08x}."
 
 
 def _lock(file: int) -> bool:
-    """Takes the lock of an open file, which the system gives back when its process ends; False where another has it."""
+    """Lock an open file until its process ends; return False if another process holds the lock."""
     if fcntl is None:
         return True
     try:
@@ -101,9 +111,9 @@ def _alive(process: int) -> bool:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replaces a text file atomically, UTF-8; into a device or a pipe it just writes."""
+    """Write UTF-8 text: atomically to a file, directly to a device or a pipe."""
     if is_special(path):
-        with open(path, "wb", buffering=0) as file, naming(path):
+        with open(path, "wb", buffering=0) as file, filename_in_errors(path):
             file.write(text.encode())
         return
     with replacing(path) as temporary:
@@ -111,8 +121,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Names the file in an OSError of a write, which does not know it."""
+def filename_in_errors(path: str | Path) -> Iterator[None]:
+    """Add the file's name to an OSError from a write, which does not have it."""
     try:
         yield
     except OSError as error:
@@ -121,13 +131,13 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def is_special(path: str | Path) -> bool:
-    """Whether a device, a pipe or a socket is there, which is not to be replaced by a file."""
+    """Return whether the path is a device, a pipe or a socket, which must not be replaced by a file."""
     path = Path(path)
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def check_writable(path: str | Path) -> str | None:
-    """Why a file cannot be written at `path`, in a few words; None when it can. Creates nothing."""
+    """Return why a file cannot be written at `path`, or None if it can. Creates nothing."""
     path = Path(path)
     if path.is_dir():
         return "it is a directory"

@@ -1,4 +1,4 @@
-"""Output files: checked before any work is done, and what the system refuses said in one line."""
+"""Check and write output files, and turn the system's errors into one line."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ssdtrt.system.files import BusyError, check_writable, replacing
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes `path` when the block ends, as the only writer of it (see `replacing`).
+    """Yield a temporary path that becomes `path` when the block ends, as its only writer (see `replacing`).
 
     Raises:
-        ArtifactError: Where another process writes the same file, or the system refuses.
+        ArtifactError: If another process is writing the same file, or the system refuses.
     """
     try:
-        with replacing(path, alone=True) as temporary:
+        with replacing(path, exclusive=True) as temporary:
             yield temporary
     except BusyError as error:
         raise ArtifactError(f"{path} cannot be written: {error}. Wait for it, or give another path with -o.") from error
@@ -27,14 +27,14 @@ def writing(path: str | Path) -> Iterator[Path]:
 
 
 def check_output(path: str | Path, option: str = " with -o") -> Path:
-    """Return the path as a Path, where a file can be written there.
+    """Check, before any work is done, that a file can be written at `path`, and return it as a Path.
 
     Args:
         path: The file to write.
-        option: How another path is given, for the message.
+        option: How the user gives another path, for the message.
 
     Raises:
-        ArtifactError: Where it cannot be written, before any work is done.
+        ArtifactError: If it cannot be written.
     """
     path = Path(path)
     reason = check_writable(path)

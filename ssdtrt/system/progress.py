@@ -1,4 +1,4 @@
-"""How far a long step is, in a line: the callback that is given it, and the bar with its rate and the time left."""
+"""Report the progress of a long step: the callback, and a progress bar with the rate and the time left."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from collections import deque
 from collections.abc import Callable
 
 Progress = Callable[[str], None]
-"""Called with a short line that says how far a long step is."""
+"""A callback that takes one short line about the progress of a step."""
 
-_WINDOW = 5.0  # seconds over which the rate is taken
+_WINDOW = 5.0  # seconds over which the rate is averaged
 _INTERVAL = 0.1  # seconds between two lines, at least
-_CELLS = 20
+_BAR_WIDTH = 20  # characters
 
 
 def silent(_: str) -> None:
-    """Show nothing: the progress callback of who asks for none."""
+    """Report nothing; the default progress callback."""
 
 
 class ProgressBar:
-    """Tells a progress callback how many units of a step are done, how fast it goes, and how long it will still take.
+    """Report how many units of a step are done, the current rate, and the time left.
 
     Args:
-        progress: The callback.
-        doing: What is done, in a few words without a comma.
-        total: How many units there are; None where that is not known.
-        unit: What is counted.
-        scale: How many of what `update` is given make one unit (1e6 for bytes that are shown as MB).
-        clock: Seconds that only grow; another one in tests.
+        progress: The callback that takes the lines.
+        step: The name of the step, in a few words without a comma.
+        total: The number of units; None if it is not known.
+        unit: The unit that the lines show.
+        scale: How many of what `update` counts make one unit: 1e6 for bytes shown as MB.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
         self,
         progress: Progress,
-        doing: str,
+        step: str,
         total: int | None = None,
         unit: str = "images",
         scale: float = 1,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._progress, self._doing, self._total, self._unit, self._scale = progress, doing, total, unit, scale
+        self._progress, self._step, self._total, self._unit, self._scale = progress, step, total, unit, scale
         self._clock = clock
         now = clock()
         self._marks: deque[tuple[float, int]] = deque([(now, 0)])
         self._shown_at = now
 
     def update(self, done: int) -> None:
-        """Take note that `done` units are done in all, and say so where a line is due: the last one always is."""
+        """Report that `done` units are done in total; lines in quick succession are skipped, except the last."""
         now = self._clock()
         if now - self._shown_at < _INTERVAL and done != self._total:
             return
@@ -66,10 +66,10 @@ class ProgressBar:
         )
         count = f"{done / self._scale:,.0f}"
         if not self._total:
-            return f"{self._doing}, {count} {self._unit}, {speed}"
-        filled = min(_CELLS, _CELLS * done // self._total)
-        bar = "#" * filled + "." * (_CELLS - filled)
-        line = f"{self._doing} [{bar}] {count} of {self._total / self._scale:,.0f} {self._unit}, {speed}"
+            return f"{self._step}, {count} {self._unit}, {speed}"
+        filled = min(_BAR_WIDTH, _BAR_WIDTH * done // self._total)
+        bar = "#" * filled + "." * (_BAR_WIDTH - filled)
+        line = f"{self._step} [{bar}] {count} of {self._total / self._scale:,.0f} {self._unit}, {speed}"
         return line + (f", {_duration((self._total - done) / rate)} left" if rate and done < self._total else "")
 
 

@@ -1,4 +1,4 @@
-"""The base of what the library hands back: frozen records that become JSON."""
+"""The base class of results: frozen records that convert to JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import msgspec
 
 
 class Report(msgspec.Struct, frozen=True):
-    """A frozen record that becomes plain JSON types with `as_dict`, and a whole document with `document`.
+    """A frozen record that converts to JSON types.
 
-    `derived` names the properties that stand in the JSON beside the fields. A reader leaves them out again: unknown
-    fields are ignored while a record is decoded. `kind` and `schema` are those of a record that a command writes.
+    Attributes:
+        derived: The names of the properties that the JSON holds in addition to the fields. Decoding ignores them, as it
+            ignores every unknown field.
+        kind: The kind of document, for a record that a command writes.
+        schema: The version of that document's layout.
     """
 
     derived: ClassVar[tuple[str, ...]] = ()
@@ -24,14 +27,14 @@ class Report(msgspec.Struct, frozen=True):
         """Return the record as a dict of JSON types.
 
         Returns:
-            The derived properties first, then the fields. NaN and infinity, which JSON does not have, become None,
-            and paths become text.
+            The derived properties first, then the fields. NaN and infinity, which JSON does not have, become None, and
+            paths become text.
         """
         names = (*self.derived, *self.__struct_fields__)
         return {name: _plain(getattr(self, name)) for name in names}
 
     def document(self) -> dict[str, Any]:
-        """Return what a command writes as JSON: `schema` and `kind`, then `as_dict`."""
+        """Return the JSON document that a command writes: `schema` and `kind`, then `as_dict`."""
         return {"schema": self.schema, "kind": self.kind, **self.as_dict()}
 
 

@@ -1,4 +1,4 @@
-"""What is installed here and what machine this is: the versions that decide what a saved engine does."""
+"""Describe this machine and the installed versions that a saved engine depends on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ssdtrt.system.report import Report
 if TYPE_CHECKING:
     import torch
 
-TENSORRT_NAMES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-VERSIONS_SHOWN = (("torch_tensorrt", "Torch-TensorRT"), ("tensorrt", "TensorRT"), ("driver", "driver"))
+_TENSORRT_DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+_SHOWN_VERSIONS = (("torch_tensorrt", "Torch-TensorRT"), ("tensorrt", "TensorRT"), ("driver", "driver"))
 
 
 class Versions(Report, frozen=True, kw_only=True):
-    """The versions of everything that a saved engine depends on; None for what is not installed."""
+    """The installed versions that a saved engine depends on; None for what is not installed."""
 
     torch: str
     ssdtrt: str | None = None
@@ -33,13 +33,13 @@ class Versions(Report, frozen=True, kw_only=True):
 
 
 class Machine(Report, frozen=True, kw_only=True):
-    """A machine as one device sees it.
+    """A machine and one of its devices.
 
     Attributes:
-        os: `Linux`, say.
-        architecture: `x86_64`, say.
+        os: The operating system, such as `Linux`.
+        architecture: The processor's architecture, such as `x86_64`.
         cpu: The processor's name.
-        cores: How many cores this process may use.
+        cores: How many cores the process may use.
         gpu: The GPU's name; None for a CPU.
         sm: The GPU's compute capability, such as `9.0`; None for a CPU.
     """
@@ -53,25 +53,25 @@ class Machine(Report, frozen=True, kw_only=True):
 
 
 class MeasuredOn(Machine, frozen=True, kw_only=True):
-    """The machine and the versions that figures were measured with."""
+    """The machine and the versions that a result was measured with."""
 
     versions: Versions
 
     @property
     def version_parts(self) -> list[str]:
-        """The versions that decide the figures, such as `torch 2.14.0`."""
-        shown = VERSIONS_SHOWN if self.gpu else ()
-        known = [(name, getattr(self.versions, key)) for key, name in shown]
-        return [f"torch {self.versions.torch}", *(f"{name} {version}" for name, version in known if version)]
+        """The versions that affect the result, such as `torch 2.14.0`."""
+        shown = _SHOWN_VERSIONS if self.gpu else ()
+        found = [(name, getattr(self.versions, key)) for key, name in shown]
+        return [f"torch {self.versions.torch}", *(f"{name} {version}" for name, version in found if version)]
 
     @property
     def line(self) -> str:
-        """The machine and its versions in one line."""
+        """The device and the versions in one line."""
         return ", ".join([self.gpu or f"{self.cpu}, {self.cores} cores", *self.version_parts])
 
 
 def installed(distribution: str) -> str | None:
-    """Return the version of an installed distribution, or None, without importing it."""
+    """Return the version of an installed distribution, without importing it, or None."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -79,12 +79,12 @@ def installed(distribution: str) -> str | None:
 
 
 def tensorrt_version() -> str | None:
-    """Return TensorRT's version, under whichever of its names it is installed, or None."""
-    return next(filter(None, map(installed, TENSORRT_NAMES)), None)
+    """Return TensorRT's version, whichever distribution it comes from, or None."""
+    return next(filter(None, map(installed, _TENSORRT_DISTRIBUTIONS)), None)
 
 
 def installed_versions() -> Versions:
-    """Return the versions of everything that a saved engine depends on."""
+    """Return the installed versions that a saved engine depends on."""
     import torch
 
     from ssdtrt.system.gpu_state import driver_version
@@ -102,7 +102,7 @@ def installed_versions() -> Versions:
 
 
 def this_machine(device: torch.device | str = "cpu") -> Machine:
-    """Return this machine as `device` sees it."""
+    """Return a description of this machine and `device`."""
     import torch
 
     device = torch.device(device)
@@ -111,12 +111,12 @@ def this_machine(device: torch.device | str = "cpu") -> Machine:
         major, minor = torch.cuda.get_device_capability(device)
         gpu, sm = torch.cuda.get_device_name(device), f"{major}.{minor}"
     return Machine(
-        os=platform.system(), architecture=platform.machine(), cpu=cpu_name(), cores=available_cores(), gpu=gpu, sm=sm
+        os=platform.system(), architecture=platform.machine(), cpu=_cpu_name(), cores=available_cores(), gpu=gpu, sm=sm
     )
 
 
 def measured_on(device: torch.device | str) -> MeasuredOn:
-    """Return this machine as `device` sees it, with the versions here."""
+    """Return a description of this machine and `device`, with the installed versions."""
     return MeasuredOn(versions=installed_versions(), **msgspec.structs.asdict(this_machine(device)))
 
 
@@ -125,8 +125,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def cpu_name() -> str:
-    """Return the processor's name, where the system tells it."""
+def _cpu_name() -> str:
+    """Return the processor's name, or its architecture if the system does not report one."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:

@@ -475,7 +475,9 @@ class Failing(nn.Module):
 
 def test_the_first_run_must_be_finite(tmp_path):
     path = saved(tmp_path / "nan.ts", NotFinite())
-    assert refusal(path, device="cpu") == "FILE gives values that are not finite for an empty image. Make it again."
+    assert (
+        refusal(path, device="cpu") == "FILE returns values that are not finite for an image of zeros. Make it again."
+    )
 
 
 def test_a_first_run_that_fails(tmp_path):
@@ -489,14 +491,14 @@ def test_the_digest_demanded(path, whole, monkeypatch):
     assert load_engine(path, "cpu", sha256=digest.upper()).path == path
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("torch.jit.load was called"))
     assert refusal(path, sha256="0" * 64) == (
-        f"FILE has the SHA-256 {digest}; expected {'0' * 64}, as demanded. "
-        "It is damaged or another file: get it again from where the digest is from."
+        f"FILE has the SHA-256 {digest}; expected {'0' * 64}, as requested. "
+        "The file is damaged or a different one: get it again from the source of the digest."
     )
     for wrong in ("", "0" * 63, "g" * 64):
         with pytest.raises(ArtifactError) as caught:
             load_engine(path, sha256=wrong)
         assert str(caught.value) == (
-            f"{wrong!r} is no SHA-256; expected 64 hex digits, as sha256sum {path} prints them."
+            f"{wrong!r} is not a SHA-256; expected 64 hex digits, as sha256sum {path} prints them."
         )
 
 
@@ -509,8 +511,8 @@ def test_the_digest_in_a_file_beside_it(path, whole, line):
     other = digest.translate(str.maketrans("0123456789abcdef", "123456789abcdef0"))
     sidecar.write_text(line.format(*(["1" * 64] * (line.count("{}") - 1)), other))
     assert refusal(path) == (
-        f"FILE has the SHA-256 {digest}; expected {other}, as FILE.sha256 says. "
-        "It is damaged or another file: get it again from where the digest is from."
+        f"FILE has the SHA-256 {digest}; expected {other}, as recorded in FILE.sha256. "
+        "The file is damaged or a different one: get it again from the source of the digest."
     )
     check_digest(path, digest)  # One that is given goes before it.
 

@@ -72,7 +72,7 @@ def test_a_baseline_without_its_module_is_refused_and_one_may_be_named(engine, m
 @pytest.mark.parametrize(
     "names, message",
     [
-        (["eager-fp32", "pytorch"], "'pytorch' is nothing to compare with; expected eager-fp32 or eager-fp16."),
+        (["eager-fp32", "pytorch"], "Unknown baseline 'pytorch'; expected eager-fp32 or eager-fp16."),
         (["eager-fp16"], "eager-fp16 needs a GPU: PyTorch has no fast FP16 on a CPU. Leave it out."),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssdtrt.artifact.cuda_graph import Captured, CudaGraphRunner
+from ssdtrt.artifact.cuda_graph import CudaGraphRunner, _Captured
 from ssdtrt.artifact.runner import load_engine
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.tensors import synthetic_images
@@ -25,7 +25,7 @@ class Doubled(CudaGraphRunner):
 
     def _capture(self, inputs):
         outputs = torch.empty_like(inputs[0])
-        return Captured(inputs, lambda: torch.mul(inputs[0], 2, out=outputs), outputs)
+        return _Captured(inputs, lambda: torch.mul(inputs[0], 2, out=outputs), outputs)
 
 
 def only(runner):

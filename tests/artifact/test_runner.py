@@ -15,7 +15,7 @@ from known import metadata_like, typed
 from ssdtrt.artifact.baseline import eager_model, find_module
 from ssdtrt.artifact.inspection import check_fits
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.artifact.runner import FileRunner, load_engine, warm_up
+from ssdtrt.artifact.runner import FileRunner, _warm_up, load_engine
 from ssdtrt.errors import ArtifactError, CompileError, GpuError, SsdtrtError
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.system.versions import Machine, Versions
@@ -260,7 +260,7 @@ def test_pictures_that_a_detector_does_not_take_are_one_line(detector_file, imag
 
 
 def test_only_a_detector_detects(known):
-    with pytest.raises(ArtifactError, match="is a module; only a detector file detects"):
+    with pytest.raises(ArtifactError, match="is of the kind module; expected a detector"):
         load_engine(known, "cpu").detect(torch.zeros(1, 3, 300, 300, dtype=torch.uint8))
 
 
@@ -274,9 +274,9 @@ def test_loading_leaves_the_current_gpu_as_it_was(tensorrt_engine, monkeypatch):
         yield
         events.append(("leave", str(device)))
 
-    for name in ("check_fits", "warm_up", "runtime.import_torch_tensorrt"):
+    for name in ("check_fits", "_warm_up", "runtime.import_torch_tensorrt"):
         monkeypatch.setattr(f"ssdtrt.artifact.runner.{name}", lambda *_: None)
-    monkeypatch.setattr("ssdtrt.artifact.runner.device_for", lambda *_: torch.device("cuda:1"))
+    monkeypatch.setattr("ssdtrt.artifact.runner._device_for", lambda *_: torch.device("cuda:1"))
     monkeypatch.setattr("ssdtrt.artifact.runner.current_device", current)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("the current device was set for good"))
     monkeypatch.setattr("ssdtrt.artifact.torchscript.load", lambda path, device: events.append("load"))
@@ -311,7 +311,7 @@ def test_a_gpu_that_fails_while_a_file_is_warmed_up_is_no_damaged_file():
     late = torch.zeros(1).as_subclass(Late)
     runner = SimpleNamespace(path="x.ts", batch=None, device=CPU, is_detector=True, detect=lambda images: (late,))
     with pytest.raises(GpuError, match=r"^The GPU failed \(CUDA error: an illegal memory access was encountered\)\. "):
-        warm_up(runner)
+        _warm_up(runner)
 
 
 def test_the_module_is_found_beside_the_engine(folder):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ssdtrt.artifact.cuda_graph import _Captured, CudaGraphRunner
+from ssdtrt.artifact.cuda_graph import CudaGraphRunner, _Captured
 from ssdtrt.benchmarking.report import BenchRow, HostTimes
 from ssdtrt.benchmarking.timing import (
     Samples,

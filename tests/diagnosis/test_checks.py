@@ -433,4 +433,4 @@ def test_constants_agree_with_what_is_installed_by_make():
     pins = (ROOT / "constraints.txt").read_text().split()
     assert config.NEWEST_STACK == NEWEST and set(NEWEST.split()) <= set(pins)
     classifiers = re.findall(r"Python :: (3\.\d+)", (ROOT / "setup.cfg").read_text())
-    assert [classifiers[0], classifiers[-1]] == [".".join(map(str, version)) for version in config.PYTHONS]
+    assert [classifiers[0], classifiers[-1]] == [".".join(map(str, version)) for version in config.PYTHON_VERSIONS]

@@ -36,8 +36,8 @@ def test_the_distance_alone_tells_that_it_is_not_bf16(module, engine, few_pictur
     assert not report.passed and 0 < report.distance < 1e-4 < report.floor
     assert str(caught.value) == (
         f"The engine is not BF16: its relative L2 distance to FP32 (loc {report.outputs[0].relative_l2:.2e}, "
-        f"conf {report.outputs[1].relative_l2:.2e}) is below {report.floor:.1e}, the smallest that arithmetic in "
-        "that precision can have."
+        f"conf {report.outputs[1].relative_l2:.2e}) is below {report.floor:.1e}, the smallest expected of "
+        "arithmetic in that precision."
     )
 
 
@@ -47,7 +47,7 @@ def test_the_size_alone_tells_that_it_is_not_bf16(model, engine, engine_bf16):
         acceptance._check_size(engine, model, PRECISIONS["bf16"])
     per_parameter = engine.stat().st_size / 22_894_902
     assert str(caught.value) == (
-        f"The engine is not BF16: it takes {per_parameter:.2f} bytes a parameter, as FP32 weights do; "
+        f"The engine is not BF16: it takes {per_parameter:.2f} bytes per parameter, as FP32 weights do; "
         "expected at most 3.5."
     )
 
@@ -71,7 +71,7 @@ def test_a_detector_whose_outputs_differ_is_refused():
         if name is None:
             acceptance._check_detector(detector, pictures, images)
         else:
-            with pytest.raises(ParityError, match=f"The detector's {name} are .* from those of its own engine"):
+            with pytest.raises(ParityError, match=f"The detector's {name} differ by .* from those of its own engine"):
                 acceptance._check_detector(detector, pictures, images)
 
 

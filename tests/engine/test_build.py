@@ -69,7 +69,7 @@ def test_a_building_process_that_cannot_start_shows_the_end_of_its_log(module, o
     with pytest.raises(CompileError) as caught:
         compile_engine(module, out, backend="torchscript")
     lines = str(caught.value).split("\n")
-    assert lines[0] == "The building process ended with 1 and no engine."
+    assert lines[0] == "The build process ended with exit code 1 and wrote no engine."
     assert any("No module named 'encodings'" in line for line in lines[1:]) and len(lines) <= 16
     assert untouched(out, scratch)
 
@@ -80,7 +80,7 @@ def test_a_building_process_that_is_killed_is_reported(module, out, scratch):
         for child in building():
             os.kill(child, signal.SIGKILL)
 
-    with pytest.raises(CompileError, match="The building process ended with -9 and no engine."):
+    with pytest.raises(CompileError, match="The build process ended with exit code -9 and wrote no engine."):
         compile_engine(module, out, backend="torchscript", progress=kill)
     assert untouched(out, scratch)
 

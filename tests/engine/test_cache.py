@@ -25,7 +25,7 @@ from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
 from ssdtrt.engine import cache
 from ssdtrt.engine.build import Built
-from ssdtrt.engine.cache import keep_timing_cache, read_timing_cache, timing_cache_file
+from ssdtrt.engine.cache import read_timing_cache, timing_cache_file, write_timing_cache
 from ssdtrt.errors import CompileError
 from ssdtrt.model.random import random_model
 from ssdtrt.system.versions import Machine, Versions, installed_versions, this_machine
@@ -69,7 +69,7 @@ def no_build(monkeypatch):
 def test_a_second_compile_takes_what_the_first_built(folder, module, engine, tmp_path, monkeypatch, no_build):
     metadata = read_metadata(engine)
     built = Built(seconds=9.5, versions=metadata.versions, machine=metadata.machine)
-    cache.keep(
+    cache.add_to_cache(
         cache.cache_key(metadata.request, CPU), engine_without_metadata(engine, tmp_path), built, metadata.parity
     )
     other = tmp_path / "another name.ts"
@@ -213,9 +213,9 @@ def test_every_module_that_builds_or_is_built_is_among_the_writers():
 
 
 def test_what_is_kept_is_taken(folder, engine_file, tmp_path):
-    assert cache.take(KEY, tmp_path / "out") is None and not (tmp_path / "out").exists()
-    cache.keep(KEY, engine_file, BUILT, PARITY)
-    assert cache.take(KEY, tmp_path / "out") == cache.Kept(digest_of(engine_file), BUILT, PARITY)
+    assert cache.copy_from_cache(KEY, tmp_path / "out") is None and not (tmp_path / "out").exists()
+    cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
+    assert cache.copy_from_cache(KEY, tmp_path / "out") == cache._Entry(digest_of(engine_file), BUILT, PARITY)
     assert (tmp_path / "out").read_bytes() == engine_file.read_bytes()
     assert folder.stat().st_mode & 0o77 == 0  # Engines are code: nobody else writes here.
 
@@ -224,37 +224,37 @@ def test_what_is_kept_is_taken(folder, engine_file, tmp_path):
     "part, content", [(".ts", b"an engiNe" * 1000), (".ts", b""), (".json", b"{"), (".json", b"[]")]
 )
 def test_what_is_damaged_is_thrown_away(folder, engine_file, tmp_path, caplog, part, content):
-    cache.keep(KEY, engine_file, BUILT, PARITY)
+    cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
     (folder / f"{KEY}{part}").write_bytes(content)
-    assert cache.take(KEY, tmp_path / "out") is None
+    assert cache.copy_from_cache(KEY, tmp_path / "out") is None
     assert list(folder.iterdir()) == []
     assert "built again" in caplog.text
 
 
 @pytest.mark.parametrize("part", [".ts", ".json"])
 def test_half_an_entry_is_none(folder, engine_file, tmp_path, part):
-    cache.keep(KEY, engine_file, BUILT, PARITY)
+    cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
     (folder / f"{KEY}{part}").unlink()
-    assert cache.take(KEY, tmp_path / "out") is None
+    assert cache.copy_from_cache(KEY, tmp_path / "out") is None
 
 
 def test_only_the_last_used_are_kept(folder, engine_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "CACHE_ENGINES", 2)
+    monkeypatch.setattr(config, "MAX_CACHED_ENGINES", 2)
     for number in (1, 2):
-        cache.keep(f"{number}", engine_file, BUILT, PARITY)
+        cache.add_to_cache(f"{number}", engine_file, BUILT, PARITY)
         os.utime(folder / f"{number}.json", (number, number))
-    assert cache.take("1", tmp_path / "out") is not None
-    cache.keep("3", engine_file, BUILT, PARITY)
+    assert cache.copy_from_cache("1", tmp_path / "out") is not None
+    cache.add_to_cache("3", engine_file, BUILT, PARITY)
     assert sorted(path.name for path in folder.iterdir()) == ["1.json", "1.ts", "3.json", "3.ts"]
 
 
 def test_two_at_once_leave_one_whole_entry(folder, engine_file, tmp_path):
-    threads = [threading.Thread(target=cache.keep, args=(KEY, engine_file, BUILT, PARITY)) for _ in range(8)]
+    threads = [threading.Thread(target=cache.add_to_cache, args=(KEY, engine_file, BUILT, PARITY)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert cache.take(KEY, tmp_path / "out") == cache.Kept(digest_of(engine_file), BUILT, PARITY)
+    assert cache.copy_from_cache(KEY, tmp_path / "out") == cache._Entry(digest_of(engine_file), BUILT, PARITY)
     assert sorted(path.name for path in folder.iterdir()) == [f"{KEY}.json", f"{KEY}.ts"]
 
 
@@ -262,28 +262,28 @@ def test_a_cache_that_cannot_be_written_is_logged_and_no_failure(tmp_path, engin
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SSDTRT_CACHE", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING):
-        cache.keep(KEY, engine_file, BUILT, PARITY)
-    assert f"the engine is not kept in {tmp_path / 'file'}" in caplog.text
-    assert cache.take(KEY, tmp_path / "out") is None
+        cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
+    assert f"the engine could not be cached in {tmp_path / 'file'}" in caplog.text
+    assert cache.copy_from_cache(KEY, tmp_path / "out") is None
 
 
 def test_where_it_is(monkeypatch, tmp_path, engine_file):
     monkeypatch.setenv("SSDTRT_CACHE", "/somewhere")
-    assert str(cache.cache_folder()) == "/somewhere"
+    assert str(cache._cache_folder()) == "/somewhere"
     monkeypatch.setenv("SSDTRT_CACHE", "")
-    assert cache.cache_folder() is None
-    cache.keep(KEY, engine_file, BUILT, PARITY)
-    assert cache.take(KEY, tmp_path / "out") is None
+    assert cache._cache_folder() is None
+    cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
+    assert cache.copy_from_cache(KEY, tmp_path / "out") is None
     monkeypatch.delenv("SSDTRT_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / "ssdtrt" / "engines"
+    assert cache._cache_folder() == tmp_path / "ssdtrt" / "engines"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache.cache_folder() == tmp_path / "home" / ".cache" / "ssdtrt" / "engines"
+    assert cache._cache_folder() == tmp_path / "home" / ".cache" / "ssdtrt" / "engines"
 
 
 def test_the_description_is_json_and_names_the_digest(folder, engine_file):
-    cache.keep(KEY, engine_file, BUILT, PARITY)
+    cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
     found = json.loads((folder / f"{KEY}.json").read_text())
     assert found["sha256"] == digest_of(engine_file)
     assert (found["built"]["seconds"], found["parity"]["precision"]) == (84.0, "fp16")
@@ -296,10 +296,10 @@ def digest_of(path):
 def test_kernel_times_are_read_again(tmp_path):
     path = tmp_path / "new" / "times.bin"
     assert read_timing_cache(path) == b""
-    keep_timing_cache(path, b"times")
+    write_timing_cache(path, b"times")
     assert path.read_bytes() == hashlib.sha256(b"times").digest() + b"times"
     assert read_timing_cache(path) == b"times"
-    keep_timing_cache(path, b"more times")
+    write_timing_cache(path, b"more times")
     assert read_timing_cache(path) == b"more times" and [one.name for one in path.parent.iterdir()] == ["times.bin"]
 
 
@@ -308,18 +308,18 @@ def test_kernel_times_are_read_again(tmp_path):
 )
 def test_kernel_times_that_are_not_as_they_were_written_are_not_read(tmp_path, change):
     path = tmp_path / "times.bin"
-    keep_timing_cache(path, b"times")
+    write_timing_cache(path, b"times")
     path.write_bytes(change(path.read_bytes()))
     assert read_timing_cache(path) == b""
 
 
 def test_nowhere_to_keep_kernel_times_is_no_error(tmp_path, caplog):
-    keep_timing_cache(None, b"times")
+    write_timing_cache(None, b"times")
     assert read_timing_cache(None) == read_timing_cache(tmp_path) == b""
     (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING):
-        keep_timing_cache(tmp_path / "file" / "times.bin", b"times")
-    assert "the kernels' times are not kept in" in caplog.text
+        write_timing_cache(tmp_path / "file" / "times.bin", b"times")
+    assert "the timing cache could not be written to" in caplog.text
 
 
 def test_kernel_times_lie_beside_the_engines_by_machine_and_versions(tmp_path, monkeypatch):

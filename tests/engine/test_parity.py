@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
-from ssdtrt.engine.parity import compare, compare_detections, match, relative_l2, run
+from ssdtrt.engine.parity import _compare_detections, _match, _run_in_batches, compare, relative_l2
 from ssdtrt.errors import ParityError
 
 CLASSES = 5
@@ -82,7 +82,7 @@ def test_batches_are_joined_in_order(reference, images):
         sizes.append(len(batch))
         return tuple(part.half() for part in reference(batch))
 
-    found = run(runner, images, 3)
+    found = _run_in_batches(runner, images, 3)
     assert sizes == [3, 3, 2]
     assert [part.dtype for part in found] == [torch.float32, torch.float32]
     torch.testing.assert_close(found[0], loc, rtol=1e-3, atol=1e-3)
@@ -212,7 +212,7 @@ def test_a_runner_nearer_than_its_precision_can_be_is_refused(reference, images,
     figures = ", ".join(f"{output.name} {output.relative_l2:.2e}" for output in report.outputs)
     assert report.failure == (
         f"The engine is not {precision.upper()}: its relative L2 distance to FP32 ({figures}) is below "
-        f"{report.floor:.1e}, the smallest that arithmetic in that precision can have."
+        f"{report.floor:.1e}, the smallest expected of arithmetic in that precision."
     )
 
 
@@ -234,49 +234,49 @@ WHOLE = (0, 0, 1, 1, 7, 0.9)
 
 
 def test_the_same_box_matches_with_its_score_change():
-    assert match(found(WHOLE), found((0, 0, 1, 1, 7, 0.75))) == pytest.approx([0.15], abs=1e-6)
+    assert _match(found(WHOLE), found((0, 0, 1, 1, 7, 0.75))) == pytest.approx([0.15], abs=1e-6)
 
 
 def test_another_class_does_not_match():
-    assert match(found(WHOLE), found((0, 0, 1, 1, 8, 0.9))) == []
+    assert _match(found(WHOLE), found((0, 0, 1, 1, 8, 0.9))) == []
 
 
 @pytest.mark.parametrize("right, matches", [(0.5, 1), (0.499, 0), (0.501, 1)])
 def test_an_overlap_of_half_is_enough_and_less_is_not(right, matches):
-    assert len(match(found(WHOLE), found((0, 0, right, 1, 7, 0.9)))) == matches
-    assert len(match(found((0, 0, right, 1, 7, 0.9)), found(WHOLE))) == matches
+    assert len(_match(found(WHOLE), found((0, 0, right, 1, 7, 0.9)))) == matches
+    assert len(_match(found((0, 0, right, 1, 7, 0.9)), found(WHOLE))) == matches
 
 
 def test_each_box_matches_once():
     twice = found(WHOLE, (0, 0, 1, 0.9, 7, 0.4))
-    assert match(found(WHOLE), twice) == [0]
-    assert match(twice, found(WHOLE)) == [0]
+    assert _match(found(WHOLE), twice) == [0]
+    assert _match(twice, found(WHOLE)) == [0]
 
 
 def test_a_taken_box_leaves_the_next_best():
     left, right = (0, 0, 0.6, 1, 7, 0.8), (0.1, 0, 0.7, 1, 7, 0.5)  # IoU 5/7
-    changes = match(found(left, right), found((0, 0, 0.6, 1, 7, 0.9), (0, 0, 0.6, 1, 7, 0.3)))
+    changes = _match(found(left, right), found((0, 0, 0.6, 1, 7, 0.9), (0, 0, 0.6, 1, 7, 0.3)))
     assert changes == pytest.approx([0.1, 0.2], abs=1e-6)
 
 
 def test_the_best_overlap_is_taken_first():
-    changes = match(found((0, 0, 1, 0.6, 7, 0.9), (0, 0, 1, 0.9, 7, 0.2)), found((0, 0, 1, 1, 7, 0.3)))
+    changes = _match(found((0, 0, 1, 0.6, 7, 0.9), (0, 0, 1, 0.9, 7, 0.2)), found((0, 0, 1, 1, 7, 0.3)))
     assert changes == pytest.approx([0.1], abs=1e-6)
 
 
 def test_the_other_class_is_skipped_for_the_worse_overlap():
-    changes = match(found((0, 0, 1, 1, 8, 0.9), (0, 0, 1, 0.8, 7, 0.5)), found((0, 0, 1, 1, 7, 0.6)))
+    changes = _match(found((0, 0, 1, 1, 8, 0.9), (0, 0, 1, 0.8, 7, 0.5)), found((0, 0, 1, 1, 7, 0.6)))
     assert changes == pytest.approx([0.1], abs=1e-6)
 
 
 def test_nothing_on_one_side_matches_nothing():
-    assert match(found(WHOLE), found()) == match(found(), found(WHOLE)) == match(found(), found()) == []
+    assert _match(found(WHOLE), found()) == _match(found(), found(WHOLE)) == _match(found(), found()) == []
 
 
 def test_agreement_counts_all_pictures_and_keeps_the_largest_change():
     reference = [found(WHOLE), found(WHOLE, (0, 0, 0.2, 0.2, 3, 0.5)), found()]
     engine = [found((0, 0, 1, 1, 7, 0.8)), found((0, 0, 1, 1, 7, 0.85)), found(WHOLE)]
-    agreement = compare_detections(reference, engine)
+    agreement = _compare_detections(reference, engine)
     assert (agreement.reference, agreement.engine, agreement.matched) == (3, 3, 2)
     assert agreement.max_score_change == pytest.approx(0.1, abs=1e-6)
     assert agreement.match_rate == pytest.approx(2 / 3)
@@ -284,12 +284,12 @@ def test_agreement_counts_all_pictures_and_keeps_the_largest_change():
 
 def test_the_share_is_over_the_larger_side():
     more = [found(WHOLE, (0, 0, 0.2, 0.2, 3, 0.5), (0.5, 0.5, 1, 1, 3, 0.5), (0, 0.5, 0.1, 1, 4, 0.5))]
-    assert compare_detections(more, [found(WHOLE)]).match_rate == 0.25
-    assert compare_detections([found(WHOLE)], more).match_rate == 0.25
+    assert _compare_detections(more, [found(WHOLE)]).match_rate == 0.25
+    assert _compare_detections([found(WHOLE)], more).match_rate == 0.25
 
 
 def test_no_detection_at_all_is_no_share():
-    agreement = compare_detections([found(), found()], [found(), found()])
+    agreement = _compare_detections([found(), found()], [found(), found()])
     assert agreement == DetectionAgreement(0, 0, 0, None)
     assert agreement.match_rate is None and agreement.as_dict()["match_rate"] is None
 

@@ -88,7 +88,7 @@ def test_folding_a_norm_changes_no_value():
         norm.running_var.uniform_(0.5, 2)
     images = numbers(2, 3, 8, 8)
     expected = part.eval()(images)
-    rewrite.fold_norms(part)
+    rewrite._fold_batch_norms(part)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in part.modules())
     torch.testing.assert_close(part(images), expected)
 
@@ -114,8 +114,8 @@ def test_folding_a_projection_changes_no_value():
         norm.running_var.uniform_(0.5, 2)
     images = numbers(2, 6, 5, 5)
     expected = part.eval()(images)
-    rewrite.fold_norms(part)
-    rewrite.fold_projections(part)
+    rewrite._fold_batch_norms(part)
+    rewrite._fold_projections(part)
     assert isinstance(part[0], rewrite.ProjectedBlock)
     torch.testing.assert_close(part(images), expected)
 
@@ -123,7 +123,7 @@ def test_folding_a_projection_changes_no_value():
 def test_a_merged_head_gives_both():
     loc, conf = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(6, 10, 3, padding=1)
     features = numbers(2, 6, 3, 3)
-    both = rewrite.merged_head(loc, conf)(features)
+    both = rewrite._merge_heads(loc, conf)(features)
     torch.testing.assert_close(both[:, :8], loc(features))
     torch.testing.assert_close(both[:, 8:], conf(features))
 
@@ -131,6 +131,6 @@ def test_a_merged_head_gives_both():
 def test_a_head_on_one_pixel_is_its_middle():
     conv = nn.Conv2d(6, 4, 3, padding=1)
     features = numbers(2, 6, 1, 1)
-    middle = rewrite.middle_only(conv)
+    middle = rewrite._center_tap(conv)
     assert middle.weight.shape == (4, 6, 1, 1)
     torch.testing.assert_close(middle(features), conv(features))

@@ -39,7 +39,7 @@ class Named(Tensor):
 
 
 class Network:
-    """What `Writer` uses of TensorRT's network, as torch does it at once. Strict about types, as TensorRT is."""
+    """What `_NetworkWriter` uses of TensorRT's network, as torch does it at once. Strict about types, as TensorRT is."""
 
     def __init__(self, images):
         self.images, self.outputs = images.as_subclass(Named), []
@@ -83,7 +83,7 @@ class Network:
 
 
 def stand_in(**changes):
-    """What `Writer` uses of TensorRT besides its network."""
+    """What `_NetworkWriter` uses of TensorRT besides its network."""
     names = {
         "float16": torch.float16,
         "float32": torch.float32,
@@ -99,16 +99,16 @@ def written(form: FusedSSD300, images: Tensor) -> Tensor:
     """What the written network makes of the images."""
     network = Network(images)
     with torch.no_grad():
-        tensorrt_backend.Writer(stand_in(), network).write(form, len(images))
+        tensorrt_backend._NetworkWriter(stand_in(), network).write(form, len(images))
     (found,) = network.outputs
-    assert found.name == "joined"
+    assert found.name == "loc_conf"
     return found.as_subclass(Tensor)
 
 
 @pytest.mark.parametrize("projections", [True, False])
 def test_what_is_written_is_the_network(model, projections):
     images = synthetic_images(2, seed=5)
-    form = FusedSSD300(model, projections=projections)
+    form = FusedSSD300(model, fold_projections=projections)
     with torch.no_grad():
         assert torch.equal(written(form, images), form(images))
 
@@ -125,7 +125,7 @@ def test_in_half_all_but_the_edges_is_half(model):
 def test_another_module_is_refused(model):
     form = FusedSSD300(model)
     form.additional_blocks[2][2] = torch.nn.Sigmoid()
-    with pytest.raises(TypeError, match="^Sigmoid is no part of FusedSSD300$"):
+    with pytest.raises(TypeError, match="^Sigmoid is not a layer of FusedSSD300$"):
         written(form, synthetic_images(1, seed=5))
 
 
@@ -201,40 +201,40 @@ def tensorrt_that(says=(), plan=b"plan", takes=lambda times: True):
 @pytest.fixture
 def form(model, monkeypatch):
     """A form, and a writer that writes nothing: what it writes has tests of its own."""
-    monkeypatch.setattr(tensorrt_backend.Writer, "write", lambda self, form, size: None)
+    monkeypatch.setattr(tensorrt_backend._NetworkWriter, "write", lambda self, form, size: None)
     return FusedSSD300(model)
 
 
 def test_what_is_asked_of_tensorrt(model, form):
     tensorrt = tensorrt_that()
-    assert tensorrt_backend.serialized(tensorrt, form, 8, 4, 64, b"times") == (b"plan", b"times+")
+    assert tensorrt_backend._serialize(tensorrt, form, 8, 4, 64, b"times") == (b"plan", b"times+")
     asked = tensorrt.asked
     assert (asked.flags, asked.cleared, asked.limits) == (set(), {"TF32"}, {"workspace": 67_108_864})
     assert (asked.settings.max_aux_streams, asked.settings.avg_timing_iterations, asked.known) == (4, 16, b"times")
     assert asked.attached == b"times"
-    tensorrt_backend.serialized(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, b"")
+    tensorrt_backend._serialize(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, b"")
     assert asked.flags == {"FP16"} and asked.settings.avg_timing_iterations == 1
 
 
 @pytest.mark.parametrize(
     "says, reason",
     [
-        ([], "it did not say why"),
-        ([(Severity.WARNING, "slow")], "it did not say why"),
+        ([], "no reason reported"),
+        ([(Severity.WARNING, "slow")], "no reason reported"),
         ([(Severity.ERROR, ""), (Severity.ERROR, "no memory")], "no memory"),
         ([(Severity.INFO, "x"), (Severity.ERROR, "no memory\nfor this"), (Severity.INTERNAL_ERROR, "b")], "no memory"),
     ],
 )
 def test_what_tensorrt_calls_an_error_is_the_reason(form, says, reason, capsys):
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend.serialized(tensorrt_that(says, plan=None), form, 1, 4, 64, b"")
+        tensorrt_backend._serialize(tensorrt_that(says, plan=None), form, 1, 4, 64, b"")
     assert str(caught.value) == f"TensorRT could not build the engine ({reason})."
     assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in says if kind != Severity.INFO)
 
 
 def test_times_that_tensorrt_does_not_take_are_left_out(form):
     tensorrt = tensorrt_that(takes=lambda times: not times)
-    assert tensorrt_backend.serialized(tensorrt, form, 1, 4, 64, b"of another GPU") == (b"plan", b"+")
+    assert tensorrt_backend._serialize(tensorrt, form, 1, 4, 64, b"of another GPU") == (b"plan", b"+")
     assert tensorrt.asked.attached == b""
 
 
@@ -248,7 +248,7 @@ def test_times_that_tensorrt_does_not_take_are_left_out(form):
 )
 def test_what_tensorrt_raises_is_the_reason_where_it_says_nothing(form, says, error, reason):
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend.serialized(tensorrt_that(says, plan=error), form, 1, 4, 64, b"")
+        tensorrt_backend._serialize(tensorrt_that(says, plan=error), form, 1, 4, 64, b"")
     assert str(caught.value).startswith(f"TensorRT could not build the engine ({reason}")
 
 
@@ -260,7 +260,7 @@ def test_the_weights_are_held_until_the_engine_is_built(model):
         return torch.from_numpy(array.copy())
 
     images = synthetic_images(1, seed=5)
-    writer = tensorrt_backend.Writer(stand_in(Weights=weights), Network(images))
+    writer = tensorrt_backend._NetworkWriter(stand_in(Weights=weights), Network(images))
     with torch.no_grad():
         writer.write(FusedSSD300(model), 1)
     gc.collect()
@@ -268,18 +268,18 @@ def test_the_weights_are_held_until_the_engine_is_built(model):
     assert len(kept) == 114 and all(array() is not None for array in kept)
 
 
-@pytest.mark.parametrize("name", tensorrt_backend.NEEDED)
+@pytest.mark.parametrize("name", tensorrt_backend._REQUIRED_API)
 def test_another_api_of_tensorrt_is_named(name):
     tensorrt = tensorrt_that()
-    tensorrt_backend.check_api(tensorrt)
+    tensorrt_backend._check_api(tensorrt)
     owner, attribute = name.split(".")
     tensorrt.__version__ = "11.1.0"
     setattr(tensorrt, owner, SimpleNamespace())
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend.check_api(tensorrt)
+        tensorrt_backend._check_api(tensorrt)
     assert str(caught.value) == (
-        f"TensorRT 11.1.0 has no {owner}.{attribute}, which an engine with more streams is built with; "
-        "known to work: TensorRT 8.6. Build without --streams."
+        f"TensorRT 11.1.0 has no {owner}.{attribute}, which engines with auxiliary streams need "
+        "(TensorRT 8.6 has it). Build without --streams."
     )
 
 
@@ -295,7 +295,7 @@ def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, m
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     device, known = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
     tensorrt_backend.build_module(form, 1, 4, 64, device, known)
-    names = {"input_binding_names": ["images"], "output_binding_names": ["joined"]}
+    names = {"input_binding_names": ["images"], "output_binding_names": ["loc_conf"]}
     assert calls == [(b"plan", {**names, "device": ("device", "cuda:1")})]
     assert read_timing_cache(known) == b"+"
     for version, signatures in SIGNATURES.items():
@@ -324,5 +324,5 @@ def test_an_engine_that_cannot_be_embedded_is_one_clear_error(monkeypatch):
     package.ts.embed_engine_in_new_module, package.Device = fail, lambda name: name
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend.embed(b"plan", "images", "joined", torch.device("cpu"))
-    assert str(caught.value) == "Torch-TensorRT could not take the engine (Unable to deserialize)."
+        tensorrt_backend._embed(b"plan", torch.device("cpu"))
+    assert str(caught.value) == "Torch-TensorRT could not embed the engine (Unable to deserialize)."

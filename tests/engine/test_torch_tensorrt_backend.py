@@ -9,7 +9,7 @@ from torch_tensorrt_stand_in import SIGNATURES, stand_in
 
 from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.engine.torch_tensorrt_backend import compile_arguments, compile_module
+from ssdtrt.engine.torch_tensorrt_backend import _compile_arguments, compile_module
 from ssdtrt.errors import CompileError
 
 VERSIONS = ("2.2.0", "2.8.0", "2.12.1", "2.14.0")
@@ -31,7 +31,7 @@ def test_the_recorded_versions_are_those_that_are_supported():
 @pytest.mark.parametrize("batch", [STATIC, RANGE], ids=["static", "range"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_argument_is_one_that_this_version_takes(version, batch, precision):
-    arguments = compile_arguments(precision, batch, 4096, torch.device("cuda:0"))
+    arguments = _compile_arguments(precision, batch, 4096, torch.device("cuda:0"))
     known = SIGNATURES[version]
     front, behind = known["compile"], known["ts.compile"]
     assert front["var_keyword"] and not behind["var_keyword"]  # What is not the front's own reaches ts.compile.
@@ -43,7 +43,7 @@ def test_every_argument_is_one_that_this_version_takes(version, batch, precision
 
 
 def test_a_static_engine_is_asked_for_in_half_between_edges_of_float32():
-    assert compile_arguments("fp16", STATIC, 4096, torch.device("cuda:1")) == {
+    assert _compile_arguments("fp16", STATIC, 4096, torch.device("cuda:1")) == {
         "ir": "ts",
         "inputs": [{"shape": (8, 3, 300, 300), "dtype": torch.float32}],
         "enabled_precisions": {torch.float16},
@@ -57,7 +57,7 @@ def test_a_static_engine_is_asked_for_in_half_between_edges_of_float32():
 
 
 def test_a_range_is_asked_for_in_single_precision():
-    arguments = compile_arguments("fp32", RANGE, 1, CPU)
+    arguments = _compile_arguments("fp32", RANGE, 1, CPU)
     assert arguments["inputs"] == [
         {
             "min_shape": (1, 3, 300, 300),
@@ -74,7 +74,7 @@ def test_a_range_is_asked_for_in_single_precision():
     "batch, times", [("1", 16), ("8", 16), ("12", 10), ("32", 4), ("128", 1), ("200", 1), ("1:8:32", 16)]
 )
 def test_short_kernels_are_timed_more_often(batch, times):
-    assert compile_arguments("fp16", BatchRange.parse(batch), 1, CPU)["num_avg_timing_iters"] == times
+    assert _compile_arguments("fp16", BatchRange.parse(batch), 1, CPU)["num_avg_timing_iters"] == times
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_version_that_does_not_take_an_argument_is_named(gpu, monkeypatch, tin
     with pytest.raises(CompileError) as caught:
         compile_module(tiny, "fp16", STATIC, 64, CPU)
     assert str(caught.value) == (
-        "Torch-TensorRT 3.0.0 does not take disable_tf32, workspace_size; ssdtrt knows the versions 2.2 to 2.14."
+        "Torch-TensorRT 3.0.0 does not accept disable_tf32, workspace_size; ssdtrt supports the versions 2.2 to 2.14."
     )
     assert package.calls == []
 

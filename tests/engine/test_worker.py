@@ -60,7 +60,7 @@ def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown,
         raise error
 
     (tmp_path / "job.json").write_bytes(msgspec.json.encode(job_for("a", "b")))
-    monkeypatch.setattr(worker, "build", fail)
+    monkeypatch.setattr(worker, "_build", fail)
     monkeypatch.setattr(worker, "die_with_parent", lambda *_: None)  # The parent here is whoever runs the tests.
     before = signal.getsignal(signal.SIGINT)
     try:

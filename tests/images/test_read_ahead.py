@@ -119,7 +119,7 @@ def test_as_many_threads_as_this_process_has_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
     assert worker_count() == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(500)))
-    assert worker_count() == config.WORKERS == 16
+    assert worker_count() == config.MAX_WORKERS == 16
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert worker_count() == 1

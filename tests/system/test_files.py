@@ -1,9 +1,7 @@
 """Writing whole files or nothing, and hashing them."""
 
-import contextlib
 import hashlib
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -13,38 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from permissions import as_ordinary_user, closed_folder  # noqa: F401
 
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.files import BusyError, check_writable, replacing, write_text
 from ssdtrt.system.progress import silent
-
-NOBODY = 65534
-
-
-@contextlib.contextmanager
-def as_ordinary_user():
-    """Inside the block permissions bind, also for root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    try:
-        os.setresuid(NOBODY, NOBODY, 0)
-    except (AttributeError, OSError):
-        pytest.skip("root may write anywhere, and cannot become another user here")
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-
-
-@pytest.fixture
-def closed_folder():
-    """A folder that may be read and entered, but not written."""
-    folder = Path(tempfile.mkdtemp(prefix="ssdtrt-test-"))
-    folder.chmod(0o555)
-    yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -152,7 +123,7 @@ def test_replacing_in_no_folder(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_replacing_in_a_closed_folder(closed_folder):
+def test_replacing_in_a_closed_folder(closed_folder):  # noqa: F811
     with as_ordinary_user(), pytest.raises(PermissionError):
         with replacing(closed_folder / "file.bin"):
             pytest.fail("the block must not run")
@@ -232,7 +203,7 @@ def test_unwritable_below_a_file(tmp_path):
     assert check_writable(tmp_path / "file" / "x.ts") == f"there is no directory {tmp_path / 'file'}"
 
 
-def test_unwritable_folder(closed_folder):
+def test_unwritable_folder(closed_folder):  # noqa: F811
     with as_ordinary_user():
         found = check_writable(closed_folder / "file.ts")
     assert found == f"the directory {closed_folder} is not writable"
@@ -248,7 +219,7 @@ def test_silent_shows_nothing(capsys):
 
 WRITER = """
 import sys, time
-from ssdtrt.files import replacing
+from ssdtrt.system.files import replacing
 with replacing(sys.argv[1]) as temporary:
     temporary.write_text("half")
     print("writing", flush=True)
@@ -280,7 +251,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path, writer):
     writer.kill()
     writer.wait()
     assert len(list(tmp_path.iterdir())) == 4 and (tmp_path / "file.bin").read_text() == "old"
-    with replacing(tmp_path / "file.bin", alone=True) as temporary:
+    with replacing(tmp_path / "file.bin", exclusive=True) as temporary:
         assert sorted(tmp_path.iterdir()) == sorted([*others, temporary, tmp_path / "file.bin"])
         temporary.write_text("new")
     assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "file.bin"])
@@ -290,11 +261,11 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path, writer):
 def test_a_writer_that_must_be_alone(tmp_path, writer):
     """The one that must be alone is refused, another is not, and neither touches what the first is writing."""
     with pytest.raises(BusyError, match=f"another process is writing {tmp_path / 'file.bin'}"):
-        with replacing(tmp_path / "file.bin", alone=True):
+        with replacing(tmp_path / "file.bin", exclusive=True):
             raise AssertionError("not reached")
     with replacing(tmp_path / "file.bin") as temporary:
         temporary.write_text("mine")
-    with replacing(tmp_path / "another.bin", alone=True) as temporary:
+    with replacing(tmp_path / "another.bin", exclusive=True) as temporary:
         temporary.write_text("apart")
     assert (tmp_path / "file.bin").read_text() == "mine"
     (left,) = tmp_path.glob(".*.tmp")
@@ -304,6 +275,6 @@ def test_a_writer_that_must_be_alone(tmp_path, writer):
 def test_a_folder_of_many_is_not_looked_through(tmp_path, writer):
     writer.kill()
     writer.wait()
-    with replacing(tmp_path / "file.bin", clear=False):
+    with replacing(tmp_path / "file.bin", remove_stale=False):
         pass
     assert len(list(tmp_path.glob(".*.tmp"))) == 1
