@@ -58,7 +58,7 @@ def test_the_right_size_is_left_alone():
 
 
 def test_more_pictures_than_are_done_at_once(monkeypatch):
-    monkeypatch.setattr(module.config, "RESIZE_AT_ONCE", 2)
+    monkeypatch.setattr(module.config, "RESIZE_BATCH", 2)
     pixels = group(20, 30, "any", count=5)
     assert np.array_equal(resize(torch.from_numpy(pixels)).numpy(), pillows(pixels))
 
