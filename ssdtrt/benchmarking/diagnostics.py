@@ -19,7 +19,9 @@ def row_notes(rows: Sequence[BenchRow]) -> list[str]:
     unsteady = [
         f"{_name(row)} ({100 * variation:.1f} %)"
         for row in rows
-        if row.ok and row.samples >= _ENOUGH and (variation := row.coefficient_of_variation or 0.0) > config.MAX_VARIATION
+        if row.ok
+        and row.samples >= _ENOUGH
+        and (variation := row.coefficient_of_variation or 0.0) > config.MAX_VARIATION
     ]
     notes = []
     if bound:
