@@ -11,11 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from coco_files import write_annotations
+from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, strict
+from permissions import as_ordinary_user, closed_folder  # noqa: F401
 from PIL import Image
-from test_cli import ENVIRONMENT, assert_refused
-from test_cli_pictures import INTERRUPTED, strict
-from test_evaluate import write_annotations
-from test_files import as_ordinary_user, closed_folder  # noqa: F401
 
 from known import known_file
 from ssdtrt import config
@@ -106,8 +105,8 @@ def test_a_stdout_that_is_full_is_one_message(name, forks, place):
     if not os.path.exists("/dev/full"):
         pytest.skip("no device that is always full here")
     forks.begin(place, ["-q", *PRINTS[name]], stdout="/dev/full")
-    code, said = forks.end(), (place / "stderr").read_text().splitlines()
-    assert (code, said[-1]) == (1, "Error: No space left on device") and len(said) <= 2
+    code, errors = forks.end(), (place / "stderr").read_text().splitlines()
+    assert (code, errors[-1]) == (1, "Error: No space left on device") and len(errors) <= 2
 
 
 @pytest.mark.parametrize("name", ["inspect", "detect", "evaluate"])
@@ -167,7 +166,7 @@ SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTER
 
 @pytest.mark.parametrize("name, sent", SENT)
 def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, module):
-    """A moment after it began. It ends at once, or when the batch that runs is done; the bound is a busy machine's."""
+    """A moment after it began: it ends at once, or when the batch that runs is done."""
     os.symlink(module, place / "m.ts")
     if name == "inspect":
         large(place / "large.ts")
@@ -175,11 +174,9 @@ def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, module):
     process = forks.begin(place, INTERRUPTIBLE[name])
     time.sleep(0.7)
     os.killpg(process, sent)
-    started = time.monotonic()
-    code, said = forks.end(), (place / "stderr").read_text().splitlines()
-    assert time.monotonic() - started < 10
+    code, errors = forks.end(), (place / "stderr").read_text().splitlines()
     word = INTERRUPTED if sent == signal.SIGINT else INTERRUPTED.replace("interrupted", "terminated")
-    assert (code, said[-1]) == (128 + sent, word) and not any("Traceback" in line for line in said)
+    assert (code, errors[-1]) == (128 + sent, word) and not any("Traceback" in line for line in errors)
     assert (place / "stdout").read_text() == ""
     assert set(os.listdir(place)) - before <= {"d.jsonl", "ssdtrt-run"}
     if (place / "d.jsonl").exists():
@@ -249,12 +246,26 @@ def test_a_disk_that_takes_no_more_keeps_whole_lines_and_old_files(forks, place)
     strict((place / "out" / "detections.json").read_text())
 
 
-SMALL_DISK = """
-mount -t tmpfs -o size=2m tmpfs {folder}/small && cd {folder}/small && {python} -c '
-from test_export import Toy
+TOY = """
+import torch
 from ssdtrt.errors import ArtifactError
 from ssdtrt.export import export_module
-import os, torch
+
+class Toy(torch.nn.Module):
+    num_classes, labels, source = 81, None, None
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+
+    def forward(self, images):
+        mean = images.mean((1, 2, 3))[:, None, None] * self.one
+        return mean.expand(-1, 4, 10), mean.expand(-1, 81, 10)
+"""
+SMALL_DISK = """
+mount -t tmpfs -o size=2m tmpfs {folder}/small && cd {folder}/small && {python} -c '
+{toy}
+import os
 export_module(Toy(), "toy.ts")
 before = open("toy.ts", "rb").read()
 class Large(Toy):
@@ -272,12 +283,13 @@ print(os.listdir("."))
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux namespaces")
+@pytest.mark.slow
 def test_a_full_file_system_leaves_the_old_file_and_no_litter(tmp_path):
     (tmp_path / "small").mkdir()
     mount = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "small"]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
-    script = SMALL_DISK.format(folder=tmp_path, python=sys.executable)
+    script = SMALL_DISK.format(folder=tmp_path, python=sys.executable, toy=TOY)
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], env=CHILD, capture_output=True, text=True)
     assert done.stdout == "toy.ts cannot be written: No space left on device.\n['toy.ts']\n", done.stderr[-500:]
 
@@ -307,12 +319,8 @@ def test_a_read_only_folder_is_refused_before_any_work(known, closed_folder, ssd
 
 # Killed writers, and several at once
 
-KILLED = """
+KILLED = f"""{TOY}
 import os, signal, sys
-from pathlib import Path
-import torch
-from test_export import Toy
-from ssdtrt.export import export_module
 
 def lines(limit=None):
     count = 0
@@ -343,6 +351,7 @@ for number in range(20):
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
     """Between any two lines of Python, from the first to the last, evenly; the old file or the new one, always whole."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -356,7 +365,7 @@ def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
         litter = [name for name in names if name != "toy.ts"]
         assert len(litter) <= 1 and all(name.startswith(".toy.ts-") and name.endswith(".tmp") for name in litter)
         littered += bool(litter)
-        dates.add(check_file(tmp_path / "toy.ts")["created"])
+        dates.add(check_file(tmp_path / "toy.ts").created)
         with writing(tmp_path / "other.ts"), writing(tmp_path / "toy.ts") as temporary:  # The next writer.
             shutil.copyfile(tmp_path / "toy.ts", temporary)
             shutil.copyfile(tmp_path / "toy.ts", tmp_path / "other.ts")
@@ -368,12 +377,8 @@ def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
     assert child.returncode == 0 and littered >= 5  # So that many were killed in the middle.
 
 
-WRITER = """
-import os, time
-from test_export import Toy
-from ssdtrt.errors import ArtifactError
-from ssdtrt.export import export_module
-from ssdtrt.artifact import writing
+WRITER = f"""{TOY}
+import time
 wrote = busy = 0
 model = Toy()
 end = time.monotonic() + 0.8
@@ -392,6 +397,7 @@ print(wrote, busy)
 """
 
 
+@pytest.mark.slow
 def test_two_builders_of_one_file_and_a_reader(tmp_path):
     """Each builder writes, or is told of the other; the reader sees whole files only."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -405,13 +411,13 @@ def test_two_builders_of_one_file_and_a_reader(tmp_path):
     digests, reads = set(), 0
     while any(builder.poll() is None for builder in builders):
         if (tmp_path / "toy.ts").exists():
-            assert check_file(tmp_path / "toy.ts")["kind"] == "module"
+            assert check_file(tmp_path / "toy.ts").kind == "module"
             digests.add(sha256_file(tmp_path / "toy.ts"))
             reads += 1
         time.sleep(0.005)
-    said = [builder.communicate() for builder in builders]
-    assert [builder.returncode for builder in builders] == [0, 0], said
-    counts = [tuple(map(int, out.split())) for out, _ in said]
+    outputs = [builder.communicate() for builder in builders]
+    assert [builder.returncode for builder in builders] == [0, 0], outputs
+    counts = [tuple(map(int, out.split())) for out, _ in outputs]
     assert all(wrote >= 1 for wrote, _ in counts) and reads > 10
     assert os.listdir(tmp_path) == ["toy.ts"]
 

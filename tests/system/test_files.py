@@ -1,4 +1,4 @@
-"""Writing whole files or nothing, and hashing them."""
+"""Tests of writing files completely or not at all, and of their SHA-256."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from ssdtrt.system.progress import silent
 
 @pytest.fixture
 def umask():
-    """Sets the umask for one test."""
+    """Restore the umask after the test."""
     before = os.umask(0)
     os.umask(before)
     yield os.umask
@@ -214,7 +214,7 @@ def test_silent_shows_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-# Writers that are gone, and writers that are not
+# Writers that have ended, and writers that still run
 
 
 WRITER = """
@@ -229,7 +229,7 @@ with replacing(sys.argv[1]) as temporary:
 
 @pytest.fixture
 def writer(tmp_path):
-    """A process in the middle of writing `file.bin`; it is gone at the end of the test."""
+    """Return a process in the middle of writing `file.bin`; it is killed after the test."""
     path = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path / "file.bin")],
@@ -259,7 +259,7 @@ def test_what_a_killed_writer_left_is_cleared_by_the_next(tmp_path, writer):
 
 
 def test_a_writer_that_must_be_alone(tmp_path, writer):
-    """The one that must be alone is refused, another is not, and neither touches what the first is writing."""
+    """An exclusive writer is refused, another is not, and neither changes the file of the first."""
     with pytest.raises(BusyError, match=f"another process is writing {tmp_path / 'file.bin'}"):
         with replacing(tmp_path / "file.bin", exclusive=True):
             raise AssertionError("not reached")
