@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 import click
@@ -20,18 +20,43 @@ from ssdtrt.commands.measure import bench
 from ssdtrt.commands.options import terminal
 from ssdtrt.commands.pictures import detect, evaluate, run
 from ssdtrt.commands.reports import compare, plot
-from ssdtrt.commands.terminal import take_any_name
+from ssdtrt.commands.terminal import columns, take_any_name
 from ssdtrt.errors import ParityError, SsdtrtError
 
 logger = logging.getLogger(__name__)
+_NARROW = 60  # columns, below which long terms stand above what they mean,
+_NARROW_TERM = 10  # and which terms are short then
 
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does."""
 
 
+class _HelpFormatter(click.HelpFormatter):
+    """Formats help for the columns that there are; click's own needs 50."""
+
+    def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None):
+        super().__init__(indent_increment, width or min(columns(), max_width or 80) - 2, max_width)
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write terms and what they mean: a long term stands above its meaning, in a narrow terminal most do."""
+        super().write_dl(rows, col_max if self.width >= _NARROW else _NARROW_TERM, col_spacing)
+
+
+class _Context(click.Context):
+    formatter_class = _HelpFormatter
+
+
 class _Group(click.Group):
     """Turns the library's errors into one message and exit code 1, Ctrl-C into 130 and SIGTERM into 143."""
+
+    context_class = _Context
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command. Its first line is listed whole, and its help formatted as the group's."""
+        cmd.context_class = _Context
+        cmd.short_help = (cmd.help or "").partition("\n")[0]
+        super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

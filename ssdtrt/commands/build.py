@@ -27,7 +27,7 @@ from ssdtrt.commands.options import (
     weights_option,
 )
 from ssdtrt.commands.params import BATCH_SIZE, Range
-from ssdtrt.commands.tables import match_rate, table
+from ssdtrt.commands.tables import fill, match_rate, table
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.metadata import EngineMetadata
@@ -55,8 +55,10 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     check_output(output)
     terminal.progress("loading the weights")
     names = read_labels(labels) if labels else None
-    options = {"progress": terminal.progress, "note": terminal.note}
-    model = build_model(weights, labels=names, sha256=sha256, trust=trust_weights, **options)
+    model = build_model(
+        weights, labels=names, sha256=sha256, trust=trust_weights, progress=terminal.progress, note=terminal.note
+    )
+    assert model.source is not None
     path = export_module(model, output, method=method, preprocess=preprocess, progress=terminal.progress)
     terminal.done()
     how = {"trace": "traced", "script": "scripted"}[method]
@@ -120,7 +122,7 @@ def compile_(
     precision = _one_precision(flags, BACKENDS[backend])
     _check_batches(BACKENDS[backend], batch_size or batch_range, streams)
     check_apart({"-o": output}, [module])
-    from ssdtrt.artifact.metadata import read_metadata
+    from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
     from ssdtrt.compile import compile_engine
 
     path = compile_engine(
@@ -138,7 +140,9 @@ def compile_(
         progress=terminal.progress,
     )
     terminal.done()
-    click.echo(engine_text(path, read_metadata(path)))
+    metadata = read_metadata(path)
+    assert isinstance(metadata, EngineMetadata)
+    click.echo(engine_text(path, metadata, terminal.width()))
     terminal.hint("bench", path, *(["--against", "engine-graph"] if streams else []))
 
 
@@ -187,21 +191,20 @@ def _check_batches(backend: Backend, batch: int | BatchRange | None, streams: in
         raise click.UsageError(f"--streams is for one batch size and the backend {able}.")
 
 
-def engine_text(path: Path, metadata: EngineMetadata) -> str:
+def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
     """Return what was built, and how near it is to FP32."""
     request, build, parity = metadata.request, metadata.build, metadata.parity
     batch = f"batch {request.batch}" if request.batch else "any batch"
     cached = " before, taken from the cache" if build.cached else ""
     distances = ", ".join(f"{output.name} {_scientific(output.relative_l2, 1)}" for output in parity.outputs)
     found = parity.detections
-    rate = match_rate(found)
-    return "\n".join(
-        [
-            f"{path}: {request.computes_in.title} {request.backend}, {batch}, built in {build.seconds:.0f} s{cached}",
-            f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
-            f"detections: {found.reference} FP32, {found.engine} engine, {rate}{' matched' if '%' in rate else ''}",
-        ]
+    rate = "none to compare" if found.match_rate is None else f"{match_rate(found)} matched"
+    lines = (
+        f"{path}: {request.computes_in.title} {request.backend}, {batch}, built in {build.seconds:.0f} s{cached}",
+        f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
+        f"detections: {found.reference} FP32, {found.engine} engine, {rate}",
     )
+    return "\n".join(fill(line, width) for line in lines)
 
 
 def parity_text(report: ParityReport, width: int) -> str:
@@ -210,11 +213,12 @@ def parity_text(report: ParityReport, width: int) -> str:
     sizes = ", ".join(map(str, report.batch_sizes))
     change = "-" if found.max_score_change is None else f"{found.max_score_change:.4f}"
     header = ("output", "relative L2", "bound", "max abs", "finite")
+    counts = f"detections: {found.reference} FP32, {found.engine} engine, {found.matched} matched ({match_rate(found)})"
     return "\n".join(
         [
-            f"{report.precision.upper()} against FP32 eager on {report.images} pictures, batch {sizes}",
+            fill(f"{report.precision.upper()} against FP32 eager on {report.images} pictures, batch {sizes}", width),
             table(header, [_output_cells(output, report.bound) for output in report.outputs], width),
-            f"detections: {found.reference} FP32, {found.engine} engine, {found.matched} matched ({match_rate(found)})",
+            fill(counts, width),
             f"largest score change: {change}",
             "passed" if report.passed else "FAILED",
         ]

@@ -78,24 +78,22 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     from ssdtrt.images.sources import expand
 
     check_json(jsonl, coco)
-    failures = []
-    pictures, total = expand(images, sys.stdin, failures), None
-    if "-" not in images:
-        pictures = list(pictures)
-        total = len(pictures)
-        check_apart(targets, pictures)
+    failures: list[ImageError] = []
+    coming = expand(images, sys.stdin, failures)
+    known = None if "-" in images else list(coming)  # A list on stdin may come while detecting runs.
+    check_apart(targets, known or [])
     terminal.progress("loading")
     options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
-    detector = Detector(load_engine(file, device, sha256=sha256), **options)
-    if total is not None and not any(map(os.path.isfile, pictures)):
-        detect_files(detector, pictures, [], failures)  # A mistyped name must not replace what was written before.
+    runner = load_engine(file, device, sha256=sha256)
+    detector = Detector(runner, **options)
+    if known is not None and not any(map(os.path.isfile, known)):
+        detect_files(detector, known, [], failures)  # A mistyped name must not replace what was written before.
         end_with(failures)
-    baseline = None
-    if side_by_side:
-        (runner,) = baseline_runners(detector.runner, module, [config.BASELINES[0]]).values()
-        baseline = Detector(runner, **options)
-    sinks = _sinks(detector, folder, jsonl, coco, None if total is None else pictures, baseline, failures)
-    summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
+    baselines = baseline_runners(runner, module, config.BASELINES[:1] if side_by_side else ())
+    baseline = next((Detector(one, **options) for one in baselines.values()), None)
+    sinks = _sinks(detector, folder, jsonl, coco, known, baseline, failures)
+    total = None if known is None else len(known)
+    summary = detect_files(detector, coming if known is None else known, sinks, failures, total, terminal.progress)
     terminal.done()
     places = [f"{folder}: {summary.pictures} pictures and detections.json"] if folder else []
     places += [target for target in (jsonl, coco) if target and target != "-"]
@@ -209,7 +207,7 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
         note=terminal.note,
     )
     terminal.done()
-    click.echo(engine_text(report.folder / config.ENGINE_FILE, report.engine))
+    click.echo(engine_text(report.folder / config.ENGINE_FILE, report.engine, terminal.width()))
     click.echo("\n" + bench_text(report.bench, terminal.width()) + "\n")
     click.echo(detections_text(report.detections, terminal.width()))
     click.echo(f"written to {report.folder}: report.json, detections.json and {len(report.detections)} pictures")
@@ -233,7 +231,7 @@ def summary_text(summary: Summary, width: int) -> str:
         lines.append(f"and {summary.pictures - len(summary.first)} more")
     rate = summary.images_per_second
     if summary.pictures:
-        lines.append(f"{summary.detections} objects in {summary.pictures} pictures, {rate:,.1f} images/s")
+        lines.append(fill(f"{summary.detections} objects in {summary.pictures} pictures, {rate:,.1f} images/s", width))
     return "\n".join(lines)
 
 

@@ -29,7 +29,7 @@ class Terminal:
         if self._quiet:
             return
         if self._live:
-            sys.stderr.write("\r\x1b[K" + text[: _columns() - 1])
+            sys.stderr.write("\r\x1b[K" + text[: columns() - 1])
             sys.stderr.flush()
             self._open = True
             return
@@ -59,7 +59,7 @@ class Terminal:
     @staticmethod
     def width() -> int:
         """Return the columns for a table: the terminal's, and no limit where stdout is none."""
-        return _columns() if sys.stdout.isatty() else 10_000
+        return columns() if sys.stdout.isatty() else 10_000
 
 
 def take_any_name() -> None:
@@ -76,6 +76,6 @@ def _open_closed() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
-def _columns() -> int:
-    """The terminal's columns; a pseudo-terminal may report 0."""
+def columns() -> int:
+    """Return the terminal's columns; a pseudo-terminal may report 0."""
     return shutil.get_terminal_size().columns or 80

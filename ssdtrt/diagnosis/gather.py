@@ -120,7 +120,7 @@ class Probe(Generic[T]):
             self.end()
         answers = [line.removeprefix(MARK) for line in output.splitlines() if line.startswith(MARK)]
         if answers:
-            return msgspec.json.decode(answers[-1], type=self._kind | Failure)  # type: ignore[arg-type]
+            return msgspec.json.decode(answers[-1], type=self._kind | Failure)
         last = complaint.strip().splitlines()[-1:]
         return Failure(": ".join([f"{self._doing} ended with {exit_status(child.returncode)}", *last]))
 

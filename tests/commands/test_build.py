@@ -395,15 +395,15 @@ def test_emulated_bf16_is_refused(ssdtrt, monkeypatch):
 
 def test_engine_text():
     cpu, gpu = typed(metadata_like("engine")), typed(metadata_like("engine", "tensorrt"))
-    assert engine_text(Path("a.ts"), cpu).splitlines() == [
+    assert engine_text(Path("a.ts"), cpu, 100).splitlines() == [
         "a.ts: FP32 torchscript, any batch, built in 2 s",
         "relative L2 to FP32 eager: loc 1.2e-06 (bound 1e-04)",
         "detections: 10 FP32, 10 engine, 100.0 % matched",
     ]
-    assert engine_text(Path("b.ts"), gpu).splitlines()[0] == "b.ts: FP16 tensorrt, batch 1:8:32, built in 2 s"
+    assert engine_text(Path("b.ts"), gpu, 100).splitlines()[0] == "b.ts: FP16 tensorrt, batch 1:8:32, built in 2 s"
     data = metadata_like("engine")
     data["build"]["cached"], data["parity"]["detections"] = True, {"reference": 0, "engine": 0}
-    lines = engine_text(Path("a.ts"), typed(data)).splitlines()
+    lines = engine_text(Path("a.ts"), typed(data), 100).splitlines()
     assert lines[0].endswith(", built in 2 s before, taken from the cache")
     assert lines[2] == "detections: 0 FP32, 0 engine, none to compare"
 
@@ -434,7 +434,9 @@ def test_failed_parity_text():
 
 def test_narrow_parity_text():
     lines = parity_text(parity(), 40).splitlines()
-    assert "  relative L2: 1.23e-03" in lines
+    assert "  relative L2: 1.23e-03" in lines and max(map(len, lines)) <= 40
+    lines = engine_text(Path("a.ts"), typed(metadata_like("engine", "tensorrt")), 40).splitlines()
+    assert max(map(len, lines)) <= 40 and len(lines) > 3
 
 
 def test_verify_ends_with_1_and_the_reason(ssdtrt, monkeypatch):
