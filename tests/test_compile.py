@@ -1,4 +1,4 @@
-"""Building an engine: accepted before it appears, and whole or not at all."""
+"""Tests of building an engine: it is accepted before it is written, completely or not at all."""
 
 import hashlib
 import json
@@ -37,13 +37,13 @@ def metadata_of(path):
 
 @pytest.fixture
 def few_pictures(monkeypatch):
-    """One picture to compare on, where the number does not matter."""
+    """Compare on one picture only, which is faster."""
     monkeypatch.setattr(config, "PARITY_IMAGES", 1)
 
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
-    """Where the building process keeps its job and its log."""
+    """Return the folder in which the build process has its job and its log."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -52,7 +52,7 @@ def scratch(tmp_path, monkeypatch):
 
 @pytest.fixture
 def out(tmp_path):
-    """An output path in a folder of its own, where an older file lies."""
+    """Return an output path in a separate folder, with an older file there."""
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "a.engine.ts").write_bytes(OTHER)
@@ -60,7 +60,7 @@ def out(tmp_path):
 
 
 def untouched(out, scratch=None):
-    """Whether the older file is as it was, with nothing beside it and no process folder left."""
+    """Return whether only the unchanged older file is left, and no folder of the process."""
     return (
         out.read_bytes() == OTHER
         and os.listdir(out.parent) == [out.name]
@@ -96,7 +96,7 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
     assert metadata["module"] == {"file": "ssd300.ts", "sha256": hashlib.sha256(module.read_bytes()).hexdigest()}
     seconds = metadata["build"].pop("seconds")
     assert 0 < seconds < 300
-    assert metadata["build"].pop("cached") in (False, True)  # Another worker of this run may have built it.
+    assert metadata["build"].pop("cached") in (False, True)  # Another worker may have built it.
     assert metadata["build"] == {"front_end": None, "disable_tf32": True}
     assert metadata["request"].pop("graph") == graph_digest(module)
     assert metadata["request"] == {
@@ -148,7 +148,7 @@ def test_an_engine_beyond_the_bound_is_refused_with_the_figures(
 
 
 def asking(job, **changes):
-    """The job with another request."""
+    """Return the job with another request."""
     return msgspec.structs.replace(job, request=msgspec.structs.replace(job.request, **changes))
 
 
@@ -156,7 +156,7 @@ def test_an_fp32_engine_passed_off_as_bf16_is_refused_and_leaves_nothing(
     module, out, scratch, few_pictures, monkeypatch
 ):
     build = compiling.build_in_child
-    monkeypatch.setattr(compiling, "emulates_bf16", lambda: False)  # It is refused before it is run.
+    monkeypatch.setattr(compiling, "emulates_bf16", lambda: False)  # The engine is refused before it runs.
     monkeypatch.setattr(
         compiling, "build_in_child", lambda job, progress: build(asking(job, precision="fp32"), progress)
     )

@@ -1,4 +1,4 @@
-"""Exporting: the saved module is the eager model, for everybody who can load TorchScript."""
+"""Tests of exporting: the saved module is the eager model, for every program that loads TorchScript."""
 
 import datetime
 import hashlib
@@ -37,7 +37,7 @@ for path in sys.argv[1:]:
 
 @pytest.fixture(scope="session")
 def scripted(model, tmp_path_factory):
-    """The random model exported by scripting."""
+    """The random model, exported by scripting."""
     return export_module(model, tmp_path_factory.mktemp("scripted") / "scripted.ts", method="script")
 
 
@@ -49,7 +49,7 @@ def metadata(module):
 
 
 class Toy(torch.nn.Module):
-    """Outputs of a kind, at no cost; what is exported need not be an SSD300 to be compared."""
+    """A cheap module with the attributes that the export reads."""
 
     num_classes = 81
 
@@ -62,7 +62,7 @@ class Toy(torch.nn.Module):
 
 
 class CountsItsCalls(Toy):
-    """Answers from Python state, which a trace keeps as it was."""
+    """Return outputs that depend on Python state, which a trace makes constant."""
 
     calls = 0
 
@@ -72,7 +72,7 @@ class CountsItsCalls(Toy):
 
 
 class KnowsOneImage(Toy):
-    """Answers otherwise for one image than for many, which shows only on another batch size than the traced one."""
+    """Return other outputs for one image than for more, which only another batch size than the traced one shows."""
 
     def spoil(self, conf, images):
         return conf if len(images) == 1 else conf * 3
@@ -84,7 +84,7 @@ class AnswersNaN(Toy):
 
 
 class IsALittleOff(Toy):
-    """The second call and later ones are 2e-5 from the first: more than a module may be."""
+    """Return outputs that differ by 2e-5 after the first call, which is above the bound of the export."""
 
     calls = 0
 
@@ -198,7 +198,7 @@ def test_the_default_boxes_digest_is_that_of_the_formula(metadata):
 
 
 def digest_of(state):
-    """SHA-256 over names, types, shapes and bytes of the tensors, in the order of the names."""
+    """Return the SHA-256 of the names, dtypes, shapes and bytes of the tensors, in the order of the names."""
     digest = hashlib.sha256()
     for key, value in sorted(state.items()):
         digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
@@ -218,7 +218,7 @@ def test_the_method_is_recorded_and_used(scripted, module):
         (name,) = [name for name in archive.namelist() if name.endswith("/extra/ssdtrt.json")]
         assert json.loads(archive.read(name))["export"]["method"] == "script"
     assert isinstance(torchscript.load(module), torch.jit.ScriptModule)
-    # A script keeps the loop over the six maps' attribute; a trace has none.
+    # A scripted module has the attribute that its loop reads; a traced one does not.
     assert hasattr(torchscript.load(scripted), "boxes_per_map")
     assert not hasattr(torchscript.load(module), "boxes_per_map")
 

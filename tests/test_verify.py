@@ -1,8 +1,7 @@
-"""Comparing a saved file with the FP32 model that it was built from."""
+"""Tests of comparing a saved file with the FP32 model that it was built from."""
 
 import json
 import shutil
-import zipfile
 from dataclasses import replace
 
 import pytest
@@ -25,23 +24,8 @@ def alone(engine_bf16, tmp_path):
     return shutil.copyfile(engine_bf16, tmp_path / "alone" / "bf16.engine.ts")
 
 
-@pytest.fixture
-def passed_off(engine, tmp_path):
-    """The FP32 engine whose metadata calls it BF16."""
-    path = tmp_path / "passed-off.engine.ts"
-    with zipfile.ZipFile(engine) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name.endswith("/extra/ssdtrt.json"):
-                metadata = json.loads(content)
-                metadata["request"]["precision"] = "bf16"
-                content = json.dumps(metadata)
-            new.writestr(name, content)
-    return path
-
-
 def strict(text):
-    """JSON as the standard has it: NaN and Infinity are refused."""
+    """Parse standard JSON, which has no NaN and no Infinity."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
@@ -120,12 +104,13 @@ def test_beyond_the_bound_it_fails_with_the_figures(engine, few_pictures, monkey
     assert done.stdout.splitlines()[-1] == "FAILED" and "1e-12" in done.stdout
 
 
-def test_what_compile_would_refuse_as_too_near_fails_here_too(module, passed_off, few_pictures, ssdtrt):
-    """The floor of a precision counts in `verify` as in `compile`: an FP32 network in a file that is called BF16."""
-    report = verify_engine(passed_off, module=module)
-    assert 0 < report.distance < report.floor and not report.passed
-    assert report.failure.startswith("The engine is not BF16: its relative L2 distance to FP32 (loc ")
-    done = ssdtrt("verify", passed_off, "--module", module)
+def test_what_compile_would_refuse_as_too_near_fails_here_too(engine, few_pictures, monkeypatch, ssdtrt):
+    """The floor of a precision counts in `verify` as in `compile`; here FP32 is given one that it cannot reach."""
+    monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], floor_share=1e5))
+    report = verify_engine(engine)
+    assert 0 < report.distance < min(report.bound, report.floor) and not report.passed
+    assert report.failure.startswith("The engine is not FP32: its relative L2 distance to FP32 (loc ")
+    done = ssdtrt("verify", engine)
     assert done.exit_code == 1 and done.stdout.splitlines()[-1].startswith("FAILED")
 
 

@@ -1,4 +1,4 @@
-"""Files that are cut, swapped or tampered with: each is refused with one line, and nothing of it runs before that."""
+"""Tests that truncated, swapped or modified files are refused in one line, before any of their code runs."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ DAMAGED = "FILE is truncated, damaged or not one of ssdtrt's files ({}). Make it
 
 
 class Tiny(nn.Module):
-    """Takes images as our files do; answers with some of its weights."""
+    """Take images as SSD300 does, and return some of the weights."""
 
     def __init__(self):
         super().__init__()
@@ -52,7 +52,7 @@ class Tiny(nn.Module):
 
 
 def saved(path, module=None, metadata=None):
-    """One of our files around a module, or a bare TorchScript archive where the metadata is False."""
+    """Save a module with metadata, or without if `metadata` is False."""
     with torchscript.quiet():
         scripted = torch.jit.script((module or Tiny()).eval())
     torchscript.save(scripted, path)
@@ -63,7 +63,7 @@ def saved(path, module=None, metadata=None):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The bytes of a small file of ours; read only."""
+    """Return the bytes of a small intact file."""
     return saved(tmp_path_factory.mktemp("tiny") / "tiny.ts").read_bytes()
 
 
@@ -76,7 +76,7 @@ def path(tmp_path, whole):
 
 @pytest.fixture
 def never_loaded(monkeypatch):
-    """torch.jit.load fails the test."""
+    """Make a call of torch.jit.load fail the test."""
 
     def load(*_, **__):
         pytest.fail("torch.jit.load was called")
@@ -85,7 +85,7 @@ def never_loaded(monkeypatch):
 
 
 def refusal(path, call=load_engine, error=ArtifactError, **options):
-    """The one line with which a file is refused, FILE in the place of its path."""
+    """Return the one-line message of the error, with FILE in place of the path."""
     with pytest.raises(error) as caught:
         call(path, **options)
     message = str(caught.value)
@@ -94,7 +94,7 @@ def refusal(path, call=load_engine, error=ArtifactError, **options):
 
 
 def rewrite(path, change=None, extra=(), compress=zipfile.ZIP_STORED):
-    """The archive written anew, its metadata changed and members added."""
+    """Write the archive again with changed metadata and additional members."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     (name,) = [name for name in members if name.endswith("/extra/ssdtrt.json")]
@@ -165,7 +165,7 @@ def test_flipped_bits_are_refused_or_change_nothing(path, whole):
         except ArtifactError as error:
             assert str(path) in str(error) and "\n" not in str(error)
             refused += 1
-        else:  # A date, or the padding between members.
+        else:  # The flipped bit was in a date or in the padding between members.
             assert all(torch.equal(a, b) for a, b in zip(runner(images), expected))
             assert runner.metadata == typed(metadata_like())
     assert refused >= 25, refused
@@ -193,7 +193,7 @@ def test_a_plain_state_dict(tmp_path, never_loaded):
 
 
 class Marked(nn.Module):
-    """Says so when it is loaded."""
+    """Print a line when the file is loaded."""
 
     def __init__(self):
         super().__init__()
@@ -217,7 +217,7 @@ class Marked(nn.Module):
 def test_code_that_runs_while_loading(tmp_path, ours, capfd):
     path = saved(tmp_path / "marked.ts", Marked(), None if ours else False)
     capfd.readouterr()
-    if ours:  # So the message below would be seen.
+    if ours:  # Shows that the code runs when the file is loaded.
         load_engine(path, "cpu")
         assert "code of the file ran" in capfd.readouterr().out
         return
@@ -304,7 +304,7 @@ def test_what_is_no_file_ends_with_one_line_and_never_hangs(tmp_path, kind, monk
         path = "/dev/zero"
     else:
         server = socket.socket(socket.AF_UNIX)
-        monkeypatch.chdir(tmp_path)  # A socket's path is short.
+        monkeypatch.chdir(tmp_path)  # The length of a socket's path is limited.
         server.bind("special.ts")
         server.close()
     command = [sys.executable, "-m", "ssdtrt", "inspect", "--check", str(path)]
@@ -319,7 +319,7 @@ def test_a_newer_schema(path, never_loaded):
 
 
 def without(metadata, name):
-    """The metadata without the field of this dotted name."""
+    """Remove the field with this dotted name."""
     *above, last = name.split(".")
     for part in above:
         metadata = metadata[part]
@@ -345,7 +345,7 @@ ENGINE = {
 
 
 def names(required):
-    """Dotted names."""
+    """Return the dotted names of the fields."""
     return [f"{above.strip()}{name}" for above, below in required.items() for name in below.split()]
 
 
@@ -422,7 +422,7 @@ def test_a_tensorrt_engine_names_its_batches_and_its_gpu(path):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU and versions that are only claimed, those of `metadata_like`."""
+    """Make a GPU and the versions of `metadata_like` appear as present."""
     versions = Versions(torch="2.2.2", torch_tensorrt="2.2.0", tensorrt="8.6.0")
     place = Machine(os="Linux", architecture="x86_64", gpu="NVIDIA H200", sm="9.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -514,7 +514,7 @@ def test_the_digest_in_a_file_beside_it(path, whole, line):
         f"FILE has the SHA-256 {digest}; expected {other}, as recorded in FILE.sha256. "
         "The file is damaged or a different one: get it again from the source of the digest."
     )
-    check_digest(path, digest)  # One that is given goes before it.
+    check_digest(path, digest)  # The argument takes precedence over the file.
 
 
 @pytest.mark.parametrize("content", [b"", b"no digest here\n", b"1" * 64 + b"  other.ts\n", b"\xff" * 100])
@@ -532,7 +532,7 @@ NAMES = sorted({"versions.tensorrt", "request.streams", *names(ENGINE)})
 
 
 def outcome(path, call=check_file):
-    """True where the file is read, False where it is refused; any other exception is raised."""
+    """Return True if the file is read and False if it is refused; raise any other exception."""
     try:
         call(path)
     except ArtifactError as error:
@@ -560,7 +560,7 @@ def test_fuzz_of_the_metadata(data, path, whole):
 
 
 def changed(drawn):
-    """Complete metadata of a kind, with some fields replaced, as bytes."""
+    """Return complete metadata of a kind with some fields replaced, as bytes."""
     kind, backend, changes = drawn
     metadata = metadata_like(kind, backend if kind != "module" else "torchscript")
     for name, value in changes:
@@ -576,7 +576,7 @@ def changed(drawn):
 @FUZZ
 @given(data=st.data())
 def test_fuzz_of_the_headers(data, path, whole):
-    """Bytes of the local headers, the directory and the end replaced, removed or added: refused, or read as before."""
+    """A file with replaced, removed or added bytes in its headers is refused, or read as before."""
     first = whole.index(b"PK\1\2")
     content = bytearray(whole)
     starts = st.integers(0, 90) | st.integers(first, len(whole) - 1)

@@ -1,4 +1,4 @@
-"""What a file is measured against: the eager model that it came from."""
+"""Tests of the eager baselines of a file."""
 
 from types import SimpleNamespace
 
@@ -83,7 +83,7 @@ def test_what_is_no_baseline_here(engine, names, message):
 
 
 def test_a_baseline_detects_what_its_engine_does(hub_module, photographs):
-    """Prepared as the engine's file says, which is `hub` here."""
+    """The baseline uses the preprocessing that the engine's file records, here `hub`."""
     runner = load_engine(hub_module, "cpu")
     baseline = Detector(baseline_runners(runner, None, ["eager-fp32"])["eager-fp32"], threshold=0.3)
     (expected,) = Detector(runner, threshold=0.3)(photographs[2:3])

@@ -1,4 +1,4 @@
-"""What of CUDA graphs can be shown without a GPU: what is copied, and that they are refused. The rest: test_gpu.py."""
+"""Tests of CUDA graphs that need no GPU: copied inputs and refusals. The others are in test_gpu.py."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_a_file_on_the_cpu_is_not_captured(engine):
 
 
 class Doubled(CudaGraphRunner):
-    """Twice the input, "captured" without a GPU: a replay computes it from where the input lies."""
+    """Double the input, with a replay on the CPU in place of a captured graph."""
 
     def __init__(self, **options):
         super().__init__(lambda given: given * 2, CPU, **options)
@@ -46,7 +46,7 @@ def test_what_was_placed_is_read_in_place():
     own = runner.place(torch.tensor([1.0, 2.0]))
     assert own is only(runner).inputs[0] and own.tolist() == [1.0, 2.0]
     assert runner(own).tolist() == [2.0, 4.0]
-    own.fill_(7.0)  # As one does who reads pictures straight into it.
+    own.fill_(7.0)  # As a caller does that reads pictures into this tensor.
     assert runner(own).tolist() == [14.0, 14.0]
     assert runner.place(torch.tensor([3.0, 4.0])) is own and own.tolist() == [3.0, 4.0]
 

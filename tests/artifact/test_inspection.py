@@ -1,4 +1,4 @@
-"""What a file records, and how it agrees with this machine. What is shown of it is in tests/commands/test_machine.py."""
+"""Tests of inspecting a file without torch; tests/commands/test_machine.py has those of its text."""
 
 import platform
 
@@ -13,7 +13,7 @@ from ssdtrt.errors import ArtifactError
 
 
 def small(path, metadata):
-    """One of our files by its metadata; there is no network of ours in it."""
+    """Write a file with the given metadata and a network that is not SSD300."""
     with torchscript.quiet():
         torchscript.save(torch.jit.script(torch.nn.Identity()), path)
     write_metadata(path, metadata)
@@ -29,7 +29,7 @@ def tensorrt_engine(tmp_path):
 
 @pytest.fixture
 def like_there(monkeypatch):
-    """This machine is the one that the engine was built on."""
+    """Make this machine appear as the one that the engine was built on."""
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(inspection, "tensorrt_version", lambda: "8.6.0")

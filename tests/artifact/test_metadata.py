@@ -1,4 +1,4 @@
-"""What a saved file records, and how files that are not ours are refused."""
+"""Tests of the metadata of saved files, and of refusing files that are not ssdtrt's."""
 
 import datetime
 import json
@@ -37,7 +37,7 @@ def scripted():
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
-    """The bytes of a saved module without metadata."""
+    """Return the bytes of a saved module without metadata."""
     path = tmp_path_factory.mktemp("bare") / "small.ts"
     torchscript.save(scripted(), path)
     return path.read_bytes()
@@ -45,7 +45,7 @@ def bare(tmp_path_factory):
 
 @pytest.fixture
 def ours(bare, tmp_path):
-    """Writes one of our files with this metadata: `ours(metadata, name)` -> path."""
+    """Return a function that writes a file with metadata: `ours(metadata, name)` -> path."""
 
     def write(metadata=METADATA, name="small.ts"):
         path = tmp_path / name
@@ -57,7 +57,7 @@ def ours(bare, tmp_path):
 
 
 def with_member(bare, path, content):
-    """A TorchScript archive whose metadata member holds these bytes."""
+    """Write a TorchScript archive whose metadata member has this content."""
     path.write_bytes(bare)
     with zipfile.ZipFile(path, "a") as archive:
         folder = archive.namelist()[0].split("/")[0]
@@ -66,7 +66,7 @@ def with_member(bare, path, content):
 
 
 def refusal(path, *kinds):
-    """The message with which `read_metadata` refuses a file; it names the file and is one line."""
+    """Return the message of the error from `read_metadata`, which is one line and names the file."""
     with pytest.raises(ArtifactError) as caught:
         read_metadata(path, *kinds)
     message = str(caught.value)

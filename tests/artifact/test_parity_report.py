@@ -1,4 +1,4 @@
-"""How far an engine is from FP32: the figures, and the verdict that all commands share."""
+"""Tests of the parity report: the distances to FP32, and whether an engine passes."""
 
 import json
 

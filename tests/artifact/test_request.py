@@ -1,4 +1,4 @@
-"""What is asked of a build, and all that is derived from it."""
+"""Tests of the build request and of what is derived from it."""
 
 import json
 import zipfile
@@ -85,7 +85,7 @@ def test_the_command_quotes_a_name():
     ],
 )
 def test_the_command_line_understands_the_command(options, monkeypatch, tmp_path):
-    """Every option of the command is one of `ssdtrt compile`, and asks for the same."""
+    """Run the command through the options of `ssdtrt compile`, which give the same request."""
     from ssdtrt import compile as compiling
     from ssdtrt.cli import main
 
@@ -107,7 +107,7 @@ def test_the_command_line_understands_the_command(options, monkeypatch, tmp_path
 
 
 def test_a_new_field_is_in_the_key_the_metadata_and_the_command():
-    """One more field, added in one place, is in all three."""
+    """A new field is in the cache key, the metadata and the rebuild command."""
     extended = msgspec.defstruct(
         "Extended", [("calibration_table", str | None, None)], bases=(BuildRequest,), frozen=True, kw_only=True
     )

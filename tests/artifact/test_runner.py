@@ -1,4 +1,4 @@
-"""From a saved file to something that is called with images, on the machine that it was made for."""
+"""Tests of loading a saved file as a runner."""
 
 import contextlib
 import hashlib
@@ -36,7 +36,7 @@ def expected(model, images):
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    """These tests say the same on a machine with a GPU."""
+    """Make torch report no GPU, also on a machine that has one."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
@@ -47,7 +47,7 @@ def metadata_of(path):
 
 
 def rewritten(source, target, change):
-    """A copy of one of our files whose metadata went through `change`, all else being the same."""
+    """Copy a file, and change its metadata with `change`."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as new:
         for name in old.namelist():
             content = old.read(name)
@@ -61,7 +61,7 @@ def rewritten(source, target, change):
 
 @pytest.fixture(scope="module")
 def tensorrt_engine(engine, tmp_path_factory):
-    """A CPU engine whose metadata is that of a TensorRT engine, beside no module."""
+    """A CPU engine with the metadata of a TensorRT engine, in a folder without its module."""
 
     def change(metadata):
         metadata["request"].update(backend="tensorrt", precision="fp16", batch="1:8:32")
@@ -155,7 +155,7 @@ def test_a_tensorrt_engine_on_a_gpu_without_torch_tensorrt_says_that(
 
 @pytest.fixture
 def without_torch_tensorrt(monkeypatch):
-    """As on a machine where Torch-TensorRT is not installed: Python itself treats None so."""
+    """Make Torch-TensorRT appear as not installed: for None in sys.modules the import fails."""
     monkeypatch.setitem(__import__("sys").modules, "torch_tensorrt", None)
 
 
@@ -169,7 +169,7 @@ HERE = {"os": "Linux", "architecture": "x86_64", "sm": "9.0", "tensorrt": "10.3.
 
 
 def engine_built_with(**changes):
-    """Metadata of an engine of batch 8 that was built on the machine HERE, but for the changes."""
+    """Return the metadata of an engine of batch 8 that was built on the machine HERE, with changes."""
     metadata = metadata_like("engine", "tensorrt")
     metadata["request"]["batch"] = "8"
     for key, value in {**HERE, **changes}.items():
@@ -179,7 +179,7 @@ def engine_built_with(**changes):
 
 @pytest.fixture
 def here(monkeypatch):
-    """This machine is HERE."""
+    """Make this machine appear as HERE."""
     versions = Versions(torch="2.5.0", tensorrt="10.3.0", torch_tensorrt="2.5.0")
     place = Machine(os="Linux", architecture="x86_64", sm="9.0")
     monkeypatch.setattr("ssdtrt.artifact.inspection.installed_versions", lambda: versions)
@@ -265,7 +265,7 @@ def test_only_a_detector_detects(known):
 
 
 def test_loading_leaves_the_current_gpu_as_it_was(tensorrt_engine, monkeypatch):
-    """The engine is loaded with its own GPU current, and the process's is another again afterwards."""
+    """The engine's GPU is the current device only during the load."""
     events = []
 
     @contextlib.contextmanager
@@ -286,7 +286,7 @@ def test_loading_leaves_the_current_gpu_as_it_was(tensorrt_engine, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty current folder, and beside it the one that the engine lies in."""
+    """Return a folder with an empty current folder `here` and a folder `engines`."""
     (tmp_path / "here").mkdir()
     (tmp_path / "engines").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -300,7 +300,7 @@ def runner_in(folder, content=b"the module"):
 
 
 class Late(torch.Tensor):
-    """What a GPU gives that failed after the call came back: who looks at it is told."""
+    """An output of a GPU that failed after the call returned: reading it raises."""
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):

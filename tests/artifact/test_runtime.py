@@ -1,4 +1,4 @@
-"""The one import of torch_tensorrt, and what is missing for it."""
+"""Tests of importing torch_tensorrt, and of reporting what is missing for it."""
 
 import sys
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU that is only claimed: enough for what looks before it touches it."""
+    """Make torch report a GPU; enough for checks that do not use it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
@@ -27,7 +27,7 @@ def no_gpu(monkeypatch):
 
 @pytest.fixture
 def not_installed(monkeypatch):
-    """As where Torch-TensorRT is not installed: Python itself treats None so."""
+    """Make Torch-TensorRT appear as not installed: for None in sys.modules the import fails."""
     monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
 
 
@@ -67,7 +67,7 @@ def test_looking_imports_nothing(gpu, tmp_path, monkeypatch):
 
 
 def install(folder, monkeypatch, code):
-    """A package of that name, found before any other, whose import runs `code`."""
+    """Install a torch_tensorrt package, found before any other, whose import runs `code`."""
     (folder / "torch_tensorrt").mkdir()
     (folder / "torch_tensorrt" / "__init__.py").write_text(code)
     monkeypatch.delitem(sys.modules, "torch_tensorrt", raising=False)

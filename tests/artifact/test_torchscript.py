@@ -1,4 +1,4 @@
-"""Saving, loading and freezing TorchScript, and what newer torch says about it."""
+"""Tests of saving, loading and freezing TorchScript, and of its deprecation warnings."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from ssdtrt.errors import ArtifactError
 
 
 class Small(nn.Module):
-    """A convolution and a BatchNorm whose statistics are not the initial ones."""
+    """A convolution and a BatchNorm with statistics other than the initial ones."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ def test_frozen_has_constants_instead_of_weights_and_no_batch_norm(scripted, ima
     assert "batch_norm" not in str(frozen.inlined_graph)
     with torch.no_grad():
         torch.testing.assert_close(frozen(images), scripted(images), rtol=1e-5, atol=1e-5)
-    assert len(scripted.state_dict()) == 6  # The module that was given keeps its own.
+    assert len(scripted.state_dict()) == 6  # The original module is unchanged.
 
 
 def test_frozen_and_reloaded_can_be_a_part_of_a_saved_module(scripted, images, tmp_path):

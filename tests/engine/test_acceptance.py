@@ -1,4 +1,4 @@
-"""Which built engines are refused: too far, too near, too large, or a detector that differs from its own engine."""
+"""Tests of refusing an engine: its distance, its size, or a detector that differs from its engine."""
 
 from dataclasses import replace
 
@@ -24,18 +24,19 @@ def request_in(precision):
 
 @pytest.fixture
 def few_pictures(monkeypatch):
-    """One picture to compare on, where the number does not matter."""
+    """Compare on one picture only, which is faster."""
     monkeypatch.setattr(config, "PARITY_IMAGES", 1)
 
 
-def test_the_distance_alone_tells_that_it_is_not_bf16(module, engine, few_pictures, monkeypatch):
-    monkeypatch.setitem(PRECISIONS, "bf16", replace(PRECISIONS["bf16"], max_bytes_per_parameter=100))
+def test_an_engine_nearer_than_its_precision_can_be_is_refused(module, engine, few_pictures, monkeypatch):
+    """FP32 is given a floor here: a processor without BF16 arithmetic takes a minute to show one of its own."""
+    monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], floor_share=1e5))
     with pytest.raises(ParityError) as caught:
-        accept(engine, module, request_in("bf16"), CPU)
+        accept(engine, module, request_in("fp32"), CPU)
     report = caught.value.report
     assert not report.passed and 0 < report.distance < 1e-4 < report.floor
     assert str(caught.value) == (
-        f"The engine is not BF16: its relative L2 distance to FP32 (loc {report.outputs[0].relative_l2:.2e}, "
+        f"The engine is not FP32: its relative L2 distance to FP32 (loc {report.outputs[0].relative_l2:.2e}, "
         f"conf {report.outputs[1].relative_l2:.2e}) is below {report.floor:.1e}, the smallest expected of "
         "arithmetic in that precision."
     )

@@ -1,4 +1,4 @@
-"""The building process: what is reported when it fails, and that it ends with whoever asked for it."""
+"""Tests of the build process: its errors, and its end with the parent process."""
 
 import os
 import re
@@ -21,7 +21,7 @@ OTHER = b"what was here before"
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
-    """Where the building process keeps its request and its log."""
+    """Return the folder in which the build process has its job and its log."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -30,7 +30,7 @@ def scratch(tmp_path, monkeypatch):
 
 @pytest.fixture
 def out(tmp_path):
-    """An output path in a folder of its own, where an older file lies."""
+    """Return an output path in a separate folder, with an older file there."""
     folder = tmp_path / "out"
     folder.mkdir()
     (folder / "a.engine.ts").write_bytes(OTHER)
@@ -38,7 +38,7 @@ def out(tmp_path):
 
 
 def untouched(out, scratch=None):
-    """Whether the older file is as it was, with nothing beside it and no process folder left."""
+    """Return whether only the unchanged older file is left, and no folder of the process."""
     return (
         out.read_bytes() == OTHER
         and os.listdir(out.parent) == [out.name]
@@ -47,7 +47,7 @@ def untouched(out, scratch=None):
 
 
 def building(of="self"):
-    """The ids of the building processes that a process has started and that still run."""
+    """Return the ids of the running build processes that a process has started."""
     found = []
     for children in Path(f"/proc/{of}/task").glob("*/children"):
         for child in map(int, children.read_text().split()):
@@ -57,7 +57,7 @@ def building(of="self"):
 
 
 def command_of(process):
-    """The command line of a process; empty when it is gone."""
+    """Return the command line of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{process}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -91,7 +91,7 @@ def test_breaking_off_ends_the_building_process_at_once_and_leaves_nothing(modul
 
     def interrupt(text):
         seen.extend(building())
-        if len(seen) >= 2:  # It has been there for a second.
+        if len(seen) >= 2:  # It has run for a second.
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -115,19 +115,19 @@ def test_a_building_process_whose_parent_is_killed_dies_too(module, out, scratch
     try:
         wait_for(lambda: building(parent.pid))
         (child,) = building(parent.pid)
-        if moment == "while it builds":  # It has taken Python's handler of Ctrl-C off by then.
+        if moment == "while it builds":  # By then it has removed Python's handler of Ctrl-C.
             wait_for(lambda: catches_interrupts(child))
             wait_for(lambda: not catches_interrupts(child))
     finally:
         parent.kill()
         parent.wait()
     wait_for(lambda: not command_of(child))
-    assert not list(scratch.glob("*/result.json"))  # It ended before it was done.
+    assert not list(scratch.glob("*/result.json"))  # It ended before it wrote a result.
     assert out.read_bytes() == OTHER
 
 
 def catches_interrupts(process):
-    """Whether a process handles SIGINT itself; False when it is gone."""
+    """Return whether a process handles SIGINT; False if it has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,6 +1,7 @@
-"""Engines kept for the next identical build: what they are found by, and that nothing damaged is ever taken."""
+"""Tests of the cache of engines: its keys, and that damaged entries are not used."""
 
 import ast
+import copy
 import hashlib
 import json
 import logging
@@ -27,7 +28,6 @@ from ssdtrt.engine import cache
 from ssdtrt.engine.build import Built
 from ssdtrt.engine.cache import read_timing_cache, timing_cache_file, write_timing_cache
 from ssdtrt.errors import CompileError
-from ssdtrt.model.random import random_model
 from ssdtrt.system.versions import Machine, Versions, installed_versions, this_machine
 
 PACKAGE = Path(package.__file__).parent
@@ -44,7 +44,7 @@ PARITY = ParityReport("fp16", 8, (8,), 2e-2, 1e-4, OUTPUTS, DetectionAgreement(1
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty cache."""
+    """Return the folder of an empty cache."""
     monkeypatch.setenv("SSDTRT_CACHE", str(tmp_path / "engines"))
     return tmp_path / "engines"
 
@@ -58,7 +58,7 @@ def engine_file(tmp_path):
 
 @pytest.fixture
 def no_build(monkeypatch):
-    """Building ends with an error that says it was begun."""
+    """Make the start of a build raise an error."""
 
     def fail(*_):
         raise CompileError("it is built")
@@ -91,7 +91,7 @@ def test_a_second_compile_takes_what_the_first_built(folder, module, engine, tmp
 
 
 def engine_without_metadata(engine, folder):
-    """The engine as it is before its metadata is added."""
+    """Return a copy of an engine without its metadata."""
     path = folder / "bare.ts"
     with zipfile.ZipFile(engine) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
         for info in old.infolist():
@@ -118,11 +118,11 @@ def test_another_export_of_the_same_weights_has_the_same_graph(model, module, tm
     assert cache.graph_digest(again) == cache.graph_digest(module)
 
 
-def test_other_weights_have_another_graph_digest(module, tmp_path):
+def test_other_weights_have_another_graph_digest(model, module, tmp_path):
+    changed = copy.deepcopy(model)
     with torch.no_grad():
-        model = random_model(81, seed=0)
-        model.conf[0].bias[0] += 1e-3
-    other = export.export_module(model, tmp_path / "other.ts")
+        changed.conf[0].bias[0] += 1e-3
+    other = export.export_module(changed, tmp_path / "other.ts")
     assert cache.graph_digest(other) != cache.graph_digest(module)
 
 
@@ -193,14 +193,14 @@ def test_the_code_that_writes_a_network_changes_the_key_and_its_comments_do_not(
 
 def test_a_constant_that_the_writers_name_changes_the_key(monkeypatch):
     before = cache.cache_key(REQUEST, CPU)
-    monkeypatch.setattr(config, "THRESHOLD", 0.99)  # Which detecting reads, not a writer.
+    monkeypatch.setattr(config, "THRESHOLD", 0.99)  # Used for detecting, not for building.
     assert cache.cache_key(REQUEST, CPU) == before
     monkeypatch.setattr(config, "NMS_IOU", 0.55)
     assert cache.cache_key(REQUEST, CPU) != before
 
 
 def test_every_module_that_builds_or_is_built_is_among_the_writers():
-    """All of engine/ but what only starts, compares or keeps, and whatever of model/ those modules import."""
+    """The list has all modules of engine/ that build, and all modules of model/ and images/ that those import."""
     around = {"__init__", "acceptance", "build", "cache", "parity"}
     engine = {path.stem for path in (PACKAGE / "engine").glob("*.py")} - around
     assert {f"engine.{name}" for name in engine} <= set(cache._WRITERS)
@@ -217,7 +217,7 @@ def test_what_is_kept_is_taken(folder, engine_file, tmp_path):
     cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
     assert cache.copy_from_cache(KEY, tmp_path / "out") == cache._Entry(digest_of(engine_file), BUILT, PARITY)
     assert (tmp_path / "out").read_bytes() == engine_file.read_bytes()
-    assert folder.stat().st_mode & 0o77 == 0  # Engines are code: nobody else writes here.
+    assert folder.stat().st_mode & 0o77 == 0  # Engines are code, so only the user may write to the folder.
 
 
 @pytest.mark.parametrize(

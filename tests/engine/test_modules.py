@@ -1,4 +1,4 @@
-"""The batch sizes of an engine, and the scripted face that every engine file has."""
+"""Tests of the scripted modules of engine and detector files."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ sizes = st.integers(1, 4096)
 
 
 class Tiny(nn.Module):
-    """[N, 3, 300, 300] -> (loc [N, 4, 6], conf [N, 5, 6]); the last class says how many images came at once."""
+    """Map images to (loc [N, 4, 6], conf [N, 5, 6]), whose last class is the batch size."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Tiny(nn.Module):
 
 
 class Watching(nn.Module):
-    """Keeps the last batch that came."""
+    """Keep the images of the last call."""
 
     def forward(self, images):
         self.seen = images
@@ -43,7 +43,7 @@ class Watching(nn.Module):
 
 
 def face(dtype=torch.float32, batch=None, channels_last=False):
-    """A scripted engine around a traced tiny network of the engine's type."""
+    """Return a scripted engine with a traced tiny network of its dtype."""
     with torchscript.quiet(), torch.no_grad():
         network = torch.jit.trace(Tiny().to(dtype), torch.rand(2, 3, 300, 300).to(dtype), check_trace=False)
         return torch.jit.script(EngineModule(network.eval(), dtype, batch, channels_last).eval())
@@ -54,7 +54,7 @@ def pictures(count):
 
 
 def refusal(engine, images):
-    """The one line with which a scripted engine refuses images."""
+    """Return the last line of the error that a scripted engine raises for images."""
     with pytest.raises(Exception) as caught:
         engine(images)
     lines = [line for line in str(caught.value).splitlines() if line.startswith("builtins.ValueError: ")]
@@ -147,7 +147,7 @@ def test_small_batch_is_padded_and_sliced():
         expected_loc, expected_conf = alone(images)
         assert loc.shape == (count, 4, 6) and conf.shape == (count, 5, 6)
         assert torch.equal(loc, expected_loc) and torch.equal(conf[:, :4], expected_conf[:, :4])
-        assert (conf[:, 4] == 4).all()  # What the network saw.
+        assert (conf[:, 4] == 4).all()  # The batch size of the network.
 
 
 def test_batch_within_the_range_is_left_alone():
@@ -224,7 +224,7 @@ def test_saved_engine_is_read_by_plain_torch(tmp_path):
 
 
 class Sensitive(nn.Module):
-    """Two detections whose scores and places depend on the mean of each color."""
+    """Return two detections whose scores and boxes depend on the mean of each color."""
 
     def forward(self, images: Tensor):
         red, green, blue = images.mean([2, 3]).unbind(1)
@@ -237,7 +237,7 @@ class Sensitive(nn.Module):
 
 
 def detector(preprocess="eval", max_detections=200, batch=None):
-    """A scripted detector around `Sensitive`."""
+    """Return a scripted detector with the network `Sensitive`."""
     with torchscript.quiet():
         engine = EngineModule(torch.jit.script(Sensitive().eval()), torch.float32, batch, channels_last=False)
         return torch.jit.script(DetectorModule(engine, preprocess, max_detections).eval())

@@ -1,4 +1,4 @@
-"""Comparing two runners: tensors by their distance, detections by what they match."""
+"""Tests of comparing an engine with the FP32 model: distances of outputs, and matched detections."""
 
 import math
 
@@ -15,7 +15,7 @@ CLASSES = 5
 
 
 class Reference(nn.Module):
-    """Outputs of the real shape that depend on the picture, at no cost: (loc [N, 4, A], conf [N, 5, A])."""
+    """Return cheap outputs that depend on the image: (loc [N, 4, A], conf [N, 5, A])."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def images():
-    """Eight small pictures; the fake runners take any size."""
+    """Return eight small images; the fake runners take any size."""
     return torch.rand(8, 3, 6, 6, generator=torch.Generator().manual_seed(6))
 
 
@@ -62,7 +62,7 @@ def test_relative_l2_of_known_numbers():
     assert relative_l2(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.0])) == 0
     assert relative_l2(torch.tensor([6.0, 8.0]), torch.tensor([3.0, 4.0])) == 1
     assert relative_l2(torch.tensor([3.0, 0.0]), torch.tensor([3.0, 4.0])) == 0.8
-    assert relative_l2(torch.tensor([3.0, 4.0]), torch.zeros(2)) == 5  # Nothing to divide by: the plain distance.
+    assert relative_l2(torch.tensor([3.0, 4.0]), torch.zeros(2)) == 5  # The absolute distance.
     assert relative_l2(torch.zeros(2), torch.zeros(2)) == 0
 
 
@@ -198,7 +198,7 @@ def test_the_floor_comes_from_what_eager_shows_in_that_precision(reference, imag
     )
     assert report.floor == pytest.approx(0.3 * nearest, rel=1e-5) and report.floor > 0
     assert report.bound == 2e-2 and report.passed
-    assert reference.loc.dtype == torch.float32  # The reference itself is not cast.
+    assert reference.loc.dtype == torch.float32  # The reference is not cast.
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -225,7 +225,7 @@ def test_the_bound_itself_is_within(distance, passed):
 
 
 def found(*rows):
-    """(left, top, right, bottom, label, score) each -> (boxes_xyxy, labels, scores)."""
+    """Convert rows of (left, top, right, bottom, label, score) to (boxes, labels, scores)."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
     return table[:, :4], table[:, 4].long(), table[:, 5]
 
@@ -295,7 +295,7 @@ def test_no_detection_at_all_is_no_share():
 
 
 def test_detections_are_those_of_the_right_picture(reference, images):
-    """Swapped pictures are noticed by the boxes, though each picture's counts would do."""
+    """Swapped images are noticed by their boxes, even if their numbers of detections are the same."""
 
     def engine(batch):
         loc, conf = reference(batch)

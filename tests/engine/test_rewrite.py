@@ -1,4 +1,4 @@
-"""The form that TensorRT is given: the same function, with folded norms and projections, merged heads and one output."""
+"""Tests of the fused network: the same function with folded layers, merged heads and one output."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine import rewrite
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.images.tensors import synthetic_images
-from ssdtrt.model.random import random_model
+from ssdtrt.model.ssd import SSD300
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def numbers(*shape):
 
 @pytest.fixture(scope="module")
 def engine(model):
-    """The random model's fused form behind the face of an engine for up to two images, in FP32."""
+    """An engine with the fused network of the random model, for up to two images, in FP32."""
     with torchscript.quiet():
         network = rewrite.FusedNetwork(rewrite.trace(rewrite.FusedSSD300(model), CPU))
         return torch.jit.script(EngineModule(network, torch.float32, BatchRange(2, 2, 2), channels_last=False).eval())
@@ -68,7 +68,8 @@ def test_the_model_is_left_as_it_was(model):
 
 
 def test_another_number_of_classes():
-    model = random_model(6, seed=0)
+    torch.manual_seed(0)
+    model = SSD300(6).eval()
     images = synthetic_images(1, seed=2)
     with torch.no_grad():
         (loc, conf), expected = (

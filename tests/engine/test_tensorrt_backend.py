@@ -1,4 +1,4 @@
-"""The network as it is written for TensorRT, run by torch, and what is said where TensorRT fails: it needs a GPU."""
+"""Tests of building through TensorRT's own API, with a stand-in that runs the layers with torch."""
 
 import enum
 import gc
@@ -22,7 +22,7 @@ from ssdtrt.images.tensors import synthetic_images
 
 
 class Layer:
-    """A layer whose settings may change until its output is asked for, when all is known, as in the writer."""
+    """A layer that computes its output when `get_output` is called, after its settings are made."""
 
     def __init__(self, output):
         self.output = output
@@ -33,13 +33,13 @@ class Layer:
 
 
 class Named(Tensor):
-    """A tensor that can be given a name."""
+    """A tensor with a name."""
 
     name = ""
 
 
 class Network:
-    """What `_NetworkWriter` uses of TensorRT's network, as torch does it at once. Strict about types, as TensorRT is."""
+    """TensorRT's network as far as `_NetworkWriter` uses it, run by torch. Strict about dtypes, as TensorRT is."""
 
     def __init__(self, images):
         self.images, self.outputs = images.as_subclass(Named), []
@@ -54,7 +54,7 @@ class Network:
             and tuple(weight.shape[2:]) == kernel
             and weight.dtype == x.dtype
         )
-        whole = [part.float() for part in (x, weight, bias)]  # A CPU takes minutes for FP16.
+        whole = [part.float() for part in (x, weight, bias)]  # FP16 takes minutes on a CPU.
         return Layer(lambda layer: functional.conv2d(*whole, layer.stride_nd, layer.padding_nd).to(x.dtype))
 
     def add_activation(self, x, kind):
@@ -83,7 +83,7 @@ class Network:
 
 
 def stand_in(**changes):
-    """What `_NetworkWriter` uses of TensorRT besides its network."""
+    """Return the other parts of TensorRT that `_NetworkWriter` uses."""
     names = {
         "float16": torch.float16,
         "float32": torch.float32,
@@ -95,11 +95,11 @@ def stand_in(**changes):
     return SimpleNamespace(**{**names, **changes})
 
 
-def written(form: FusedSSD300, images: Tensor) -> Tensor:
-    """What the written network makes of the images."""
+def written(fused: FusedSSD300, images: Tensor) -> Tensor:
+    """Return the output of the written network for images."""
     network = Network(images)
     with torch.no_grad():
-        tensorrt_backend._NetworkWriter(stand_in(), network).write(form, len(images))
+        tensorrt_backend._NetworkWriter(stand_in(), network).write(fused, len(images))
     (found,) = network.outputs
     assert found.name == "loc_conf"
     return found.as_subclass(Tensor)
@@ -108,9 +108,9 @@ def written(form: FusedSSD300, images: Tensor) -> Tensor:
 @pytest.mark.parametrize("projections", [True, False])
 def test_what_is_written_is_the_network(model, projections):
     images = synthetic_images(2, seed=5)
-    form = FusedSSD300(model, fold_projections=projections)
+    fused = FusedSSD300(model, fold_projections=projections)
     with torch.no_grad():
-        assert torch.equal(written(form, images), form(images))
+        assert torch.equal(written(fused, images), fused(images))
 
 
 def test_in_half_all_but_the_edges_is_half(model):
@@ -123,51 +123,51 @@ def test_in_half_all_but_the_edges_is_half(model):
 
 
 def test_another_module_is_refused(model):
-    form = FusedSSD300(model)
-    form.additional_blocks[2][2] = torch.nn.Sigmoid()
+    fused = FusedSSD300(model)
+    fused.additional_blocks[2][2] = torch.nn.Sigmoid()
     with pytest.raises(TypeError, match="^Sigmoid is not a layer of FusedSSD300$"):
-        written(form, synthetic_images(1, seed=5))
+        written(fused, synthetic_images(1, seed=5))
 
 
 class Severity(enum.IntEnum):
-    """TensorRT's, in its order."""
+    """TensorRT's severities, in the same order."""
 
     INTERNAL_ERROR, ERROR, WARNING, INFO = range(4)
 
 
 class Logger:
-    """What is called when TensorRT has something to say."""
+    """The base class of TensorRT's loggers."""
 
     ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 
-def tensorrt_that(says=(), plan=b"plan", takes=lambda times: True):
-    """A TensorRT that says something and then gives `plan` or raises it, and takes times for its own where `takes` says so.
+def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True):
+    """Return a TensorRT that logs messages, and returns or raises `plan`.
 
-    `asked` keeps what it was asked.
+    `accepts` decides whether it accepts a timing cache. Its attribute `recorded` has the settings of the build.
     """
-    asked = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=0)
+    recorded = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=0)
 
     class Config:
         max_aux_streams = None
 
         def set_flag(self, flag):
-            asked.flags.add(flag)
+            recorded.flags.add(flag)
 
         def clear_flag(self, flag):
-            asked.cleared.add(flag)
+            recorded.cleared.add(flag)
 
         def set_memory_pool_limit(self, pool, limit):
-            asked.limits[pool] = limit
+            recorded.limits[pool] = limit
 
-        def create_timing_cache(self, known):
-            asked.known = known
-            return SimpleNamespace(serialize=lambda: bytearray(known + b"+"))
+        def create_timing_cache(self, timing_cache):
+            recorded.timing_cache = timing_cache
+            return SimpleNamespace(serialize=lambda: bytearray(timing_cache + b"+"))
 
         def set_timing_cache(self, cache, ignore_mismatch):
             assert ignore_mismatch is False
-            asked.attached = asked.known if takes(asked.known) else None
-            return takes(asked.known)
+            recorded.attached = recorded.timing_cache if accepts(recorded.timing_cache) else None
+            return accepts(recorded.timing_cache)
 
     class Builder:
         def __init__(self, log):
@@ -178,12 +178,12 @@ def tensorrt_that(says=(), plan=b"plan", takes=lambda times: True):
             return "network"
 
         def create_builder_config(self):
-            asked.settings = Config()
-            return asked.settings
+            recorded.settings = Config()
+            return recorded.settings
 
         def build_serialized_network(self, network, settings):
-            assert network == "network" and settings is asked.settings
-            for severity, message in says:
+            assert network == "network" and settings is recorded.settings
+            for severity, message in messages:
                 self.log.log(severity, message)
             if isinstance(plan, Exception):
                 raise plan
@@ -191,7 +191,7 @@ def tensorrt_that(says=(), plan=b"plan", takes=lambda times: True):
 
     package = ModuleType("tensorrt")
     package.__version__ = "8.6.0"
-    package.asked, package.ILogger, package.Builder, package.IBuilderConfig = asked, Logger, Builder, Config
+    package.recorded, package.ILogger, package.Builder, package.IBuilderConfig = recorded, Logger, Builder, Config
     package.NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
     package.BuilderFlag = SimpleNamespace(FP16="FP16", TF32="TF32")
     package.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
@@ -199,25 +199,29 @@ def tensorrt_that(says=(), plan=b"plan", takes=lambda times: True):
 
 
 @pytest.fixture
-def form(model, monkeypatch):
-    """A form, and a writer that writes nothing: what it writes has tests of its own."""
-    monkeypatch.setattr(tensorrt_backend._NetworkWriter, "write", lambda self, form, size: None)
+def fused(model, monkeypatch):
+    """Return a fused network, and make the writer write nothing; other tests cover it."""
+    monkeypatch.setattr(tensorrt_backend._NetworkWriter, "write", lambda self, fused, size: None)
     return FusedSSD300(model)
 
 
-def test_what_is_asked_of_tensorrt(model, form):
-    tensorrt = tensorrt_that()
-    assert tensorrt_backend._serialize(tensorrt, form, 8, 4, 64, b"times") == (b"plan", b"times+")
-    asked = tensorrt.asked
-    assert (asked.flags, asked.cleared, asked.limits) == (set(), {"TF32"}, {"workspace": 67_108_864})
-    assert (asked.settings.max_aux_streams, asked.settings.avg_timing_iterations, asked.known) == (4, 16, b"times")
-    assert asked.attached == b"times"
+def test_what_is_asked_of_tensorrt(model, fused):
+    tensorrt = fake_tensorrt()
+    assert tensorrt_backend._serialize(tensorrt, fused, 8, 4, 64, b"times") == (b"plan", b"times+")
+    recorded = tensorrt.recorded
+    assert (recorded.flags, recorded.cleared, recorded.limits) == (set(), {"TF32"}, {"workspace": 67_108_864})
+    assert (recorded.settings.max_aux_streams, recorded.settings.avg_timing_iterations, recorded.timing_cache) == (
+        4,
+        16,
+        b"times",
+    )
+    assert recorded.attached == b"times"
     tensorrt_backend._serialize(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, b"")
-    assert asked.flags == {"FP16"} and asked.settings.avg_timing_iterations == 1
+    assert recorded.flags == {"FP16"} and recorded.settings.avg_timing_iterations == 1
 
 
 @pytest.mark.parametrize(
-    "says, reason",
+    "messages, reason",
     [
         ([], "no reason reported"),
         ([(Severity.WARNING, "slow")], "no reason reported"),
@@ -225,30 +229,30 @@ def test_what_is_asked_of_tensorrt(model, form):
         ([(Severity.INFO, "x"), (Severity.ERROR, "no memory\nfor this"), (Severity.INTERNAL_ERROR, "b")], "no memory"),
     ],
 )
-def test_what_tensorrt_calls_an_error_is_the_reason(form, says, reason, capsys):
+def test_what_tensorrt_calls_an_error_is_the_reason(fused, messages, reason, capsys):
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend._serialize(tensorrt_that(says, plan=None), form, 1, 4, 64, b"")
+        tensorrt_backend._serialize(fake_tensorrt(messages, plan=None), fused, 1, 4, 64, b"")
     assert str(caught.value) == f"TensorRT could not build the engine ({reason})."
-    assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in says if kind != Severity.INFO)
+    assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in messages if kind != Severity.INFO)
 
 
-def test_times_that_tensorrt_does_not_take_are_left_out(form):
-    tensorrt = tensorrt_that(takes=lambda times: not times)
-    assert tensorrt_backend._serialize(tensorrt, form, 1, 4, 64, b"of another GPU") == (b"plan", b"+")
-    assert tensorrt.asked.attached == b""
+def test_times_that_tensorrt_does_not_take_are_left_out(fused):
+    tensorrt = fake_tensorrt(accepts=lambda times: not times)
+    assert tensorrt_backend._serialize(tensorrt, fused, 1, 4, 64, b"of another GPU") == (b"plan", b"+")
+    assert tensorrt.recorded.attached == b""
 
 
 @pytest.mark.parametrize(
-    "says, error, reason",
+    "messages, error, reason",
     [
         ([], AttributeError("'NoneType' object has no attribute 'get_output'"), "'NoneType' object has no attribute"),
         ([(Severity.ERROR, "no GPU")], TypeError("factory function returned nullptr"), "no GPU"),
         ([], RuntimeError(), "RuntimeError"),
     ],
 )
-def test_what_tensorrt_raises_is_the_reason_where_it_says_nothing(form, says, error, reason):
+def test_what_tensorrt_raises_is_the_reason_where_it_says_nothing(fused, messages, error, reason):
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend._serialize(tensorrt_that(says, plan=error), form, 1, 4, 64, b"")
+        tensorrt_backend._serialize(fake_tensorrt(messages, plan=error), fused, 1, 4, 64, b"")
     assert str(caught.value).startswith(f"TensorRT could not build the engine ({reason}")
 
 
@@ -270,7 +274,7 @@ def test_the_weights_are_held_until_the_engine_is_built(model):
 
 @pytest.mark.parametrize("name", tensorrt_backend._REQUIRED_API)
 def test_another_api_of_tensorrt_is_named(name):
-    tensorrt = tensorrt_that()
+    tensorrt = fake_tensorrt()
     tensorrt_backend._check_api(tensorrt)
     owner, attribute = name.split(".")
     tensorrt.__version__ = "11.1.0"
@@ -283,8 +287,8 @@ def test_another_api_of_tensorrt_is_named(name):
     )
 
 
-def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, monkeypatch, tmp_path):
-    tensorrt = tensorrt_that()
+def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(fused, monkeypatch, tmp_path):
+    tensorrt = fake_tensorrt()
     package = ModuleType("torch_tensorrt")
     package.__spec__ = importlib.machinery.ModuleSpec("torch_tensorrt", None)
     calls = []
@@ -293,26 +297,26 @@ def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(form, m
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
-    device, known = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
-    tensorrt_backend.build_module(form, 1, 4, 64, device, known)
+    device, timing_cache = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
+    tensorrt_backend.build_module(fused, 1, 4, 64, device, timing_cache)
     names = {"input_binding_names": ["images"], "output_binding_names": ["loc_conf"]}
     assert calls == [(b"plan", {**names, "device": ("device", "cuda:1")})]
-    assert read_timing_cache(known) == b"+"
+    assert read_timing_cache(timing_cache) == b"+"
     for version, signatures in SIGNATURES.items():
         assert {"serialized_engine", *calls[0][1]} == set(signatures["ts.embed_engine_in_new_module"]["parameters"]), (
             version
         )
-    tensorrt_backend.build_module(form, 1, 4, 64, device, known)
-    assert tensorrt.asked.known == b"+" and read_timing_cache(known) == b"++"
-    tensorrt_backend.build_module(form, 1, 4, 64, device)
-    assert tensorrt.asked.known == b""
+    tensorrt_backend.build_module(fused, 1, 4, 64, device, timing_cache)
+    assert tensorrt.recorded.timing_cache == b"+" and read_timing_cache(timing_cache) == b"++"
+    tensorrt_backend.build_module(fused, 1, 4, 64, device)
+    assert tensorrt.recorded.timing_cache == b""
     package.ENABLED_FEATURES = SimpleNamespace(torchscript_frontend=False)
     package.__version__ = "2.14.0"
     with pytest.raises(CompileError, match="^Torch-TensorRT 2.14.0 has no TorchScript front end"):
-        tensorrt_backend.build_module(form, 1, 4, 64, device)
+        tensorrt_backend.build_module(fused, 1, 4, 64, device)
     del package.ENABLED_FEATURES, tensorrt.BuilderFlag.FP16
     with pytest.raises(CompileError, match="^TensorRT 8.6.0 has no BuilderFlag.FP16"):
-        tensorrt_backend.build_module(form, 1, 4, 64, device)
+        tensorrt_backend.build_module(fused, 1, 4, 64, device)
 
 
 def test_an_engine_that_cannot_be_embedded_is_one_clear_error(monkeypatch):

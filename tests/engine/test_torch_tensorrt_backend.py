@@ -1,4 +1,4 @@
-"""What is asked of Torch-TensorRT's TorchScript front end, in every version that is supported."""
+"""Tests of the calls of Torch-TensorRT's TorchScript front end, for every supported version."""
 
 import inspect
 import sys
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU that is only claimed: enough for what looks before it touches it."""
+    """Make torch report a GPU; enough for checks that do not use it."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
@@ -34,7 +34,7 @@ def test_every_argument_is_one_that_this_version_takes(version, batch, precision
     arguments = _compile_arguments(precision, batch, 4096, torch.device("cuda:0"))
     known = SIGNATURES[version]
     front, behind = known["compile"], known["ts.compile"]
-    assert front["var_keyword"] and not behind["var_keyword"]  # What is not the front's own reaches ts.compile.
+    assert front["var_keyword"] and not behind["var_keyword"]  # Other arguments are passed on to ts.compile.
     assert {"ir", "inputs", "enabled_precisions"} <= set(front["parameters"])
     assert set(arguments) - {"ir"} <= set(behind["parameters"])
     assert front["parameters"][0] == behind["parameters"][0] == "module"

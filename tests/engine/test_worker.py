@@ -1,4 +1,4 @@
-"""The process that builds: a job goes in as a file, an engine and a result come out as files."""
+"""Tests of the build process: it reads a job file, and writes an engine and a result."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def job_for(module, out, **changes):
 
 
 def run_process(folder, job):
-    """Runs the building process on a job; its exit code, its result and what it printed on stderr."""
+    """Run the build process on a job; return its exit code, its result and its stderr."""
     (folder / "job.json").write_bytes(msgspec.json.encode(job))
     environment = {**os.environ, "PYTHONPATH": str(Path(ssdtrt.__file__).parent.parent)}
     command = [sys.executable, "-m", "ssdtrt.engine.worker", str(folder / "job.json")]
@@ -61,7 +61,7 @@ def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown,
 
     (tmp_path / "job.json").write_bytes(msgspec.json.encode(job_for("a", "b")))
     monkeypatch.setattr(worker, "_build", fail)
-    monkeypatch.setattr(worker, "die_with_parent", lambda *_: None)  # The parent here is whoever runs the tests.
+    monkeypatch.setattr(worker, "die_with_parent", lambda *_: None)  # The parent is not the process in the job.
     before = signal.getsignal(signal.SIGINT)
     try:
         assert worker.main(str(tmp_path / "job.json")) == 1

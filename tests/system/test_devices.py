@@ -1,4 +1,4 @@
-"""The device to run on, and TF32 on or off."""
+"""Tests of choosing a device, and of TF32."""
 
 import platform
 import re
@@ -26,7 +26,7 @@ def flags():
 
 @pytest.fixture
 def other_flags():
-    """Every flag the other way than it was, for one test."""
+    """Invert every flag for one test."""
     before = flags()
     changed = tuple(not flag for flag in before)
     torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.benchmark = changed
@@ -74,7 +74,7 @@ def test_disabling_tf32_restores_after_a_failure(other_flags, error):
     assert flags() == other_flags
 
 
-# Each time in a process of its own: the old switches may raise for good once the new ones were used.
+# In a separate process, because the old switches raise after the new ones were used.
 @pytest.mark.parametrize(
     "switch",
     [

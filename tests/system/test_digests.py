@@ -1,4 +1,4 @@
-"""SHA-256 of files, and the one check against a digest."""
+"""Tests of the SHA-256 of files and of checking it."""
 
 import hashlib
 

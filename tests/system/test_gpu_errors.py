@@ -1,4 +1,4 @@
-"""What is taken for a GPU's failure, and what is not."""
+"""Tests of recognizing the errors of a GPU."""
 
 import pytest
 import torch
@@ -64,7 +64,9 @@ def test_a_forked_process():
     "error",
     [
         RuntimeError("shape '[7]' is invalid for input of size 8"),
-        RuntimeError("CUDA error: no kernel image is available for execution on the device"),  # Another GPU's file.
+        RuntimeError(
+            "CUDA error: no kernel image is available for execution on the device"
+        ),  # The file was built for another GPU.
         RuntimeError(),
     ],
 )

@@ -1,4 +1,4 @@
-"""What is reported of a GPU, by NVML and by nvidia-smi, and which of the two is asked."""
+"""Tests of the state of a GPU from NVML and from nvidia-smi, and of the choice between them."""
 
 import importlib
 import inspect
@@ -33,7 +33,7 @@ ANSWER = "echo NVIDIA A100, 550.54.15, 81920, 81000, 8.0"
 
 @pytest.fixture
 def seen(monkeypatch):
-    """torch sees one GPU, with this UUID."""
+    """Make torch report one GPU with this UUID."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="5a3c"))
 
 
@@ -44,7 +44,7 @@ def test_nvml_is_asked_first(nvml, nvidia_smi):  # noqa: F811
         "580.159.04", (Gpu("NVIDIA H200", "9.0", 143771, 143000), Gpu("A GPU that reports little")), "NVML"
     )
     assert driver_version() == installed_versions().driver == "580.159.04"
-    assert library.open == 0  # It is closed each time.
+    assert library.open == 0  # It is closed after each use.
 
 
 def test_nvidia_smi_is_asked_where_pynvml_is_not_installed(nvidia_smi):  # noqa: F811
@@ -89,7 +89,7 @@ def test_the_pynvml_that_is_installed_without_a_driver(nvml, nvidia_smi, monkeyp
 
 
 def test_the_fake_is_made_as_pynvml_is():
-    """Its functions take as many arguments as the real ones, and its constants are the real numbers."""
+    """The functions of the stand-in have the signatures of the real ones, and the same constants."""
     pynvml = pytest.importorskip("pynvml")
     own = [name for name in vars(FakeNvml) if name.startswith("nvml")]
     assert len(own) == 7

@@ -1,4 +1,4 @@
-"""What nvidia-smi prints, in the forms in which it prints it."""
+"""Tests of parsing the output of nvidia-smi."""
 
 import os
 import time
@@ -36,9 +36,9 @@ def test_a_driver_that_does_not_know_the_compute_capability(nvidia_smi):  # noqa
         ("echo 'no such argument'; exit 2", "nvidia-smi ended with exit code 2: no such argument"),
         ("exit 9", "nvidia-smi ended with exit code 9: it printed nothing"),
         ("kill -11 $$", "nvidia-smi ended with signal 11: it printed nothing"),
-        ("echo No devices were found", "nvidia-smi printed what is no list of GPUs: No devices were found"),
-        ("echo a, b, c, d, e", "nvidia-smi printed what is no list of GPUs: a, b, c, d, e"),
-        ("printf '\\377\\000\\n'", "nvidia-smi printed what is no list of GPUs: \ufffd\0"),
+        ("echo No devices were found", "nvidia-smi did not print a list of GPUs: No devices were found"),
+        ("echo a, b, c, d, e", "nvidia-smi did not print a list of GPUs: a, b, c, d, e"),
+        ("printf '\\377\\000\\n'", "nvidia-smi did not print a list of GPUs: \ufffd\0"),
         ("exit 0", "nvidia-smi lists no GPU"),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_driver_that_fails_is_asked_once(nvidia_smi, tmp_path):  # noqa: F811
     ],
 )
 def test_state(line, values, bits):
-    assert _parse_state([line, "9, 9, 9, 9, 9, 0x0"]) == (values, bits)  # The first line is the GPU that is meant.
+    assert _parse_state([line, "9, 9, 9, 9, 9, 0x0"]) == (values, bits)  # The first line belongs to the queried GPU.
 
 
 def test_no_state():

@@ -1,4 +1,4 @@
-"""Output files: refused before any work where they cannot be written, and written by one process at a time."""
+"""Tests of output files: refused early if they cannot be written, and written by one process at a time."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The progress bar: its rate over the last seconds, the time left, and how often it tells."""
+"""Tests of the progress bar: its rate over the last seconds, the time left, and how often it reports."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def lines():
 
 @pytest.fixture
 def bar(clock, lines):
-    """Makes a bar: `bar(total)`; its `at(seconds, done)` updates it at that time after its beginning."""
+    """Return a function that makes a bar with a method `at(seconds, done)`, an update at a time after the start."""
 
     def make(total, **options):
         made = ProgressBar(lines.append, "detecting", total, clock=clock, **options)
@@ -63,7 +63,7 @@ def test_line_after_two_seconds(bar, lines, done, total, line):
 
 
 def test_the_rate_is_that_of_the_last_seconds(bar, lines):
-    """Ten a second for ten seconds, then one a second: after five of those only they count."""
+    """The rate is that of the last five seconds, after a change from ten to one per second."""
     slow = bar(1000)
     for second in range(1, 11):
         slow.at(second, 10 * second)

@@ -1,4 +1,4 @@
-"""The base of every report: plain JSON types, nothing that JSON lacks, frozen."""
+"""Tests of the base class of results: JSON types only, and frozen."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ class Anything(Report, frozen=True):
 
 
 class Circle(Report, frozen=True):
-    """A report with a derived property, a kind and a schema of its own."""
+    """A report with a derived property, a kind and a schema."""
 
     kind = "circle"
     schema = 7
@@ -34,7 +34,7 @@ class Circle(Report, frozen=True):
 
 
 def strict(text):
-    """Read JSON as the standard has it: NaN and Infinity are refused."""
+    """Parse standard JSON, which has no NaN and no Infinity."""
 
     def refuse(name):
         raise AssertionError(f"{name} is not JSON")

@@ -1,4 +1,4 @@
-"""What is installed, and what machine this is."""
+"""Tests of the installed versions and the description of the machine."""
 
 import json
 import os
