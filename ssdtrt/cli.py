@@ -1,4 +1,4 @@
-"""The command line: the group of the commands in `ssdtrt.commands`, and how errors and interrupts end them."""
+"""The command line: the group of the commands in `ssdtrt.commands`, and their errors and interrupts."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from ssdtrt.commands.terminal import columns, take_any_name
 from ssdtrt.errors import ParityError, SsdtrtError
 
 logger = logging.getLogger(__name__)
-_NARROW = 60  # columns, below which long terms stand above what they mean,
-_NARROW_TERM = 10  # and which terms are short then
+_NARROW = 60  # columns, below which only short options stand beside their descriptions
+_SHORT_OPTION = 10  # characters of such an option
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """Raised by SIGTERM, which ends a command as Ctrl-C does."""
 
 
 class _HelpFormatter(click.HelpFormatter):
-    """Formats help for the columns that there are; click's own needs 50."""
+    """Formats help for terminals of any width; click's own formatter needs 50 columns."""
 
     def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None):
         super().__init__(indent_increment, width or min(columns(), max_width or 80) - 2, max_width)
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
-        """Write terms and what they mean: a long term stands above its meaning, in a narrow terminal most do."""
-        super().write_dl(rows, col_max if self.width >= _NARROW else _NARROW_TERM, col_spacing)
+        """Write options and their descriptions, in a narrow terminal mostly below each other."""
+        super().write_dl(rows, col_max if self.width >= _NARROW else _SHORT_OPTION, col_spacing)
 
 
 class _Context(click.Context):
@@ -53,7 +53,7 @@ class _Group(click.Group):
     context_class = _Context
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command. Its first line is listed whole, and its help formatted as the group's."""
+        """Add a command, so that the list of commands shows its whole first line, and its help fits any width."""
         cmd.context_class = _Context
         cmd.short_help = (cmd.help or "").partition("\n")[0]
         super().add_command(cmd, name)
@@ -71,7 +71,7 @@ class _Group(click.Group):
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
-            logger.debug("what the system refused", exc_info=True)
+            logger.debug("error of the system", exc_info=True)
             _drop_stdout()
             _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", error)
         except RuntimeError as error:
@@ -94,9 +94,9 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ssdtrt")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no hints.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the log of the libraries.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the log messages of the libraries.")
 def main(quiet: bool, verbose: bool) -> None:
-    """SSD300 from a checkpoint to a proven and measured Torch-TensorRT engine.
+    """SSD300 from a checkpoint to an accepted and measured Torch-TensorRT engine.
 
     On a GPU machine: ssdtrt export && ssdtrt compile --fp16 && ssdtrt bench
     """
@@ -110,14 +110,14 @@ for _command in (bench, compare, compile_, detect, doctor, evaluate, export, ins
 
 
 def _fail(message: str, error: Exception) -> NoReturn:
-    """End with one line and exit code 1."""
+    """End the command with one line and exit code 1."""
     terminal.done()
     raise click.ClickException(message) from error
 
 
 @contextlib.contextmanager
 def _raising_on_sigterm() -> Iterator[None]:
-    """Inside the block SIGTERM raises _Terminated; only the main thread can arrange that."""
+    """Make SIGTERM raise _Terminated inside the block, in the main thread."""
 
     def terminate(*_: object) -> None:
         raise _Terminated
@@ -133,7 +133,7 @@ def _raising_on_sigterm() -> Iterator[None]:
 
 
 def _drop_stdout() -> None:
-    """Give up what stdout still holds where it cannot be written, or the interpreter tries again at its end."""
+    """Discard what stdout still buffers if it cannot be written, because the interpreter would try again at exit."""
     try:
         sys.stdout.flush()
     except OSError:

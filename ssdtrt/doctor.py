@@ -1,4 +1,4 @@
-"""What a machine has and lacks for building TensorRT engines. No torch here."""
+"""Find out what a machine lacks for building TensorRT engines. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ssdtrt.system.progress import Progress, silent
 
 
 def diagnose(build: bool = False, progress: Progress = silent) -> DoctorReport:
-    """Look at what this machine has for building a TensorRT engine, what it lacks, and the fix for each problem.
+    """Find out whether a TensorRT engine can be built on this machine, and what fixes each problem.
 
-    The driver is asked, and torch and Torch-TensorRT are imported, in processes of their own, so that nothing that is
-    broken there can end this one.
+    The driver is queried, and torch and Torch-TensorRT are imported, in other processes, because a broken one can crash
+    or hang.
 
     Args:
-        build: Whether to build a tiny FP16 engine too, run it and compare it with FP32 eager. It is not tried where a
+        build: Whether to also build a tiny FP16 engine, run it and compare it with FP32 eager. It is not tried if a
             problem was found.
-        progress: Called with a line that says what is looked at.
+        progress: Called with a line of text for each step.
 
     Returns:
         The findings, and whether an engine can be built here (`can_build`).
@@ -35,7 +35,7 @@ def diagnose(build: bool = False, progress: Progress = silent) -> DoctorReport:
         problems = [finding.check for finding in findings if finding.status == "problem"]
         if problems:
             found = f"not tried; see {', '.join(problems)}"
-            findings.append(Finding(TEST_BUILD, "problem", found, "Mend what is named first."))
+            findings.append(Finding(TEST_BUILD, "problem", found, "Fix these problems first."))
         else:
             findings.append(check_build(run_test_build(progress)))
     return DoctorReport(tuple(findings))

@@ -1,4 +1,4 @@
-"""The whole job in one go: weights, module, engine, benchmark and detections, with one report."""
+"""The whole job in one call: weights, module, engine, benchmark and detections, with one report."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _REPORT_FILE = "report.json"
 
 
 class RunReport(Report, frozen=True):
-    """What the whole job did.
+    """The report of the whole job.
 
     Attributes:
-        folder: Where everything was written.
-        trained: False when the weights are seeded random numbers.
-        backend: What built the engine.
-        precision: What the engine computes in.
-        module: The module's metadata.
-        engine: The engine's metadata.
-        bench: The measurement.
-        detections: What was found in each picture.
-        notes: What was done otherwise than asked, and why.
-        failures: Why pictures could not be read.
+        folder: The folder that everything was written to.
+        trained: False if the weights are seeded random numbers.
+        backend: The back end that built the engine.
+        precision: The compute dtype of the engine, such as `fp16`.
+        module: The metadata of the module.
+        engine: The metadata of the engine.
+        bench: The benchmark report of the engine.
+        detections: The detections of each picture.
+        notes: What was done differently than asked, and why.
+        failures: The errors of pictures that could not be read.
     """
 
     kind = "run"
@@ -60,7 +60,7 @@ class RunReport(Report, frozen=True):
     failures: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the record as a dict of JSON types; `bench` is a whole document, as `ssdtrt bench --json` writes it."""
+        """Return the report as a dict of JSON types; `bench` is what `ssdtrt bench --json` writes."""
         return {**super().as_dict(), "bench": self.bench.document()}
 
 
@@ -77,26 +77,26 @@ def run_job(
     progress: Progress = silent,
     note: Progress = silent,
 ) -> RunReport:
-    """Export, compile, bench and detect into a folder, with a report.json.
+    """Export, compile, bench and detect, and write everything and a report.json into a folder.
 
-    Where the `coco` weights cannot be fetched it goes on with `random` ones, and where no TensorRT engine can be built
-    with a TorchScript engine for the CPU.
+    If the `coco` weights cannot be fetched, `random` ones are used, and if no TensorRT engine can be built here, a
+    TorchScript engine for the CPU.
 
     Args:
-        pictures: Paths of pictures; by default the sample photographs.
-        folder: Where everything is written; it is made.
+        pictures: Paths of pictures; by default the sample photographs of the package.
+        folder: The folder to write to, which is created.
         weights: `coco`, `random`, or the path of a checkpoint.
         preprocess: How pictures are prepared for the network: `eval`, the whole picture resized, or `hub`, its center
             crop.
         labels: The names of the classes, without the background; by default those of COCO or of the checkpoint.
-        trust: Whether the checkpoint may run code while it loads.
+        trust: Whether the checkpoint may run code while it is loaded.
         batch: The batch size, or "MIN:OPT:MAX", of a TensorRT engine.
         threshold: The lowest score of a detection, 0..1.
-        progress: Called with lines that say how far it is.
-        note: Called with each thing that is done otherwise than asked; the report has them too.
+        progress: Called with a line of text for each step.
+        note: Called with each thing that is done differently than asked; the report has them too.
 
     Returns:
-        What was done, measured and found.
+        What was built, measured and found.
 
     Raises:
         SsdtrtError: As `build_model`, `export_module`, `compile_engine`, `bench_files` and `Detector` do.
@@ -115,7 +115,7 @@ def run_job(
 
     pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
     if not any(map(os.path.isfile, pictures)):
-        load_image(pictures[0])  # Raises: better now than after all else was done.
+        load_image(pictures[0])  # Raises now, not after everything else is done.
     _make_folder(folder)
     backend = _choose_backend(batch, notice)
     model = _get_model(weights, labels, trust, progress, notice)
@@ -149,11 +149,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def _choose_backend(batch: str | int, notice: Progress) -> str:
-    """TensorRT where it can be used, else TorchScript on the CPU with a note."""
+    """Return `tensorrt` if it can be used here, else `torchscript`, with a note."""
     missing = runtime.missing_parts()
     if not missing:
         return config.BACKEND
-    notice(f"CPU engine instead of a TensorRT engine, for which is missing: {', and '.join(missing)}.")
+    notice(f"CPU engine instead of a TensorRT engine; missing for that: {', and '.join(missing)}.")
     if str(batch) != str(config.BATCH_SIZE):
         notice(f"A CPU engine takes any batch, and is measured at {config.BATCH_SIZE}, not at {batch}.")
     return "torchscript"
@@ -162,7 +162,7 @@ def _choose_backend(batch: str | int, notice: Progress) -> str:
 def _get_model(
     weights: str | Path, labels: Sequence[str] | None, trust: bool, progress: Progress, notice: Progress
 ) -> SSD300:
-    """The model with the weights asked for, or with random ones where `coco` cannot be fetched and a note."""
+    """Return the model with these weights, or with random ones and a note if `coco` cannot be fetched."""
     try:
         return build_model(weights, labels=labels, trust=trust, progress=progress, note=notice)
     except FetchError as error:

@@ -43,7 +43,7 @@ def test_this_machine(tmp_path):
     assert found["torch"][1].startswith(f"{torch.__version__}, built for CUDA {torch.version.cuda}")
     assert found["torchvision"] == ("ok", torchvision.__version__, "")
     assert found["Torch-TensorRT"][:2] == ("problem", "not installed")
-    assert found["test build"] == ("problem", "not tried; see GPU, Torch-TensorRT", "Mend what is named first.")
+    assert found["test build"] == ("problem", "not tried; see GPU, Torch-TensorRT", "Fix these problems first.")
     assert found["CPU engine"] == ("ok", "works here: ssdtrt compile --backend torchscript", "")
     assert done.stdout.splitlines()[-1] == "No TensorRT engine can be built here: 3 problems."
 

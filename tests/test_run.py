@@ -54,9 +54,7 @@ def test_it_goes_to_its_end_and_leaves_these_files(job):
 def test_notes_on_stderr_name_what_was_done_otherwise_than_asked(job):
     notes = [line for line in job[1].stderr.splitlines() if line.startswith("note: ")]
     assert len(notes) == 2
-    assert notes[0].startswith(
-        "note: CPU engine instead of a TensorRT engine, for which is missing: a CUDA GPU (torch "
-    )
+    assert notes[0].startswith("note: CPU engine instead of a TensorRT engine; missing for that: a CUDA GPU (torch ")
     assert "compile --backend" not in notes[0]  # It is done already.
     assert notes[1].startswith(
         f"note: Untrained random weights instead of COCO's, so the detections mean nothing. {NOWHERE} cannot be fetched"
@@ -82,7 +80,7 @@ def test_the_report_is_complete(report):
     assert (report["schema"], report["kind"]) == (2, "run")
     assert (report["folder"], report["trained"]) == ("ssdtrt-run", False)
     assert (report["backend"], report["precision"], report["failures"]) == ("torchscript", "fp32", [])
-    assert [note.split(",")[0].split(".")[0] for note in report["notes"]] == [
+    assert [note.split(";")[0].split(",")[0] for note in report["notes"]] == [
         "CPU engine instead of a TensorRT engine",
         "Untrained random weights instead of COCO's",
     ]
@@ -143,7 +141,7 @@ def test_the_backend_goes_by_what_is_missing(batch, count, monkeypatch):
     monkeypatch.setattr(run.runtime, "missing_parts", lambda: ["a CUDA GPU", "Torch-TensorRT: pip install it"])
     assert run._choose_backend(batch, notes.append) == "torchscript"
     assert notes[0] == (
-        "CPU engine instead of a TensorRT engine, for which is missing: a CUDA GPU, and Torch-TensorRT: pip install it."
+        "CPU engine instead of a TensorRT engine; missing for that: a CUDA GPU, and Torch-TensorRT: pip install it."
     )
     assert len(notes) == count
     assert notes[1:] == [f"A CPU engine takes any batch, and is measured at 1, not at {batch}."][: count - 1]

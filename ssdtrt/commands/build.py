@@ -1,4 +1,4 @@
-"""The commands that make and check saved files: export, compile, verify."""
+"""The commands that build and verify saved files: export, compile, verify."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     type=click.Choice(list(BACKENDS)),
     default=config.BACKEND,
     show_default=True,
-    help="torchscript is for machines without a GPU.",
+    help="torchscript builds for the CPU.",
 )
 @click.option("--detector", is_flag=True, help="Include normalization, decoding and NMS: uint8 images to detections.")
-@click.option("--no-cache", is_flag=True, help="Build also where the same engine was built before.")
+@click.option("--no-cache", is_flag=True, help="Build even if the same engine was built before.")
 @device_option
 @sha256_option
 @click.option(
@@ -113,7 +113,7 @@ def compile_(
 ):
     """Build an engine from MODULE and compare it with the FP32 model.
 
-    The file is written only when every output is within the bound (relative L2: 2e-2 in 16 bits, 1e-4 in FP32).
+    The file is only written if every output is within the bound (relative L2: 2e-2 in 16 bits, 1e-4 in FP32).
 
     Example: ssdtrt compile --fp16 --batch-size 8 -o ssd300-b8.engine.ts
     """
@@ -156,7 +156,8 @@ def compile_(
 def verify(engine, images, module, device, sha256, json_file):
     """Compare ENGINE with the FP32 model.
 
-    On your IMAGEs, or on seeded ones where none is given. Exit code 1 where ssdtrt compile would refuse such an engine.
+    The comparison runs on the IMAGEs, or on seeded ones if none is given. The exit code is 1 if ssdtrt compile would
+    refuse such an engine.
 
     Example: ssdtrt verify ssd300.engine.ts street.jpg
     """
@@ -172,7 +173,7 @@ def verify(engine, images, module, device, sha256, json_file):
 
 
 def _one_precision(flags: dict[str, bool], backend: Backend) -> str | None:
-    """The precision whose flag is set; None without one."""
+    """Return the precision whose flag is set; None if none is."""
     asked = [name for name, given in flags.items() if given]
     if len(asked) > 1:
         raise click.UsageError(f"Give only one of {' and '.join(f'--{name}' for name in asked)}.")
@@ -183,7 +184,7 @@ def _one_precision(flags: dict[str, bool], backend: Backend) -> str | None:
 
 
 def _check_batches(backend: Backend, batch: int | BatchRange | None, streams: int) -> None:
-    """Refuse batch sizes and auxiliary streams that the back end does not have."""
+    """Refuse batch sizes and auxiliary streams that the back end does not support."""
     if batch and not backend.fixed_batch:
         raise click.UsageError(f"The backend {backend.name} takes any batch: leave out --batch-size and --batch-range.")
     if streams and (isinstance(batch, BatchRange) or not backend.streams):
@@ -192,7 +193,7 @@ def _check_batches(backend: Backend, batch: int | BatchRange | None, streams: in
 
 
 def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
-    """Return what was built, and how near it is to FP32."""
+    """Return a description of an engine and of its distance to FP32."""
     request, build, parity = metadata.request, metadata.build, metadata.parity
     batch = f"batch {request.batch}" if request.batch else "any batch"
     cached = " before, taken from the cache" if build.cached else ""
@@ -208,7 +209,7 @@ def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
 
 
 def parity_text(report: ParityReport, width: int) -> str:
-    """Return the figures of a comparison with FP32, and the verdict."""
+    """Return the figures and the verdict of a comparison with FP32."""
     found = report.detections
     sizes = ", ".join(map(str, report.batch_sizes))
     change = "-" if found.max_score_change is None else f"{found.max_score_change:.4f}"
@@ -231,5 +232,5 @@ def _output_cells(output: OutputDistance, bound: float) -> tuple[str, ...]:
 
 
 def _scientific(value: float | None, digits: int) -> str:
-    """A distance; a dash where an output is not finite."""
+    """Return a distance in scientific notation, or a dash if an output is not finite."""
     return "-" if value is None else f"{value:.{digits}e}"

@@ -1,4 +1,4 @@
-"""The commands that look and change nothing: doctor at this machine, inspect at a saved file."""
+"""The commands that describe a machine and a saved file: doctor, inspect."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from ssdtrt.artifact.inspection import Inspection
     from ssdtrt.diagnosis.report import DoctorReport, Finding
 
-_MIN_VALUE = 24  # columns for a value, below which it goes under its name
-_MIN_COLUMNS = 60  # for the status, the check and what was found side by side
+_MIN_VALUE = 24  # columns for a value; with fewer it is shown below its name
+_MIN_COLUMNS = 60  # for status, check and finding side by side
 
 
 @click.command()
@@ -25,7 +25,7 @@ _MIN_COLUMNS = 60  # for the status, the check and what was found side by side
 def doctor(build, json_file):
     """Show what this machine has and lacks for TensorRT engines.
 
-    Each problem has its fix. Exit code 1 when no engine can be built here.
+    Every problem is shown with a fix. The exit code is 1 if no engine can be built here.
 
     Example: ssdtrt doctor --build
     """
@@ -50,7 +50,8 @@ def doctor(build, json_file):
 def inspect(file, check, sha256, json_file):
     """Show what FILE records, and whether it fits this machine.
 
-    Versions, machine, weights, labels, build and parity. Works for any file that ssdtrt wrote, on any machine, and runs nothing of it.
+    It shows versions, machine, weights, labels, build and parity of any file that ssdtrt wrote, on any machine, and
+    runs no code of the file.
 
     Example: ssdtrt inspect ssd300.engine.ts
     """
@@ -64,7 +65,7 @@ def inspect(file, check, sha256, json_file):
 
 
 def doctor_text(report: DoctorReport, width: int) -> str:
-    """Return a line for each finding, its fix under it, and the verdict."""
+    """Return a line for each finding, with its fix below, and the verdict."""
     lines = [line for finding in report.findings for line in _finding_lines(finding, width)]
     count = len(report.problems)
     verdict = "No problem was found. To be sure: ssdtrt doctor --build"
@@ -76,7 +77,7 @@ def doctor_text(report: DoctorReport, width: int) -> str:
 
 
 def _finding_lines(finding: Finding, width: int) -> list[str]:
-    """Status and check in columns, or above what was found where there is little room."""
+    """Return the lines of a finding: status, check and finding in columns, or below each other if it is narrow."""
     found = " ".join(finding.found.split())
     if width < _MIN_COLUMNS:
         indent = "  "
@@ -90,7 +91,7 @@ def _finding_lines(finding: Finding, width: int) -> list[str]:
 
 
 def inspection_text(found: Inspection, width: int) -> str:
-    """Return everything as `name  value` lines, a value under its name where there is no room beside it."""
+    """Return all that a file records as `name  value` lines, or with each value below its name if it is narrow."""
     size = f"{found.bytes:,} bytes"
     if found.bytes_per_parameter is not None:
         size += f", {found.bytes_per_parameter:.2f} a parameter"
@@ -112,7 +113,7 @@ def inspection_text(found: Inspection, width: int) -> str:
 
 
 def _fits(found: Inspection) -> str:
-    """Whether it fits this machine, as far as that is known without asking the GPU."""
+    """Return whether the file runs on this machine, as far as that is known without asking the GPU."""
     if found.differs:
         return "no: " + "; ".join(found.differs)
     sm = found.metadata["machine"]["sm"]  # Only a TensorRT engine is built on a GPU.
@@ -122,7 +123,7 @@ def _fits(found: Inspection) -> str:
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """The metadata as rows, an object's fields under dotted names."""
+    """Return the metadata as rows, with dotted names for the fields of objects."""
     rows = []
     for key, item in value.items():
         if isinstance(item, dict) and item:
@@ -133,7 +134,7 @@ def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _in_words(value: Any) -> str:
-    """A value that is no object with fields, in one line."""
+    """Return a value in one line."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -148,7 +149,7 @@ def _in_words(value: Any) -> str:
 
 
 def _wrapped(value: str, width: int, indent: str) -> list[str]:
-    """A value as indented lines no wider than `width`, at least one; a long word is broken."""
+    """Return a value as one or more indented lines of at most `width` columns; long words are broken."""
     text = _printable(value) or "-"
     return textwrap.wrap(
         text, max(width, len(indent) + 8), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
@@ -156,5 +157,5 @@ def _wrapped(value: str, width: int, indent: str) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """The text with what a terminal would act on written as escapes."""
+    """Return a text with escapes for characters that are not printable, which a terminal might interpret."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -16,8 +16,8 @@ from ssdtrt.commands.reports import bench_report_options, check_bench, finish_be
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 10, on a CPU 5]")
 @click.option("--iterations", type=click.IntRange(min=1), help="Timed calls a round.  [default: 10, on a CPU 4]")
 @click.option("--warmup", type=click.IntRange(min=1), default=config.WARMUP, show_default=True)
-@click.option("--against", type=Names(config.BENCH_CASES), metavar="NAME[,NAME...]", help="What else to measure.")
-@click.option("--parts", is_flag=True, help="Also time each part of the way from picture to detections.")
+@click.option("--against", type=Names(config.BENCH_CASES), metavar="NAME[,NAME...]", help="More to measure.")
+@click.option("--parts", is_flag=True, help="Also time the steps from picture to detections.")
 @module_option
 @device_option
 @json_option
@@ -25,9 +25,9 @@ from ssdtrt.commands.reports import bench_report_options, check_bench, finish_be
 def bench(files, batch_size, rounds, iterations, warmup, against, parts, module, device, json_file, **report_options):
     """Measure FILEs against the FP32 eager model.
 
-    Without a FILE it measures ssd300.engine.ts. NAMEs: eager-tf32, eager-fp16, eager-fp16-graph, eager-bf16, torchscript (the module), compile (torch.compile),
-    engine-graph (FILEs in a CUDA graph). eager-fp32 and engine (FILEs) are always measured. What cannot run here has a
-    row with the reason.
+    Without FILEs it measures ssd300.engine.ts. The names for --against are eager-tf32, eager-fp16, eager-fp16-graph,
+    eager-bf16, torchscript (the module), compile (torch.compile) and engine-graph (FILEs in a CUDA graph); eager-fp32
+    and engine (FILEs) are always measured. What cannot run here has a row with the reason.
 
     Example: ssdtrt bench ssd300.engine.ts --against compile,engine-graph --json bench.json
     """

@@ -1,4 +1,4 @@
-"""What the commands share: their options, the checks of their files, and how they show a result."""
+"""What the commands share: options, checks of paths, and the output of reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ R = TypeVar("R", bound=Report)
 terminal = Terminal()
 
 device_option = click.option(
-    "--device", type=Device(), help="Where it runs: cpu, cuda, cuda:1.  [default: what the file is for]"
+    "--device", type=Device(), help="The device: cpu, cuda, cuda:1.  [default: that of the file]"
 )
 weights_option = click.option(
     "--weights", default=config.WEIGHTS, show_default=True, help="coco, random, or a checkpoint's path."
@@ -47,9 +47,9 @@ preprocess_option = click.option(
 
 
 def check_json(*files: str | None) -> None:
-    """Refuse paths that no report can be written to, before any work. A device or a pipe may be written to.
+    """Refuse paths that a report cannot be written to, before any work is done.
 
-    A file that is there and no text, such as a picture or an engine, is refused too.
+    An existing file that is not text, such as a picture or an engine, is refused too. Devices and pipes are accepted.
     """
     from ssdtrt.system.files import is_special
     from ssdtrt.system.outputs import check_output
@@ -60,16 +60,16 @@ def check_json(*files: str | None) -> None:
         if os.path.isfile(file):
             with open(file, "rb") as opened:
                 if b"\0" in opened.read(1024):
-                    raise click.UsageError(f"{file} exists and is no text file; give another path for the report.")
+                    raise click.UsageError(f"{file} exists and is not a text file; give another path for the report.")
         check_output(file, "")
 
 
 def check_apart(outputs: Mapping[str, str | Path | None], inputs: Iterable[str | Path | None] = ()) -> None:
-    """Refuse one path for two outputs, or for an output and an input.
+    """Refuse a path that is given for two outputs, or for an output and an input.
 
     Args:
-        outputs: The paths by the options that name them; `-` is stdout.
-        inputs: The paths that are read.
+        outputs: The paths of the outputs, by option; `-` is stdout.
+        inputs: The paths of the inputs.
     """
     seen: dict[str, str] = {}
     read = {os.path.realpath(path) for path in inputs if path}
@@ -92,16 +92,16 @@ def show(
     markdown_file: str | None = None,
     markdown: Callable[[R], str] | None = None,
 ) -> None:
-    """Show a report as text on stdout, and write it as JSON and Markdown where that was asked for.
+    """Show a report as text on stdout, and write it as JSON and Markdown if requested.
 
-    The Markdown also goes to the summary of a job of GitHub Actions.
+    In GitHub Actions the Markdown is also appended to the job summary.
 
     Args:
         report: The report.
-        json_file: Where its JSON goes; `-` for stdout, in place of the text.
-        text: Renders it for a terminal of so many columns.
-        markdown_file: Where its Markdown goes; `-` for stdout, in place of the text.
-        markdown: Renders it as Markdown.
+        json_file: The path for JSON, or `-` for JSON on stdout instead of the text.
+        text: Renders the report for a terminal with a number of columns.
+        markdown_file: The path for Markdown, or `-` for Markdown on stdout instead of the text.
+        markdown: Renders the report as Markdown.
     """
     terminal.done()
     data = json.dumps(report.document(), indent=1) + "\n"
@@ -121,7 +121,7 @@ def show(
 
 
 def end_with(failures: Iterable[object]) -> None:
-    """Show one line for each failure, and exit with 1 if there is one."""
+    """Show a line for each failure, and exit with code 1 if there is one."""
     terminal.done()
     lines = [f"Error: {failure}" for failure in failures]
     for line in lines:

@@ -1,4 +1,4 @@
-"""The kinds of values that options take: batch sizes, devices, scores, percentages."""
+"""The types of the options: batch sizes, devices, scores, percentages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Range(click.ParamType):
     name = "range"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> BatchRange:
-        """Read it, or fail with the message of `BatchRange.parse`."""
+        """Parse it with `BatchRange.parse`."""
         if ":" not in value:
             self.fail(f"{value!r} is not MIN:OPT:MAX, such as 1:8:32.", param, ctx)
         try:
@@ -39,17 +39,17 @@ class Sizes(click.ParamType):
     name = "sizes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Read each."""
+        """Parse each size."""
         return [BATCH_SIZE.convert(part, param, ctx) for part in value.split(",")]
 
 
 class Device(click.ParamType):
-    """cpu, cuda, or cuda:N."""
+    """`cpu`, `cuda` or `cuda:N`."""
 
     name = "device"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check its form; whether there is such a device is not known without torch."""
+        """Check the form only: which devices exist is not known without torch."""
         if not re.fullmatch(r"cpu|cuda(:[0-9]{1,3})?", value):
             self.fail(f"{value!r} is not cpu, cuda or cuda:N.", param, ctx)
         return value
@@ -64,7 +64,7 @@ class Names(click.ParamType):
         self.known = known
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        """Read and check each."""
+        """Split and check the names."""
         names = [part.strip() for part in value.split(",")]
         for name in names:
             if name not in self.known:
@@ -78,7 +78,7 @@ class Score(click.ParamType):
     name = "score"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it; NaN is none."""
+        """Parse it, and refuse NaN."""
         number = click.FloatRange(0, 1).convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not in the range 0<=x<=1.", param, ctx)
@@ -86,12 +86,12 @@ class Score(click.ParamType):
 
 
 class Percent(click.ParamType):
-    """A percentage with its sign, 5% or 2.5 %, as a fraction: a bare 0.05 or 5 could mean either."""
+    """A percentage with its sign, such as 5% or 2.5 %, as a fraction: 5 alone would be ambiguous."""
 
     name = "percent"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
+        """Parse it."""
         found = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,6})?) ?%", value)
         if not found:
             self.fail(f"{value!r} is not a percentage with its sign, such as 5% or 2.5%.", param, ctx)
@@ -104,7 +104,7 @@ class Positive(click.ParamType):
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it."""
+        """Parse it."""
         try:
             number = float(value)
         except ValueError:

@@ -1,4 +1,4 @@
-"""The commands on pictures: detect, evaluate, and the whole job in one."""
+"""The commands that run on pictures: detect, evaluate, run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ if TYPE_CHECKING:
 @click.option("--side-by-side", is_flag=True, help="Draw the FP32 model's detections beside each picture.")
 @module_option
 @click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", help="Threads or processes that read.  [default: one a core]"
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads or processes that read.  [default: one per core]",
 )
 @device_option
 @sha256_option
@@ -63,7 +66,7 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     """Detect objects in IMAGEs with FILE.
 
     IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin. Annotated pictures
-    and detections.json are written to DIR, or JSON alone with --jsonl or --coco.
+    and detections.json are written to DIR; with --jsonl or --coco only JSON is written.
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
@@ -80,14 +83,14 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     check_json(jsonl, coco)
     failures: list[ImageError] = []
     coming = expand(images, sys.stdin, failures)
-    known = None if "-" in images else list(coming)  # A list on stdin may come while detecting runs.
+    known = None if "-" in images else list(coming)  # A list on stdin may arrive while detecting.
     check_apart(targets, known or [])
     terminal.progress("loading")
     options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
     runner = load_engine(file, device, sha256=sha256)
     detector = Detector(runner, **options)
     if known is not None and not any(map(os.path.isfile, known)):
-        detect_files(detector, known, [], failures)  # A mistyped name must not replace what was written before.
+        detect_files(detector, known, [], failures)  # A mistyped name must not replace earlier results.
         end_with(failures)
     baselines = baseline_runners(runner, module, config.BASELINES[:1] if side_by_side else ())
     baseline = next((Detector(one, **options) for one in baselines.values()), None)
@@ -113,7 +116,7 @@ def _sinks(
     baseline: Detector | None,
     failures: list[ImageError],
 ) -> list[FolderSink | JsonLinesSink | CocoSink]:
-    """Where the detections go: a folder, JSON lines, COCO's results."""
+    """Return the sinks of the detections: a folder, JSON lines, COCO's results."""
     from ssdtrt.detect import folder_sink
     from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
 
@@ -130,8 +133,8 @@ def _sinks(
 
 @click.command()
 @click.argument("engine", default=config.ENGINE_FILE)
-@click.option("--images", required=True, metavar="DIR", help="Where the pictures are.")
-@click.option("--annotations", required=True, metavar="FILE", help="What is in them, in COCO's instances format.")
+@click.option("--images", required=True, metavar="DIR", help="The folder of the pictures.")
+@click.option("--annotations", required=True, metavar="FILE", help="Their annotations, in COCO's instances format.")
 @click.option(
     "--against",
     type=Names(config.BASELINES),
@@ -185,8 +188,8 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
 def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, output):
     """Do the whole job: export, compile, bench and detect.
 
-    Writes everything and a report.json to DIR. Without IMAGEs it takes sample photographs. Where there is no GPU it builds a CPU engine, and where COCO's weights
-    cannot be fetched it uses untrained ones; a note says so.
+    Everything and a report.json are written to DIR. Without IMAGEs it runs on sample photographs. Without a GPU it
+    builds a CPU engine, and without access to COCO's weights it uses untrained ones; a note says so.
 
     Example: ssdtrt run street.jpg -o out
     """
@@ -216,7 +219,7 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
 
 
 def detections_text(results: Sequence[ImageDetections], width: int) -> str:
-    """Return a line for each picture: how many objects, and the best of them."""
+    """Return a line for each picture, with the number of objects and the best one."""
     rows = []
     for found in results:
         best = found.detections[0] if found.detections else None
@@ -225,7 +228,7 @@ def detections_text(results: Sequence[ImageDetections], width: int) -> str:
 
 
 def summary_text(summary: Summary, width: int) -> str:
-    """Return a line for each picture, the first twenty of many, and how fast it went."""
+    """Return a line for each of the first twenty pictures, and the totals with the throughput."""
     lines = [detections_text(summary.first, width)]
     if summary.pictures > len(summary.first):
         lines.append(f"and {summary.pictures - len(summary.first)} more")
@@ -236,7 +239,7 @@ def summary_text(summary: Summary, width: int) -> str:
 
 
 def evaluation_text(report: EvalReport, width: int) -> str:
-    """Return COCO's figures, beside the baselines' with the differences, then every class, and the notes."""
+    """Return COCO's figures, with those of the baselines and the differences, then all classes, and the notes."""
     from ssdtrt.evaluation.report import FIGURES
 
     settings = report.settings
@@ -258,7 +261,7 @@ def evaluation_text(report: EvalReport, width: int) -> str:
 
 
 def _figure_cells(report: EvalReport, name: str) -> list[str]:
-    """One figure of the report, then for each baseline its figure and the signed difference to it."""
+    """Return one figure of the report, then for each baseline its figure and the signed difference to it."""
     cells = [name, _fraction(report.figures[name])]
     for baseline in report.against:
         difference = report.minus(baseline)[name]
@@ -267,7 +270,7 @@ def _figure_cells(report: EvalReport, name: str) -> list[str]:
 
 
 def _classes_table(report: EvalReport, width: int) -> str:
-    """Every class, the best AP first and those without objects last; names are cut where the table is too wide."""
+    """Return a table of the classes by AP, those without objects last; names are shortened if it is too wide."""
     header = ("class", "AP", "AP50", "objects")
     ordered = sorted(report.classes, key=lambda row: (row.ap is None, -(row.ap or 0.0)))
     rows = [(row.name, _fraction(row.ap), _fraction(row.ap50), str(row.objects)) for row in ordered]
@@ -276,5 +279,5 @@ def _classes_table(report: EvalReport, width: int) -> str:
 
 
 def _fraction(value: float | None) -> str:
-    """A figure of 0..1 with three decimals, as COCO has them."""
+    """Return a figure of 0..1 with three decimals, as COCO does."""
     return "-" if value is None else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""Text for a terminal: tables where there is room, lists where there is not, and figures in few digits."""
+"""Text for terminals: tables, or lists if the terminal is narrow, and numbers with few digits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from ssdtrt.artifact.parity_report import DetectionAgreement
 
-_NARROWEST = 20  # columns, below which nothing is wrapped
+_MIN_WIDTH = 20  # columns; narrower terminals are treated as if they had these
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
-    """Return rows under a header, the first column left and the others right; a list where that is wider than `width`."""
+    """Return a table, the first column aligned left and the others right, or a list if it is wider than `width`."""
     columns = list(zip(header, *rows))
     sizes = [max(map(len, column)) for column in columns]
     if sum(sizes) + 2 * (len(sizes) - 1) > width:
@@ -24,22 +24,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> s
 
 
 def stacked(header: Sequence[str], row: Sequence[str]) -> str:
-    """Return one row as `name: value` lines under its first value."""
+    """Return one row as its first value and, below it, `name: value` lines."""
     return "\n".join([row[0], *(f"  {name}: {cell}" for name, cell in zip(header[1:], row[1:]))])
 
 
 def fill(text: str, width: int, indent: str = "", hanging: str | None = None) -> str:
-    """Return a line broken at its spaces into lines no wider than `width`.
+    """Return a text broken at its spaces into lines of at most `width` columns.
 
     Args:
-        text: The line; a word that is longer than `width` stays whole.
+        text: The text. Words longer than `width` are not broken.
         width: The columns of the terminal.
-        indent: What every line begins with.
-        hanging: What the lines after the first begin with instead.
+        indent: The beginning of every line.
+        hanging: Another beginning for the lines after the first.
     """
     return textwrap.fill(
         text,
-        max(width, _NARROWEST),
+        max(width, _MIN_WIDTH),
         initial_indent=indent,
         subsequent_indent=indent if hanging is None else hanging,
         break_long_words=False,
@@ -48,15 +48,15 @@ def fill(text: str, width: int, indent: str = "", hanging: str | None = None) ->
 
 
 def shorten(name: str, width: int) -> str:
-    """Return the name, its end cut off where it is longer than `width`."""
+    """Return a name, shortened to at most `width` characters."""
     return name if len(name) <= width else name[: width - 3].rstrip() + "..."
 
 
 def milliseconds(value: float) -> str:
-    """Return a time with three significant digits or more."""
+    """Return a time in milliseconds with at least three significant digits."""
     return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
 
 
 def match_rate(found: DetectionAgreement) -> str:
-    """Return the match rate of detections in percent, or in words where there is nothing to compare."""
+    """Return the match rate of detections in percent, or a phrase if there is nothing to compare."""
     return "none to compare" if found.match_rate is None else f"{100 * found.match_rate:.1f} %"

@@ -1,4 +1,4 @@
-"""Progress, notes and hints on stderr, and the columns that a terminal has."""
+"""Progress, notes and hints on stderr, and the width of the terminal."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import shutil
 import sys
 import time
 
-_INTERVAL = 15.0  # seconds between two lines of a step where stderr is not a terminal
+_INTERVAL = 15.0  # seconds between two lines of one step if stderr is not a terminal
 
 
 class Terminal:
-    """Progress on stderr: one line that is written over on a terminal, a line now and then elsewhere, none when quiet."""
+    """Writes progress, notes and hints to stderr.
+
+    Progress is one line that is overwritten on a terminal, and a line for each step and every 15 s elsewhere.
+    """
 
     def __init__(self) -> None:
         self.begin(quiet=False)
 
     def begin(self, quiet: bool) -> None:
-        """Start again with the streams that there are now."""
+        """Start with the current streams; `quiet` turns progress and hints off."""
         _open_closed()
         self._quiet = quiet
         self._live = sys.stderr.isatty()
@@ -39,12 +42,12 @@ class Terminal:
             print(text, file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        """Show a line that must be seen, also when quiet."""
+        """Show a line, also when quiet."""
         self.done()
         print(f"note: {text}", file=sys.stderr, flush=True)
 
     def hint(self, *words: object) -> None:
-        """Show the command that usually comes next; not when quiet or when stdout is no terminal."""
+        """Show the command that usually comes next, unless quiet or stdout is not a terminal."""
         self.done()
         if not self._quiet and sys.stdout.isatty():
             print(f"next: ssdtrt {shlex.join(map(str, words))}", file=sys.stderr, flush=True)
@@ -58,24 +61,24 @@ class Terminal:
 
     @staticmethod
     def width() -> int:
-        """Return the columns for a table: the terminal's, and no limit where stdout is none."""
+        """Return the columns of the terminal, or a large number if stdout is not a terminal."""
         return columns() if sys.stdout.isatty() else 10_000
 
 
 def take_any_name() -> None:
-    """Let the streams take every file's name: one that is not valid text is read as it is, and shown escaped."""
+    """Make stdin and stdout accept file names that are not valid text: they are read unchanged and shown escaped."""
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)
 
 
 def _open_closed() -> None:
-    """Open a stream that the caller closed, as a daemon may: nothing is read there, and what is written is lost."""
+    """Replace standard streams that the caller closed, as a daemon may, by the null device."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
 
 
 def columns() -> int:
-    """Return the terminal's columns; a pseudo-terminal may report 0."""
+    """Return the columns of the terminal; a pseudo-terminal may report 0, which counts as 80."""
     return shutil.get_terminal_size().columns or 80

@@ -1,1 +1,1 @@
-"""What `ssdtrt doctor` looks at, and what it makes of it."""
+"""What `ssdtrt doctor` looks at, and the findings that follow from it."""

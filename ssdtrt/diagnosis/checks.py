@@ -1,4 +1,4 @@
-"""The checks of `doctor`: facts in, findings out. No torch here."""
+"""The checks of `doctor`, from facts to findings. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _REPORT = "Please report this with the output of: ssdtrt doctor --json -"
 
 
 def check_facts(facts: Facts) -> list[Finding]:
-    """Return the findings of every check; a check that fails becomes a finding itself."""
+    """Return the findings of all checks; a check that raises becomes a finding itself."""
     findings: list[Finding] = []
     for name, check in _CHECKS.items():
         try:
             findings += check(facts)
-        except Exception as error:  # Facts of a form that was not expected must not hide the other findings.
+        except Exception as error:  # Unexpected facts must not hide the other findings.
             found = f"could not be checked ({type(error).__name__}: {error})"
             findings.append(Finding(name, "warning", found, _REPORT))
     return findings
 
 
 def check_build(answer: BuildTest | Failure) -> Finding:
-    """Return what became of the test build."""
+    """Return the finding about the test build."""
     if isinstance(answer, Failure):
         fix = "Install versions that belong together: " + config.HOW_TO_INSTALL
         return Finding(TEST_BUILD, "problem", answer.error, fix)
@@ -44,7 +44,7 @@ def check_build(answer: BuildTest | Failure) -> Finding:
 
 
 def _check_system(facts: Facts) -> Iterator[Finding]:
-    """The operating system and Python."""
+    """Check the operating system and Python."""
     system = facts.system
     if isinstance(system, Failure):
         yield Finding("system", "warning", system.error)
@@ -53,12 +53,12 @@ def _check_system(facts: Facts) -> Iterator[Finding]:
     if is_known(system.python, config.PYTHON_VERSIONS):
         yield Finding("system", "ok", found)
     else:
-        fix = f"Use Python {_in_words(config.PYTHON_VERSIONS)}, which ssdtrt is made for."
+        fix = f"Use Python {_in_words(config.PYTHON_VERSIONS)}, which ssdtrt supports."
         yield Finding("system", "warning", found, fix)
 
 
 def _check_driver(facts: Facts) -> Iterator[Finding]:
-    """The NVIDIA driver, against the CUDA that torch is built for."""
+    """Check the NVIDIA driver against the CUDA version that torch is built for."""
     driver, torch = facts.driver, facts.torch
     sees_gpu = not isinstance(torch, Failure) and bool(torch.gpus)
     if isinstance(driver, Failure):
@@ -77,7 +77,7 @@ def _check_driver(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_gpus(facts: Facts) -> Iterator[Finding]:
-    """Each GPU; and whether torch sees those that the driver has."""
+    """List the GPUs, and check that torch sees those that the driver lists."""
     torch = facts.torch
     listed = () if isinstance(facts.driver, Failure) else facts.driver.gpus
     seen = () if isinstance(torch, Failure) else torch.gpus
@@ -91,7 +91,7 @@ def _check_gpus(facts: Facts) -> Iterator[Finding]:
     if not listed:
         yield Finding("GPU", "problem", f"none is seen{reason}", _GET_GPU)
     elif isinstance(torch, Failure):
-        return  # It cannot see any, and has a finding of its own.
+        return  # Reported by the check of torch.
     elif facts.visible is not None:
         found = f"torch sees none of them: CUDA_VISIBLE_DEVICES is {facts.visible!r}"
         yield Finding("GPU", "problem", found, "unset CUDA_VISIBLE_DEVICES")
@@ -103,7 +103,7 @@ def _check_gpus(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_torch(facts: Facts) -> Iterator[Finding]:
-    """torch itself, and what is known of its version."""
+    """Check that torch can be imported, and whether it loads checkpoints safely."""
     torch = facts.torch
     if isinstance(torch, Failure):
         yield _import_failure("torch", torch, "torch", install_command(facts))
@@ -117,10 +117,10 @@ def _check_torch(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_torchvision(facts: Facts) -> Iterator[Finding]:
-    """torchvision, whose operators must be built for this very torch."""
+    """Check torchvision, whose operators must be built for the installed torch."""
     torch, vision = facts.torch, facts.torchvision
     if isinstance(torch, Failure):
-        return  # It cannot be imported without torch, which says nothing about it.
+        return  # It cannot be imported without torch.
     fix = f"pip install torch=={public(torch.version)} torchvision"
     if isinstance(vision, Failure):
         failure = _import_failure("torchvision", vision, "torchvision", fix)
@@ -135,12 +135,12 @@ def _check_torchvision(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_torch_tensorrt(facts: Facts) -> Iterator[Finding]:
-    """Torch-TensorRT: installed, of torch's version, and importable."""
+    """Check that Torch-TensorRT is installed, fits torch, and can be imported."""
     name, found, command = "Torch-TensorRT", facts.torch_tensorrt, install_command(facts)
     version = _version(facts.packages["torch-tensorrt"]) or "installed"
     lacking = isinstance(found, Failure) and found.missing == "torch_tensorrt"
     if isinstance(facts.torch, Failure) and not lacking:
-        yield Finding(name, "warning", f"{version}; not tried without torch", "Mend torch first.")
+        yield Finding(name, "warning", f"{version}; not tried without torch", "Fix torch first.")
         return
     wrong = unmet(facts, "torch-tensorrt", "torch")
     if isinstance(found, Failure):
@@ -150,18 +150,19 @@ def _check_torch_tensorrt(facts: Facts) -> Iterator[Finding]:
             yield _import_failure(name, found, "torch_tensorrt", command)
         else:
             text = f"{version}, but importing it fails ({found.error})"
-            yield Finding(name, "problem", text, "It needs a GPU to be imported: mend that first.")
+            yield Finding(name, "problem", text, "It needs a GPU to be imported: fix that first.")
     elif wrong:
         yield Finding(name, "warning", f"{found.version} does not fit: {wrong}", command)
     elif not is_known(found.version, config.TORCH_TENSORRT_VERSIONS):
-        text = f"{found.version}, which ssdtrt does not know; it knows {_in_words(config.TORCH_TENSORRT_VERSIONS)}"
+        supported = _in_words(config.TORCH_TENSORRT_VERSIONS)
+        text = f"{found.version}, which ssdtrt was not tested with; it supports {supported}"
         yield Finding(name, "warning", text, "Try it: ssdtrt doctor --build")
     else:
         yield Finding(name, "ok", found.version)
 
 
 def _check_front_ends(facts: Facts) -> Iterator[Finding]:
-    """Torch-TensorRT's front ends, of which the TorchScript one writes engine files."""
+    """Check Torch-TensorRT's front ends, of which the TorchScript one writes engine files."""
     found = facts.torch_tensorrt
     if isinstance(found, Failure):
         return
@@ -175,13 +176,13 @@ def _check_front_ends(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_tensorrt(facts: Facts) -> Iterator[Finding]:
-    """TensorRT against what Torch-TensorRT requires."""
+    """Check TensorRT against the requirements of Torch-TensorRT."""
     front_end, package = facts.torch_tensorrt, _version(facts.packages["torch-tensorrt"])
     loaded = None if isinstance(front_end, Failure) else front_end.tensorrt
     version = loaded or next(filter(None, (_version(facts.packages[name]) for name in TENSORRT_NAMES)), None)
     imported = not isinstance(front_end, Failure)
     if package is None and version is None and not imported:
-        return  # It comes with Torch-TensorRT, and that is missing.
+        return  # It is installed with Torch-TensorRT, which is missing.
     wrong = unmet(facts, "torch-tensorrt", *TENSORRT_NAMES)
     if wrong and package:
         fix = f"pip install --force-reinstall --no-cache-dir torch-tensorrt=={public(package)}"
@@ -190,13 +191,13 @@ def _check_tensorrt(facts: Facts) -> Iterator[Finding]:
     elif version is None:
         yield Finding("TensorRT", "ok" if imported else "warning", "its version is not known")
     elif parse_version(version).major >= 11:
-        yield Finding("TensorRT", "ok", f"{version}; FP16 comes from the module's own type, which ssdtrt sees to")
+        yield Finding("TensorRT", "ok", f"{version}; it takes the precision from the module, which ssdtrt casts")
     else:
         yield Finding("TensorRT", "ok", version)
 
 
 def _check_packages(facts: Facts) -> Iterator[Finding]:
-    """Packages whose metadata cannot be read."""
+    """Report packages whose metadata cannot be read."""
     for name in PACKAGES:
         package = facts.packages[name]
         if isinstance(package, Failure):
@@ -205,7 +206,7 @@ def _check_packages(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_folders(facts: Facts) -> Iterator[Finding]:
-    """Where files are written: for the weights, while building, and here."""
+    """Check the folders that ssdtrt writes to."""
     fixes = {
         "weights folder": "Set TORCH_HOME to a folder that can be written, or give a checkpoint's path to --weights.",
         "temporary folder": "Set TMPDIR to a folder that can be written.",
@@ -223,7 +224,7 @@ def _check_folders(facts: Facts) -> Iterator[Finding]:
 
 
 def _check_cpu(facts: Facts) -> Iterator[Finding]:
-    """The engine that needs no GPU."""
+    """Report that CPU engines can be built."""
     if not isinstance(facts.torch, Failure) and not isinstance(facts.torchvision, Failure):
         yield Finding("CPU engine", "ok", "works here: ssdtrt compile --backend torchscript")
 
@@ -244,7 +245,7 @@ _CHECKS: dict[str, Callable[[Facts], Iterator[Finding]]] = {
 
 
 def _import_failure(title: str, failure: Failure, module: str, fix: str) -> Finding:
-    """The finding for a package that is missing, or that cannot be imported for what it imports."""
+    """Return the finding for a package that is missing or cannot be imported."""
     missing = failure.missing == module
     return Finding(title, "problem", "not installed" if missing else f"cannot be imported ({failure.error})", fix)
 
@@ -254,7 +255,7 @@ def _version(package: Package | Failure) -> str | None:
 
 
 def _in_words(versions: tuple[tuple[int, int], tuple[int, int]]) -> str:
-    """The oldest and the newest, `3.10 to 3.13`."""
+    """Return the oldest and the newest version, such as `3.10 to 3.13`."""
     return " to ".join(".".join(map(str, version)) for version in versions)
 
 

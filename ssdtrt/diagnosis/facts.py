@@ -1,4 +1,4 @@
-"""What `doctor` looks at, as records: in place of each stands a Failure where it could not be found out. No torch here."""
+"""What `doctor` looks at, as records; a Failure takes the place of what cannot be found out. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ PACKAGES = ("torch", "torchvision", "torch-tensorrt", *TENSORRT_NAMES)
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True):
-    """What could not be found out.
+    """The reason why something cannot be found out.
 
     Attributes:
-        error: Why, in one line.
-        missing: The module that was not found, where that is why.
+        error: The reason, in one line.
+        missing: The name of the module that was not found, if that is the reason.
     """
 
     error: str
@@ -33,25 +33,25 @@ class System(msgspec.Struct, frozen=True):
 
 
 class Package(msgspec.Struct, frozen=True):
-    """A distribution's metadata: its version, None where it is not installed, and its `Requires-Dist` lines."""
+    """The metadata of a distribution: its version, None if it is not installed, and its `Requires-Dist` lines."""
 
     version: str | None = None
     requires: tuple[str, ...] = ()
 
 
 class Folder(msgspec.Struct, frozen=True):
-    """A folder that can be written to, and the MiB that are free there."""
+    """A folder that can be written to, and its free MiB."""
 
     path: str
     free_mib: int
 
 
 class Torch(msgspec.Struct, frozen=True, tag=True):
-    """An imported torch.
+    """torch, after it was imported.
 
     Attributes:
         version: Its version.
-        cuda: The CUDA that it is built for; None for the CPU alone.
+        cuda: The CUDA version that it is built for; None if it is built without CUDA.
         gpus: The GPUs that it sees.
         no_gpu: Why it sees none.
     """
@@ -63,19 +63,19 @@ class Torch(msgspec.Struct, frozen=True, tag=True):
 
 
 class Torchvision(msgspec.Struct, frozen=True, tag=True):
-    """An imported torchvision."""
+    """torchvision, after it was imported."""
 
     version: str
 
 
 class TorchTensorrt(msgspec.Struct, frozen=True, tag=True):
-    """An imported Torch-TensorRT.
+    """Torch-TensorRT, after it was imported.
 
     Attributes:
         version: Its version.
         torchscript: Whether it has the TorchScript front end.
         dynamo: Whether it has the Dynamo front end.
-        tensorrt: The version of the TensorRT that it loads; None where that is not known.
+        tensorrt: The version of TensorRT that it loads; None if that is not known.
     """
 
     version: str
@@ -85,9 +85,11 @@ class TorchTensorrt(msgspec.Struct, frozen=True, tag=True):
 
 
 class BuildTest(msgspec.Struct, frozen=True, tag=True):
-    """A tiny engine that was built and run: the seconds that took, and its relative L2 distance to FP32 eager.
+    """A tiny engine that was built and run.
 
-    The distance is None where an output is not finite.
+    Attributes:
+        seconds: How long the build took.
+        relative_l2: The relative L2 distance to FP32 eager; None if an output is not finite.
     """
 
     seconds: float
@@ -100,13 +102,13 @@ class Facts:
 
     Attributes:
         system: The operating system and Python.
-        visible: The variable CUDA_VISIBLE_DEVICES; None where it is not set.
+        visible: The environment variable CUDA_VISIBLE_DEVICES; None if it is not set.
         driver: The NVIDIA driver.
-        packages: The distributions of PACKAGES by name.
-        folders: The folders that are written to, by what they are for.
-        torch: The import of torch, in a process of its own.
-        torchvision: That of torchvision.
-        torch_tensorrt: That of Torch-TensorRT.
+        packages: The metadata of each distribution in PACKAGES.
+        folders: The folders that ssdtrt writes to, by purpose.
+        torch: torch, imported in another process.
+        torchvision: torchvision, imported in another process.
+        torch_tensorrt: Torch-TensorRT, imported in another process.
     """
 
     system: System | Failure

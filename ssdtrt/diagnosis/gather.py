@@ -1,4 +1,4 @@
-"""Gather what `doctor` looks at, so that nothing it meets can end it. No torch here."""
+"""Gather what `doctor` looks at; no failure on the way ends it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 def gather_facts(progress: Progress = silent) -> Facts:
-    """Return everything that the checks look at."""
+    """Return all facts that the checks look at."""
     progress("looking at the machine")
     driver = Probe("driver", Driver, "asking for the driver", 2 * config.SMI_SECONDS)
     torch = Probe("torch", Torch, "importing torch", config.IMPORT_SECONDS)
@@ -64,12 +64,12 @@ def gather_facts(progress: Progress = silent) -> Facts:
 
 
 def run_test_build(progress: Progress = silent) -> BuildTest | Failure:
-    """Build and run a tiny engine in a process of its own."""
+    """Build and run a tiny engine in another process."""
     return Probe("test_build", BuildTest, "building a tiny engine", config.TEST_BUILD_SECONDS).answer(progress)
 
 
 def guarded(function: Callable[..., T], *arguments: Any) -> T | Failure:
-    """Return the function's result, or a Failure when it raises: no check may keep the others from being made."""
+    """Return the result of a function, or a Failure if it raises, so that the other checks are still made."""
     try:
         return function(*arguments)
     except Exception as error:
@@ -77,13 +77,13 @@ def guarded(function: Callable[..., T], *arguments: Any) -> T | Failure:
 
 
 class Probe(Generic[T]):
-    """A function of `ssdtrt.diagnosis.probe` in a process of its own, which may crash or hang.
+    """A function of `ssdtrt.diagnosis.probe` that runs in another process, because it may crash or hang.
 
     Args:
-        name: The function's name among `PROBES`.
-        kind: What it returns.
+        name: The name of the function in `PROBES`.
+        kind: The type of its result.
         doing: What it does, for messages.
-        seconds: How long it may take.
+        seconds: The time after which it is ended.
     """
 
     def __init__(self, name: str, kind: type[T], doing: str, seconds: float):
@@ -91,11 +91,11 @@ class Probe(Generic[T]):
         self._child = guarded(_start, name)
 
     def answer(self, progress: Progress = silent) -> T | Failure:
-        """Wait for it, with a line of progress every second: what it returned, or a Failure."""
+        """Wait for the result, with a line of progress every second. Returns a Failure if there is none."""
         return self._child if isinstance(self._child, Failure) else guarded(self._read, self._child, progress)
 
     def end(self) -> None:
-        """Kill what is left of the process and of what it started."""
+        """Kill the process and its children, if they still run."""
         if isinstance(self._child, Failure):
             return
         with contextlib.suppress(OSError):
@@ -126,7 +126,7 @@ class Probe(Generic[T]):
 
 
 def _start(name: str) -> subprocess.Popen[str]:
-    """A Python that finds the modules that this one finds, in a process group of its own."""
+    """Start a Python with the module search path of this one, in a new process group."""
     code = f"import sys; sys.path[:] = {sys.path!r}; from ssdtrt.diagnosis.probe import answer; answer({name!r})"
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -155,7 +155,7 @@ def _package(name: str) -> Package:
 
 
 def _folder(find: Callable[[], Path]) -> Folder:
-    """The folder, or what there is of it, where a file can be written."""
+    """Return the folder, if a file can be written to it or, before it exists, to its nearest parent."""
     path = find()
     place = path
     while not place.exists() and place != place.parent:
@@ -169,7 +169,7 @@ def _folder(find: Callable[[], Path]) -> Folder:
 
 
 def _weights_folder() -> Path:
-    """Where torch.hub keeps checkpoints, found without torch."""
+    """Return the folder of torch.hub's checkpoints, without importing torch."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache")
     home = os.environ.get("TORCH_HOME") or os.path.join(cache, "torch")
     return Path(os.path.expanduser(home), "hub", "checkpoints")

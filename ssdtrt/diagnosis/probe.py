@@ -1,6 +1,6 @@
-"""What `doctor` runs in processes of their own, since it may crash or hang there: imports, and a tiny engine.
+"""What `doctor` runs in other processes, because it may crash or hang: imports, and the build of a tiny engine.
 
-Nothing that may be broken is imported before a function is called.
+The packages that may be broken are imported inside the functions only.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _SMALL_WORKSPACE_MIB = 256
 
 
 def answer(name: str) -> None:
-    """Print the result of a function of `PROBES`, or how it failed, as JSON after MARK, and end the process at once."""
+    """Print the result of a function in `PROBES`, or a Failure, as JSON after MARK, and end the process at once."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = PROBES[name]()
-    except BaseException as error:  # Whatever an import raises, SystemExit too, is what was to be found out.
+    except BaseException as error:  # Whatever an import raises is reported, SystemExit too.
         result = Failure(describe(error), error.name if isinstance(error, ModuleNotFoundError) else None)
     print(f"\n{MARK}{msgspec.json.encode(result).decode()}", flush=True)
-    os._exit(0)  # What fails while a broken library is unloaded says nothing new.
+    os._exit(0)  # A broken library may also fail while it is unloaded.
 
 
 def describe(error: BaseException) -> str:
-    """Return an error in one line: one of ours as it is, another library's with its type."""
+    """Return an error in one line; errors of other libraries begin with their type."""
     if isinstance(error, SsdtrtError):
         return str(error)
     kind, line = type(error).__name__, first_line(error, empty="")
@@ -43,7 +43,7 @@ def describe(error: BaseException) -> str:
 
 
 def torch_facts() -> Torch:
-    """Import torch; look at its version and CUDA, the GPUs that it sees, and why it sees none."""
+    """Import torch and return its versions, the GPUs that it sees, and why it sees none."""
     torch = importlib.import_module("torch")
     version, cuda, gpus, no_gpu = str(torch.__version__), torch.version.cuda, [], None
     if torch.cuda.is_available():
@@ -54,23 +54,23 @@ def torch_facts() -> Torch:
     else:
         try:
             torch.zeros(1, device="cuda")
-        except Exception as error:  # A missing or too old driver, or a build without CUDA: each has another type.
+        except Exception as error:  # A missing or old driver, a build without CUDA: the types differ.
             no_gpu = describe(error)
     return Torch(version, cuda, tuple(gpus), no_gpu)
 
 
 def torchvision_facts() -> Torchvision:
-    """Import torchvision, which also binds its operators to torch's."""
+    """Import torchvision, which also registers its operators with torch."""
     return Torchvision(str(importlib.import_module("torchvision").__version__))
 
 
 def torch_tensorrt_facts() -> TorchTensorrt:
-    """Import Torch-TensorRT; look at its front ends, and at the TensorRT that it loads."""
+    """Import Torch-TensorRT and return its front ends and the TensorRT that it loads."""
     torch_tensorrt = importlib.import_module("torch_tensorrt")
     features = getattr(torch_tensorrt, "ENABLED_FEATURES", None)
     try:
         tensorrt = str(importlib.import_module("tensorrt").__version__)
-    except Exception:  # Its Python bindings may be missing; the finding then goes by the metadata.
+    except Exception:  # Its Python bindings may be missing; then the metadata has its version.
         tensorrt = None
     return TorchTensorrt(
         str(torch_tensorrt.__version__),
@@ -92,7 +92,7 @@ def test_build() -> BuildTest:
     from ssdtrt.system.devices import pick_device, tf32_disabled
 
     class Tiny(torch.nn.Module):
-        """One convolution in FP16 between edges of float32, as an engine has them."""
+        """One convolution in FP16 that takes and returns float32, as an engine does."""
 
         def __init__(self) -> None:
             super().__init__()

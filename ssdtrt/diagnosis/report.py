@@ -1,4 +1,4 @@
-"""What `doctor` reports. No torch here."""
+"""The report of `doctor`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from ssdtrt.system.report import Report
 
 TEST_BUILD = "test build"
-"""The check that builds an engine, which is made only where it is asked for."""
+"""The name of the check that builds an engine, which is made only on request."""
 
 
 class Finding(Report, frozen=True):
@@ -15,9 +15,9 @@ class Finding(Report, frozen=True):
 
     Attributes:
         check: What was looked at.
-        status: `ok`, `warning` (an engine may still be built) or `problem` (none can be).
-        found: What there is.
-        fix: The command or the sentence that mends it; "" where nothing is to be mended.
+        status: `ok`, `warning` (an engine may still be built) or `problem` (none can be built).
+        found: What was found.
+        fix: The command or the sentence that fixes it; "" if there is nothing to fix.
     """
 
     check: str
@@ -27,10 +27,10 @@ class Finding(Report, frozen=True):
 
 
 class DoctorReport(Report, frozen=True):
-    """What `doctor` found.
+    """The findings of `doctor`.
 
     Attributes:
-        findings: The checks, in the order in which one thing rests on the other.
+        findings: The findings, in an order in which each depends only on those before it.
     """
 
     kind = "doctor"
@@ -41,15 +41,15 @@ class DoctorReport(Report, frozen=True):
 
     @property
     def problems(self) -> tuple[Finding, ...]:
-        """The findings that keep a TensorRT engine from being built here."""
+        """The findings that prevent the build of a TensorRT engine here."""
         return tuple(finding for finding in self.findings if finding.status == "problem")
 
     @property
     def can_build(self) -> bool:
-        """Whether nothing was found that keeps a TensorRT engine from being built here."""
+        """Whether no finding prevents the build of a TensorRT engine here."""
         return not self.problems
 
     @property
     def built(self) -> bool:
-        """Whether an engine was built here and is right."""
+        """Whether a tiny engine was built here and is accurate."""
         return any(finding.check == TEST_BUILD and finding.status == "ok" for finding in self.findings)

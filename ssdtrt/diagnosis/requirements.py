@@ -1,4 +1,4 @@
-"""Which versions belong together, as the packages' own metadata has it, and the command that installs such a set."""
+"""Compare installed versions with the requirements in the metadata of packages, and choose a command to install."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssdtrt.diagnosis.facts import Facts, Failure, Package
 
 
 def install_command(facts: Facts) -> str:
-    """Return the command that installs Torch-TensorRT for the torch there is, or the newest set where none is for it."""
+    """Return the command that installs Torch-TensorRT for the installed torch, or a new torch too if there is none."""
     torch, package, oldest = facts.torch, facts.packages["torch"], config.TORCH_TENSORRT_VERSIONS[0]
     if isinstance(torch, Failure) or not torch.cuda or not is_known(torch.version, config.TORCH_TENSORRT_VERSIONS):
         there = not isinstance(torch, Failure) or isinstance(package, Failure) or package.version
@@ -29,14 +29,14 @@ def install_command(facts: Facts) -> str:
 
 
 def unmet(facts: Facts, name: str, *others: str) -> str | None:
-    """Return what a package requires of others and does not find, in words; None when all is met.
+    """Return the first requirement of a package that is not met, in words; None if all are met.
 
-    Only requirements whose markers hold on this machine count, and none of an extra.
+    Only requirements whose markers hold on this machine count, and no requirements of extras.
 
     Args:
         facts: What is installed.
         name: The package.
-        others: The packages that it may require, by their names among `PACKAGES`.
+        others: The names of the required packages to look at, of those in `PACKAGES`.
     """
     package = facts.packages[name]
     if isinstance(package, Failure):
@@ -55,35 +55,34 @@ def unmet(facts: Facts, name: str, *others: str) -> str | None:
 
 
 def parse_version(version: str) -> Version:
-    """Return the release that a version is, or is made for.
+    """Parse a version, without the suffixes of builds and pre-releases (2.2.2+cu121, 2.12.0a0+5228).
 
-    Suffixes of builds and pre-releases (2.2.2+cu121, 2.12.0a0+5228) say nothing about what fits. The version of a Python
-    that was built from its repository ends in a bare `+`.
+    They do not decide what fits. The version of a Python that was built from its repository ends in a bare `+`.
     """
     return Version(Version(version.removesuffix("+")).base_version)
 
 
 def public(version: str) -> str:
-    """Return a version as package indexes have it, without the local part."""
+    """Return a version without its local part, as on package indexes."""
     return Version(version).public
 
 
 def is_known(version: str, known: tuple[tuple[int, int], tuple[int, int]]) -> bool:
-    """Return whether a version is from the oldest to the newest minor version."""
+    """Return whether a version is between the oldest and the newest minor version."""
     return known[0] <= parse_version(version).release[:2] <= known[1]
 
 
 def _requirements(package: Package) -> Iterator[Requirement]:
-    """The requirements that count here."""
+    """Yield the requirements that hold on this machine."""
     for line in package.requires:
-        with contextlib.suppress(InvalidRequirement):  # Of an old package: pip does not know it either.
+        with contextlib.suppress(InvalidRequirement):  # In the metadata of an old package; pip ignores it too.
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 yield requirement
 
 
 def _installed(facts: Facts, name: str) -> str | None:
-    """The version of a package, that of the imported module where it is imported; None without, "" if not known."""
+    """Return the version of a package, from its import if possible; None if not installed, "" if not known."""
     imported = {"torch": facts.torch, "torchvision": facts.torchvision}.get(name)
     if imported is not None and not isinstance(imported, Failure):
         return imported.version

@@ -1,4 +1,4 @@
-"""The one place where the texts of CUDA's errors are read: TorchScript keeps the text alone and loses the type."""
+"""Recognize errors of a GPU by their text, because TorchScript loses their types. No other module reads such texts."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ AFTER_FORK = (
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Return whether there was not enough memory, of the GPU or of the host.
-
-    What led to the error counts too: a capture that ends early raises an error that does not name the reason.
+    """Return whether the GPU or the host ran out of memory.
 
     Args:
-        error: The error, followed by its causes and contexts.
+        error: The error. Its causes and contexts count too: a CUDA graph whose capture fails for lack of memory raises
+            an error that does not say so.
     """
     while error is not None:
         if isinstance(error, MemoryError) or _gpu_full(error):
@@ -40,7 +39,7 @@ def out_of_memory(error: BaseException | None) -> bool:
 
 
 def gpu_error(error: RuntimeError) -> GpuError | None:
-    """Return what a GPU failed with as a GpuError; None for any other error."""
+    """Return an error of a GPU as a GpuError; None for any other error."""
     lines = [line.strip().removeprefix("RuntimeError: ") for line in str(error).splitlines()]
     known = [line for line in lines if _GPU_FULL.search(line) or _FAILED.search(line)]
     reason = (known or [type(error).__name__])[0][:200]
@@ -61,7 +60,7 @@ def gpu_error(error: RuntimeError) -> GpuError | None:
 
 @contextlib.contextmanager
 def gpu_errors() -> Iterator[None]:
-    """Raise what a GPU fails with as a GpuError; every other error passes. Also a decorator."""
+    """Raise errors of a GPU as GpuError; other errors pass unchanged. Also usable as a decorator."""
     try:
         yield
     except RuntimeError as error:

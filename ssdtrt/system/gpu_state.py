@@ -1,4 +1,4 @@
-"""What an NVIDIA driver reports of its GPUs, asked through NVML (pynvml) or else `nvidia-smi`. No torch here."""
+"""What the NVIDIA driver reports about GPUs, through NVML (pynvml) or else `nvidia-smi`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The same bits under the name of newer drivers and that of older ones.
+# The same bits, by the name in newer drivers and in older ones.
 _REASONS = ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons")
 _THROTTLES = {
     0x04: "power limit",
@@ -26,7 +26,7 @@ _THROTTLES = {
     0x40: "temperature (hardware)",
     0x80: "power brake",
 }
-_BUSY_SECONDS = 0.5  # NVML answers at once, and the power that it reports is a mean over up to a second.
+_BUSY_SECONDS = 0.5  # NVML answers at once, but the power that it reports is an average over up to a second.
 
 
 class GpuState(Report, frozen=True):
@@ -38,7 +38,7 @@ class GpuState(Report, frozen=True):
         memory_mhz: The clock of its memory, MHz.
         temperature_c: Its temperature, degrees Celsius.
         power_w: The power that it draws, watts.
-        throttled: What keeps its clocks down, in words; empty where nothing does.
+        throttled: What keeps its clocks down, in words; empty if nothing does.
     """
 
     sm_mhz: float | None = None
@@ -80,7 +80,7 @@ class Driver(Report, frozen=True, tag=True):
 
 
 def driver_version() -> str | None:
-    """Return the NVIDIA driver's version; None where nothing reports it."""
+    """Return the NVIDIA driver's version; None if nothing reports it."""
     try:
         return read_driver().version
     except NoAnswer:
@@ -91,7 +91,7 @@ def read_driver() -> Driver:
     """Return the driver's version and its GPUs.
 
     Raises:
-        NoAnswer: Where neither NVML nor nvidia-smi lists a GPU, with the reason of each.
+        NoAnswer: If neither NVML nor nvidia-smi lists a GPU; the message has the reason of each.
     """
     return _ask(_nvml_driver, _smi_driver)
 
@@ -104,7 +104,7 @@ def read_state(device: torch.device, busy: Callable[[], object] | None = None) -
         busy: Called again and again until the driver answers: an idle GPU lowers its clocks within a moment.
 
     Returns:
-        Its state; None where nothing reports it.
+        Its state; None if nothing reports it.
     """
     name = _driver_name(device)
     try:
@@ -124,13 +124,13 @@ def other_processes(device: torch.device) -> list[str]:
 
 
 def _ask(by_nvml: Callable[[Any], T], by_smi: Callable[[], T]) -> T:
-    """The answer of NVML, or where it gives none that of nvidia-smi. Raises NoAnswer."""
+    """Return the answer of NVML, or if it gives none, that of nvidia-smi. Raises NoAnswer."""
     reason = ""
     try:
         with _initialized() as nvml:
             return by_nvml(nvml)
     except ImportError:
-        pass  # It is an extra, and its absence no fault.
+        pass  # It is optional.
     except NoAnswer as error:
         reason = f"{error}; "
     try:
@@ -140,7 +140,7 @@ def _ask(by_nvml: Callable[[Any], T], by_smi: Callable[[], T]) -> T:
 
 
 def _driver_name(device: torch.device) -> str:
-    """What the driver calls a device of torch's, a UUID or a number: it numbers all GPUs, torch those visible to it."""
+    """Return the driver's name of a device, a UUID or a number: it numbers all GPUs, torch only the visible ones."""
     import torch
 
     uuid = getattr(torch.cuda.get_device_properties(device), "uuid", None)
@@ -153,7 +153,7 @@ def _driver_name(device: torch.device) -> str:
 
 @contextlib.contextmanager
 def _initialized() -> Iterator[Any]:
-    """Yield pynvml, its library loaded. Raises ImportError, or NoAnswer for what NVML fails with inside the block."""
+    """Yield pynvml, initialized. Raises ImportError, or NoAnswer for an error of NVML inside the block."""
     import pynvml
 
     try:
@@ -210,7 +210,7 @@ def _nvml_handle(nvml: Any, name: str) -> Any:
 
 
 def _reported(nvml: Any, function: str, *arguments: Any) -> Any:
-    """What a function of NVML returns; None where the GPU, the driver or this pynvml does not have it."""
+    """Call a function of NVML; return None if the GPU, the driver or this pynvml does not support it."""
     try:
         return getattr(nvml, function)(*arguments)
     except (nvml.NVMLError, AttributeError):
@@ -228,14 +228,14 @@ def _smi_state(name: str, busy: Callable[[], object] | None) -> GpuState:
 
 
 def _throttles(bits: int | None) -> tuple[str, ...] | None:
-    """What keeps the clocks down; None where that is not reported."""
+    """Return what keeps the clocks down; None if that is not reported."""
     return None if bits is None else tuple(words for bit, words in _THROTTLES.items() if bits & bit)
 
 
 def _without_own(found: Sequence[tuple[int, str]], own: int) -> list[str]:
-    """`name (pid)` of all processes but this one.
+    """Return `name (pid)` of all processes but this one.
 
-    In a container the driver reports the pids of the host: where `own` is not among them, the first is taken for it.
+    In a container the driver reports the pids of the host: if `own` is not among them, the first one is left out.
     """
     others = [f"{name} ({pid})" for pid, name in found if pid != own]
     return others if len(others) < len(found) else others[1:]

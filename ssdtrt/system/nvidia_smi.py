@@ -1,4 +1,4 @@
-"""The program `nvidia-smi`: its answers as plain values, for `ssdtrt.system.gpu_state`, which asks it where NVML fails."""
+"""Run the program `nvidia-smi` and parse its answers, for `ssdtrt.system.gpu_state`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
 
 STATE_FIELDS = ("clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu", "power.draw")
-# The same bits under the name of newer drivers and that of older ones.
+# The same bits, by the name in newer drivers and in older ones.
 _REASONS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 _GPU_FIELDS = ("driver_version", "memory.total", "memory.free", "compute_cap")
 _NO_GPU = "nvidia-smi lists no GPU"
-_BAD_ARGUMENT = 2  # the exit code for a field that this driver does not know
+_BAD_ARGUMENT = 2  # the exit code for a field that the driver does not support
 
 
 class NoAnswer(SsdtrtError):
-    """The driver does not answer; the message has the reason."""
+    """The driver does not answer; the message is the reason."""
 
 
 class _UnknownField(NoAnswer):
@@ -30,7 +30,7 @@ def gpus() -> list[tuple[str, str, str | None, int | None, int | None]]:
     """Return the driver's version and the name, compute capability, total and free MiB of each GPU. Raises NoAnswer."""
     try:
         rows = _gpu_rows(_GPU_FIELDS)
-    except _UnknownField:  # Drivers before 510 do not know the compute capability.
+    except _UnknownField:  # Drivers before 510 do not report the compute capability.
         rows = [[*row, ""] for row in _gpu_rows(_GPU_FIELDS[:-1])]
     if not rows:
         raise NoAnswer(_NO_GPU)
@@ -53,12 +53,12 @@ def processes(name: str) -> list[tuple[int, str]]:
 
 
 def exit_status(code: int) -> str:
-    """Return an exit status in words, as `subprocess` has it."""
+    """Return an exit code of `subprocess` in words."""
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _query(arguments: Sequence[str], busy: Callable[[], object] | None = None) -> list[str]:
-    """The lines that it prints, calling `busy` until it has ended."""
+    """Return the lines that nvidia-smi prints, calling `busy` until it ends."""
     command, pipe = ["nvidia-smi", *arguments, "--format=csv,noheader,nounits"], subprocess.PIPE
     try:
         child = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace")
@@ -84,12 +84,12 @@ def _query(arguments: Sequence[str], busy: Callable[[], object] | None = None) -
 
 
 def _gpu_rows(fields: Sequence[str]) -> list[list[str]]:
-    """The name of each GPU and these fields of it, the driver's version first."""
+    """Return the name and these fields of each GPU; the first field is the driver's version."""
     rows = []
     for line in _query([f"--query-gpu=name,{','.join(fields)}"]):
         row = [part.strip() for part in line.rsplit(",", len(fields))]  # A name may hold a comma.
         if len(row) != len(fields) + 1 or not row[1][:1].isdecimal():
-            raise NoAnswer(f"nvidia-smi printed what is no list of GPUs: {line[:80]}")
+            raise NoAnswer(f"nvidia-smi did not print a list of GPUs: {line[:80]}")
         rows.append(row)
     return rows
 
@@ -104,12 +104,12 @@ def _parse_state(lines: Sequence[str]) -> tuple[list[float | None], int | None]:
 
 
 def _mib(text: str) -> int | None:
-    """MiB; None where the driver does not report them, as for a GPU that shares the host's memory."""
+    """Parse MiB; return None if they are not reported, as for a GPU that shares the host's memory."""
     return int(text) if text.isdecimal() else None
 
 
 def _number(text: str) -> float | None:
-    """A number; None for `[N/A]` and its like."""
+    """Parse a number; return None for `[N/A]` and the like."""
     try:
         return float(text)
     except ValueError:
@@ -117,7 +117,7 @@ def _number(text: str) -> float | None:
 
 
 def _bits(text: str) -> int | None:
-    """Bits in hexadecimal; None for `[N/A]` and its like."""
+    """Parse hexadecimal bits; return None for `[N/A]` and the like."""
     try:
         return int(text, 16)
     except ValueError:

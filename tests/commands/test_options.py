@@ -68,7 +68,7 @@ def test_files_that_a_report_may_replace(tmp_path):
     (tmp_path / "old.json").write_text("{}")
     check_json(None, "-", str(tmp_path / "new.json"), str(tmp_path / "old.json"), os.devnull)
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\0")
-    with pytest.raises(click.UsageError, match="exists and is no text file; give another path for the report"):
+    with pytest.raises(click.UsageError, match="exists and is not a text file; give another path for the report"):
         check_json(str(tmp_path / "picture.png"))
     with pytest.raises(ArtifactError, match="there is no directory"):
         check_json(str(tmp_path / "none" / "new.json"))

@@ -99,7 +99,7 @@ def test_a_report_takes_no_place_of_a_picture_or_a_file_of_ours(known, two, ssdt
             done = ssdtrt(*arguments)
             assert done.exit_code == 2
             assert done.stderr.endswith(
-                f"Error: {name} exists and is no text file; give another path for the report.\n"
+                f"Error: {name} exists and is not a text file; give another path for the report.\n"
             )
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
 

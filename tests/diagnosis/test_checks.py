@@ -54,7 +54,7 @@ def test_a_machine_where_everything_is_right():
         ("torchvision", "ok", "0.29.0+cu130"),
         ("Torch-TensorRT", "ok", "2.14.0"),
         ("front ends", "ok", "TorchScript, Dynamo"),
-        ("TensorRT", "ok", "11.1.0.5; FP16 comes from the module's own type, which ssdtrt sees to"),
+        ("TensorRT", "ok", "11.1.0.5; it takes the precision from the module, which ssdtrt casts"),
         ("weights folder", "ok", "/data/weights, 39.1 GiB free"),
         ("temporary folder", "ok", "/data/temporary, 39.1 GiB free"),
         ("current folder", "ok", "/data/current, 39.1 GiB free"),
@@ -88,11 +88,11 @@ def test_gpus_of_which_little_is_known():
 CHECKED = {
     "python too old": (
         machine(system=System("Linux", "x86_64", "3.9.2")),
-        [("system", "warning", "Linux x86_64, Python 3.9.2", "Use Python 3.10 to 3.13, which ssdtrt is made for.")],
+        [("system", "warning", "Linux x86_64, Python 3.9.2", "Use Python 3.10 to 3.13, which ssdtrt supports.")],
     ),
     "python too new": (
         machine(system=System("Linux", "x86_64", "3.14.0")),
-        [("system", "warning", "Linux x86_64, Python 3.14.0", "Use Python 3.10 to 3.13, which ssdtrt is made for.")],
+        [("system", "warning", "Linux x86_64, Python 3.14.0", "Use Python 3.10 to 3.13, which ssdtrt supports.")],
     ),
     "python from its repository": (machine(system=System("Linux", "x86_64", "3.13.0+")), []),
     "an unknown system": (machine(system=Failure("OSError: no")), [("system", "warning", "OSError: no", "")]),
@@ -161,7 +161,7 @@ CHECKED = {
                 "cannot be imported (importing torch ended with signal 11)",
                 f"pip install --force-reinstall {NEWEST}",
             ),
-            ("Torch-TensorRT", "warning", "2.14.0; not tried without torch", "Mend torch first."),
+            ("Torch-TensorRT", "warning", "2.14.0; not tried without torch", "Fix torch first."),
         ],
     ),
     "torchvision of another torch": (
@@ -247,7 +247,7 @@ CHECKED = {
                 "Torch-TensorRT",
                 "problem",
                 "2.14.0, but importing it fails (RuntimeError: no device)",
-                "It needs a GPU to be imported: mend that first.",
+                "It needs a GPU to be imported: fix that first.",
             ),
         ],
     ),
@@ -261,7 +261,7 @@ CHECKED = {
             (
                 "Torch-TensorRT",
                 "warning",
-                "2.16.0, which ssdtrt does not know; it knows 2.2 to 2.14",
+                "2.16.0, which ssdtrt was not tested with; it supports 2.2 to 2.14",
                 "Try it: ssdtrt doctor --build",
             )
         ],
