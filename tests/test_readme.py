@@ -52,6 +52,7 @@ def commands(text):
 def shape(output):
     """A command's output without its numbers and the machine: what is the same everywhere."""
     output = re.sub(r"^(note: times vary .*|.* cores?, torch .*)\n", "", output, flags=re.M)
+    output = output.replace(" before, taken from the cache", "")
     return re.sub(r"\s+", " ", re.sub(r"[-+]?\d+(\.\d+)?(e-\d+)?", "0", output)).strip()
 
 

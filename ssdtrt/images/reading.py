@@ -22,6 +22,10 @@ from ssdtrt.images.reader_pool import ReaderPool
 from ssdtrt.images.upload import pinned
 
 
+def _release_nothing() -> None:
+    """Do nothing: pixels that were made for this picture alone need no release."""
+
+
 @dataclass(frozen=True)
 class PreparedPicture:
     """A picture that was read.
@@ -40,7 +44,7 @@ class PreparedPicture:
     size: tuple[int, int]
     pixels: np.ndarray
     picture: Image.Image | None = None
-    release: Callable[[], None] = lambda: None
+    release: Callable[[], None] = _release_nothing
 
 
 Prepared = Generator[PreparedPicture | ImageError, None, None]
