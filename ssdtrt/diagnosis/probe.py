@@ -16,6 +16,7 @@ import msgspec
 
 from ssdtrt.diagnosis.facts import BuildTest, Failure, Torch, TorchTensorrt, Torchvision
 from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.system.child import die_with_parent
 from ssdtrt.system.gpu_state import Gpu, read_driver
 
 MARK = "ssdtrt-probe:"
@@ -27,6 +28,7 @@ def answer(name: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            die_with_parent(os.getppid())
             result = PROBES[name]()
     except BaseException as error:  # Whatever an import raises is reported, SystemExit too.
         result = Failure(describe(error), error.name if isinstance(error, ModuleNotFoundError) else None)
@@ -88,7 +90,6 @@ def test_build() -> BuildTest:
     from ssdtrt.artifact import torchscript
     from ssdtrt.artifact.request import BatchRange
     from ssdtrt.engine.torch_tensorrt_backend import compile_module
-    from ssdtrt.system.child import die_with_parent
     from ssdtrt.system.devices import pick_device, tf32_disabled
 
     class Tiny(torch.nn.Module):
@@ -101,7 +102,6 @@ def test_build() -> BuildTest:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.layers(images.half()).float()
 
-    die_with_parent(os.getppid())
     device = pick_device()
     torch.manual_seed(config.SEED)
     network = Tiny().eval().to(device)

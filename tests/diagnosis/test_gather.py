@@ -2,6 +2,7 @@
 
 import os
 import platform
+import subprocess
 import sys
 import time
 
@@ -223,6 +224,20 @@ def test_interrupting_ends_every_child(shadow, monkeypatch):  # noqa: F811
         gather_facts(interrupt)
     assert len(children) == 4 and all(child.returncode is not None for child in children)
     assert all(gone(child.pid) for child in children)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends children with their parent")
+def test_no_child_outlives_a_doctor_that_is_killed(shadow, tmp_path):  # noqa: F811
+    shadow(
+        "torch", f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n'); time.sleep(600)"
+    )
+    doctor = subprocess.Popen([sys.executable, "-m", "ssdtrt", "doctor"], stderr=subprocess.DEVNULL)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().endswith("\n"):
+        assert doctor.poll() is None
+        time.sleep(0.05)
+    doctor.kill()
+    doctor.wait()
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_a_child_that_cannot_be_started_is_a_failure(monkeypatch):
