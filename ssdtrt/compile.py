@@ -9,7 +9,6 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.artifact import runtime
-from ssdtrt.artifact.capabilities import find_backend
 from ssdtrt.artifact.metadata import (
     BuildInfo,
     DetectorMetadata,
@@ -22,6 +21,7 @@ from ssdtrt.artifact.metadata import (
     now,
 )
 from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.artifact.precision import find_backend
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine.acceptance import accept
 from ssdtrt.engine.build import BuildJob, Built, build_in_child

@@ -74,7 +74,7 @@ MAX_TIMING_ITERATIONS = 16  # but in no more than this many batches.
 CACHE_VARIABLE = "SSDTRT_CACHE"  # the folder of cached engines; an empty value turns the cache off
 MAX_CACHED_ENGINES = 20
 
-# Parity; its bounds are in `ssdtrt.artifact.capabilities.PRECISIONS`.
+# Parity; its bounds are in `ssdtrt.artifact.precision.PRECISIONS`.
 PARITY_IMAGES = 8
 FLOOR_IMAGES = 2  # enough for the distance of eager PyTorch in 16 bits, which some processors emulate slowly
 PARITY_BATCH = {"cuda": 8, "cpu": 2}  # for files that take any size; on a CPU Ctrl-C waits for the batch to end

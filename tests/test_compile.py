@@ -17,8 +17,8 @@ from known import metadata_like, typed
 from ssdtrt import compile as compiling
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.capabilities import PRECISIONS
 from ssdtrt.artifact.metadata import read_metadata
+from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.compile import compile_engine
 from ssdtrt.engine.build import Built

@@ -21,9 +21,9 @@ from PIL import Image
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.baseline import eager_model
-from ssdtrt.artifact.capabilities import PRECISIONS
 from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.metadata import read_metadata
+from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.artifact.runner import load_engine
 from ssdtrt.bench import bench_files
 from ssdtrt.detect import Detector

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ssdtrt import config
-from ssdtrt.artifact.capabilities import PRECISIONS
+from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.verify import verify_engine
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.capabilities import PRECISIONS
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
+from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.artifact.runner import FileRunner
 from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.model.ssd import SSD300

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ssdtrt import config
-from ssdtrt.artifact.capabilities import BACKENDS, PRECISIONS, Backend, Precision, find_backend
+from ssdtrt.artifact.precision import BACKENDS, PRECISIONS, Backend, Precision, find_backend
 from ssdtrt.errors import CompileError
 from ssdtrt.model.source import Digest
 from ssdtrt.system.report import Report

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact import runtime, torchscript
-from ssdtrt.artifact.capabilities import Backend
 from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.inspection import check_fits
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
+from ssdtrt.artifact.precision import Backend
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
 from ssdtrt.system.devices import current_device, pick_device

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ssdtrt import config
-from ssdtrt.artifact.capabilities import BACKENDS, Backend
 from ssdtrt.artifact.parity_report import OutputDistance, ParityReport
+from ssdtrt.artifact.precision import BACKENDS, Backend
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.commands.options import (
     check_apart,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from ssdtrt import config
-from ssdtrt.artifact.capabilities import PRECISIONS
+from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.diagnosis.facts import PACKAGES, TENSORRT_NAMES, BuildTest, Facts, Failure, Package
 from ssdtrt.diagnosis.report import TEST_BUILD, Finding
 from ssdtrt.diagnosis.requirements import install_command, is_known, parse_version, public, unmet

@@ -12,8 +12,8 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.artifact import runtime, torchscript
 from ssdtrt.artifact.baseline import eager_model
-from ssdtrt.artifact.capabilities import Precision
 from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.artifact.precision import Precision
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.engine.parity import compare
 from ssdtrt.errors import ParityError

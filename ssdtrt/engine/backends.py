@@ -12,7 +12,7 @@ from ssdtrt.engine.build import BuildJob
 # Returns a module: images [N, 3, 300, 300], float32 -> (loc [N, 4, A], conf [N, C, A]).
 _Builder = Callable[[BuildJob], torch.nn.Module]
 
-# By back end and front end; what each back end can build is in `ssdtrt.artifact.capabilities`.
+# By back end and front end; what each back end can build is in `ssdtrt.artifact.precision`.
 _BUILDERS: dict[tuple[str, str | None], _Builder] = {
     ("tensorrt", "torchscript"): torch_tensorrt_backend.build,
     ("tensorrt", "tensorrt"): tensorrt_backend.build,

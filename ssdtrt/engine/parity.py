@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact.baseline import InPrecision
-from ssdtrt.artifact.capabilities import PRECISIONS
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.errors import ParityError
 from ssdtrt.model.boxes import box_iou, default_boxes
 from ssdtrt.model.nms import detect

@@ -7,7 +7,7 @@ import torch
 
 from known import Known
 from ssdtrt import config
-from ssdtrt.artifact.capabilities import PRECISIONS
+from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.engine import acceptance
 from ssdtrt.engine.acceptance import accept

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.capabilities import BACKENDS, PRECISIONS, find_backend
+from ssdtrt.artifact.precision import BACKENDS, PRECISIONS, find_backend
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend
 from ssdtrt.engine.backends import _BUILDERS, build_network
