@@ -35,7 +35,7 @@ from ssdtrt.model.nms import detect
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.system.devices import pick_device
 from ssdtrt.system.files import replacing, write_text
-from ssdtrt.system.versions import installed_versions, this_machine
+from ssdtrt.system.versions import measured_on
 
 RATE = 0.03  # for a batch of 64, and in proportion for others
 REFERENCE_BATCH = 64
@@ -262,7 +262,7 @@ def main(arguments: list[str] | None = None) -> None:
     done = train(training, *streams, 60 * args.minutes, 2 if args.smoke else None, args.out / "scenes.pt")
     settings = {"minutes": args.minutes, "batch": args.batch, "val": args.val, "seed": args.seed, "smoke": args.smoke}
     settings.update(rate=training.peak, weight_decay=WEIGHT_DECAY, average=AVERAGE, smooth_l1_beta=SMOOTH_L1_BETA)
-    record = {"settings": settings, **done, "machine": {**this_machine(device), "versions": installed_versions()}}
+    record = {"settings": settings, **done, "machine": measured_on(device).as_dict()}
     write_text(args.out / "training.json", json.dumps(record, indent=2) + "\n")
     say(begun, "wrote scenes.pt, labels.txt and training.json")
 

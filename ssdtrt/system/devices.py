@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -71,11 +71,12 @@ def with_tf32(on: bool) -> Iterator[None]:
     """Enable or disable TF32 for convolutions and matrix products inside the block, and restore the settings after it.
 
     torch 2.9 added new switches, after whose use the old ones raise. Both are set, and the old ones first, because
-    setting those resets the new ones.
+    setting those resets the new ones: also the one of products on the CPU.
     """
     cudnn: Any = torch.backends.cudnn
     matmul: Any = torch.backends.cuda.matmul
-    parts: list[Any] = [matmul, cudnn.conv, cudnn.rnn] if hasattr(matmul, "fp32_precision") else []
+    new = hasattr(matmul, "fp32_precision")
+    parts: list[Any] = [matmul, cudnn.conv, cudnn.rnn, cast("Any", torch.backends.mkldnn).matmul] if new else []
     precisions = [part.fp32_precision for part in parts]
     convolutions = _read(lambda: cudnn.allow_tf32)
     products = _read(torch.get_float32_matmul_precision)

@@ -79,6 +79,7 @@ def test_disabling_tf32_restores_after_a_failure(other_flags, error):
     "switch",
     [
         "torch.set_float32_matmul_precision('medium')",
+        "backends.cuda.matmul.allow_tf32 = True",
         "backends.fp32_precision = 'tf32'",
         "backends.cuda.matmul.fp32_precision = 'tf32'",
         "backends.cudnn.conv.fp32_precision = 'ieee'",
@@ -91,7 +92,9 @@ def test_disabling_tf32_whatever_switch_was_used(switch):
 import torch
 from torch import backends
 from ssdtrt.system.devices import tf32_disabled, with_tf32
-parts = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn] if hasattr(backends, "fp32_precision") else []
+parts = []
+if hasattr(backends, "fp32_precision"):
+    parts = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn, backends.mkldnn.matmul]
 def state():
     return [part.fp32_precision for part in parts]
 def old():
@@ -103,6 +106,11 @@ for block, new, olds in ((tf32_disabled(), "ieee", (False, "highest")), (with_tf
         assert set(state()) <= {{new}} and old() == olds
     assert state() == before[0] and (before[1] is None or before[1] == old())
 print("as it was")
+if "allow_tf32" in {switch!r}:
+    backends.cuda.matmul.allow_tf32 = False
+    with tf32_disabled():
+        pass
+    assert (backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision()) == (False, "highest")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("as it was\n", "")
