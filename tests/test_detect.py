@@ -436,7 +436,7 @@ def test_too_little_memory_halves_the_batch_and_loses_nothing(known, pictures, b
     tried = narrow(runner, 3, BatchRange.parse(batch))
     answers = Detector(runner, note=notes.append)(paths)
     assert answers == Detector(known, "cpu")(paths) and len(answers) == 12
-    assert notes == [f"The GPU has not enough memory for {n} pictures at once; going on with {n // 2}." for n in (8, 4)]
+    assert notes == [f"There is not enough memory for {n} pictures at once; going on with {n // 2}." for n in (8, 4)]
     assert tried == sizes
 
 

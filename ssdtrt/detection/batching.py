@@ -102,7 +102,7 @@ class BatchRunner:
                 "Free some (nvidia-smi shows who has it), or compile with a smaller --batch-size."
             )
         self.size = max(self.smallest, count // 2)
-        self.note(f"The GPU has not enough memory for {count} pictures at once; going on with {self.size}.")
+        self.note(f"There is not enough memory for {count} pictures at once; going on with {self.size}.")
         self.release()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

@@ -304,7 +304,7 @@ def test_a_full_gpu_is_said_and_every_picture_done(known, pictures, ssdtrt, monk
     monkeypatch.setattr(FileRunner, "__call__", run)
     done = ssdtrt("-q", "detect", known, *paths, "--jsonl", "-", "--device", "cpu")
     assert done.exit_code == 0
-    assert done.stderr.startswith("note: The GPU has not enough memory for 2 pictures at once; going on with 1.\n")
+    assert done.stderr.startswith("note: There is not enough memory for 2 pictures at once; going on with 1.\n")
     assert [strict(line) for line in done.stdout.splitlines()] == [
         one.as_dict() for one in Detector(known, "cpu")(paths)
     ]
@@ -314,7 +314,7 @@ def test_a_full_gpu_is_said_and_every_picture_done(known, pictures, ssdtrt, monk
     annotations = write_annotations(tmp_path / "a.json", names, objects, categories)
     done = ssdtrt("-q", "evaluate", known, "--images", "pictures", "--annotations", annotations, "--device", "cpu")
     assert done.exit_code == 0
-    assert "note: The GPU has not enough memory for 2 pictures at once; going on with 1." in done.stdout
+    assert "note: There is not enough memory for 2 pictures at once; going on with 1." in done.stdout
 
 
 @pytest.fixture

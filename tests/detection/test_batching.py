@@ -125,8 +125,8 @@ def test_it_goes_down_by_halves_says_so_and_stays_there():
     batches = BatchRunner(device.stage, device.start, 32, note=notes.append, release=release)
     assert results(batches, range(70)) == [10 * item for item in range(70)]
     assert notes == [
-        "The GPU has not enough memory for 32 pictures at once; going on with 16.",
-        "The GPU has not enough memory for 16 pictures at once; going on with 8.",
+        "There is not enough memory for 32 pictures at once; going on with 16.",
+        "There is not enough memory for 16 pictures at once; going on with 8.",
     ]
     assert device.tried == [32, 16, *8 * [8], 6]  # The second 32 were cut before, and are not tried whole.
     assert batches.size == 8 and len(released) == 2
