@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
 from PIL import Image
 
 from known import RED, known_file

@@ -8,13 +8,12 @@ import sys
 import zipfile
 
 import pytest
-import torch
 from command_line import ENVIRONMENT, on_a_terminal
 from machines import GOOD, NEWEST, machine
+from metadata_files import small
 
-from known import known_file, metadata_like, write_metadata
+from known import known_file, metadata_like
 from ssdtrt import doctor
-from ssdtrt.artifact import inspection, torchscript
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.commands.machine import _printable, doctor_text, inspection_text
@@ -81,30 +80,6 @@ def test_a_command_is_broken_at_its_spaces_alone():
 
 
 # inspect
-
-
-def small(path, metadata):
-    """One of our files by its metadata; there is no network of ours in it."""
-    with torchscript.quiet():
-        torchscript.save(torch.jit.script(torch.nn.Identity()), path)
-    write_metadata(path, metadata)
-    return path
-
-
-@pytest.fixture
-def tensorrt_engine(tmp_path):
-    metadata = metadata_like("engine", "tensorrt")
-    metadata["model"]["parameters"] = 1000
-    return small(tmp_path / "gpu.engine.ts", metadata)
-
-
-@pytest.fixture
-def like_there(monkeypatch):
-    """This machine is the one that the engine was built on."""
-    monkeypatch.setattr(platform, "system", lambda: "Linux")
-    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(inspection, "tensorrt_version", lambda: "8.6.0")
-    monkeypatch.setattr(inspection, "installed", {"torch-tensorrt": "2.2.0"}.get)
 
 
 def test_the_table(tensorrt_engine, like_there):
