@@ -1,8 +1,16 @@
 """The feature extractor: ResNet-50 up to conv4_x, with the stride of its last stage removed."""
 
+from typing import Any
+
 import torch
 from torch import nn
-from torchvision.models.resnet import Bottleneck, resnet50
+
+
+def _resnet50() -> Any:
+    # Imported here, because that takes as long as importing torch, and an engine does not need it.
+    from torchvision.models import resnet50
+
+    return resnet50(weights=None)
 
 
 class ResNet50Features(nn.Module):
@@ -13,8 +21,8 @@ class ResNet50Features(nn.Module):
 
     def __init__(self):
         super().__init__()
-        resnet = resnet50(weights=None)
-        block: Bottleneck = resnet.layer3[0]
+        resnet = _resnet50()
+        block = resnet.layer3[0]
         for conv in (block.conv1, block.conv2, block.downsample[0]):
             conv.stride = (1, 1)
         self.feature_extractor = nn.Sequential(*list(resnet.children())[:7])

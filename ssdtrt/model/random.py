@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.ssd import SSD300
@@ -32,9 +31,9 @@ def random_model(num_classes: int, seed: int) -> SSD300:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = reference_init(SSD300(num_classes))
-        for block in model.modules():
-            if isinstance(block, Bottleneck):
-                nn.init.constant_(block.bn3.weight, _RESIDUAL_GAIN)
+        for name, norm in model.named_modules():
+            if name.endswith(".bn3"):  # The last norm of a bottleneck block.
+                nn.init.constant_(norm.get_parameter("weight"), _RESIDUAL_GAIN)
     images = synthetic_images(_CALIBRATION_IMAGES, seed)
     with torch.no_grad():
         _calibrate_norms(model, images)

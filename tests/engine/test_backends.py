@@ -1,5 +1,6 @@
 """Tests of the table of back ends: every possible request has a builder, which gets the arguments of the job."""
 
+import importlib
 import itertools
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.precision import BACKENDS, PRECISIONS, find_backend
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend
-from ssdtrt.engine.backends import _BUILDERS, build_network
+from ssdtrt.engine.backends import _MODULES, build_network
 from ssdtrt.engine.build import BuildJob
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
@@ -29,7 +30,8 @@ def test_every_request_has_a_builder():
         batch = "8" if backend.fixed_batch else None
         for precision in backend.precisions:
             job = job_for(backend=backend.name, precision=precision, batch=batch, streams=streams)
-            assert (backend.name, job.request.front_end) in _BUILDERS
+            name = _MODULES[backend.name, job.request.front_end]
+            assert callable(importlib.import_module(f"ssdtrt.engine.{name}").build)
 
 
 def test_every_precision_is_one_of_torchs_and_some_back_end_builds_it():
