@@ -1,4 +1,4 @@
-"""What many tests share: one random model, its module and its engines, each made once."""
+"""What many tests share: one narrow random model, its module and its engines, each made once."""
 
 import atexit
 import fcntl
@@ -13,6 +13,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import narrow
 import pytest
 import torch
 from click.testing import CliRunner
@@ -20,11 +21,12 @@ from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
 from PIL import Image
 
 from known import RED, known_file
+from ssdtrt import config
 from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module
 from ssdtrt.model.weights import build_model
-from ssdtrt.system.devices import emulates_bf16
 
+narrow.narrow()
 os.environ["SSDTRT_CACHE"] = ""  # No test keeps an engine, or takes one that was kept, unless it says so.
 if "SSDTRT_TEST_FOLDER" not in os.environ:  # The first process of a run; its workers inherit the folder.
     os.environ["SSDTRT_TEST_FOLDER"] = tempfile.mkdtemp(prefix="ssdtrt-tests-")
@@ -65,7 +67,7 @@ def once(name, make):
     """A file that one worker of a run makes for all of them: `make(path)` writes it. Read only."""
     path = SHARED / name
     path.parent.mkdir(exist_ok=True)
-    with open(path.parent.with_suffix(".lock"), "w") as lock:
+    with open(SHARED / f"{name.replace('/', '-')}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
             make(path)
@@ -78,20 +80,49 @@ def kept_engines(monkeypatch):
     monkeypatch.setenv("SSDTRT_CACHE", str(SHARED / "engines"))
 
 
-def build_once(module, name, **options):
-    """`compile_engine` of the CPU, once a run for each file; what it builds is kept for `kept_engines`."""
+def build_once(module, name, images=config.PARITY_IMAGES, **options):
+    """`compile_engine` of the CPU, once a run for each file; what it builds is kept for `kept_engines`.
+
+    It is compared with FP32 on so many images, also in BF16 where that is emulated: the network is narrow.
+    """
 
     def build(path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SSDTRT_CACHE", str(SHARED / "engines"))
+            patch.setattr("ssdtrt.compile.emulates_bf16", lambda: False)
+            patch.setattr(config, "PARITY_IMAGES", images)
             compile_engine(module, path, backend="torchscript", **options)
 
     return once(f"module/{name}", build)
 
 
+@pytest.fixture(scope="module")
+def full_width():
+    """SSD300 as wide as it is, for the tests of a file."""
+    with narrow.full_width():
+        yield
+
+
+@pytest.fixture(scope="session")
+def full_model():
+    """The seeded random model as wide as it is; read only."""
+
+    def make(path):
+        with narrow.full_width():
+            torch.save(build_model("random"), path)
+
+    return torch.load(once("full/model.pt", make), weights_only=False)
+
+
+@pytest.fixture(scope="session")
+def full_module(request):
+    """The module exported from it."""
+    return once("full/ssd300.ts", lambda path: export_module(request.getfixturevalue("full_model"), path))
+
+
 @pytest.fixture(scope="session")
 def model():
-    """The seeded random model; read only."""
+    """The seeded random model, narrow; read only."""
     return build_model("random")
 
 
@@ -115,16 +146,9 @@ def engine(module):
 
 
 @pytest.fixture(scope="session")
-def fast_bf16():
-    """Skips where the processor has no BF16 arithmetic."""
-    if emulates_bf16():
-        pytest.skip("this processor has no BF16 arithmetic")
-
-
-@pytest.fixture(scope="session")
-def engine_bf16(fast_bf16, module):
+def engine_bf16(module):
     """A CPU engine in BF16, beside its module."""
-    return build_once(module, "bf16.engine.ts", precision="bf16")
+    return build_once(module, "bf16.engine.ts", images=2, precision="bf16")
 
 
 @pytest.fixture(scope="session")

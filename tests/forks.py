@@ -1,4 +1,4 @@
-"""Many runs of the command line in processes of their own, forked from one that has imported torch already.
+"""Many runs of the command line in processes of their own, forked from one that has imported all they need.
 
 python forks.py reads lines of JSON, {"arguments", "folder", "terminal", "stdout", "file_size", "environment"}, and answers
 each with the process's number and then, when it has ended, with how. stdout and stderr go to the terminal where one is
@@ -42,7 +42,7 @@ def become(request):
 
 
 def main():
-    import torch  # noqa: F401
+    import torchvision  # noqa: F401
 
     from ssdtrt import bench, cli, evaluate, run, verify  # noqa: F401
     from ssdtrt.commands import bench_text  # noqa: F401

@@ -20,9 +20,7 @@ def loaded_after(statement):
     return done.stdout.splitlines()[-1].split()[1:]
 
 
-def test_channels_fit_each_other():
-    assert config.FEATURE_CHANNELS == (1024, 512, 512, 256, 256, 256)
-    assert config.MIDDLE_CHANNELS == (256, 256, 128, 128, 128)
+def test_feature_maps_fit_each_other():
     assert len(config.STEPS) == len(config.FEATURE_MAPS) == len(config.ASPECT_RATIOS) == len(config.SCALES) - 1
 
 

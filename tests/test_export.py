@@ -17,6 +17,7 @@ import torch
 
 import ssdtrt
 from ssdtrt.artifact import torchscript
+from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.errors import ArtifactError, ImageError, ParityError
 from ssdtrt.export import export_module
 from ssdtrt.images.tensors import synthetic_images
@@ -112,12 +113,16 @@ def test_plain_torch_loads_both_kinds_without_ssdtrt_and_answers_bit_for_bit(mod
             assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
 
 
-@pytest.mark.parametrize("kind", ["module", "scripted"])
-def test_the_file_holds_every_weight_unchanged_and_not_frozen(request, model, kind):
-    loaded = torchscript.load(request.getfixturevalue(kind)).state_dict()
-    original = model.state_dict()
+@pytest.mark.parametrize(
+    "kind, of, parameters",
+    [("module", "model", 1_532_470), ("scripted", "model", 1_532_470), ("full_module", "full_model", 22_894_902)],
+)
+def test_the_file_holds_every_weight_unchanged_and_not_frozen(request, kind, of, parameters):
+    path = request.getfixturevalue(kind)
+    loaded = torchscript.load(path).state_dict()
+    original = request.getfixturevalue(of).state_dict()
     weights = {key: value for key, value in loaded.items() if not re.search("running_|num_batches", key)}
-    assert sum(value.numel() for value in weights.values()) == 22_894_902
+    assert sum(value.numel() for value in weights.values()) == parameters == read_metadata(path).model.parameters
     assert loaded.keys() == original.keys()
     assert all(torch.equal(loaded[key], original[key]) for key in original)
 
@@ -155,7 +160,7 @@ def test_metadata_describes_the_model(metadata, model):
         "architecture", "num_classes", "parameters", "labels", "weights", "default_boxes_sha256", "preprocess"
     }  # fmt: skip
     assert (described["architecture"], described["num_classes"]) == ("ssd300-resnet50", 81)
-    assert described["parameters"] == 22_894_902
+    assert described["parameters"] == 1_532_470
     assert described["preprocess"] == "eval"
     assert len(described["labels"]) == 81
     assert described["labels"][:3] == ["background", "person", "bicycle"] and described["labels"][80] == "toothbrush"

@@ -31,7 +31,7 @@ CHILD = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"]
 
 
 class Forks:
-    """Runs commands in processes forked from one that has imported torch: see forks.py."""
+    """Runs commands in processes forked from one that has imported all they need: see forks.py."""
 
     def __init__(self):
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -165,9 +165,9 @@ SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTER
 
 
 @pytest.mark.parametrize("name, sent", SENT)
-def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, module):
+def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, full_module):
     """A moment after it began: it ends at once, or when the batch that runs is done."""
-    os.symlink(module, place / "m.ts")
+    os.symlink(full_module, place / "m.ts")
     if name == "inspect":
         large(place / "large.ts")
     before = set(os.listdir(place)) | {"stdout", "stderr"}

@@ -92,8 +92,8 @@ def test_pretrained_that_cannot_be_fetched():
 def test_not_pretrained_is_to_be_trained_and_fetches_nothing():
     model = nvidia_ssd(pretrained=False)
     assert model.training and all(parameter.requires_grad for parameter in model.parameters())
-    heads = model.conf[2].weight.detach()  # [6 * 81, 512, 3, 3]
-    bound = (6 / (9 * (512 + 6 * 81))) ** 0.5  # Xavier, uniform
+    heads = model.conf[2].weight.detach()  # [6 * 81, channels, 3, 3]
+    bound = (6 / (9 * (heads.shape[1] + 6 * 81))) ** 0.5  # Xavier, uniform
     assert float(heads.abs().max()) == pytest.approx(bound, rel=1e-3)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 
 import pytest
 from PIL import Image
@@ -36,7 +37,10 @@ def text_of(cell):
 def test_runs_and_prints_what_it_does_otherwise(notebook, tmp_path, monkeypatch, photographs, kept_engines):
     for name in ("JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+    startup = tmp_path / "IPYTHONDIR" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "start.py").write_text("import narrow; narrow.narrow()\n")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("SSDTRT_WEIGHTS", raising=False)
     where = {"metadata": {"path": str(tmp_path)}}

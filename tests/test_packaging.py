@@ -38,7 +38,7 @@ def test_wheel_holds_every_module_and_the_samples(wheel):
 
 
 @pytest.mark.slow
-def test_wheel_works_outside_the_checkout(wheel, module, tmp_path):
+def test_wheel_works_outside_the_checkout(wheel, full_module, tmp_path):
     site = tmp_path / "site"
     command = [
         sys.executable,
@@ -64,7 +64,7 @@ def test_wheel_works_outside_the_checkout(wheel, module, tmp_path):
     assert run(str(site / "bin" / "ssdtrt"), "--version") == f"ssdtrt, version {package.__version__}\n"
     where = run(sys.executable, "-c", "import ssdtrt; print(ssdtrt.__file__)").strip()
     assert where.startswith(str(site))
-    run(sys.executable, "-m", "ssdtrt", "compile", str(module), "--backend", "torchscript")
+    run(sys.executable, "-m", "ssdtrt", "compile", str(full_module), "--backend", "torchscript")
     sample = site / "ssdtrt" / "samples" / "chelsea.jpg"
     assert "chelsea.jpg" in run(sys.executable, "-m", "ssdtrt", "detect", "ssd300.engine.ts", str(sample))
 

@@ -216,7 +216,7 @@ def test_five_classes_are_named_in_the_detections(five, photographs):
         assert scores == sorted(scores, reverse=True) and all(0.5 <= score <= 1 for score in scores)
         for one in entry["detections"]:
             left, top, right, bottom = one["box"]
-            assert 0 <= left < right <= entry["width"] and 0 <= top < bottom <= entry["height"]
+            assert 0 <= left <= right <= entry["width"] and 0 <= top <= bottom <= entry["height"]
     assert results["detect"].stdout.splitlines()[-1] == "written to found: 3 pictures and detections.json"
 
 

@@ -22,7 +22,7 @@ from ssdtrt.model.weights import build_model, state_sha256
 from ssdtrt.system.digests import sha256_file
 
 FITS = "Expected NVIDIA's SSD300 v1.1 checkpoint or one fine-tuned from it."
-DIRECTORY = 91_804_344  # where the directory of the archive below begins, about
+DIRECTORY = 6_229_496  # where the directory of the archive below begins, about
 ASKS = f"torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, fixed in 2.6). Update torch or, "
 
 

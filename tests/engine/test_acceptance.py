@@ -46,7 +46,7 @@ def test_the_size_alone_tells_that_it_is_not_bf16(model, engine, engine_bf16):
     acceptance._check_size(engine_bf16, model, PRECISIONS["bf16"])
     with pytest.raises(ParityError) as caught:
         acceptance._check_size(engine, model, PRECISIONS["bf16"])
-    per_parameter = engine.stat().st_size / 22_894_902
+    per_parameter = engine.stat().st_size / 1_532_470
     assert str(caught.value) == (
         f"The engine is not BF16: it takes {per_parameter:.2f} bytes per parameter, as FP32 weights do; "
         "expected at most 3.5."

@@ -33,7 +33,7 @@ def run_process(folder, job):
     return done.returncode, result, done.stderr
 
 
-def test_a_job_becomes_an_engine_and_a_result(fast_bf16, module, tmp_path):
+def test_a_job_becomes_an_engine_and_a_result(module, tmp_path):
     code, result, _ = run_process(tmp_path, job_for(module, tmp_path / "a.engine.ts", precision="bf16"))
     assert code == 0 and isinstance(result, Built)
     assert 0 < result.seconds < 300 and result.seconds == round(result.seconds, 1)

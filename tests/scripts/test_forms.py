@@ -27,10 +27,8 @@ def test_the_heads_alone_join_their_maps_as_the_form_does(model, name):
     images = synthetic_images(2, seed=3)
     with torch.no_grad():
         found = forms.form_of(name, model, torch.float32, heads=True)(images)
-        mean = float(images[1].mean())
-        last = torch.cat(
-            [model.loc[5](torch.full((1, 256, 1, 1), mean)), model.conf[5](torch.full((1, 256, 1, 1), mean))], 1
-        )
+        mean = torch.full((1, model.loc[5].in_channels, 1, 1), float(images[1].mean()))
+        last = torch.cat([model.loc[5](mean), model.conf[5](mean)], 1)
     assert found.shape == (2, 85, 8732)
     torch.testing.assert_close(found[1, :, -4:].flatten(), last.flatten(), rtol=1e-4, atol=1e-5)
 
