@@ -4,7 +4,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN_ARGS ?=
 # One thread a process and two processes: torch's threads wait more than they work on small pictures.
-PYTEST_ARGS ?= -q -n 2 --dist loadfile --durations=10
+PYTEST_ARGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 # Which tests `make test` runs; on the oldest stack all but the slow ones.
 MARKERS ?= not gpu
 # Which of setup.cfg's extras brings Torch-TensorRT.

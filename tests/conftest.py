@@ -50,6 +50,12 @@ def pytest_runtest_setup(item):
         pytest.skip("no CUDA GPU")
 
 
+def pytest_collection_modifyitems(items):
+    """The files with slow tests come first, so that the workers end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def no_surprises(monkeypatch, tmp_path_factory):
     """No test reaches the network or a user's cache by accident, and none leaves a global flag changed."""

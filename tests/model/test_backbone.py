@@ -8,7 +8,7 @@ from ssdtrt.model.backbone import ResNet50Features
 
 
 @pytest.fixture(scope="module")
-def backbone():
+def backbone(full_width):
     return ResNet50Features().eval().requires_grad_(False)
 
 

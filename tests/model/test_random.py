@@ -15,10 +15,10 @@ FP16_MAX = 65_504
 
 
 @pytest.fixture(scope="module")
-def outputs(model, photographs):
+def outputs(full_model, photographs):
     """The FP32 outputs of the sample photographs."""
     with torch.no_grad():
-        return model(to_batch(photographs))
+        return full_model(to_batch(photographs))
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_global_state(model):
@@ -37,7 +37,7 @@ def test_another_seed_gives_other_weights_and_labels_set_the_classes(model):
     assert not torch.equal(other.state_dict()[key], model.state_dict()[key])
     assert other.num_classes == 3
     assert other.labels == ("background", "cat", "dog")
-    assert other.conf[0].weight.shape == (4 * 3, 1024, 3, 3)
+    assert other.conf[0].weight.shape == (4 * 3, 128, 3, 3)
 
 
 def test_the_source_is_untrained(model):
@@ -45,15 +45,15 @@ def test_the_source_is_untrained(model):
     assert len(model.labels) == model.num_classes == 81
 
 
-def test_ready_to_run(model):
-    assert not model.training and not any(part.training for part in model.modules())
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    assert all(value.isfinite().all() for value in model.state_dict().values())
+def test_ready_to_run(full_model):
+    assert not full_model.training and not any(part.training for part in full_model.modules())
+    assert not any(parameter.requires_grad for parameter in full_model.parameters())
+    assert all(value.isfinite().all() for value in full_model.state_dict().values())
 
 
-def test_every_activation_is_within_fp16s_range(model, photographs):
+def test_every_activation_is_within_fp16s_range(full_model, photographs):
     peaks, hooks = {}, []
-    for name, part in model.named_modules():
+    for name, part in full_model.named_modules():
         if not list(part.children()):
             hooks.append(
                 part.register_forward_hook(
@@ -61,7 +61,7 @@ def test_every_activation_is_within_fp16s_range(model, photographs):
                 )
             )
     with torch.no_grad():
-        model(torch.cat([to_batch(photographs), synthetic_images(1, seed=9)]))
+        full_model(torch.cat([to_batch(photographs), synthetic_images(1, seed=9)]))
     for hook in hooks:
         hook.remove()
     # Stem and its three helpers, 13 blocks with 7 leaves, 3 downsamples of 2, 5 additional blocks of 6, 12 heads.
@@ -84,8 +84,8 @@ def test_every_photograph_has_between_1_and_200_detections(outputs, photographs)
 
 
 @pytest.mark.skipif(emulates_bf16(), reason="this processor has no BF16 arithmetic")
-def test_bf16_stays_near_fp32(model, outputs, photographs):
-    low = copy.deepcopy(model).bfloat16()
+def test_bf16_stays_near_fp32(full_model, outputs, photographs):
+    low = copy.deepcopy(full_model).bfloat16()
     with torch.no_grad():
         found = low(to_batch(photographs).bfloat16())
     for name, low_output, output in zip(("loc", "conf"), found, outputs):

@@ -14,6 +14,14 @@ MIDDLE = (256, 256, 128, 128, 128)
 MAPS = (38, 19, 10, 5, 3, 1)
 
 
+pytestmark = pytest.mark.usefixtures("full_width")
+
+
+@pytest.fixture(scope="module")
+def model(full_model):
+    return full_model
+
+
 @pytest.fixture(scope="module")
 def traced(model):
     return _to_torchscript(model, "trace")

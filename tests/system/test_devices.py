@@ -1,5 +1,6 @@
 """Tests of choosing a device, and of TF32."""
 
+import os
 import platform
 import re
 import subprocess
@@ -74,22 +75,16 @@ def test_disabling_tf32_restores_after_a_failure(other_flags, error):
     assert flags() == other_flags
 
 
-# In a separate process, because the old switches raise after the new ones were used.
-@pytest.mark.parametrize(
-    "switch",
-    [
-        "torch.set_float32_matmul_precision('medium')",
-        "backends.cuda.matmul.allow_tf32 = True",
-        "backends.fp32_precision = 'tf32'",
-        "backends.cuda.matmul.fp32_precision = 'tf32'",
-        "backends.cudnn.conv.fp32_precision = 'ieee'",
-    ],
-)
-def test_disabling_tf32_whatever_switch_was_used(switch):
-    if "fp32_precision" in switch and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        pytest.skip("this torch has the old switches only")
-    code = f"""
-import torch
+SWITCHES = [
+    "torch.set_float32_matmul_precision('medium')",
+    "backends.cuda.matmul.allow_tf32 = True",
+    "backends.fp32_precision = 'tf32'",
+    "backends.cuda.matmul.fp32_precision = 'tf32'",
+    "backends.cudnn.conv.fp32_precision = 'ieee'",
+]
+# Each in a process of its own, because the old switches raise after the new ones were used.
+SWITCHED = """
+import os, sys, torch
 from torch import backends
 from ssdtrt.system.devices import tf32_disabled, with_tf32
 parts = []
@@ -99,21 +94,33 @@ def state():
     return [part.fp32_precision for part in parts]
 def old():
     return backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-{switch}
-before = state(), None if parts and "fp32_precision" in {switch!r} else old()
-for block, new, olds in ((tf32_disabled(), "ieee", (False, "highest")), (with_tf32(True), "tf32", (True, "high"))):
-    with block:
-        assert set(state()) <= {{new}} and old() == olds
-    assert state() == before[0] and (before[1] is None or before[1] == old())
-print("as it was")
-if "allow_tf32" in {switch!r}:
-    backends.cuda.matmul.allow_tf32 = False
-    with tf32_disabled():
-        pass
-    assert (backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision()) == (False, "highest")
+def check(switch):
+    exec(switch)
+    before = state(), None if parts and "fp32_precision" in switch else old()
+    for block, new, olds in ((tf32_disabled(), "ieee", (False, "highest")), (with_tf32(True), "tf32", (True, "high"))):
+        with block:
+            assert set(state()) <= {new} and old() == olds
+        assert state() == before[0] and (before[1] is None or before[1] == old())
+    if "allow_tf32" in switch:
+        backends.cuda.matmul.allow_tf32 = False
+        with tf32_disabled():
+            pass
+        assert (backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision()) == (False, "highest")
+    print("as it was:", switch, flush=True)
+for switch in sys.argv[1:]:
+    if not os.fork():
+        check(switch)
+        os._exit(0)
+    os.wait()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert (done.stdout, done.stderr) == ("as it was\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes")
+def test_tf32_is_disabled_and_put_back_whatever_switch_was_used():
+    new = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+    switches = [switch for switch in SWITCHES if new or "fp32_precision" not in switch]
+    done = subprocess.run([sys.executable, "-c", SWITCHED, *switches], capture_output=True, text=True, timeout=120)
+    assert (done.stdout.splitlines(), done.stderr) == ([f"as it was: {switch}" for switch in switches], "")
 
 
 def test_the_current_device_on_a_cpu():
