@@ -18,14 +18,16 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
 INSTALLED = setup.cfg pyproject.toml $(CONSTRAINTS)
 
-OLDEST = test-oldest test-gpu-oldest bench-gate-oldest bench-baseline-oldest
+OLDEST = install-oldest test-oldest test-gpu-oldest bench-gate-oldest bench-baseline-oldest
 GATE = build/gate
 SSDTRT = $(BIN)/python -m ssdtrt
 
-.PHONY: demo test lint test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
+.PHONY: demo install test lint test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
 
 demo: $(VENV)/.tensorrt
 	$(BIN)/ssdtrt run $(RUN_ARGS)
+
+install: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)

@@ -42,6 +42,7 @@ from ssdtrt.verify import verify_engine
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("full_width"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
     # Torch-TensorRT 2.2.0 and what it imports.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -55,7 +56,7 @@ def command(*arguments, **options):
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gpu_dir(tmp_path_factory):
     """A folder with a module and the FP16 engine built from it."""
     given = os.environ.get("SSDTRT_GPU_DIR")
@@ -68,12 +69,12 @@ def gpu_dir(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gpu_engine(gpu_dir):
     return gpu_dir / "ssd300.engine.ts"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def streams_engine(gpu_dir, tmp_path_factory):
     """An engine of batch 1 with four auxiliary streams."""
     out = tmp_path_factory.mktemp("streams") / "ssd300.engine.ts"
@@ -82,8 +83,8 @@ def streams_engine(gpu_dir, tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope="session")
-def reference(gpu_dir):
+@pytest.fixture(scope="module")
+def reference(gpu_dir, full_width):
     """The FP32 eager model on the GPU."""
     return eager_model(gpu_dir / "ssd300.ts", torch.device("cuda", 0))
 

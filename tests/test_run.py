@@ -31,7 +31,6 @@ def job(tmp_path_factory):
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             patch.delenv(name, raising=False)
         patch.setattr(torch.cuda, "is_available", lambda: False)
-        patch.setattr(config, "PARITY_IMAGES", 1)
         patch.setitem(config.ROUNDS, "cpu", 1)
         patch.setitem(bench_files.__kwdefaults__, "warmup", 1)
         result = runner().invoke(main, ["run"], prog_name="ssdtrt")
@@ -171,7 +170,6 @@ def five(model, photographs, tmp_path_factory):
     results = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(config, "PARITY_IMAGES", 1)
         for arguments in (
             ("export", "--weights", "five.pt", "--labels", "names.txt", *TRUST),
             ("compile", "--backend", "torchscript"),

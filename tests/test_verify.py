@@ -6,15 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ssdtrt import config
 from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.verify import verify_engine
-
-
-@pytest.fixture
-def few_pictures(monkeypatch):
-    monkeypatch.setattr(config, "PARITY_IMAGES", 2)
 
 
 @pytest.fixture
@@ -29,7 +23,7 @@ def strict(text):
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_an_engine_passes_on_seeded_pictures(engine, few_pictures):
+def test_an_engine_passes_on_seeded_pictures(engine):
     report = verify_engine(engine)
     assert report.passed and 0 < report.distance <= 1e-4
     assert (report.precision, report.images, report.batch_sizes, report.bound) == ("fp32", 2, (2,), 1e-4)
@@ -57,7 +51,7 @@ def test_without_its_module_it_cannot_be_verified(alone, monkeypatch, tmp_path):
     )
 
 
-def test_the_module_may_be_named_and_json_is_all_on_stdout(alone, module, few_pictures, ssdtrt, tmp_path):
+def test_the_module_may_be_named_and_json_is_all_on_stdout(alone, module, ssdtrt, tmp_path):
     done = ssdtrt("verify", alone, "--module", module, "--json", "-")
     assert done.exit_code == 0, done.stderr
     assert done.stderr == "comparing with FP32 eager\n" and not (tmp_path / "-").exists()
@@ -97,14 +91,14 @@ def test_the_verdict_is_shown_and_written(engine, photographs, ssdtrt, tmp_path)
     assert f"{report['outputs'][0]['relative_l2']:.2e}" in lines[2]
 
 
-def test_beyond_the_bound_it_fails_with_the_figures(engine, few_pictures, monkeypatch, ssdtrt):
+def test_beyond_the_bound_it_fails_with_the_figures(engine, monkeypatch, ssdtrt):
     monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], bound=1e-12))
     done = ssdtrt("verify", engine)
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
     assert done.stdout.splitlines()[-1] == "FAILED" and "1e-12" in done.stdout
 
 
-def test_what_compile_would_refuse_as_too_near_fails_here_too(engine, few_pictures, monkeypatch, ssdtrt):
+def test_what_compile_would_refuse_as_too_near_fails_here_too(engine, monkeypatch, ssdtrt):
     """The floor of a precision counts in `verify` as in `compile`; here FP32 is given one that it cannot reach."""
     monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], floor_share=1e5))
     report = verify_engine(engine)

@@ -170,6 +170,7 @@ def compiler(tmp_path, monkeypatch):
         pytest.skip("no C++ compiler")
 
 
+@pytest.mark.slow
 def test_compiled_gives_the_same_and_leaves_the_settings_as_they_were(tiny, images, compiler):
     with baselines._quietly():
         before = settings_of_the_compiler()

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from known import Known
-from ssdtrt import config
 from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.engine import acceptance
@@ -22,13 +21,7 @@ def request_in(precision):
     return BuildRequest(weights="0" * 64, graph="1" * 64, preprocess="eval", backend="torchscript", precision=precision)
 
 
-@pytest.fixture
-def few_pictures(monkeypatch):
-    """Compare on one picture only, which is faster."""
-    monkeypatch.setattr(config, "PARITY_IMAGES", 1)
-
-
-def test_an_engine_nearer_than_its_precision_can_be_is_refused(module, engine, few_pictures, monkeypatch):
+def test_an_engine_nearer_than_its_precision_can_be_is_refused(module, engine, monkeypatch):
     """FP32 is given a floor here: a processor without BF16 arithmetic takes a minute to show one of its own."""
     monkeypatch.setitem(PRECISIONS, "fp32", replace(PRECISIONS["fp32"], floor_share=1e5))
     with pytest.raises(ParityError) as caught:
@@ -53,7 +46,7 @@ def test_the_size_alone_tells_that_it_is_not_bf16(model, engine, engine_bf16):
     )
 
 
-def test_a_bf16_engine_passed_off_as_fp32_is_refused(module, engine_bf16, few_pictures):
+def test_a_bf16_engine_passed_off_as_fp32_is_refused(module, engine_bf16):
     with pytest.raises(ParityError, match="too far from the FP32 model.*expected at most 1e-04 for FP32"):
         accept(engine_bf16, module, request_in("fp32"), CPU)
 

@@ -101,7 +101,6 @@ def engine_without_metadata(engine, folder):
 
 
 def test_a_compile_is_kept_and_said_to_be_taken(folder, module, ssdtrt, monkeypatch):
-    monkeypatch.setattr(config, "PARITY_IMAGES", 1)
     first = ssdtrt("-q", "compile", module, "--backend", "torchscript", "-o", "a.ts")
     assert first.exit_code == 0 and "taken from the cache" not in first.stdout
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".ts"]

@@ -335,22 +335,22 @@ def test_half_input_keeps_its_type():
 
 
 def test_random_heads_as_the_slow_reference():
-    """240 of all shapes, some of them without a detection and some with more than fit, and 16 of the network's own size."""
+    """120 of all shapes, some of them without a detection and some with more than fit, and 4 of the network's own size."""
     complete = total = most = 0
     for seed in range(60):  # every combination of the three
         anchors, classes = (30, 90, 300)[seed % 3], (2, 6, 21, 81)[seed % 4]
-        loc, conf, defaults = heads(4, anchors, classes, background=(0.0, 3.0, 6.0, 9.0, 12.0)[seed % 5], seed=seed)
+        loc, conf, defaults = heads(2, anchors, classes, background=(0.0, 3.0, 6.0, 9.0, 12.0)[seed % 5], seed=seed)
         for i, found in enumerate(detect(loc, conf, defaults)):
             expected = slow_detect(loc[i], conf[i], defaults)
             assert_same_detections(found, expected)
             total, most = total + len(expected), max(most, len(expected))
         complete += int(detect_fixed(loc, conf, defaults)[:, -1, 1].sum())
-    for seed in range(4):
-        loc, conf, _ = heads(4, 8732, 81, background=12.0, seed=seed)
+    for seed in range(2):
+        loc, conf, _ = heads(2, 8732, 81, background=12.0, seed=seed)
         for i, found in enumerate(detect(loc, conf, default_boxes())):
             assert_same_detections(found, slow_detect(loc[i], conf[i], default_boxes()))
-    assert total > 5_000 and most == 200  # some with more than fit
-    assert 100 < complete < 230  # Both ways were taken.
+    assert total > 2_500 and most == 200  # some with more than fit
+    assert 50 < complete < 115  # Both ways were taken.
 
 
 @pytest.mark.parametrize("use_all", [True, False])
