@@ -7,7 +7,6 @@ made so that BF16 is as near to FP32, and the sample photographs have as many de
 from contextlib import contextmanager
 
 import pytest
-from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssdtrt import config
 from ssdtrt.model import backbone, random
@@ -23,13 +22,18 @@ _FULL = {
 }
 
 
-class _NarrowResNet(ResNet):
-    def _make_layer(self, block, planes, *others, **options):
-        return super()._make_layer(block, planes // _SHARE, *others, **options)
+def _narrow_resnet50():
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    class Narrow(ResNet):
+        def _make_layer(self, block, planes, *others, **options):
+            return super()._make_layer(block, planes // _SHARE, *others, **options)
+
+    return Narrow(Bottleneck, [3, 4, 6, 3], num_classes=1)
 
 
 _NARROW = {
-    (backbone, "_resnet50"): lambda: _NarrowResNet(Bottleneck, [3, 4, 6, 3], num_classes=1),
+    (backbone, "_resnet50"): _narrow_resnet50,
     (config, "FEATURE_CHANNELS"): tuple(channels // _SHARE for channels in config.FEATURE_CHANNELS),
     (config, "MIDDLE_CHANNELS"): tuple(channels // _SHARE for channels in config.MIDDLE_CHANNELS),
     (random, "_STATISTICS_SHARE"): 0.8,

@@ -25,8 +25,8 @@ from ssdtrt.detection.results import Detection, ImageDetections
 from ssdtrt.diagnosis.report import DoctorReport, Finding
 from ssdtrt.evaluation.report import ClassFigures, EvalReport, EvalSettings
 from ssdtrt.model.source import WeightsSource
-from ssdtrt.model.ssd import SSD300
 from ssdtrt.run import RunReport
+from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.gpu_state import GpuState
 from ssdtrt.system.versions import Machine, MeasuredOn, Versions
 
@@ -121,11 +121,14 @@ def test_the_python_example_runs(folder, kept_engines):
 
 
 @pytest.fixture
-def fine_tuned(tmp_path, monkeypatch):
+def fine_tuned(model, tmp_path, monkeypatch):
     """A folder as the guide's reader has it: a checkpoint of three classes, their names, pictures and annotations."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    torch.save(SSD300(len(LABELS) + 1).state_dict(), tmp_path / "finetuned.pt")
+    state = dict(model.state_dict())
+    for i, boxes in enumerate((4, 6, 6, 6, 4, 4)):
+        for key in (f"conf.{i}.weight", f"conf.{i}.bias"):
+            state[key] = state[key][: 4 * boxes].clone()
+    torch.save({"model": state, "epoch": 3}, tmp_path / "finetuned.pt")
     (tmp_path / "labels.txt").write_text("\n".join(LABELS) + "\n")
     shutil.copytree(SAMPLES, tmp_path / "val", ignore=shutil.ignore_patterns("*.md"))
     names = sorted(path.name for path in (tmp_path / "val").iterdir())
@@ -141,11 +144,33 @@ def fine_tuned(tmp_path, monkeypatch):
     return tmp_path
 
 
+def assert_of_these_classes(found):
+    """Every detection is of one of the three classes, inside its picture, and the best come first."""
+    assert [Path(entry["image"]).name for entry in found] == ["astronaut.jpg", "chelsea.jpg", "coffee.jpg"]
+    detections = [one for entry in found for one in entry["detections"]]
+    assert len(detections) > 10 and len({one["label"] for one in detections}) > 1
+    assert {(one["label_id"], one["label"]) for one in detections} <= set(enumerate(LABELS, start=1))
+    for entry in found:
+        scores = [one["score"] for one in entry["detections"]]
+        assert scores == sorted(scores, reverse=True) and all(0.4 <= score <= 1 for score in scores)
+        for one in entry["detections"]:
+            left, top, right, bottom = one["box"]
+            assert 0 <= left <= right <= entry["width"] and 0 <= top <= bottom <= entry["height"]
+
+
 @pytest.mark.slow
 def test_the_guide_runs(fine_tuned, run, kept_engines):
     for line in commands(GUIDE):
         run(line)
     assert {"finetuned.ts", "finetuned.engine.ts", "finetuned.detector.ts", "accuracy.json"} <= files_in(fine_tuned)
+    described = metadata.read_metadata(fine_tuned / "finetuned.engine.ts").model
+    assert (described.num_classes, described.labels) == (4, ("background", *LABELS))
+    assert (described.weights.name, described.weights.trained) == ("finetuned.pt", True)
+    assert described.weights.file_sha256 == sha256_file(fine_tuned / "finetuned.pt")
+    today = report_file.read("today.json")
+    assert [row.case for row in today.rows] == ["eager-fp32", "engine"] and today.rows[1].agreement.passed
+    assert today.notes == ()  # The weights are from a file: nothing says untrained.
+    assert_of_these_classes([json.loads(line) for line in Path("detections.jsonl").read_text().splitlines()])
     (block,) = blocks(GUIDE, "python")
     assert len(run_python(block)) == 2
 

@@ -1,7 +1,6 @@
 """The whole job in one command, and in its single steps with weights of one's own."""
 
 import hashlib
-import json
 
 import pytest
 import torch
@@ -10,11 +9,9 @@ from PIL import Image
 
 from conftest import runner
 from ssdtrt import config, run
-from ssdtrt.artifact import torchscript
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
 from ssdtrt.errors import WeightsError
-from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.run import run_job
 
 NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"
@@ -152,81 +149,3 @@ def test_the_library_refuses_labels_of_another_number(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "all.pt")
     with pytest.raises(WeightsError, match="2 labels were given; the weights have 80 classes besides the background"):
         run_job([], tmp_path / "out", weights=tmp_path / "all.pt", labels=["bolt", "nut"], trust=bool(TRUST))
-
-
-LABELS = ["bolt", "nut", "washer", "wood screw"]
-
-
-@pytest.fixture(scope="module")
-def five(model, photographs, tmp_path_factory):
-    """A checkpoint with five classes taken through every command: its folder, and click's results by command."""
-    folder = tmp_path_factory.mktemp("five")
-    state = dict(model.state_dict())
-    for i, boxes in enumerate((4, 6, 6, 6, 4, 4)):
-        for key in (f"conf.{i}.weight", f"conf.{i}.bias"):
-            state[key] = state[key][: 5 * boxes].clone()
-    torch.save({"model": state, "epoch": 3}, folder / "five.pt")
-    (folder / "names.txt").write_text("\n".join(LABELS) + "\n\n")
-    results = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for arguments in (
-            ("export", "--weights", "five.pt", "--labels", "names.txt", *TRUST),
-            ("compile", "--backend", "torchscript"),
-            ("verify", "ssd300.engine.ts", str(photographs[0])),
-            ("bench", "--rounds", "1", "--iterations", "1", "--warmup", "1", "--json", "-"),
-            ("detect", "ssd300.engine.ts", *map(str, photographs), "-o", "found", "--threshold", "0.5"),
-        ):
-            results[arguments[0]] = runner().invoke(main, arguments, prog_name="ssdtrt")
-    return folder, results
-
-
-@pytest.mark.slow
-def test_five_classes_go_the_whole_way(five):
-    _, results = five
-    assert {name: result.exit_code for name, result in results.items()} == {
-        "export": 0, "compile": 0, "verify": 0, "bench": 0, "detect": 0
-    }, [result.stderr for result in results.values()]  # fmt: skip
-    assert results["export"].stdout == "ssd300.ts: traced, 4 classes, weights five.pt\n"
-    assert results["compile"].stdout.splitlines()[0].startswith("ssd300.engine.ts: FP32 torchscript, any batch, built")
-    assert results["verify"].stdout.splitlines()[-1] == "passed"
-
-
-@pytest.mark.slow
-def test_five_classes_are_compared_by_bench_as_plain_json(five):
-    report = strict(five[1]["bench"].stdout)
-    assert [row["name"] for row in report["rows"]] == ["eager-fp32", "ssd300.engine.ts"]
-    assert report["rows"][1]["agreement"]["passed"] is True
-    assert report["notes"] == []  # The weights are from a file: nothing says untrained.
-
-
-@pytest.mark.slow
-def test_five_classes_are_named_in_the_detections(five, photographs):
-    folder, results = five
-    found = strict((folder / "found" / "detections.json").read_text())
-    assert [entry["image"] for entry in found] == [str(path) for path in photographs]
-    detections = [one for entry in found for one in entry["detections"]]
-    assert len(detections) > 10
-    assert {(one["label_id"], one["label"]) for one in detections} <= set(enumerate(LABELS, start=1))
-    assert len({one["label"] for one in detections}) > 1
-    for entry in found:
-        scores = [one["score"] for one in entry["detections"]]
-        assert scores == sorted(scores, reverse=True) and all(0.5 <= score <= 1 for score in scores)
-        for one in entry["detections"]:
-            left, top, right, bottom = one["box"]
-            assert 0 <= left <= right <= entry["width"] and 0 <= top <= bottom <= entry["height"]
-    assert results["detect"].stdout.splitlines()[-1] == "written to found: 3 pictures and detections.json"
-
-
-@pytest.mark.slow
-def test_five_classes_and_their_names_are_in_the_engine(five):
-    folder, _ = five
-    extra = {"ssdtrt.json": ""}
-    with torchscript.quiet():
-        engine = torch.jit.load(str(folder / "ssd300.engine.ts"), _extra_files=extra)
-    model = json.loads(extra["ssdtrt.json"])["model"]
-    assert (model["num_classes"], model["labels"]) == (5, ["background", *LABELS])
-    assert (model["weights"]["name"], model["weights"]["trained"]) == ("five.pt", True)
-    assert model["weights"]["file_sha256"] == hashlib.sha256((folder / "five.pt").read_bytes()).hexdigest()
-    with torch.no_grad():
-        assert engine(synthetic_images(1))[1].shape == (1, 5, 8732)

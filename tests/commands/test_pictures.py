@@ -128,21 +128,19 @@ def test_a_folder_and_a_pattern(known, two, pictures, ssdtrt):
     assert images == ["pictures/000139.png", "pictures/7.png", "pictures/deep/8.png", "pictures/deep/8.png"]
 
 
-def test_a_list_on_stdin(known, two, tmp_path):
-    listed = f"{two[0]}\r\n\n{two[1]}\nnone.png\n"
-    command = [sys.executable, "-m", "ssdtrt", "detect", str(known), "-", "--jsonl", "-", "--device", "cpu"]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, input=listed, capture_output=True, text=True)
-    assert [strict(line)["image"] for line in done.stdout.splitlines()] == [str(path) for path in two]
-    assert done.returncode == 1 and done.stderr.splitlines()[-1] == "Error: none.png: no such file."
-
-
-def test_a_picture_in_the_output_folder_stays_also_when_it_comes_from_stdin(known, pictures, tmp_path):
-    path = pictures("red.jpg")
-    before = path.read_bytes()
-    command = [sys.executable, "-m", "ssdtrt", "detect", str(known), "-", "-o", str(path.parent), "--device", "cpu"]
-    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, input=f"{path}\n", capture_output=True, text=True)
-    assert done.returncode == 0 and path.read_bytes() == before
-    assert sorted(os.listdir(path.parent)) == ["detections.json", "red-2.jpg", "red.jpg"]
+def test_a_list_on_stdin_and_pictures_that_lie_in_the_output_folder(known, pictures, tmp_path):
+    paths = [pictures("red.jpg"), pictures("7.png", BLUE, (60, 40))]
+    before = paths[0].read_bytes()
+    listed = f"{paths[0]}\r\n\n{paths[1]}\nnone.png\n"
+    command = [sys.executable, "-m", "ssdtrt", "detect", str(known), "-", "-o", str(paths[0].parent)]
+    done = subprocess.run(
+        [*command, "--jsonl", "-", "--device", "cpu"],
+        cwd=tmp_path, env=ENVIRONMENT, input=listed, capture_output=True, text=True,
+    )  # fmt: skip
+    assert [strict(line)["image"] for line in done.stdout.splitlines()] == [str(path) for path in paths]
+    assert done.returncode == 1 and "Error: none.png: no such file." in done.stderr.splitlines()
+    assert paths[0].read_bytes() == before
+    assert sorted(os.listdir(paths[0].parent)) == ["7.jpg", "7.png", "detections.json", "red-2.jpg", "red.jpg"]
 
 
 def test_side_by_side_draws_the_eager_model_too(module, photographs, ssdtrt, tmp_path):
@@ -347,24 +345,17 @@ def interrupted(arguments, folder, begun):
 
 
 @POSIX
-def test_ctrl_c_leaves_whole_json_lines(known, many, tmp_path):
-    out = tmp_path / "out.jsonl"
-    arguments = ["detect", known, many, "--jsonl", out]
-    code, errors = interrupted(arguments, tmp_path, lambda: out.exists() and out.read_bytes().count(b"\n") >= 3)
-    assert (code, errors.splitlines()[-1]) == (130, INTERRUPTED) and "Traceback" not in errors
-    text = out.read_text()
-    assert text.endswith("\n")
-    entries = [strict(line) for line in text.splitlines()]
-    assert 3 <= len(entries) < 1500
-    assert [entry["image"] for entry in entries] == [str(many / f"{number:04}.png") for number in range(len(entries))]
-
-
-@POSIX
-def test_ctrl_c_leaves_a_valid_folder(known, many, tmp_path):
-    out = tmp_path / "out"
+def test_ctrl_c_leaves_whole_json_lines_and_a_valid_folder(known, many, tmp_path):
+    out, lines = tmp_path / "out", tmp_path / "out.jsonl"
     begun = lambda: out.is_dir() and len(list(out.glob("*.jpg"))) >= 3  # noqa: E731
-    code, errors = interrupted(["detect", known, many, "-o", out, "--coco", "r.json"], tmp_path, begun)
+    arguments = ["detect", known, many, "-o", out, "--jsonl", lines, "--coco", "r.json"]
+    code, errors = interrupted(arguments, tmp_path, begun)
     assert (code, errors.splitlines()[-1]) == (130, INTERRUPTED) and "Traceback" not in errors
+    text = lines.read_text()
+    assert text.endswith("\n")
+    found = [strict(line) for line in text.splitlines()]
+    assert 3 <= len(found) < 1500
+    assert [entry["image"] for entry in found] == [str(many / f"{number:04}.png") for number in range(len(found))]
     entries = strict((out / "detections.json").read_text())
     assert 3 <= len(entries) < 1500
     numbers = {row["image_id"] for row in strict((tmp_path / "r.json").read_text())}

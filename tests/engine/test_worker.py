@@ -43,32 +43,39 @@ def test_a_job_becomes_an_engine_and_a_result(module, tmp_path):
     assert (engine.channels_last, engine.min_batch, engine.size) == (True, 1, 300)
 
 
-def test_a_known_failure_is_a_result_with_its_message(tmp_path):
+@pytest.fixture
+def run_here(tmp_path, monkeypatch):
+    """Run the build process's work on a job in this process; return its exit code and its result."""
+    monkeypatch.setattr(worker, "die_with_parent", lambda *_: None)  # The parent is not the process in the job.
+    before = signal.getsignal(signal.SIGINT)
+
+    def call(job):
+        (tmp_path / "job.json").write_bytes(msgspec.json.encode(job))
+        code = worker.main(str(tmp_path / "job.json"))
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        return code, msgspec.json.decode((tmp_path / "result.json").read_bytes(), type=BuildResult)
+
+    yield call
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_known_failure_is_a_result_with_its_message(run_here, tmp_path, capsys):
     (tmp_path / "broken.ts").write_bytes(b"not a module")
-    code, result, printed = run_process(tmp_path, job_for(tmp_path / "broken.ts", tmp_path / "a.engine.ts"))
+    code, result = run_here(job_for(tmp_path / "broken.ts", tmp_path / "a.engine.ts"))
     assert code == 1 and isinstance(result, BuildFailed)
     assert result.message.startswith(f"{tmp_path / 'broken.ts'} cannot be loaded (")
-    assert "Traceback" not in printed
+    assert "Traceback" not in capsys.readouterr().err
     assert not (tmp_path / "a.engine.ts").exists()
 
 
 @pytest.mark.parametrize(
     "error, shown", [(OSError("one\ntwo"), "OSError: one"), (MemoryError(), "MemoryError: no message")]
 )
-def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown, tmp_path, monkeypatch, capsys):
+def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown, run_here, monkeypatch, capsys):
     def fail(job):
         raise error
 
-    (tmp_path / "job.json").write_bytes(msgspec.json.encode(job_for("a", "b")))
     monkeypatch.setattr(worker, "_build", fail)
-    monkeypatch.setattr(worker, "die_with_parent", lambda *_: None)  # The parent is not the process in the job.
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        assert worker.main(str(tmp_path / "job.json")) == 1
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGINT, before)
-    result = msgspec.json.decode((tmp_path / "result.json").read_bytes(), type=BuildResult)
-    assert result == BuildFailed(f"The build failed ({shown}).")
+    assert run_here(job_for("a", "b")) == (1, BuildFailed(f"The build failed ({shown})."))
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and type(error).__name__ in said
