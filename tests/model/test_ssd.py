@@ -88,7 +88,7 @@ def pictures(count):
     return torch.randn(count, 3, 300, 300, generator=torch.Generator().manual_seed(count))
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("form", ["model", "traced", "scripted"])
 def test_outputs_equal_the_reference_bit_for_bit(form, count, expected, request):
     images = pictures(count)
