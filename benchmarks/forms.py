@@ -98,7 +98,7 @@ def ways(name: str, form: nn.Module, options: argparse.Namespace, device: torch.
 
     found = {} if options.only_streams else {name: front_end}
     for streams in options.streams:
-        settings = (options.batch_size, streams, config.WORKSPACE_MIB, device, options.timings)
+        settings = (BatchRange.parse(options.batch_size), streams, config.WORKSPACE_MIB, device, options.timings)
         found[f"{name}, {streams} streams"] = partial(tensorrt_backend.build_module, form, *settings)
     return found
 

@@ -21,7 +21,7 @@ from ssdtrt.artifact.metadata import (
     now,
 )
 from ssdtrt.artifact.parity_report import ParityReport
-from ssdtrt.artifact.precision import find_backend
+from ssdtrt.artifact.precision import Backend, find_backend
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine.acceptance import accept
 from ssdtrt.engine.build import BuildJob, Built, build_in_child
@@ -40,6 +40,7 @@ def compile_engine(
     detector: bool = False,
     precision: str | None = None,
     batch: BatchRange | str | int = config.BATCH_SIZE,
+    front_end: str = config.FRONT_END,
     streams: int = config.STREAMS,
     workspace_mib: int = config.WORKSPACE_MIB,
     backend: str = config.BACKEND,
@@ -61,6 +62,9 @@ def compile_engine(
         precision: `fp16` or `fp32` for the back end `tensorrt`, `fp32` or `bf16` for `torchscript`; by default the
             first.
         batch: A batch size from 1, or "MIN:OPT:MAX", for the back end `tensorrt`. Engines of the other take any size.
+        front_end: How the network is given to TensorRT: `torchscript` through Torch-TensorRT's TorchScript front end,
+            `tensorrt` layer by layer through TensorRT's own API, which streams need. `auto` takes `tensorrt` for
+            streams, else `torchscript`.
         streams: How many auxiliary streams TensorRT may use, 0 to 16, for a static batch size. They make small batches
             in a CUDA graph faster.
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB, at least 1.
@@ -92,6 +96,7 @@ def compile_engine(
     precision = precision or chosen.precisions[0]
     _check_request(backend, precision, workspace_mib, device)
     _check_streams(streams, backend, batch)
+    chosen_front_end = _choose_front_end(front_end, chosen, streams)
     metadata = check_file(module, ("module",), sha256=sha256)
     target = pick_device(device) if chosen.on_gpu else torch.device("cpu")
     request = BuildRequest(
@@ -101,6 +106,7 @@ def compile_engine(
         backend=backend,
         precision=precision,
         batch=str(batch) if chosen.fixed_batch else None,
+        front_end=chosen_front_end,
         streams=streams,
         workspace_mib=workspace_mib,
         detector=detector,
@@ -163,6 +169,18 @@ def _check_streams(streams: int, backend: str, batch: BatchRange) -> None:
         raise CompileError(f"Auxiliary streams need the backend tensorrt; found {backend}.")
     if streams and not batch.static:
         raise CompileError(f"Auxiliary streams need a single batch size; found the range {batch}.")
+
+
+def _choose_front_end(name: str, backend: Backend, streams: int) -> str | None:
+    """Return the front end to use; raise CompileError for one that the back end lacks or that cannot use streams."""
+    if name == "auto":
+        return None if not backend.front_ends else "tensorrt" if streams else "torchscript"
+    if name not in backend.front_ends:
+        able = " or ".join(("auto", *backend.front_ends))
+        raise CompileError(f"The front end of the backend {backend.name} is {able}; found {name!r}.")
+    if streams and name != "tensorrt":
+        raise CompileError(f"Auxiliary streams need the front end tensorrt; found {name}.")
+    return name
 
 
 def _engine_metadata(

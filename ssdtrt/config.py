@@ -64,6 +64,7 @@ MAX_INFLATED = 16 << 20  # bytes of an archive's compressed members, which are c
 # Building.
 METHOD = "trace"
 BACKEND = "tensorrt"
+FRONT_END = "auto"
 BATCH_SIZE = 1
 MAX_BATCH_SIZE = 4096  # accepted by the options; TensorRT's limit of 2^31 values per tensor is lower
 WORKSPACE_MIB = 4096

@@ -17,7 +17,7 @@ from known import metadata_like, typed
 from ssdtrt import compile as compiling
 from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import read_metadata
-from ssdtrt.artifact.precision import PRECISIONS
+from ssdtrt.artifact.precision import BACKENDS, PRECISIONS
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.compile import compile_engine
 from ssdtrt.engine.build import Built
@@ -206,6 +206,7 @@ def stop(job):
         ({"backend": "tensorrt", "precision": "bf16"}, "The backend tensorrt builds fp16 or fp32, not bf16."),
         ({"workspace_mib": 0}, "The workspace is in MiB and at least 1; found 0."),
         ({"device": "cuda"}, "The backend torchscript does not build for cuda."),
+        ({"front_end": "tensorrt"}, "The front end of the backend torchscript is auto; found 'tensorrt'."),
         ({"streams": 17}, "Auxiliary streams are 0 to 16; found 17."),
         ({"streams": -1}, "Auxiliary streams are 0 to 16; found -1."),
         ({"streams": 1}, "Auxiliary streams need the backend tensorrt; found torchscript."),
@@ -219,6 +220,14 @@ def test_what_cannot_be_built_is_refused_before_any_work(module, out, arguments,
         compile_engine(module, out, **{"backend": "torchscript", **arguments})
     assert str(caught.value) == message
     assert untouched(out)
+
+
+def test_streams_need_tensorrts_own_api():
+    with pytest.raises(CompileError, match="^Auxiliary streams need the front end tensorrt; found torchscript.$"):
+        compiling._choose_front_end("torchscript", BACKENDS["tensorrt"], 4)
+    with pytest.raises(CompileError, match="is auto or tensorrt or torchscript; found 'onnx'.$"):
+        compiling._choose_front_end("onnx", BACKENDS["tensorrt"], 0)
+    assert compiling._choose_front_end("auto", BACKENDS["torchscript"], 0) is None
 
 
 def test_streams_are_for_one_batch_size():
@@ -250,8 +259,16 @@ def test_the_times_of_kernels_are_kept_for_streams_unless_there_is_no_cache(
     assert (job.request.streams, job.timing_cache) == (streams, str(expected) if kept else None)
 
 
-@pytest.mark.parametrize("streams, front_end", [(0, "torchscript"), (4, "tensorrt")])
-def test_the_metadata_of_a_tensorrt_engine_names_its_streams(module, streams, front_end):
+@pytest.mark.parametrize(
+    "asked, streams, front_end",
+    [
+        ("auto", 0, "torchscript"),
+        ("auto", 4, "tensorrt"),
+        ("tensorrt", 0, "tensorrt"),
+        ("torchscript", 0, "torchscript"),
+    ],
+)
+def test_the_front_end_is_chosen_and_recorded(module, asked, streams, front_end):
     request = BuildRequest(
         weights="0" * 64,
         graph="1" * 64,
@@ -259,6 +276,7 @@ def test_the_metadata_of_a_tensorrt_engine_names_its_streams(module, streams, fr
         backend="tensorrt",
         precision="fp16",
         batch="8",
+        front_end=compiling._choose_front_end(asked, BACKENDS["tensorrt"], streams),
         streams=streams,
         workspace_mib=64,
     )
@@ -266,7 +284,8 @@ def test_the_metadata_of_a_tensorrt_engine_names_its_streams(module, streams, fr
     built = Built(seconds=1.0, versions=like.versions, machine=like.machine)
     found = compiling._engine_metadata(read_metadata(module), module, request, built, like.parity, False)
     assert (found.request, found.build.front_end) == (request, front_end)
-    assert (" --streams 4" in found.rebuild_command) is (streams == 4)
+    more = f" --front-end {front_end}" + " --streams 4" * (streams == 4)
+    assert found.rebuild_command == f"ssdtrt compile ssd300.ts --fp16 --batch-size 8{more} --workspace-mib 64"
 
 
 def test_without_a_gpu_the_default_backend_says_what_is_missing(module, out, monkeypatch):

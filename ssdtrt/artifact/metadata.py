@@ -262,7 +262,7 @@ def _upgrade(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     build, module = (part if isinstance(part, dict) else {} for part in (data.get("build"), data.get("module")))
     if data["kind"] == "module":
         return {**data, "schema": config.SCHEMA, "export": {"method": build.get("method")}}
-    names = ("backend", "precision", "batch", "streams", "workspace_mib")
+    names = ("backend", "precision", "batch", "front_end", "streams", "workspace_mib")
     options = {name: build[name] for name in names if build.get(name) is not None}
     digests = {"weights": "0" * 64, "graph": "0" * 64, "preprocess": "eval"}  # Not part of the command.
     command = "ssdtrt compile"

@@ -64,6 +64,8 @@ class Backend:
         precisions: The precisions that it builds; the first is the default.
         fixed_batch: Whether the batch sizes are fixed at build time, to one or a range; otherwise any size runs.
         streams: Whether engines can use auxiliary streams.
+        front_ends: How the network can be given to it: `torchscript` through Torch-TensorRT's TorchScript front end,
+            `tensorrt` layer by layer through TensorRT's own API.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Backend:
     precisions: tuple[str, ...]
     fixed_batch: bool = False
     streams: bool = False
+    front_ends: tuple[str, ...] = ()
 
     @property
     def on_gpu(self) -> bool:
@@ -81,7 +84,9 @@ class Backend:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("tensorrt", "cuda", ("fp16", "fp32"), fixed_batch=True, streams=True),
+        Backend(
+            "tensorrt", "cuda", ("fp16", "fp32"), fixed_batch=True, streams=True, front_ends=("tensorrt", "torchscript")
+        ),
         Backend("torchscript", "cpu", ("fp32", "bf16")),
     )
 }

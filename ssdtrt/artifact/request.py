@@ -92,6 +92,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
         backend: A name of `BACKENDS`.
         precision: A name of `PRECISIONS`.
         batch: The batch sizes, as the text of a `BatchRange`; None for any.
+        front_end: How the network is given to TensorRT, one of `Backend.front_ends`; None for another back end.
         streams: How many auxiliary streams TensorRT may use.
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB.
         detector: Whether the file includes normalization, decoding and NMS.
@@ -103,6 +104,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
     backend: str
     precision: str
     batch: _BatchText | None = None
+    front_end: str | None = None
     streams: int = config.STREAMS
     workspace_mib: int = config.WORKSPACE_MIB
     detector: bool = False
@@ -111,6 +113,9 @@ class BuildRequest(Report, frozen=True, kw_only=True):
         for value, known in ((self.backend, BACKENDS), (self.precision, PRECISIONS)):
             if value not in known:
                 raise ValueError(f"{value!r} is unknown; expected {' or '.join(known)}")
+        if self.front_end is not None and self.front_end not in self.capabilities.front_ends:
+            able = " or ".join(self.capabilities.front_ends) or "none"
+            raise ValueError(f"{self.front_end!r} is no front end of {self.backend}; expected {able}")
         if self.capabilities.fixed_batch and self.batch is None:
             raise ValueError(f"batch is null; expected the batch sizes of a {self.backend} engine")
         if self.batch is not None:
@@ -138,15 +143,6 @@ class BuildRequest(Report, frozen=True, kw_only=True):
     def kind(self) -> str:  # type: ignore[override]
         """The kind of file, `engine` or `detector`."""
         return "detector" if self.detector else "engine"
-
-    @property
-    def front_end(self) -> str | None:
-        """How the network is given to TensorRT.
-
-        `torchscript` for Torch-TensorRT's TorchScript front end, `tensorrt` for TensorRT's own API, None for another
-        back end.
-        """
-        return None if not self.capabilities.on_gpu else "tensorrt" if self.streams else "torchscript"
 
     def command(self, module: str) -> str:
         """Return the `ssdtrt compile` command that builds this request from the module of this name."""

@@ -74,6 +74,13 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
 @click.option("--batch-size", type=BATCH_SIZE, metavar="N", help="One batch size.  [default: 1]")
 @click.option("--batch-range", type=Range(), metavar="MIN:OPT:MAX", help="A range of batch sizes.")
 @click.option(
+    "--front-end",
+    type=click.Choice(["auto", *BACKENDS["tensorrt"].front_ends]),
+    default=config.FRONT_END,
+    show_default=True,
+    help="How TensorRT gets the network: through its own API, or by Torch-TensorRT from TorchScript.",
+)
+@click.option(
     "--streams",
     type=click.IntRange(0, config.MAX_STREAMS),
     default=config.STREAMS,
@@ -101,6 +108,7 @@ def compile_(
     module,
     batch_size,
     batch_range,
+    front_end,
     streams,
     workspace_mib,
     backend,
@@ -121,6 +129,7 @@ def compile_(
         raise click.UsageError("Give --batch-size or --batch-range, not both.")
     precision = _one_precision(flags, BACKENDS[backend])
     _check_batches(BACKENDS[backend], batch_size or batch_range, streams)
+    _check_front_end(BACKENDS[backend], front_end, streams)
     check_apart({"-o": output}, [module])
     from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
     from ssdtrt.compile import compile_engine
@@ -131,6 +140,7 @@ def compile_(
         detector=detector,
         precision=precision,
         batch=batch_range or batch_size or config.BATCH_SIZE,
+        front_end=front_end,
         streams=streams,
         workspace_mib=workspace_mib,
         backend=backend,
@@ -190,6 +200,14 @@ def _check_batches(backend: Backend, batch: int | BatchRange | None, streams: in
     if streams and (isinstance(batch, BatchRange) or not backend.streams):
         able = " or ".join(one.name for one in BACKENDS.values() if one.streams)
         raise click.UsageError(f"--streams is for one batch size and the backend {able}.")
+
+
+def _check_front_end(backend: Backend, front_end: str, streams: int) -> None:
+    """Refuse a front end that the back end does not have, or that cannot use auxiliary streams."""
+    if front_end != "auto" and not backend.front_ends:
+        raise click.UsageError(f"The backend {backend.name} has no front ends: leave out --front-end.")
+    if front_end == "torchscript" and streams:
+        raise click.UsageError("--streams needs --front-end tensorrt.")
 
 
 def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:

@@ -57,6 +57,7 @@ def test_any_ascending_sizes_are_read_back(sizes):
         ({}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8"),
         ({"precision": "fp32", "batch": "1:8:32"}, "ssdtrt compile ssd300.ts --fp32 --batch-range 1:8:32"),
         ({"streams": 4}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8 --streams 4"),
+        ({"front_end": "tensorrt"}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8 --front-end tensorrt"),
         ({"workspace_mib": 64}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8 --workspace-mib 64"),
         ({"detector": True}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8 --detector"),
         ({"preprocess": "hub"}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8"),
@@ -134,6 +135,7 @@ def test_the_metadata_of_a_real_engine_holds_its_request(engine, module):
     "options, reason",
     [
         ({"backend": "tpu"}, "'tpu' is unknown; expected tensorrt or torchscript"),
+        ({"front_end": "onnx"}, "'onnx' is no front end of tensorrt; expected tensorrt or torchscript"),
         ({"precision": "int4"}, "'int4' is unknown; expected fp32 or fp16 or bf16"),
         ({"batch": None}, "batch is null; expected the batch sizes of a tensorrt engine"),
         ({"batch": "3:2:1"}, "A batch range is MIN:OPT:MAX"),
@@ -142,11 +144,3 @@ def test_the_metadata_of_a_real_engine_holds_its_request(engine, module):
 def test_a_request_that_means_nothing_is_refused(options, reason):
     with pytest.raises(ValueError, match=f"^{reason}"):
         request(**options)
-
-
-@pytest.mark.parametrize(
-    "options, front_end",
-    [({}, "torchscript"), ({"streams": 4}, "tensorrt"), ({"backend": "torchscript", "batch": None}, None)],
-)
-def test_who_writes_the_network(options, front_end):
-    assert request(**options).front_end == front_end

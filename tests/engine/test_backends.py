@@ -1,7 +1,6 @@
 """Tests of the table of back ends: every possible request has a builder, which gets the arguments of the job."""
 
 import importlib
-import itertools
 from pathlib import Path
 
 import pytest
@@ -24,13 +23,9 @@ def job_for(timing_cache=None, **options):
 
 
 def test_every_request_has_a_builder():
-    for backend, streams in itertools.product(BACKENDS.values(), (0, 4)):
-        if streams and not backend.streams:
-            continue
-        batch = "8" if backend.fixed_batch else None
-        for precision in backend.precisions:
-            job = job_for(backend=backend.name, precision=precision, batch=batch, streams=streams)
-            name = _MODULES[backend.name, job.request.front_end]
+    for backend in BACKENDS.values():
+        for front_end in backend.front_ends or (None,):
+            name = _MODULES[backend.name, front_end]
             assert callable(importlib.import_module(f"ssdtrt.engine.{name}").build)
 
 
@@ -46,8 +41,16 @@ def test_an_unknown_back_end_is_one_line():
         find_backend("tpu")
 
 
-@pytest.mark.parametrize("streams, cached", [(0, None), (4, None), (4, "engines/timings.bin")])
-def test_auxiliary_streams_are_built_through_tensorrts_own_api(model, monkeypatch, streams, cached):
+@pytest.mark.parametrize(
+    "front_end, batch, streams, cached",
+    [
+        ("torchscript", "8", 0, None),
+        ("torchscript", "1:8:32", 0, None),
+        ("tensorrt", "8", 4, None),
+        ("tensorrt", "1:8:32", 0, "engines/timings.bin"),
+    ],
+)
+def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end, batch, streams, cached):
     calls = []
 
     def take(name):
@@ -65,16 +68,17 @@ def test_auxiliary_streams_are_built_through_tensorrts_own_api(model, monkeypatc
     # Tracing runs the network, and a CPU takes minutes for FP16; it has tests of its own.
     monkeypatch.setattr(torch_tensorrt_backend.rewrite, "trace", lambda network, device: network)
     monkeypatch.setattr(tensorrt_backend, "build_module", take("own API"))
-    job = job_for(backend="tensorrt", precision="fp16", batch="8", streams=streams, timing_cache=cached)
-    engine = build_network(job)
-    assert isinstance(engine, EngineModule) and (engine.min_batch, engine.max_batch) == (8, 8)
+    asked = {"front_end": front_end, "batch": batch, "streams": streams}
+    engine = build_network(job_for(backend="tensorrt", precision="fp16", timing_cache=cached, **asked))
+    sizes = BatchRange.parse(batch)
+    assert isinstance(engine, EngineModule) and (engine.min_batch, engine.max_batch) == (sizes.min, sizes.max)
     network = engine.network
     assert type(network) is FusedNetwork and isinstance(network.network, torch.jit.ScriptModule)
     ((name, form, rest),) = calls
     device = torch.device("cpu")
     assert isinstance(form, FusedSSD300)
     assert {parameter.dtype for parameter in form.parameters()} == {torch.float16}
-    if streams:
-        assert (name, rest) == ("own API", (8, 4, 64, device, cached and Path(cached)))
+    if front_end == "tensorrt":
+        assert (name, rest) == ("own API", (sizes, streams, 64, device, cached and Path(cached)))
     else:
-        assert (name, rest) == ("front end", ("fp16", BatchRange.parse(8), 64, device))
+        assert (name, rest) == ("front end", ("fp16", sizes, 64, device))

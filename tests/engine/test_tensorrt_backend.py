@@ -14,9 +14,12 @@ from torch.nn import functional
 from torch_tensorrt_stand_in import SIGNATURES
 from torch_tensorrt_stand_in import stand_in as package_stand_in
 
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine import tensorrt_backend
 from ssdtrt.engine.cache import read_timing_cache
+from ssdtrt.engine.network_writer import NetworkWriter
 from ssdtrt.engine.rewrite import FusedSSD300
+from ssdtrt.engine.tensorrt_backend import BuildLimits, serialize
 from ssdtrt.errors import CompileError
 from ssdtrt.images.tensors import synthetic_images
 
@@ -39,13 +42,14 @@ class Named(Tensor):
 
 
 class Network:
-    """TensorRT's network as far as `_NetworkWriter` uses it, run by torch. Strict about dtypes, as TensorRT is."""
+    """TensorRT's network as far as `NetworkWriter` uses it, run by torch. Strict about dtypes, as TensorRT is."""
 
-    def __init__(self, images):
-        self.images, self.outputs = images.as_subclass(Named), []
+    def __init__(self, images, any_size):
+        self.images, self.any_size, self.outputs = images.as_subclass(Named), any_size, []
 
     def add_input(self, name, dtype, shape):
-        assert (name, dtype, shape) == ("images", torch.float32, tuple(self.images.shape))
+        size = -1 if self.any_size else len(self.images)
+        assert (name, dtype, shape) == ("images", torch.float32, (size, *self.images.shape[1:]))
         return self.images
 
     def add_convolution_nd(self, x, channels, kernel, weight, bias):
@@ -83,7 +87,7 @@ class Network:
 
 
 def stand_in(**changes):
-    """Return the other parts of TensorRT that `_NetworkWriter` uses."""
+    """Return the other parts of TensorRT that `NetworkWriter` uses."""
     names = {
         "float16": torch.float16,
         "float32": torch.float32,
@@ -95,22 +99,22 @@ def stand_in(**changes):
     return SimpleNamespace(**{**names, **changes})
 
 
-def written(fused: FusedSSD300, images: Tensor) -> Tensor:
-    """Return the output of the written network for images."""
-    network = Network(images)
+def written(fused: FusedSSD300, images: Tensor, batch: str = "") -> Tensor:
+    """Return the output of the network that is written for a batch range, or the batch size of the images."""
+    network = Network(images, any_size=bool(batch))
     with torch.no_grad():
-        tensorrt_backend._NetworkWriter(stand_in(), network).write(fused, len(images))
+        NetworkWriter(stand_in(), network).write(fused, BatchRange.parse(batch or len(images)))
     (found,) = network.outputs
     assert found.name == "loc_conf"
     return found.as_subclass(Tensor)
 
 
-@pytest.mark.parametrize("projections", [True, False])
-def test_what_is_written_is_the_network(model, projections):
+@pytest.mark.parametrize("projections, batch", [(True, ""), (False, ""), (True, "1:2:4")])
+def test_what_is_written_is_the_network(model, projections, batch):
     images = synthetic_images(2, seed=5)
     fused = FusedSSD300(model, fold_projections=projections)
     with torch.no_grad():
-        assert torch.equal(written(fused, images), fused(images))
+        assert torch.equal(written(fused, images, batch), fused(images))
 
 
 def test_in_half_all_but_the_edges_is_half(model):
@@ -146,7 +150,7 @@ def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True):
 
     `accepts` decides whether it accepts a timing cache. Its attribute `recorded` has the settings of the build.
     """
-    recorded = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=0)
+    recorded = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=[])
 
     class Config:
         max_aux_streams = None
@@ -159,6 +163,9 @@ def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True):
 
         def set_memory_pool_limit(self, pool, limit):
             recorded.limits[pool] = limit
+
+        def add_optimization_profile(self, profile):
+            recorded.profiles.append(profile.shapes)
 
         def create_timing_cache(self, timing_cache):
             recorded.timing_cache = timing_cache
@@ -174,8 +181,13 @@ def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True):
             self.log = log
 
         def create_network(self, flags):
-            assert flags == 1
+            recorded.network_flags = flags
             return "network"
+
+        def create_optimization_profile(self):
+            profile = SimpleNamespace(shapes={})
+            profile.set_shape = lambda name, *shapes: profile.shapes.update({name: shapes})
+            return profile
 
         def create_builder_config(self):
             recorded.settings = Config()
@@ -201,13 +213,16 @@ def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True):
 @pytest.fixture
 def fused(model, monkeypatch):
     """Return a fused network, and make the writer write nothing; other tests cover it."""
-    monkeypatch.setattr(tensorrt_backend._NetworkWriter, "write", lambda self, fused, size: None)
+    monkeypatch.setattr(NetworkWriter, "write", lambda self, fused, batch: None)
     return FusedSSD300(model)
+
+
+ONE, EIGHT = BatchRange.parse(1), BatchRange.parse(8)
 
 
 def test_what_is_asked_of_tensorrt(model, fused):
     tensorrt = fake_tensorrt()
-    assert tensorrt_backend._serialize(tensorrt, fused, 8, 4, 64, b"times") == (b"plan", b"times+")
+    assert serialize(tensorrt, fused, EIGHT, BuildLimits(4, 64), b"times") == (b"plan", b"times+")
     recorded = tensorrt.recorded
     assert (recorded.flags, recorded.cleared, recorded.limits) == (set(), {"TF32"}, {"workspace": 67_108_864})
     assert (recorded.settings.max_aux_streams, recorded.settings.avg_timing_iterations, recorded.timing_cache) == (
@@ -215,9 +230,29 @@ def test_what_is_asked_of_tensorrt(model, fused):
         16,
         b"times",
     )
-    assert recorded.attached == b"times"
-    tensorrt_backend._serialize(tensorrt, FusedSSD300(model, torch.float16), 128, 1, 1, b"")
+    assert recorded.attached == b"times" and recorded.profiles == []
+    serialize(tensorrt, FusedSSD300(model, torch.float16), BatchRange.parse("1:128:256"), BuildLimits(0, 1))
     assert recorded.flags == {"FP16"} and recorded.settings.avg_timing_iterations == 1
+    assert recorded.settings.max_aux_streams is None  # TensorRT's own choice.
+    assert recorded.profiles == [{"images": tuple((size, 3, 300, 300) for size in (1, 128, 256))}]
+
+
+@pytest.mark.parametrize(
+    "names, flags, set_by_us",
+    [
+        ({"EXPLICIT_BATCH": 0}, 1, {"FP16"}),  # TensorRT 8.6
+        ({"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}, 2, set()),  # 10
+        ({"STRONGLY_TYPED": 1}, 2, set()),  # TensorRT-RTX with the API of 11
+        ({}, 0, set()),  # 11
+    ],
+)
+def test_the_types_are_the_networks_where_tensorrt_can_do_that(model, fused, names, flags, set_by_us):
+    tensorrt = fake_tensorrt()
+    tensorrt.NetworkDefinitionCreationFlag = SimpleNamespace(**names)
+    if not set_by_us:
+        del tensorrt.BuilderFlag.FP16
+    serialize(tensorrt, FusedSSD300(model, torch.float16), ONE, BuildLimits())
+    assert (tensorrt.recorded.network_flags, tensorrt.recorded.flags) == (flags, set_by_us)
 
 
 @pytest.mark.parametrize(
@@ -231,14 +266,14 @@ def test_what_is_asked_of_tensorrt(model, fused):
 )
 def test_what_tensorrt_calls_an_error_is_the_reason(fused, messages, reason, capsys):
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend._serialize(fake_tensorrt(messages, plan=None), fused, 1, 4, 64, b"")
+        serialize(fake_tensorrt(messages, plan=None), fused, ONE, BuildLimits())
     assert str(caught.value) == f"TensorRT could not build the engine ({reason})."
     assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in messages if kind != Severity.INFO)
 
 
 def test_times_that_tensorrt_does_not_take_are_left_out(fused):
     tensorrt = fake_tensorrt(accepts=lambda times: not times)
-    assert tensorrt_backend._serialize(tensorrt, fused, 1, 4, 64, b"of another GPU") == (b"plan", b"+")
+    assert serialize(tensorrt, fused, ONE, BuildLimits(), b"of another GPU") == (b"plan", b"+")
     assert tensorrt.recorded.attached == b""
 
 
@@ -252,7 +287,7 @@ def test_times_that_tensorrt_does_not_take_are_left_out(fused):
 )
 def test_what_tensorrt_raises_is_the_reason_where_it_says_nothing(fused, messages, error, reason):
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend._serialize(fake_tensorrt(messages, plan=error), fused, 1, 4, 64, b"")
+        serialize(fake_tensorrt(messages, plan=error), fused, ONE, BuildLimits())
     assert str(caught.value).startswith(f"TensorRT could not build the engine ({reason}")
 
 
@@ -264,27 +299,27 @@ def test_the_weights_are_held_until_the_engine_is_built(model):
         return torch.from_numpy(array.copy())
 
     images = synthetic_images(1, seed=5)
-    writer = tensorrt_backend._NetworkWriter(stand_in(Weights=weights), Network(images))
+    writer = NetworkWriter(stand_in(Weights=weights), Network(images, any_size=False))
     with torch.no_grad():
-        writer.write(FusedSSD300(model), 1)
+        writer.write(FusedSSD300(model), ONE)
     gc.collect()
     # 57 convolutions, each with a weight and a bias.
     assert len(kept) == 114 and all(array() is not None for array in kept)
 
 
-@pytest.mark.parametrize("name", tensorrt_backend._REQUIRED_API)
-def test_another_api_of_tensorrt_is_named(name):
+def test_another_api_of_tensorrt_is_named(model, fused):
     tensorrt = fake_tensorrt()
-    tensorrt_backend._check_api(tensorrt)
-    owner, attribute = name.split(".")
-    tensorrt.__version__ = "11.1.0"
-    setattr(tensorrt, owner, SimpleNamespace())
+    del tensorrt.BuilderFlag.FP16, tensorrt.IBuilderConfig.max_aux_streams
+    tensorrt.__version__ = "8.4.0"
+    serialize(tensorrt, fused, ONE, BuildLimits())
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend._check_api(tensorrt)
-    assert str(caught.value) == (
-        f"TensorRT 11.1.0 has no {owner}.{attribute}, which engines with auxiliary streams need "
-        "(TensorRT 8.6 has it). Build without --streams."
-    )
+        serialize(tensorrt, fused, ONE, BuildLimits(streams=4))
+    message = "TensorRT 8.4.0 has no IBuilderConfig.max_aux_streams, which engines with auxiliary streams need"
+    assert str(caught.value) == f"{message} (TensorRT 8.6 has it)."
+    with pytest.raises(CompileError) as caught:
+        serialize(tensorrt, FusedSSD300(model, torch.float16), ONE, BuildLimits())
+    message = "TensorRT 8.4.0 has no BuilderFlag.FP16, which engines in FP16 need (TensorRT 8.6 has it)."
+    assert str(caught.value) == message
 
 
 def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(fused, monkeypatch, tmp_path):
@@ -298,7 +333,7 @@ def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(fused, 
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
     device, timing_cache = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
-    tensorrt_backend.build_module(fused, 1, 4, 64, device, timing_cache)
+    tensorrt_backend.build_module(fused, ONE, 4, 64, device, timing_cache)
     names = {"input_binding_names": ["images"], "output_binding_names": ["loc_conf"]}
     assert calls == [(b"plan", {**names, "device": ("device", "cuda:1")})]
     assert read_timing_cache(timing_cache) == b"+"
@@ -306,17 +341,14 @@ def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(fused, 
         assert {"serialized_engine", *calls[0][1]} == set(signatures["ts.embed_engine_in_new_module"]["parameters"]), (
             version
         )
-    tensorrt_backend.build_module(fused, 1, 4, 64, device, timing_cache)
+    tensorrt_backend.build_module(fused, ONE, 4, 64, device, timing_cache)
     assert tensorrt.recorded.timing_cache == b"+" and read_timing_cache(timing_cache) == b"++"
-    tensorrt_backend.build_module(fused, 1, 4, 64, device)
+    tensorrt_backend.build_module(fused, ONE, 4, 64, device)
     assert tensorrt.recorded.timing_cache == b""
     package.ENABLED_FEATURES = SimpleNamespace(torchscript_frontend=False)
     package.__version__ = "2.14.0"
     with pytest.raises(CompileError, match="^Torch-TensorRT 2.14.0 has no TorchScript front end"):
-        tensorrt_backend.build_module(fused, 1, 4, 64, device)
-    del package.ENABLED_FEATURES, tensorrt.BuilderFlag.FP16
-    with pytest.raises(CompileError, match="^TensorRT 8.6.0 has no BuilderFlag.FP16"):
-        tensorrt_backend.build_module(fused, 1, 4, 64, device)
+        tensorrt_backend.build_module(fused, ONE, 4, 64, device)
 
 
 def test_an_engine_that_cannot_be_embedded_is_one_clear_error(monkeypatch):

@@ -56,7 +56,7 @@ def test_the_ways_to_build_a_form(model, monkeypatch, tmp_path):
     found = forms.ways("compiled", form, options, CPU)
     assert list(found) == ["compiled, 0 streams", "compiled, 4 streams"]
     found["compiled, 4 streams"]()
-    assert built == [(form, 8, 4, 4096, CPU, timings)]
+    assert built == [(form, forms.BatchRange.parse(8), 4, 4096, CPU, timings)]
 
 
 def test_streams_alone_have_to_be_some(monkeypatch, capsys):

@@ -1,0 +1,118 @@
+"""Write the fused network with the layers of TensorRT's API."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models.resnet import Bottleneck
+
+from ssdtrt import config
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.engine.rewrite import FusedSSD300, ProjectedBlock
+from ssdtrt.model.backbone import ResNet50Features
+
+INPUT_NAME, OUTPUT_NAME = "images", "loc_conf"
+
+
+def image_shape(batch_size: int) -> tuple[int, ...]:
+    """Return the shape of the input; the batch size -1 is any of a range."""
+    return batch_size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE
+
+
+class NetworkWriter:
+    """Add the layers of a FusedSSD300 to a TensorRT network, in the dtype of its weights.
+
+    Args:
+        tensorrt: The module `tensorrt`, or another with its API.
+        network: An empty `INetworkDefinition`.
+    """
+
+    def __init__(self, tensorrt: ModuleType, network: Any) -> None:
+        self.tensorrt, self.network = tensorrt, network
+        self.weights: list[np.ndarray] = []
+
+    def write(self, fused: FusedSSD300, batch: BatchRange) -> None:
+        """Add the whole network: input [N, 3, 300, 300], output [N, 4 + C, A], both float32."""
+        size = batch.opt if batch.static else -1
+        half = fused.compute_dtype == torch.float16
+        images = self.network.add_input(INPUT_NAME, self.tensorrt.float32, image_shape(size))
+        features = self._add(self._cast(images, self.tensorrt.float16) if half else images, fused.feature_extractor)
+        maps = [self._add(features, fused.heads[0])]
+        for block, head in zip(fused.additional_blocks, fused.heads[1:]):
+            features = self._add(features, block)
+            maps.append(self._add(features, head))
+        rows = [self._reshape(x, (size, fused.channels, k)) for x, k in zip(maps, fused.boxes_per_map)]
+        output = self._concatenate(rows, axis=2)
+        if half:
+            output = self._cast(output, self.tensorrt.float32)
+        output.name = OUTPUT_NAME
+        self.network.mark_output(output)
+
+    def _add(self, x: Any, module: nn.Module) -> Any:
+        """Add the layers of a module, and return its output for `x`."""
+        tensorrt = self.tensorrt
+        if isinstance(module, nn.Sequential):
+            for child in module:
+                x = self._add(x, child)
+            return x
+        if isinstance(module, ResNet50Features):
+            return self._add(x, module.feature_extractor)
+        if isinstance(module, nn.Identity):
+            return x
+        if isinstance(module, nn.Conv2d):
+            return self._add_convolution(x, module)
+        if isinstance(module, nn.ReLU):
+            return self.network.add_activation(x, tensorrt.ActivationType.RELU).get_output(0)
+        if isinstance(module, nn.MaxPool2d):
+            layer = self.network.add_pooling_nd(x, tensorrt.PoolingType.MAX, _pair(module.kernel_size))
+            layer.stride_nd, layer.padding_nd = _pair(module.stride), _pair(module.padding)
+            return layer.get_output(0)
+        if isinstance(module, (Bottleneck, ProjectedBlock)):
+            return self._add_block(x, module)
+        raise TypeError(f"{type(module).__name__} is not a layer of FusedSSD300")
+
+    def _add_block(self, x: Any, block: Bottleneck | ProjectedBlock) -> Any:
+        """Add a bottleneck block, whose projection may be folded."""
+        y = self._add(self._add(x, block.conv1), block.relu)
+        y = self._add(self._add(y, block.conv2), block.relu)
+        if isinstance(block, ProjectedBlock):
+            y = self._add(self._concatenate([y, x], axis=1), block.conv3)
+        else:
+            x = x if block.downsample is None else self._add(x, block.downsample)
+            addition = self.tensorrt.ElementWiseOperation.SUM
+            y = self.network.add_elementwise(self._add(y, block.conv3), x, addition).get_output(0)
+        return self._add(y, block.relu)
+
+    def _add_convolution(self, x: Any, module: nn.Conv2d) -> Any:
+        weight, bias = (self._weights_of(part) for part in (module.weight, module.bias))
+        layer = self.network.add_convolution_nd(x, module.out_channels, module.kernel_size, weight, bias)
+        layer.stride_nd, layer.padding_nd = module.stride, module.padding
+        return layer.get_output(0)
+
+    def _weights_of(self, tensor: torch.Tensor | None) -> Any:
+        """Return a tensor as TensorRT weights, and keep its array, which TensorRT reads during the build."""
+        assert tensor is not None
+        self.weights.append(np.ascontiguousarray(tensor.detach().cpu().numpy()))
+        return self.tensorrt.Weights(self.weights[-1])
+
+    def _cast(self, x: Any, dtype: Any) -> Any:
+        return self.network.add_cast(x, dtype).get_output(0)
+
+    def _reshape(self, x: Any, shape: tuple[int, ...]) -> Any:
+        layer = self.network.add_shuffle(x)
+        layer.reshape_dims = shape
+        return layer.get_output(0)
+
+    def _concatenate(self, parts: list[Any], axis: int) -> Any:
+        layer = self.network.add_concatenation(parts)
+        layer.axis = axis
+        return layer.get_output(0)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return a size as (height, width)."""
+    return (size, size) if isinstance(size, int) else size
