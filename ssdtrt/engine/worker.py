@@ -5,22 +5,45 @@ The compiler holds the interpreter lock for minutes, so the progress and Ctrl-C 
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import torch
 
 from ssdtrt.artifact import torchscript
-from ssdtrt.engine.backends import build_network
 from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
 from ssdtrt.engine.modules import DetectorModule
 from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.system.child import die_with_parent
 from ssdtrt.system.versions import installed_versions, this_machine
+
+# The module of `ssdtrt.engine` that builds the network, by back end and front end; what each back end can build is in `ssdtrt.artifact.precision`. Only the one that is used
+# is imported.
+_MODULES: dict[tuple[str, str | None], str] = {
+    ("tensorrt", "torchscript"): "torch_tensorrt_backend",
+    ("tensorrt", "tensorrt"): "tensorrt_backend",
+    ("torchscript", None): "torchscript_backend",
+}
+
+
+def build_network(job: BuildJob) -> torch.nn.Module:
+    """Build the network of a job with the back end of its request.
+
+    Returns:
+        A module: images [N, 3, 300, 300], float32 -> (loc [N, 4, A], conf [N, C, A]).
+
+    Raises:
+        CompileError: If the build fails; the message has the library's first line.
+    """
+    name = _MODULES[job.request.backend, job.request.front_end]
+    build: Callable[[BuildJob], torch.nn.Module] = importlib.import_module(f"ssdtrt.engine.{name}").build
+    return build(job)
 
 
 def _build(job: BuildJob) -> Built:

@@ -134,6 +134,7 @@ CHANGES = {
     "batch": "1:8:32",
     "streams": 4,
     "workspace_mib": 64,
+    "front_end": "tensorrt",
     "detector": True,
 }
 

@@ -1,5 +1,6 @@
 """Tests of the build process: it reads a job file, and writes an engine and a result."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -12,9 +13,12 @@ import torch
 
 import ssdtrt
 from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.request import BuildRequest
-from ssdtrt.engine import worker
+from ssdtrt.artifact.precision import BACKENDS
+from ssdtrt.artifact.request import BatchRange, BuildRequest
+from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend, worker
 from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
+from ssdtrt.engine.modules import EngineModule
+from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
 
 
 def job_for(module, out, **changes):
@@ -79,3 +83,69 @@ def test_an_unknown_failure_is_one_line_and_a_traceback_in_the_log(error, shown,
     assert run_here(job_for("a", "b")) == (1, BuildFailed(f"The build failed ({shown})."))
     said = capsys.readouterr().err
     assert said.startswith("Traceback") and type(error).__name__ in said
+
+
+# Which back end builds
+
+
+def test_every_request_has_a_builder():
+    for backend in BACKENDS.values():
+        for front_end in backend.front_ends or (None,):
+            name = worker._MODULES[backend.name, front_end]
+            assert callable(importlib.import_module(f"ssdtrt.engine.{name}").build)
+
+
+def tensorrt_job(timing_cache, **options):
+    request = BuildRequest(
+        weights="0" * 64,
+        graph="1" * 64,
+        preprocess="eval",
+        workspace_mib=64,
+        backend="tensorrt",
+        precision="fp16",
+        **options,
+    )
+    return BuildJob(request=request, module="m.ts", out="a.ts", device="cpu", timing_cache=timing_cache, parent=1)
+
+
+@pytest.mark.parametrize(
+    "front_end, batch, streams, cached",
+    [
+        ("torchscript", "8", 0, None),
+        ("torchscript", "1:8:32", 0, None),
+        ("tensorrt", "8", 4, None),
+        ("tensorrt", "1:8:32", 0, "engines/timings.bin"),
+    ],
+)
+def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end, batch, streams, cached):
+    calls = []
+
+    def take(name):
+        def called(form, *rest):
+            calls.append((name, form, rest))
+            with torchscript.quiet():
+                return torch.jit.trace(torch.nn.Identity(), torch.zeros(1))
+
+        return called
+
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for backend in (torch_tensorrt_backend, tensorrt_backend):
+        monkeypatch.setattr(backend, "eager_model", lambda module, device: model)
+    monkeypatch.setattr(torch_tensorrt_backend, "compile_module", take("front end"))
+    # Tracing runs the network, and a CPU takes minutes for FP16; it has tests of its own.
+    monkeypatch.setattr(torch_tensorrt_backend.rewrite, "trace", lambda network, device: network)
+    monkeypatch.setattr(tensorrt_backend, "build_module", take("own API"))
+    asked = {"front_end": front_end, "batch": batch, "streams": streams}
+    engine = worker.build_network(tensorrt_job(cached, **asked))
+    sizes = BatchRange.parse(batch)
+    assert isinstance(engine, EngineModule) and (engine.min_batch, engine.max_batch) == (sizes.min, sizes.max)
+    network = engine.network
+    assert type(network) is FusedNetwork and isinstance(network.network, torch.jit.ScriptModule)
+    ((name, form, rest),) = calls
+    device = torch.device("cpu")
+    assert isinstance(form, FusedSSD300)
+    assert {parameter.dtype for parameter in form.parameters()} == {torch.float16}
+    if front_end == "tensorrt":
+        assert (name, rest) == ("own API", (sizes, streams, 64, device, cached and Path(cached)))
+    else:
+        assert (name, rest) == ("front end", ("fp16", sizes, 64, device))
