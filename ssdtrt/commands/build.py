@@ -78,7 +78,8 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
     type=click.Choice(["auto", *BACKENDS["tensorrt"].front_ends]),
     default=config.FRONT_END,
     show_default=True,
-    help="How TensorRT gets the network: through its own API, or by Torch-TensorRT from TorchScript.",
+    metavar="NAME",
+    help="How TensorRT gets the network: `tensorrt`, through its API; `torchscript`, by Torch-TensorRT; or `auto`.",
 )
 @click.option(
     "--streams",

@@ -366,12 +366,32 @@ def test_compile_asks_for_streams_and_then_for_a_graph(ssdtrt, compiled, asked, 
     assert hint == ["bench", "a.engine.ts", *(["--against", "engine-graph"] if streams else [])]
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--front-end", "torchscript", "--streams", "4"], "--streams needs --front-end tensorrt."),
+        (
+            ["--front-end", "tensorrt", "--backend", "torchscript"],
+            "The backend torchscript has no front ends: leave out --front-end.",
+        ),
+    ],
+)
+def test_a_front_end_that_cannot_be_is_wrong_usage(options, message, ssdtrt):
+    done = ssdtrt("compile", *options)
+    assert done.exit_code == 2 and done.stderr.endswith(f"Error: {message}\n")
+
+
+def test_the_front_end_is_passed_on(ssdtrt, compiled):
+    assert ssdtrt("compile", "--front-end", "tensorrt", "--batch-range", "1:8:32").exit_code == 0
+    assert compiled[0][0]["front_end"] == "tensorrt"
+
+
 def test_compile_asks_for_what_is_the_default_and_for_what_is_not(ssdtrt, compiled):
     assert ssdtrt("compile").exit_code == 0
     more = ("--batch-range", "1:8:32", "--detector", "--no-cache", "--workspace-mib", "9", "--sha256", "0", "--device")
     assert ssdtrt("compile", *more, "cuda:1").exit_code == 0
     first, second = compiled[0]
-    common = {"precision": None, "streams": 0, "backend": "tensorrt"}
+    common = {"precision": None, "front_end": "auto", "streams": 0, "backend": "tensorrt"}
     assert {name: value for name, value in first.items() if name != "progress"} == {
         **common, "detector": False, "batch": 1, "workspace_mib": 4096, "device": None, "sha256": None, "cache": True,
     }  # fmt: skip
