@@ -63,7 +63,6 @@ class Backend:
         device_type: Where its engines run, `cuda` or `cpu`.
         precisions: The precisions that it builds; the first is the default.
         fixed_batch: Whether the batch sizes are fixed at build time, to one or a range; otherwise any size runs.
-        streams: Whether engines can use auxiliary streams.
         front_ends: How the network can be given to it: `torchscript` through Torch-TensorRT's TorchScript front end,
             `tensorrt` layer by layer through TensorRT's own API.
     """
@@ -72,8 +71,12 @@ class Backend:
     device_type: str
     precisions: tuple[str, ...]
     fixed_batch: bool = False
-    streams: bool = False
     front_ends: tuple[str, ...] = ()
+
+    @property
+    def streams(self) -> bool:
+        """Whether engines can use auxiliary streams, which only TensorRT's own API has."""
+        return "tensorrt" in self.front_ends
 
     @property
     def on_gpu(self) -> bool:
@@ -84,9 +87,7 @@ class Backend:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend(
-            "tensorrt", "cuda", ("fp16", "fp32"), fixed_batch=True, streams=True, front_ends=("tensorrt", "torchscript")
-        ),
+        Backend("tensorrt", "cuda", ("fp16", "fp32"), fixed_batch=True, front_ends=("tensorrt", "torchscript")),
         Backend("torchscript", "cpu", ("fp32", "bf16")),
     )
 }

@@ -23,8 +23,8 @@ from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.system.child import die_with_parent
 from ssdtrt.system.versions import installed_versions, this_machine
 
-# The module of `ssdtrt.engine` that builds the network, by back end and front end; what each back end can build is in `ssdtrt.artifact.precision`. Only the one that is used
-# is imported.
+# The module of `ssdtrt.engine` that builds the network, by back end and front end; only the one that is used is imported.
+# What each back end can build is in `ssdtrt.artifact.precision`.
 _MODULES: dict[tuple[str, str | None], str] = {
     ("tensorrt", "torchscript"): "torch_tensorrt_backend",
     ("tensorrt", "tensorrt"): "tensorrt_backend",
