@@ -15,7 +15,8 @@ GATE_BATCHES ?= 1 8 32 128
 GATE_LIMIT ?= 10%
 
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS)
+# Modules are compiled when they are first imported: of torch's files few ever are.
+PIP = $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile -c $(CONSTRAINTS)
 INSTALLED = setup.cfg pyproject.toml $(CONSTRAINTS)
 
 OLDEST = install-oldest test-oldest test-gpu-oldest bench-gate-oldest bench-baseline-oldest
@@ -79,9 +80,10 @@ $(VENV)/.base: $(VENV)/.python $(INSTALLED)
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
+$(VENV)/.dev: $(VENV)/.python $(INSTALLED)
+	@echo "installing ssdtrt, torch and the tools of the tests (about 3 GB, some minutes)"
 	@$(PIP) -e '.[dev]'
-	@touch $@
+	@touch $(VENV)/.base $@
 
 # With a GPU, Torch-TensorRT too; where it cannot be installed, that is said and the demo goes on with a CPU engine.
 $(VENV)/.tensorrt: $(VENV)/.base

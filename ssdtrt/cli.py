@@ -26,6 +26,7 @@ from ssdtrt.errors import ParityError, SsdtrtError
 logger = logging.getLogger(__name__)
 _NARROW = 60  # columns, below which only short options stand beside their descriptions
 _SHORT_OPTION = 10  # characters of such an option
+_RESEND_SECONDS = 0.05  # after which a signal that Python dropped is sent again
 
 
 class _Terminated(KeyboardInterrupt):
@@ -61,7 +62,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
-            with _raising_on_sigterm():
+            with _raising_on_signals():
                 return super().invoke(ctx)
         except SsdtrtError as error:
             if isinstance(error, ParityError) and error.report is not None:
@@ -116,20 +117,32 @@ def _fail(message: str, error: Exception) -> NoReturn:
 
 
 @contextlib.contextmanager
-def _raising_on_sigterm() -> Iterator[None]:
-    """Make SIGTERM raise _Terminated inside the block, in the main thread."""
+def _raising_on_signals() -> Iterator[None]:
+    """Make SIGTERM raise _Terminated inside the block, and keep Python from dropping it or Ctrl-C.
+
+    Python drops what is raised while it destroys an object, in whose destructor the main thread may be.
+    """
 
     def terminate(*_: object) -> None:
         raise _Terminated
+
+    def send_again(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            number = signal.SIGTERM if isinstance(dropped.exc_value, _Terminated) else signal.SIGINT
+            threading.Timer(_RESEND_SECONDS, os.kill, (os.getpid(), number)).start()
+        else:
+            report_unraisable(dropped)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, terminate)
+    report_unraisable, sys.unraisablehook = sys.unraisablehook, send_again
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = report_unraisable
 
 
 def _drop_stdout() -> None:

@@ -13,10 +13,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import forked_builds
 import narrow
 import pytest
 import torch
 from click.testing import CliRunner
+from forked_builds import separate_builds  # noqa: F401 (a fixture)
 from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
 from PIL import Image
 
@@ -28,6 +30,8 @@ from ssdtrt.model.weights import build_model
 from ssdtrt.system.devices import emulates_bf16
 
 narrow.narrow()
+if hasattr(os, "fork"):
+    forked_builds.fork_builds()
 config.PARITY_IMAGES = 2  # Eight take longer and show no more.
 os.environ["SSDTRT_CACHE"] = ""  # No test keeps an engine, or takes one that was kept, unless it says so.
 if "SSDTRT_TEST_FOLDER" not in os.environ:  # The first process of a run; its workers inherit the folder.

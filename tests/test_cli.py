@@ -347,6 +347,24 @@ def test_sigterm_is_one_line_and_143_and_its_handler_is_put_back(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("sent, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_inside_a_destructor_ends_the_command_too(sent, code, monkeypatch):
+    class Destroyed:
+        def __del__(self):
+            os.kill(os.getpid(), sent)
+            time.sleep(1)  # The handler runs here, and Python drops what it raises.
+
+    def wait(*_, **__):
+        Destroyed()
+        time.sleep(60)
+
+    monkeypatch.setattr("ssdtrt.artifact.inspection.inspect_file", wait)
+    before = sys.unraisablehook
+    done = runner().invoke(main, ["inspect", "a.ts"])
+    assert done.exit_code == code and sys.unraisablehook is before
+
+
 def test_a_command_runs_in_a_thread_too(known):
     results = []
     thread = threading.Thread(target=lambda: results.append(runner().invoke(main, ["inspect", str(known)])))
@@ -378,6 +396,5 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(module, tmp_path):
     finally:
         child.kill()
         child.wait()
-    assert child.returncode == 130
-    assert (output, errors) == ("", INTERRUPTED + "\n")
+    assert (child.returncode, output, errors) == (130, "", INTERRUPTED + "\n")
     assert os.listdir(out) == [] and os.listdir(scratch) == []

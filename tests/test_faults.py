@@ -164,6 +164,7 @@ INTERRUPTIBLE = {
 SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTERM) for name in ("compile", "detect")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, sent", SENT)
 def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, full_module):
     """A moment after it began: it ends at once, or when the batch that runs is done."""
@@ -454,6 +455,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs names that are any bytes")
 @pytest.mark.parametrize("kind", STREAMS)
 def test_names_that_are_not_valid_text_in_any_locale(kind, known, place):

@@ -15,6 +15,7 @@ import ssdtrt
 from ssdtrt.compile import compile_engine
 from ssdtrt.errors import CompileError
 
+pytestmark = pytest.mark.usefixtures("separate_builds")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 OTHER = b"what was here before"
 

@@ -1,0 +1,70 @@
+"""Build processes that are forked from the one that starts them: it has imported what an interpreter needs seconds for."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+import warnings
+
+import pytest
+
+from ssdtrt.engine import build, worker
+
+
+class ForkedProcess:
+    """A forked process that runs `ssdtrt.engine.worker`, with what `build_in_child` uses of subprocess.Popen."""
+
+    def __init__(self, command, stdin, stdout, stderr, env):
+        assert command[1:3] == ["-m", "ssdtrt.engine.worker"] and stdin == subprocess.DEVNULL
+        self.returncode = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Of forks where there are threads.
+            self.pid = os.fork()
+        if not self.pid:
+            self._run(command[3], stdout, stderr, env)
+
+    def _run(self, job, stdout, stderr, env):
+        """Be the child: run the job, and end."""
+        code = 1
+        try:
+            os.dup2(stdout.fileno(), 1)
+            os.dup2(stderr.fileno(), 2)
+            sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)
+            os.environ.clear()
+            os.environ.update(env)
+            code = worker.main(job)
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+
+    def poll(self):
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout=None):
+        end = time.monotonic() + (timeout or 60)
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("ssdtrt.engine.worker", timeout)
+            time.sleep(0.02)
+        return self.returncode
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def fork_builds():
+    """Fork the build processes of this process from now on."""
+    build.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": ForkedProcess})
+
+
+@pytest.fixture
+def separate_builds(monkeypatch):
+    """Build processes are interpreters of their own, as for a user."""
+    monkeypatch.setattr(build, "subprocess", subprocess)
