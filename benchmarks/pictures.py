@@ -20,7 +20,6 @@ import torchvision
 from PIL import Image
 
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
 from ssdtrt.detect import Detector, detect_files
 from ssdtrt.detection.json_sinks import JsonLinesSink
 from ssdtrt.detection.postprocessor import Postprocessor
@@ -30,6 +29,7 @@ from ssdtrt.model.boxes import decode_boxes
 from ssdtrt.model.nms import detect_batch, detect_exact
 from ssdtrt.model.weights import build_model
 from ssdtrt.run import SAMPLES
+from ssdtrt.runners import torchscript
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.versions import measured_on
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from ssdtrt import benchmark
-from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.cuda_graph import CudaGraphRunner
-from ssdtrt.artifact.runtime import import_torch_tensorrt
 from ssdtrt.commands.bench_text import bench_text
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.runners import torchscript
+from ssdtrt.runners.cuda_graph import CudaGraphRunner
+from ssdtrt.runners.runtime import import_torch_tensorrt
 
 
 def main():

@@ -34,8 +34,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssdtrt.artifact.parity_report import ParityReport as ParityReport
     from ssdtrt.artifact.request import BatchRange as BatchRange
-    from ssdtrt.artifact.runner import FileRunner as FileRunner
-    from ssdtrt.artifact.runner import load_engine as load_engine
     from ssdtrt.bench import bench_files as bench_files
     from ssdtrt.bench import benchmark as benchmark
     from ssdtrt.compile import compile_engine as compile_engine
@@ -47,6 +45,8 @@ if TYPE_CHECKING:
     from ssdtrt.model.ssd import SSD300 as SSD300
     from ssdtrt.model.weights import build_model as build_model
     from ssdtrt.run import run_job as run_job
+    from ssdtrt.runners.runner import FileRunner as FileRunner
+    from ssdtrt.runners.runner import load_engine as load_engine
     from ssdtrt.verify import verify_engine as verify_engine
 
 __version__ = "0.1.0"
@@ -56,7 +56,7 @@ _HOMES = {
     "export_module": "ssdtrt.export",
     "compile_engine": "ssdtrt.compile",
     "verify_engine": "ssdtrt.verify",
-    "load_engine": "ssdtrt.artifact.runner",
+    "load_engine": "ssdtrt.runners.runner",
     "Detector": "ssdtrt.detect",
     "evaluate_file": "ssdtrt.evaluate",
     "bench_files": "ssdtrt.bench",
@@ -64,7 +64,7 @@ _HOMES = {
     "run_job": "ssdtrt.run",
     "diagnose": "ssdtrt.doctor",
     "BatchRange": "ssdtrt.artifact.request",
-    "FileRunner": "ssdtrt.artifact.runner",
+    "FileRunner": "ssdtrt.runners.runner",
     "ParityReport": "ssdtrt.artifact.parity_report",
     "SSD300": "ssdtrt.model.ssd",
     "SsdtrtError": "ssdtrt.errors",

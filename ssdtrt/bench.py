@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.baseline import eager_model, find_module
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.benchmarking.baselines import BenchFile, baseline_cases, check_names, file_cases
 from ssdtrt.benchmarking.case import BenchmarkCase, CaseRun, free_memory
@@ -22,6 +21,7 @@ from ssdtrt.engine.parity import Runner
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.weights import build_model
+from ssdtrt.runners.baseline import eager_model, find_module
 from ssdtrt.system.gpu_errors import out_of_memory
 from ssdtrt.system.progress import Progress, silent
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from ssdtrt import config
-from ssdtrt.artifact import runtime
 from ssdtrt.artifact.metadata import (
     BuildInfo,
     DetectorMetadata,
@@ -27,6 +26,7 @@ from ssdtrt.engine.acceptance import accept
 from ssdtrt.engine.build import BuildJob, Built, build_in_child
 from ssdtrt.engine.cache import add_to_cache, cache_key, copy_from_cache, graph_digest, timing_cache_file
 from ssdtrt.errors import CompileError
+from ssdtrt.runners import runtime
 from ssdtrt.system.devices import emulates_bf16, pick_device
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.outputs import check_output, writing

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.baseline import EagerRunner
-from ssdtrt.artifact.runner import FileRunner, load_engine
 from ssdtrt.detection.batching import BatchRunner
 from ssdtrt.detection.folder_sink import Comparison, FolderSink
 from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
@@ -28,6 +26,8 @@ from ssdtrt.images.read_ahead import worker_count
 from ssdtrt.images.reading import PictureReader, PreparedPicture, check_pictures, readable
 from ssdtrt.images.tensors import check_images, normalization, scale_to
 from ssdtrt.images.upload import to_device
+from ssdtrt.runners.baseline import EagerRunner
+from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.devices import current_device
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 

@@ -10,14 +10,14 @@ import torch
 from msgspec.structs import replace
 
 from ssdtrt import config
-from ssdtrt.artifact.baseline import EagerRunner, baseline_runners
-from ssdtrt.artifact.runner import FileRunner, load_engine
 from ssdtrt.detect import Detector
 from ssdtrt.detection.json_sinks import CocoResults
 from ssdtrt.errors import ImageError
 from ssdtrt.evaluation.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
 from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, in_categories, load_coco_tools
 from ssdtrt.evaluation.report import EvalReport
+from ssdtrt.runners.baseline import EagerRunner, baseline_runners
+from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 from ssdtrt.system.versions import measured_on
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import ExportInfo, ModelInfo, ModuleMetadata, TensorSpec, add_metadata, now
 from ssdtrt.engine.parity import relative_l2
 from ssdtrt.errors import ParityError
@@ -17,6 +16,7 @@ from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.labels import class_names
 from ssdtrt.model.ssd import SSD300
+from ssdtrt.runners import torchscript
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.outputs import check_output, writing
 from ssdtrt.system.progress import Progress, silent

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ssdtrt import config
-from ssdtrt.artifact import runtime
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
 from ssdtrt.bench import bench_files
 from ssdtrt.benchmarking.report import BenchReport
@@ -21,6 +20,7 @@ from ssdtrt.export import export_module
 from ssdtrt.images.decode import load_image
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
+from ssdtrt.runners import runtime
 from ssdtrt.system.files import write_text
 from ssdtrt.system.progress import Progress, silent
 from ssdtrt.system.report import Report

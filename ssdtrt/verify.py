@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from ssdtrt import config
-from ssdtrt.artifact.baseline import eager_model, find_module
 from ssdtrt.artifact.parity_report import ParityReport
-from ssdtrt.artifact.runner import load_engine
 from ssdtrt.engine.parity import compare
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.tensors import synthetic_images, to_batch
+from ssdtrt.runners.baseline import eager_model, find_module
+from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.gpu_errors import gpu_errors
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import Metadata
+from ssdtrt.runners import torchscript
 
 RED, BLUE = (230, 20, 20), (20, 20, 230)
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from known import metadata_like, write_metadata
-from ssdtrt.artifact import inspection, torchscript
+from ssdtrt.artifact import inspection
+from ssdtrt.runners import torchscript
 
 
 def small(path, metadata):

@@ -15,7 +15,6 @@ import torch
 
 from known import metadata_like, typed
 from ssdtrt import compile as compiling
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.precision import BACKENDS, PRECISIONS
 from ssdtrt.artifact.request import BatchRange, BuildRequest
@@ -24,6 +23,7 @@ from ssdtrt.engine.build import Built
 from ssdtrt.engine.cache import graph_digest, timing_cache_file
 from ssdtrt.errors import ArtifactError, CompileError, ParityError
 from ssdtrt.images.tensors import synthetic_pictures
+from ssdtrt.runners import torchscript
 
 OTHER = b"what was here before"
 
@@ -249,7 +249,7 @@ def test_the_times_of_kernels_are_kept_for_streams_unless_there_is_no_cache(
         raise CompileError("no further")
 
     monkeypatch.setenv("SSDTRT_CACHE", str(out.parent / "engines"))
-    monkeypatch.setattr("ssdtrt.artifact.runtime.why_not", lambda: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda: None)
     monkeypatch.setattr(compiling, "pick_device", lambda device: torch.device("cpu"))
     monkeypatch.setattr(compiling, "build_in_child", build)
     with pytest.raises(CompileError, match="no further"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ssdtrt.artifact import torchscript
+from ssdtrt.runners import torchscript
 
 SOURCES = Path(__file__).parent.parent / "examples" / "cpp"
 TORCH = Path(torch.__file__).parent

@@ -15,10 +15,7 @@ from PIL import Image
 
 from known import BLUE, CAT, DOG, PERSON, RED, known_file
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.baseline import EagerRunner
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.artifact.runner import load_engine
 from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection import folder_sink as folder_sink_module
 from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
@@ -27,6 +24,9 @@ from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
 from ssdtrt.hub import nvidia_ssd_processing_utils
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect
+from ssdtrt.runners import torchscript
+from ssdtrt.runners.baseline import EagerRunner
+from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.digests import sha256_file
 
 

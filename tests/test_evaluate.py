@@ -10,10 +10,10 @@ from coco_files import IDS, by_pycocotools, write_annotations
 from PIL import Image
 
 from ssdtrt import evaluate
-from ssdtrt.artifact.baseline import EagerRunner
 from ssdtrt.detect import Detector
 from ssdtrt.errors import AnnotationsError, ArtifactError, SsdtrtError
 from ssdtrt.evaluate import evaluate_file
+from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.system.versions import installed, measured_on
 
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 import ssdtrt
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.errors import ArtifactError, ImageError, ParityError
 from ssdtrt.export import export_module
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.labels import class_names
 from ssdtrt.model.weights import model_from_state
+from ssdtrt.runners import torchscript
 
 PLAIN_LOADER = """
 import sys

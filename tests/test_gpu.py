@@ -19,12 +19,8 @@ import torch
 from PIL import Image
 
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.baseline import eager_model
-from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.precision import PRECISIONS
-from ssdtrt.artifact.runner import load_engine
 from ssdtrt.bench import bench_files
 from ssdtrt.detect import Detector
 from ssdtrt.detection.postprocessor import Postprocessor
@@ -37,6 +33,10 @@ from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.tensors import synthetic_images, synthetic_pictures, to_batch
 from ssdtrt.images.upload import pinned, to_device
 from ssdtrt.model import boxes, nms
+from ssdtrt.runners import torchscript
+from ssdtrt.runners.baseline import eager_model
+from ssdtrt.runners.cuda_graph import CudaGraphRunner
+from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.verify import verify_engine
 

@@ -15,6 +15,7 @@ ORDER = (
     ("images",),
     ("model",),
     ("artifact",),
+    ("runners",),
     ("engine", "detection", "hub"),
     ("export", "compile", "verify", "detect"),
     ("evaluation",),

@@ -1,1 +1,1 @@
-"""Saved files: how they are recorded, checked, loaded and called."""
+"""Saved files: what they record, how that is read and checked, and the requests that they are built from."""

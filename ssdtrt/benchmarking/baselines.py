@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.baseline import InPrecision
-from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.artifact.runner import FileRunner, load_engine
 from ssdtrt.benchmarking.case import BenchmarkCase
 from ssdtrt.engine.parity import Runner
 from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.runners.baseline import InPrecision
+from ssdtrt.runners.cuda_graph import CudaGraphRunner
+from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.devices import emulates_bf16, with_tf32
 
 BASELINE, ENGINE, ENGINE_GRAPH = "eager-fp32", "engine", "engine-graph"

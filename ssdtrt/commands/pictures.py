@@ -75,10 +75,10 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     folder = output or (None if jsonl or coco else config.DETECT_DIR)
     targets = {"-o": folder and Path(folder, "detections.json"), "--jsonl": jsonl, "--coco": coco}
     check_apart(targets, [file, module, f"{file}.sha256"])
-    from ssdtrt.artifact.baseline import baseline_runners
-    from ssdtrt.artifact.runner import load_engine
     from ssdtrt.detect import Detector, detect_files
     from ssdtrt.images.sources import expand
+    from ssdtrt.runners.baseline import baseline_runners
+    from ssdtrt.runners.runner import load_engine
 
     check_json(jsonl, coco)
     failures: list[ImageError] = []

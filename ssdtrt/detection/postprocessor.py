@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_fixed, detect_incomplete
+from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device
 
 

@@ -87,9 +87,9 @@ def test_build() -> BuildTest:
     import torch
 
     from ssdtrt import config
-    from ssdtrt.artifact import torchscript
     from ssdtrt.artifact.request import BatchRange
     from ssdtrt.engine.torch_tensorrt_backend import compile_module
+    from ssdtrt.runners import torchscript
     from ssdtrt.system.devices import pick_device, tf32_disabled
 
     class Tiny(torch.nn.Module):

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact import runtime, torchscript
-from ssdtrt.artifact.baseline import eager_model
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.precision import Precision
 from ssdtrt.artifact.request import BuildRequest
@@ -20,6 +18,8 @@ from ssdtrt.errors import ParityError
 from ssdtrt.images.tensors import normalize, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_batch
+from ssdtrt.runners import runtime, torchscript
+from ssdtrt.runners.baseline import eager_model
 
 _DETECTOR_BOUND = 1e-4  # absolute difference of a box coordinate or a score, both 0..1
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.baseline import InPrecision
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.errors import ParityError
 from ssdtrt.model.boxes import box_iou, default_boxes
 from ssdtrt.model.nms import detect
+from ssdtrt.runners.baseline import InPrecision
 from ssdtrt.system.devices import tf32_disabled
 
 _MATCH_IOU = 0.5

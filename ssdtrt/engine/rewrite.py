@@ -11,8 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck
 
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
 from ssdtrt.model.ssd import SSD300
+from ssdtrt.runners import torchscript
 
 
 class FusedSSD300(nn.Module):

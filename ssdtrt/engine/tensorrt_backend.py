@@ -12,8 +12,6 @@ import torch
 from torch import nn
 
 from ssdtrt import config
-from ssdtrt.artifact import runtime, torchscript
-from ssdtrt.artifact.baseline import eager_model
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine.build import BuildJob
 from ssdtrt.engine.cache import read_timing_cache, write_timing_cache
@@ -22,6 +20,8 @@ from ssdtrt.engine.network_writer import INPUT_NAME, OUTPUT_NAME, NetworkWriter,
 from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
 from ssdtrt.engine.torch_tensorrt_backend import timing_iterations
 from ssdtrt.errors import CompileError, first_line
+from ssdtrt.runners import runtime, torchscript
+from ssdtrt.runners.baseline import eager_model
 
 
 def build(job: BuildJob) -> nn.Module:

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.baseline import eager_model
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.artifact.runtime import check_front_end, import_torch_tensorrt
 from ssdtrt.engine import rewrite
 from ssdtrt.engine.build import BuildJob
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.errors import CompileError, first_line
+from ssdtrt.runners import torchscript
+from ssdtrt.runners.baseline import eager_model
+from ssdtrt.runners.runtime import check_front_end, import_torch_tensorrt
 
 
 def build(job: BuildJob) -> torch.nn.Module:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ssdtrt.artifact import torchscript
 from ssdtrt.engine.build import BuildJob
 from ssdtrt.engine.modules import EngineModule
+from ssdtrt.runners import torchscript
 
 
 def build(job: BuildJob) -> torch.nn.Module:

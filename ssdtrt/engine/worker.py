@@ -16,10 +16,10 @@ from pathlib import Path
 import msgspec
 import torch
 
-from ssdtrt.artifact import torchscript
 from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
 from ssdtrt.engine.modules import DetectorModule
 from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.runners import torchscript
 from ssdtrt.system.child import die_with_parent
 from ssdtrt.system.versions import installed_versions, this_machine
 

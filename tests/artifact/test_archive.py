@@ -18,12 +18,12 @@ from torch import nn
 from conftest import ROOT
 from known import metadata_like, typed, write_metadata
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.archive import check_digest, check_intact
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import check_file, read_metadata
-from ssdtrt.artifact.runner import load_engine
 from ssdtrt.errors import ArtifactError, CompileError
+from ssdtrt.runners import torchscript
+from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.versions import Machine, Versions
 
 CASES = int(os.environ.get("SSDTRT_FUZZ", "300"))
@@ -426,11 +426,11 @@ def gpu(monkeypatch):
     versions = Versions(torch="2.2.2", torch_tensorrt="2.2.0", tensorrt="8.6.0")
     place = Machine(os="Linux", architecture="x86_64", gpu="NVIDIA H200", sm="9.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("ssdtrt.artifact.runtime.why_not", lambda: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda: None)
     monkeypatch.setattr(
-        "ssdtrt.artifact.runtime.import_torch_tensorrt", lambda: pytest.fail("torch_tensorrt was imported")
+        "ssdtrt.runners.runtime.import_torch_tensorrt", lambda: pytest.fail("torch_tensorrt was imported")
     )
-    monkeypatch.setattr("ssdtrt.artifact.runner.pick_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr("ssdtrt.runners.runner.pick_device", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr("ssdtrt.artifact.inspection.installed_versions", lambda: versions)
     monkeypatch.setattr("ssdtrt.artifact.inspection.this_machine", lambda _: place)
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from known import metadata_like, typed, write_metadata
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import add_metadata, now, read_metadata
 from ssdtrt.errors import ArtifactError
+from ssdtrt.runners import torchscript
 
 ROOT = Path(__file__).parents[2]
 LABELS = ["background", "café", "猫"]

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ssdtrt import config
-from ssdtrt.artifact.baseline import InPrecision
 from ssdtrt.benchmarking import baselines
 from ssdtrt.benchmarking.baselines import BenchFile, Compiled, baseline_cases, check_names, file_cases
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.runners.baseline import InPrecision
 from ssdtrt.system.devices import with_tf32
 
 CPU = torch.device("cpu")

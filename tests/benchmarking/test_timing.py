@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from ssdtrt.artifact.cuda_graph import CudaGraphRunner, _Captured
 from ssdtrt.benchmarking.report import BenchRow, HostTimes
 from ssdtrt.benchmarking.timing import (
     Samples,
@@ -18,6 +17,7 @@ from ssdtrt.benchmarking.timing import (
     speedup_interval,
     time_calls,
 )
+from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
 
 
 @pytest.mark.parametrize("share", [0.9, 0.99])

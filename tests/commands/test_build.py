@@ -12,13 +12,13 @@ from command_line import TRUST, assert_refused
 from torch import nn
 
 from known import metadata_like, typed, write_metadata
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.commands.build import engine_text, parity_text
 from ssdtrt.errors import WeightsError
 from ssdtrt.model.weights import build_model, state_sha256
+from ssdtrt.runners import torchscript
 from ssdtrt.system.digests import sha256_file
 
 FITS = "Expected NVIDIA's SSD300 v1.1 checkpoint or one fine-tuned from it."

@@ -17,14 +17,14 @@ from PIL import Image
 
 from known import BLUE, RED, known_file
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
-from ssdtrt.artifact.runner import FileRunner, load_engine
 from ssdtrt.bench import bench_files
 from ssdtrt.commands.pictures import detections_text, evaluation_text, summary_text
 from ssdtrt.detect import Detector
 from ssdtrt.detection.results import Detection, ImageDetections, Summary
 from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport, EvalSettings
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.runners import torchscript
+from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.versions import MeasuredOn, Versions
 from ssdtrt.verify import verify_engine
 

@@ -19,7 +19,6 @@ import torch
 import ssdtrt as package
 from ssdtrt import compile as compiling
 from ssdtrt import config, export
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import BuildInfo, ModuleFile, read_metadata
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.artifact.request import BuildRequest
@@ -28,6 +27,7 @@ from ssdtrt.engine import cache
 from ssdtrt.engine.build import Built
 from ssdtrt.engine.cache import read_timing_cache, timing_cache_file, write_timing_cache
 from ssdtrt.errors import CompileError
+from ssdtrt.runners import torchscript
 from ssdtrt.system.versions import Machine, Versions, installed_versions, this_machine
 
 PACKAGE = Path(package.__file__).parent

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine.modules import DetectorModule, EngineModule
 from ssdtrt.errors import CompileError
 from ssdtrt.images.tensors import normalize, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_batch
+from ssdtrt.runners import torchscript
 
 sizes = st.integers(1, 4096)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch_tensorrt_stand_in import SIGNATURES, stand_in
 
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine.torch_tensorrt_backend import _compile_arguments, compile_module
 from ssdtrt.errors import CompileError
+from ssdtrt.runners import torchscript
 
 VERSIONS = ("2.2.0", "2.8.0", "2.12.1", "2.14.0")
 STATIC, RANGE = BatchRange(8, 8, 8), BatchRange(1, 8, 32)

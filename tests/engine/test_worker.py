@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import ssdtrt
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.precision import BACKENDS
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend, worker
 from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
+from ssdtrt.runners import torchscript
 
 
 def job_for(module, out, **changes):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ssdtrt.artifact.torchscript import quiet
 from ssdtrt.model.boxes import box_iou, decode_boxes, default_boxes
+from ssdtrt.runners.torchscript import quiet
 
 quick = settings(deadline=None, max_examples=60, database=None)
 

@@ -11,11 +11,11 @@ import torch
 from checkpoints import OLD_TORCH, TRUST, WritesFile, prefixed, tiny, training_state, write
 from torch import nn
 
-from ssdtrt.artifact.torchscript import save
 from ssdtrt.errors import WeightsError
 from ssdtrt.export import _to_torchscript
 from ssdtrt.model.checkpoint import CheckpointError, read_checkpoint
 from ssdtrt.model.weights import build_model
+from ssdtrt.runners.torchscript import save
 
 new_torch_only = pytest.mark.skipif(OLD_TORCH, reason="below torch 2.6 nothing is read without trust")
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 from checkpoints import OLD_TORCH
 
-from ssdtrt.artifact import torchscript
 from ssdtrt.errors import FetchError, WeightsError
 from ssdtrt.export import _to_torchscript
 from ssdtrt.model import download
 from ssdtrt.model.download import coco_checkpoint
 from ssdtrt.model.weights import build_model
+from ssdtrt.runners import torchscript
 from ssdtrt.system.progress import ProgressBar
 
 NAME = "nvidia_ssdpyt_amp_200703.pt"

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ssdtrt import config
-from ssdtrt.artifact.torchscript import quiet
 from ssdtrt.images.tensors import to_batch
 from ssdtrt.model import nms as module
 from ssdtrt.model.boxes import decode_boxes, default_boxes
@@ -21,6 +20,7 @@ from ssdtrt.model.nms import (
     detect_fixed,
     nms,
 )
+from ssdtrt.runners.torchscript import quiet
 
 quick = settings(deadline=None, max_examples=60, database=None)
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ssdtrt.artifact.cuda_graph import CudaGraphRunner, _Captured
-from ssdtrt.artifact.runner import load_engine
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
+from ssdtrt.runners.runner import load_engine
 
 CPU = torch.device("cpu")
 

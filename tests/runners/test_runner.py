@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from known import metadata_like, typed
-from ssdtrt.artifact.baseline import eager_model, find_module
 from ssdtrt.artifact.inspection import check_fits
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.artifact.runner import FileRunner, _warm_up, load_engine
 from ssdtrt.errors import ArtifactError, CompileError, GpuError, SsdtrtError
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.runners.baseline import eager_model, find_module
+from ssdtrt.runners.runner import FileRunner, _warm_up, load_engine
 from ssdtrt.system.versions import Machine, Versions
 
 CPU = torch.device("cpu")
@@ -275,11 +275,11 @@ def test_loading_leaves_the_current_gpu_as_it_was(tensorrt_engine, monkeypatch):
         events.append(("leave", str(device)))
 
     for name in ("check_fits", "_warm_up", "runtime.import_torch_tensorrt"):
-        monkeypatch.setattr(f"ssdtrt.artifact.runner.{name}", lambda *_: None)
-    monkeypatch.setattr("ssdtrt.artifact.runner._device_for", lambda *_: torch.device("cuda:1"))
-    monkeypatch.setattr("ssdtrt.artifact.runner.current_device", current)
+        monkeypatch.setattr(f"ssdtrt.runners.runner.{name}", lambda *_: None)
+    monkeypatch.setattr("ssdtrt.runners.runner._device_for", lambda *_: torch.device("cuda:1"))
+    monkeypatch.setattr("ssdtrt.runners.runner.current_device", current)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("the current device was set for good"))
-    monkeypatch.setattr("ssdtrt.artifact.torchscript.load", lambda path, device: events.append("load"))
+    monkeypatch.setattr("ssdtrt.runners.torchscript.load", lambda path, device: events.append("load"))
     load_engine(tensorrt_engine)
     assert events == [("enter", "cuda:1"), "load", ("leave", "cuda:1")]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from ssdtrt.artifact import torchscript
 from ssdtrt.errors import ArtifactError
+from ssdtrt.runners import torchscript
 
 
 class Small(nn.Module):

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact import torchscript
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.artifact.precision import PRECISIONS
-from ssdtrt.artifact.runner import FileRunner
 from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import model_from_state, state_sha256
+from ssdtrt.runners import torchscript
+from ssdtrt.runners.runner import FileRunner
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.digests import sha256_file
 

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ssdtrt.artifact.baseline import EagerRunner, baseline_runners, eager_model
-from ssdtrt.artifact.runner import load_engine
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.runners.baseline import EagerRunner, baseline_runners, eager_model
+from ssdtrt.runners.runner import load_engine
 
 
 def test_eager_runner_is_the_model(engine, module):

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch_tensorrt_stand_in import SIGNATURES, stand_in
 
-from ssdtrt.artifact import runtime
 from ssdtrt.errors import CompileError
+from ssdtrt.runners import runtime
 
 HOW = "pip install 'ssdtrt[tensorrt]' (or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10)"
 CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"

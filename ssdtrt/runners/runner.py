@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact import runtime, torchscript
-from ssdtrt.artifact.cuda_graph import CudaGraphRunner
 from ssdtrt.artifact.inspection import check_fits
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.artifact.precision import Backend
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
+from ssdtrt.runners import runtime, torchscript
+from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
 
