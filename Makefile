@@ -15,7 +15,8 @@ GATE_BATCHES ?= 1 8 32 128
 GATE_LIMIT ?= 10%
 
 BIN = $(VENV)/bin
-# Modules are compiled when they are first imported: of torch's files few ever are.
+# Modules are compiled when they are first imported: of torch's files few ever are. So that has to be kept.
+unexport PYTHONDONTWRITEBYTECODE
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile -c $(CONSTRAINTS)
 INSTALLED = setup.cfg pyproject.toml $(CONSTRAINTS)
 
