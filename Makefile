@@ -14,6 +14,14 @@ GATE_BACKEND ?= tensorrt
 GATE_BATCHES ?= 1 8 32 128
 GATE_LIMIT ?= 10%
 
+# TensorRT builders that need no GPU: the versions of TensorRT-RTX with the APIs of TensorRT 10.16 and 11.1.
+ifeq ($(shell uname -sm),Linux x86_64)
+BUILDERS ?= 1.4.0.76 1.6.1.120
+endif
+BUILDERS_FOLDER = $(abspath $(VENV))/builders
+# Torch-TensorRT for the last of them, and what it imports.
+TORCH_TENSORRT_RTX = torch-tensorrt-rtx==2.14.0 dllist==2.0.0
+
 BIN = $(VENV)/bin
 # Modules are compiled when they are first imported: of torch's files few ever are. So that has to be kept.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,15 +32,17 @@ OLDEST = install-oldest test-oldest test-gpu-oldest bench-gate-oldest bench-base
 GATE = build/gate
 SSDTRT = $(BIN)/python -m ssdtrt
 
-.PHONY: demo install test lint test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
+.PHONY: demo install builders test lint test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
 
 demo: $(VENV)/.tensorrt
 	$(BIN)/ssdtrt run $(RUN_ARGS)
 
 install: $(VENV)/.dev
 
-test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
+builders: $(BUILDERS:%=$(VENV)/.builder-%)
+
+test: $(VENV)/.dev builders
+	OMP_NUM_THREADS=1 SSDTRT_BUILDERS=$(if $(BUILDERS),$(BUILDERS_FOLDER)) $(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -67,7 +77,7 @@ endif
 # The same on Python 3.10 with torch 2.2.2; PYTHON310 names such a Python where `python3.10` is not on the path.
 $(OLDEST): %-oldest:
 	@$(MAKE) $* VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TENSORRT=tensorrt-pypi \
-	    MARKERS="not gpu and not slow" PYTHON="$${PYTHON310:-python3.10}"
+	    MARKERS="not gpu and not slow" BUILDERS= PYTHON="$${PYTHON310:-python3.10}"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -85,6 +95,13 @@ $(VENV)/.dev: $(VENV)/.python $(INSTALLED)
 	@echo "installing ssdtrt, torch and the tools of the tests (about 3 GB, some minutes)"
 	@$(PIP) -e '.[dev]'
 	@touch $(VENV)/.base $@
+
+# Each in a folder of its own, because they cannot be installed together.
+$(VENV)/.builder-%: $(VENV)/.python
+	@echo "installing the TensorRT builder $*"
+	@$(PIP) --no-deps --target $(BUILDERS_FOLDER)/$* tensorrt-rtx-cu13==$* tensorrt-rtx-cu13-libs==$* \
+	    tensorrt-rtx-cu13-bindings==$* $(if $(filter $*,$(lastword $(BUILDERS))),$(TORCH_TENSORRT_RTX))
+	@touch $@
 
 # With a GPU, Torch-TensorRT too; where it cannot be installed, that is said and the demo goes on with a CPU engine.
 $(VENV)/.tensorrt: $(VENV)/.base

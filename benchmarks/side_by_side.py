@@ -38,7 +38,7 @@ def main():
         name, path = pair.split("=", 1)
         module = torchscript.load(path, device)
         runners[name] = module
-        runners[f"{name}, CUDA graph"] = CudaGraphRunner(module, device, one=True)
+        runners[f"{name}, CUDA graph"] = CudaGraphRunner(module, device, limit=1)
     images = synthetic_images(options.batch_size).to(device)
     report = benchmark(runners, images, rounds=options.rounds)
     Path(options.json).write_text(json.dumps(report.document(), indent=1) + "\n", encoding="utf-8")

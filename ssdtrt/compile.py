@@ -41,13 +41,14 @@ def compile_engine(
     precision: str | None = None,
     batch: BatchRange | str | int = config.BATCH_SIZE,
     front_end: str = config.FRONT_END,
-    streams: int = config.STREAMS,
+    streams: int | None = None,
     workspace_mib: int = config.WORKSPACE_MIB,
     backend: str = config.BACKEND,
     device: str | torch.device | None = None,
     sha256: str | None = None,
     cache: bool = True,
     progress: Progress = silent,
+    note: Progress = silent,
 ) -> Path:
     """Build an engine from an exported module, compare it with FP32 eager, and write it if it is accepted.
 
@@ -62,11 +63,11 @@ def compile_engine(
         precision: `fp16` or `fp32` for the back end `tensorrt`, `fp32` or `bf16` for `torchscript`; by default the
             first.
         batch: A batch size from 1, or "MIN:OPT:MAX", for the back end `tensorrt`. Engines of the other take any size.
-        front_end: How the network is given to TensorRT: `torchscript` through Torch-TensorRT's TorchScript front end,
-            `tensorrt` layer by layer through TensorRT's own API, which streams need. `auto` takes `tensorrt` for
-            streams, else `torchscript`.
-        streams: How many auxiliary streams TensorRT may use, 0 to 16, for a static batch size. They make small batches
-            in a CUDA graph faster.
+        front_end: How the network is given to TensorRT: `tensorrt` layer by layer through TensorRT's own API, or
+            `torchscript` through Torch-TensorRT's TorchScript front end. `auto` takes `tensorrt`, which gives the
+            faster engine, unless the installed TensorRT lacks a part of that API.
+        streams: How many auxiliary streams TensorRT may use, 0 to 16, which the front end `tensorrt` can do; by default
+            4 with it.
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB, at least 1.
         backend: `tensorrt`, or `torchscript` for a CPU engine: the frozen module.
         device: The GPU to build on, `cuda` or `cuda:N`.
@@ -74,6 +75,7 @@ def compile_engine(
         cache: Whether to take the engine from the cache if one of the same request was built with the same versions on
             the same GPU, and to add a new one to it (see `ssdtrt.engine.cache`).
         progress: Called with one line about the progress of the build, every second.
+        note: Called with one line where not the fastest engine can be built.
 
     Returns:
         The path of the file.
@@ -95,8 +97,8 @@ def compile_engine(
     chosen = find_backend(backend)
     precision = precision or chosen.precisions[0]
     _check_request(backend, precision, workspace_mib, device)
-    _check_streams(streams, backend, batch)
-    chosen_front_end = _choose_front_end(front_end, chosen, streams)
+    _check_streams(streams, chosen, front_end)
+    chosen_front_end = _choose_front_end(front_end, chosen, streams, note)
     metadata = check_file(module, ("module",), sha256=sha256)
     target = pick_device(device) if chosen.on_gpu else torch.device("cpu")
     request = BuildRequest(
@@ -107,7 +109,7 @@ def compile_engine(
         precision=precision,
         batch=str(batch) if chosen.fixed_batch else None,
         front_end=chosen_front_end,
-        streams=streams,
+        streams=_choose_streams(streams, chosen_front_end),
         workspace_mib=workspace_mib,
         detector=detector,
     )
@@ -161,26 +163,36 @@ def _check_request(backend: str, precision: str, workspace_mib: int, device: str
         raise CompileError(f"The backend {backend} does not build for {device}.")
 
 
-def _check_streams(streams: int, backend: str, batch: BatchRange) -> None:
+def _check_streams(streams: int | None, backend: Backend, front_end: str) -> None:
     """Raise CompileError for auxiliary streams that the engine cannot use."""
-    if not 0 <= streams <= config.MAX_STREAMS:
+    if not 0 <= (streams or 0) <= config.MAX_STREAMS:
         raise CompileError(f"Auxiliary streams are 0 to {config.MAX_STREAMS}; found {streams}.")
-    if streams and not find_backend(backend).streams:
-        raise CompileError(f"Auxiliary streams need the backend tensorrt; found {backend}.")
-    if streams and not batch.static:
-        raise CompileError(f"Auxiliary streams need a single batch size; found the range {batch}.")
+    if streams and not backend.streams:
+        raise CompileError(f"Auxiliary streams need the backend tensorrt; found {backend.name}.")
+    if streams and front_end == "torchscript":
+        raise CompileError(f"Auxiliary streams need the front end tensorrt; found {front_end}.")
 
 
-def _choose_front_end(name: str, backend: Backend, streams: int) -> str | None:
-    """Return the front end to use; raise CompileError for one that the back end lacks or that cannot use streams."""
-    if name == "auto":
-        return None if not backend.front_ends else "tensorrt" if streams else "torchscript"
-    if name not in backend.front_ends:
-        able = " or ".join(("auto", *backend.front_ends))
-        raise CompileError(f"The front end of the backend {backend.name} is {able}; found {name!r}.")
-    if streams and name != "tensorrt":
-        raise CompileError(f"Auxiliary streams need the front end tensorrt; found {name}.")
-    return name
+def _choose_front_end(name: str, backend: Backend, streams: int | None, note: Progress) -> str | None:
+    """Return the front end to use; raise CompileError for one that the back end lacks."""
+    if name != "auto":
+        if name not in backend.front_ends:
+            able = " or ".join(("auto", *backend.front_ends))
+            raise CompileError(f"The front end of the backend {backend.name} is {able}; found {name!r}.")
+        return name
+    if not backend.front_ends:
+        return None
+    lacking = None if streams else runtime.lacking_in_tensorrt()
+    if lacking:
+        note(f"the network goes through the front end torchscript, without auxiliary streams: {lacking}")
+    return "torchscript" if lacking else "tensorrt"
+
+
+def _choose_streams(streams: int | None, front_end: str | None) -> int | None:
+    """Return how many auxiliary streams to use; None for a back end without front ends."""
+    if front_end is None:
+        return None
+    return (config.STREAMS if front_end == "tensorrt" else 0) if streams is None else streams
 
 
 def _engine_metadata(

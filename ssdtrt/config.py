@@ -68,7 +68,7 @@ FRONT_END = "auto"
 BATCH_SIZE = 1
 MAX_BATCH_SIZE = 4096  # accepted by the options; TensorRT's limit of 2^31 values per tensor is lower
 WORKSPACE_MIB = 4096
-STREAMS = 0  # auxiliary streams
+STREAMS = 4  # auxiliary streams of a TensorRT engine
 MAX_STREAMS = 16
 TIMING_IMAGES = 128  # TensorRT times a kernel on at least this many images: small batches take microseconds,
 MAX_TIMING_ITERATIONS = 16  # but in no more than this many batches.
@@ -99,7 +99,7 @@ BENCH_CASES = (
     "torchscript",
     "compile",
     "engine",
-    "engine-graph",
+    "engine-plain",
 )
 
 # Detecting and drawing.
@@ -131,6 +131,7 @@ SAFE_WEIGHTS_ONLY = (2, 6)  # in older torch, torch.load(weights_only=True) can 
 DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}  # the oldest NVIDIA driver on Linux for each CUDA
 
 # For messages about a missing Torch-TensorRT.
+RTX_DISTRIBUTION = "torch-tensorrt-rtx"  # Torch-TensorRT for TensorRT-RTX, with the same import name
 HOW_TO_INSTALL = (
     "pip install 'ssdtrt[tensorrt]' (or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10)"
 )

@@ -84,7 +84,7 @@ class Detector:
         note: Progress = silent,
     ):
         if isinstance(path, (str, Path)):
-            runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256)
+            runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256, reuse_outputs=True)
         elif sha256 is None:
             runner = path
         else:

@@ -29,6 +29,7 @@ GOOD = Facts(
         "tensorrt": ABSENT,
         "tensorrt-cu12": ABSENT,
         "tensorrt-cu13": Package("11.1.0.5"),
+        "torch-tensorrt-rtx": ABSENT,
     },
     folders={
         name: Folder(f"/data/{name.split()[0]}", 40000)

@@ -179,7 +179,7 @@ def measured(module, engine, tmp_path_factory):
     folder = tmp_path_factory.mktemp("measured")
     alone = shutil.copyfile(engine, folder / "alone.engine.ts")
     sizes = ("--batch-size", "2,1", "--rounds", "1", "--iterations", "1", "--warmup", "1", "--device", "cpu")
-    others = ("--against", "eager-fp16, engine-graph", "--parts")
+    others = ("--against", "eager-fp16, engine-plain", "--parts")
     arguments = ("bench", str(module), str(alone), "--module", str(module), *sizes, *others, "--json", "bench.json")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -196,9 +196,9 @@ def test_files_and_baselines_are_measured_at_each_size(measured, module):
         ("eager-fp32", "eager-fp32"),
         ("eager-fp16", "eager-fp16"),
         ("torchscript", str(module)),
-        ("engine-graph", f"{module} graph"),
+        ("engine-plain", f"{module} plain"),
         ("engine", engine),
-        ("engine-graph", f"{engine} graph"),
+        ("engine-plain", f"{engine} plain"),
     ]  # fmt: skip
     assert [row["precision"] for row in rows] == ["fp32", "fp16", "fp32", "fp32", "fp32", "fp32"] * 2
     assert [row["file"] for row in rows[:6]] == [None] * 2 + [str(module)] * 2 + [engine] * 2
@@ -215,7 +215,7 @@ def test_what_cannot_run_here_has_a_row_with_the_reason(measured):
     reasons = {row["case"]: row["reason"] for row in measured[1]["rows"] if row["status"] == "failed"}
     assert reasons == {
         "eager-fp16": "needs a GPU: PyTorch has no fast FP16 on a CPU",
-        "engine-graph": "needs a GPU: there are no CUDA graphs on a CPU",
+        "engine-plain": "needs a TensorRT engine: other files run without a CUDA graph as they are",
     }
     assert "failed: eager-fp16, batch 2: needs a GPU: PyTorch has no" in measured[0].stdout
 

@@ -17,13 +17,14 @@ from known import metadata_like, typed
 from ssdtrt import compile as compiling
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.precision import BACKENDS, PRECISIONS
-from ssdtrt.artifact.request import BatchRange, BuildRequest
+from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
 from ssdtrt.engine.build import Built
 from ssdtrt.engine.cache import graph_digest, timing_cache_file
 from ssdtrt.errors import ArtifactError, CompileError, ParityError
 from ssdtrt.images.tensors import synthetic_pictures
 from ssdtrt.runners import torchscript
+from ssdtrt.system.progress import silent
 
 OTHER = b"what was here before"
 
@@ -99,7 +100,7 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
         "precision": precision,
         "batch": None,
         "front_end": None,
-        "streams": 0,
+        "streams": None,
         "workspace_mib": 4096,
         "detector": False,
     }
@@ -224,23 +225,45 @@ def test_what_cannot_be_built_is_refused_before_any_work(module, out, arguments,
 
 
 def test_streams_need_tensorrts_own_api():
+    tensorrt = BACKENDS["tensorrt"]
     with pytest.raises(CompileError, match="^Auxiliary streams need the front end tensorrt; found torchscript.$"):
-        compiling._choose_front_end("torchscript", BACKENDS["tensorrt"], 4)
+        compiling._check_streams(4, tensorrt, "torchscript")
     with pytest.raises(CompileError, match="is auto or tensorrt or torchscript; found 'onnx'.$"):
-        compiling._choose_front_end("onnx", BACKENDS["tensorrt"], 0)
-    assert compiling._choose_front_end("auto", BACKENDS["torchscript"], 0) is None
+        compiling._choose_front_end("onnx", tensorrt, 0, silent)
+    assert compiling._choose_front_end("auto", BACKENDS["torchscript"], None, silent) is None
 
 
-def test_streams_are_for_one_batch_size():
-    assert compiling._check_streams(4, "tensorrt", BatchRange.parse(8)) is None
-    assert compiling._check_streams(0, "tensorrt", BatchRange.parse("1:8:32")) is None
-    with pytest.raises(CompileError, match="^Auxiliary streams need a single batch size; found the range 1:8:32.$"):
-        compiling._check_streams(4, "tensorrt", BatchRange.parse("1:8:32"))
+@pytest.mark.parametrize(
+    "asked, front_end, expected",
+    [
+        (None, "tensorrt", 4), (0, "tensorrt", 0), (2, "tensorrt", 2), (None, "torchscript", 0), (0, "torchscript", 0),
+        (None, None, None),
+    ],
+)  # fmt: skip
+def test_the_streams_are_chosen(asked, front_end, expected):
+    assert compiling._choose_streams(asked, front_end) == expected
 
 
-@pytest.mark.parametrize("streams, cache, kept", [(4, True, True), (4, False, False), (0, True, False)])
-def test_the_times_of_kernels_are_kept_for_streams_unless_there_is_no_cache(
-    module, out, monkeypatch, streams, cache, kept
+def test_without_the_api_the_front_end_torchscript_is_taken_and_that_is_said(monkeypatch):
+    tensorrt, notes = BACKENDS["tensorrt"], []
+    monkeypatch.setattr("ssdtrt.runners.runtime.lacking_in_tensorrt", lambda: "TensorRT 8.5.3 has none (8.6 has them)")
+    assert compiling._choose_front_end("auto", tensorrt, None, notes.append) == "torchscript"
+    assert notes == [
+        "the network goes through the front end torchscript, without auxiliary streams: TensorRT 8.5.3 has none "
+        "(8.6 has them)"
+    ]
+    assert (
+        compiling._choose_front_end("auto", tensorrt, 4, notes.append) == "tensorrt"
+    )  # Which then fails, and says why.
+    monkeypatch.setattr("ssdtrt.runners.runtime.lacking_in_tensorrt", lambda: None)
+    assert compiling._choose_front_end("auto", tensorrt, None, notes.append) == "tensorrt" and len(notes) == 1
+
+
+@pytest.mark.parametrize(
+    "front_end, cache, kept", [("tensorrt", True, True), ("tensorrt", False, False), ("torchscript", True, False)]
+)
+def test_the_times_of_kernels_are_kept_where_there_are_any_unless_there_is_no_cache(
+    module, out, monkeypatch, front_end, cache, kept
 ):
     asked = []
 
@@ -253,23 +276,15 @@ def test_the_times_of_kernels_are_kept_for_streams_unless_there_is_no_cache(
     monkeypatch.setattr(compiling, "pick_device", lambda device: torch.device("cpu"))
     monkeypatch.setattr(compiling, "build_in_child", build)
     with pytest.raises(CompileError, match="no further"):
-        compile_engine(module, out, streams=streams, cache=cache)
+        compile_engine(module, out, front_end=front_end, cache=cache)
     (job,) = asked
     expected = timing_cache_file(torch.device("cpu"))
     assert expected.parent == out.parent / "engines"
-    assert (job.request.streams, job.timing_cache) == (streams, str(expected) if kept else None)
+    assert (job.request.front_end, job.timing_cache) == (front_end, str(expected) if kept else None)
 
 
-@pytest.mark.parametrize(
-    "asked, streams, front_end",
-    [
-        ("auto", 0, "torchscript"),
-        ("auto", 4, "tensorrt"),
-        ("tensorrt", 0, "tensorrt"),
-        ("torchscript", 0, "torchscript"),
-    ],
-)
-def test_the_front_end_is_chosen_and_recorded(module, asked, streams, front_end):
+@pytest.mark.parametrize("front_end, streams", [("torchscript", 0), ("tensorrt", 4), ("tensorrt", 0)])
+def test_the_front_end_and_the_streams_are_recorded(module, front_end, streams):
     request = BuildRequest(
         weights="0" * 64,
         graph="1" * 64,
@@ -277,7 +292,7 @@ def test_the_front_end_is_chosen_and_recorded(module, asked, streams, front_end)
         backend="tensorrt",
         precision="fp16",
         batch="8",
-        front_end=compiling._choose_front_end(asked, BACKENDS["tensorrt"], streams),
+        front_end=front_end,
         streams=streams,
         workspace_mib=64,
     )
@@ -285,7 +300,7 @@ def test_the_front_end_is_chosen_and_recorded(module, asked, streams, front_end)
     built = Built(seconds=1.0, versions=like.versions, machine=like.machine)
     found = compiling._engine_metadata(read_metadata(module), module, request, built, like.parity, False)
     assert (found.request, found.build.front_end) == (request, front_end)
-    more = f" --front-end {front_end}" + " --streams 4" * (streams == 4)
+    more = f" --front-end {front_end} --streams {streams}"
     assert found.rebuild_command == f"ssdtrt compile ssd300.ts --fp16 --batch-size 8{more} --workspace-mib 64"
 
 

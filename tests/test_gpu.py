@@ -156,7 +156,7 @@ def test_streams_wait_for_each_other(streams_engine):
 
 def test_with_one_graph_at_a_time_another_batch_size_is_captured_anew(reference):
     device = torch.device("cuda", 0)
-    runner = CudaGraphRunner(reference, device, one=True)
+    runner = CudaGraphRunner(reference, device, limit=1)
     with tf32_disabled(autotune=False), torch.no_grad():
         for size in (2, 1, 2):
             images = synthetic_images(size, seed=size).to(device)

@@ -34,7 +34,7 @@ def stand_in(version, answer=lambda module, **arguments: module):
         return ("Input", keywords)
 
     package.ts = SimpleNamespace(compile=ts_compile)
-    package.compile, package.Input = compile_, make_input
+    package.compile, package.Input, package.Device = compile_, make_input, lambda name: ("Device", name)
     if known["has_feature_flag"]:
         package.ENABLED_FEATURES = SimpleNamespace(torchscript_frontend=True)
     return package

@@ -93,7 +93,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
         precision: A name of `PRECISIONS`.
         batch: The batch sizes, as the text of a `BatchRange`; None for any.
         front_end: How the network is given to TensorRT, one of `Backend.front_ends`; None for another back end.
-        streams: How many auxiliary streams TensorRT may use.
+        streams: How many auxiliary streams TensorRT may use; None for another back end.
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB.
         detector: Whether the file includes normalization, decoding and NMS.
     """
@@ -105,7 +105,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
     precision: str
     batch: _BatchText | None = None
     front_end: str | None = None
-    streams: int = config.STREAMS
+    streams: int | None = None
     workspace_mib: int = config.WORKSPACE_MIB
     detector: bool = False
 

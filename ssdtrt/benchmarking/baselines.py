@@ -24,7 +24,7 @@ from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.devices import emulates_bf16, with_tf32
 
-BASELINE, ENGINE, ENGINE_GRAPH = "eager-fp32", "engine", "engine-graph"
+BASELINE, ENGINE, ENGINE_PLAIN = "eager-fp32", "engine", "engine-plain"
 _LEARNING_CALLS = 3  # of torch.compile, in which it compiles and captures
 
 
@@ -59,10 +59,11 @@ class BenchFile:
         """Return the file, ready to be called."""
         return self.loaded or load_engine(self.path, self.device)
 
-    def graph(self) -> Runner:
-        """Return the file, ready to be captured as a CUDA graph in its first call. Raises SsdtrtError on a CPU."""
-        _need_gpu(self.device, "there are no CUDA graphs on a CPU")
-        return CudaGraphRunner(self.runner(), self.device)
+    def plain(self) -> Runner:
+        """Return the file without a CUDA graph. Raises SsdtrtError where it has none anyway."""
+        if not isinstance(self.metadata, EngineMetadata) or not self.metadata.request.capabilities.on_gpu:
+            raise SsdtrtError("needs a TensorRT engine: other files run without a CUDA graph as they are")
+        return load_engine(self.path, self.device, cuda_graph=False)
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -114,7 +115,7 @@ def baseline_cases(
 
 
 def file_cases(names: Sequence[str], file: BenchFile, reference: torch.nn.Module | None) -> list[BenchmarkCase]:
-    """Return the case of a file, and with `engine-graph` among the names that of the file in a CUDA graph too."""
+    """Return the case of a file, and with `engine-plain` among the names that of the file without a CUDA graph too."""
     engine = isinstance(file.metadata, EngineMetadata)
     common: dict[str, Any] = {
         "file": file.path,
@@ -123,10 +124,10 @@ def file_cases(names: Sequence[str], file: BenchFile, reference: torch.nn.Module
         "measures_memory": file.device.type == "cuda",
     }
     precision = file.metadata.precision
-    plain = BenchmarkCase(str(file.path), precision, file.runner, ENGINE if engine else "torchscript", **common)
-    if ENGINE_GRAPH not in names:
-        return [plain]
-    return [plain, BenchmarkCase(f"{file.path} graph", precision, file.graph, ENGINE_GRAPH, compiles=True, **common)]
+    case = BenchmarkCase(str(file.path), precision, file.runner, ENGINE if engine else "torchscript", **common)
+    if ENGINE_PLAIN not in names:
+        return [case]
+    return [case, BenchmarkCase(f"{file.path} plain", precision, file.plain, ENGINE_PLAIN, **common)]
 
 
 def _need_gpu(device: torch.device, why: str) -> None:

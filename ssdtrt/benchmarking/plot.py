@@ -28,7 +28,8 @@ _TITLES = {  # of the cases
     "torchscript": "TorchScript",
     "compile": "torch.compile",
     "engine": "engine",
-    "engine-graph": "engine, CUDA graph",
+    "engine-plain": "engine, no CUDA graph",
+    "engine-graph": "engine, CUDA graph",  # in older reports
 }
 _INCHES = (10, 5.2)
 _TITLE_CHARACTERS, _LEGEND_CHARACTERS = 110, 125  # that fit in a line, about

@@ -17,7 +17,8 @@ from ssdtrt.system.versions import MeasuredOn
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
-FILE_CASES = ("torchscript", "engine", "engine-graph")  # the cases that run a file
+# The cases that run a file. Until engines ran as CUDA graphs by themselves, `engine-graph` was one.
+FILE_CASES = ("torchscript", "engine", "engine-plain", "engine-graph")
 
 
 class HostTimes(Report, frozen=True):

@@ -84,9 +84,8 @@ def export(weights, method, preprocess, labels, sha256, trust_weights, output):
 @click.option(
     "--streams",
     type=click.IntRange(0, config.MAX_STREAMS),
-    default=config.STREAMS,
     metavar="N",
-    help="Run kernels side by side on N auxiliary streams (try 4): faster in a CUDA graph of small batches.",
+    help=f"Run kernels side by side on N auxiliary streams.  [default: {config.STREAMS} with --front-end tensorrt]",
 )
 @click.option(
     "--workspace-mib", type=click.IntRange(min=1), default=config.WORKSPACE_MIB, show_default=True, metavar="MIB"
@@ -149,12 +148,13 @@ def compile_(
         sha256=sha256,
         cache=not no_cache,
         progress=terminal.progress,
+        note=terminal.note,
     )
     terminal.done()
     metadata = read_metadata(path)
     assert isinstance(metadata, EngineMetadata)
     click.echo(engine_text(path, metadata, terminal.width()))
-    terminal.hint("bench", path, *(["--against", "engine-graph"] if streams else []))
+    terminal.hint("bench", path)
 
 
 @click.command()
@@ -198,9 +198,9 @@ def _check_batches(backend: Backend, batch: int | BatchRange | None, streams: in
     """Refuse batch sizes and auxiliary streams that the back end does not support."""
     if batch and not backend.fixed_batch:
         raise click.UsageError(f"The backend {backend.name} takes any batch: leave out --batch-size and --batch-range.")
-    if streams and (isinstance(batch, BatchRange) or not backend.streams):
+    if streams and not backend.streams:
         able = " or ".join(one.name for one in BACKENDS.values() if one.streams)
-        raise click.UsageError(f"--streams is for one batch size and the backend {able}.")
+        raise click.UsageError(f"--streams is for the backend {able}.")
 
 
 def _check_front_end(backend: Backend, front_end: str, streams: int) -> None:
@@ -219,8 +219,9 @@ def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
     distances = ", ".join(f"{output.name} {_scientific(output.relative_l2, 1)}" for output in parity.outputs)
     found = parity.detections
     rate = "none to compare" if found.match_rate is None else f"{match_rate(found)} matched"
+    how = f", front end {request.front_end}, {request.streams} auxiliary streams" if request.front_end else ""
     lines = (
-        f"{path}: {request.computes_in.title} {request.backend}, {batch}, built in {build.seconds:.0f} s{cached}",
+        f"{path}: {request.computes_in.title} {request.backend}, {batch}{how}, built in {build.seconds:.0f} s{cached}",
         f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
         f"detections: {found.reference} FP32, {found.engine} engine, {rate}",
     )

@@ -26,10 +26,10 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
     """Measure FILEs against the FP32 eager model.
 
     Without FILEs it measures ssd300.engine.ts. The names for --against are eager-tf32, eager-fp16, eager-fp16-graph,
-    eager-bf16, torchscript (the module), compile (torch.compile) and engine-graph (FILEs in a CUDA graph); eager-fp32
-    and engine (FILEs) are always measured. What cannot run here has a row with the reason.
+    eager-bf16, torchscript (the module), compile (torch.compile) and engine-plain (FILEs without a CUDA graph);
+    eager-fp32 and engine (FILEs) are always measured. What cannot run here has a row with the reason.
 
-    Example: ssdtrt bench ssd300.engine.ts --against compile,engine-graph --json bench.json
+    Example: ssdtrt bench ssd300.engine.ts --against compile,engine-plain --json bench.json
     """
     files = files or (config.ENGINE_FILE,)
     check_bench([*files, module], json_file, **report_options)

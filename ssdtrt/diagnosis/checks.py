@@ -161,6 +161,18 @@ def _check_torch_tensorrt(facts: Facts) -> Iterator[Finding]:
         yield Finding(name, "ok", found.version)
 
 
+def _check_rtx(facts: Facts) -> Iterator[Finding]:
+    """Report TensorRT-RTX's Torch-TensorRT, which has the import name of the proper one."""
+    version = _version(facts.packages[config.RTX_DISTRIBUTION])
+    if version is None:
+        return
+    proper = _version(facts.packages["torch-tensorrt"])
+    beside = f", beside torch-tensorrt {proper}, which has the same import name" if proper else ""
+    found = f"{config.RTX_DISTRIBUTION} {version}{beside}; ssdtrt does not run engines of TensorRT-RTX"
+    uninstall = f"pip uninstall -y torch-tensorrt {config.RTX_DISTRIBUTION}"
+    yield Finding("TensorRT-RTX", "problem", found, f"{uninstall} && {install_command(facts)}")
+
+
 def _check_front_ends(facts: Facts) -> Iterator[Finding]:
     """Check Torch-TensorRT's front ends, of which the TorchScript one writes engine files."""
     found = facts.torch_tensorrt
@@ -236,6 +248,7 @@ _CHECKS: dict[str, Callable[[Facts], Iterator[Finding]]] = {
     "torch": _check_torch,
     "torchvision": _check_torchvision,
     "Torch-TensorRT": _check_torch_tensorrt,
+    "TensorRT-RTX": _check_rtx,
     "front ends": _check_front_ends,
     "TensorRT": _check_tensorrt,
     "metadata": _check_packages,

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from ssdtrt import config
 from ssdtrt.system.gpu_state import Driver, Gpu
 
 TENSORRT_NAMES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
-PACKAGES = ("torch", "torchvision", "torch-tensorrt", *TENSORRT_NAMES)
+PACKAGES = ("torch", "torchvision", "torch-tensorrt", *TENSORRT_NAMES, config.RTX_DISTRIBUTION)
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True):

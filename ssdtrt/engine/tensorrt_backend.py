@@ -36,7 +36,7 @@ def build(job: BuildJob) -> nn.Module:
     torch.cuda.set_device(device)
     fused = FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
     timing_cache = Path(job.timing_cache) if job.timing_cache else None
-    built = build_module(fused, batch, request.streams, request.workspace_mib, device, timing_cache)
+    built = build_module(fused, batch, request.streams or 0, request.workspace_mib, device, timing_cache)
     return EngineModule(FusedNetwork(torchscript.reload(built)), torch.float32, batch, channels_last=False)
 
 

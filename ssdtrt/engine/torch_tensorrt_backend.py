@@ -62,6 +62,7 @@ def compile_module(
             f"ssdtrt supports the versions {oldest} to {newest}."
         )
     arguments["inputs"] = [torch_tensorrt.Input(**image) for image in arguments["inputs"]]
+    arguments["device"] = torch_tensorrt.Device(str(device))  # Some versions do not take torch's own.
     try:
         return torch_tensorrt.compile(module.to(device).eval(), **arguments)
     except (RuntimeError, ValueError, TypeError) as error:

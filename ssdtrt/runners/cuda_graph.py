@@ -10,16 +10,17 @@ from torch import Tensor
 
 from ssdtrt.system.devices import current_device
 
-_MAX_GRAPHS = 4  # shapes that are captured; inputs of others run without a graph
+MAX_GRAPHS = 4  # which are kept
 _WARMUP = 3  # calls before the capture, in which libraries choose and load their kernels
 
 
 class _Captured(NamedTuple):
-    """A captured graph: the tensors that it reads, and the outputs that each replay overwrites."""
+    """A captured graph: the tensors that it reads, the outputs that each replay overwrites, and what it must keep alive."""
 
     inputs: tuple[Tensor, ...]
     replay: Callable[[], None]
     outputs: Any
+    function: Callable[..., Any] | None = None
 
 
 class CudaGraphRunner:
@@ -32,58 +33,59 @@ class CudaGraphRunner:
         function: Takes and returns tensors on the device. It must do the same work in every call, and never wait for
             the device.
         device: The CUDA device.
-        limit: The maximum number of graphs; inputs of further shapes run without one.
-        one: Whether to keep only the last graph. A TensorRT engine needs this, because running it with another shape
-            invalidates the graph.
+        limit: How many graphs are kept; the one that was not used for the longest time makes room for another shape.
+        function_for: Returns the function to capture for a batch size, where it is not `function` for all of them.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device, limit: int = _MAX_GRAPHS, one: bool = False):
-        self.function, self.device, self.limit, self.one = function, device, limit, one
-        self.graphs: dict[tuple[Any, ...], _Captured] = {}
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        device: torch.device,
+        limit: int = MAX_GRAPHS,
+        function_for: Callable[[int], Callable[..., Any]] | None = None,
+    ):
+        self.device, self.limit = device, limit
+        self.function_for = function_for or (lambda batch_size: function)
+        self.graphs: dict[tuple[Any, ...], _Captured] = {}  # The last one was used last.
 
     def __call__(self, *inputs: Tensor) -> Any:
-        """Return what `function` returns for the inputs."""
+        """Return what the function returns for the inputs."""
         captured = self._captured(inputs)
-        if captured is None:
-            with torch.no_grad():
-                return self.function(*(each.to(self.device) for each in inputs))
         _copy_inputs(inputs, captured.inputs)
         captured.replay()
         return captured.outputs
 
     def place(self, images: Tensor) -> Tensor:
-        """Copy the only input to the tensor that the graph reads, and return that tensor, for the next call.
-
-        Beyond `limit` shapes there is no graph, and the input itself is returned.
-        """
+        """Copy the only input to the tensor that the graph reads, and return that tensor, for the next call."""
         captured = self._captured((images,))
-        if captured is None:
-            return images
         _copy_inputs((images,), captured.inputs)
         return captured.inputs[0]
 
-    def _captured(self, inputs: tuple[Tensor, ...]) -> _Captured | None:
-        """Return the graph for inputs of these shapes and dtypes; None beyond the limit."""
+    def _captured(self, inputs: tuple[Tensor, ...]) -> _Captured:
+        """Return the graph for inputs of these shapes and dtypes."""
         key = tuple((*each.shape, each.dtype) for each in inputs)
-        if self.one and key not in self.graphs:
-            self.graphs.clear()
-        if key not in self.graphs and len(self.graphs) < self.limit:
+        captured = self.graphs.pop(key, None)
+        if captured is None:
+            if len(self.graphs) >= self.limit:
+                del self.graphs[next(iter(self.graphs))]
             with current_device(self.device), torch.no_grad():
-                self.graphs[key] = self._capture(tuple(each.to(self.device).clone() for each in inputs))
-        return self.graphs.get(key)
+                captured = self._capture(tuple(each.to(self.device).clone() for each in inputs))
+        self.graphs[key] = captured
+        return captured
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> _Captured:
+        function = self.function_for(len(inputs[0]))
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             for _ in range(_WARMUP):
-                self.function(*inputs)
+                function(*inputs)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # The stricter modes fail when another thread pins memory during the capture.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            outputs = self.function(*inputs)
-        return _Captured(inputs, graph.replay, outputs)
+            outputs = function(*inputs)
+        return _Captured(inputs, graph.replay, outputs, function)
 
 
 def _copy_inputs(inputs: tuple[Tensor, ...], graph_inputs: tuple[Tensor, ...]) -> None:

@@ -18,6 +18,7 @@ from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
+from ssdtrt.runners.tensorrt_engine import PaddedNetwork, TensorRTEngine, embedded_plan
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
 
@@ -25,9 +26,9 @@ from ssdtrt.system.gpu_errors import gpu_errors
 class FileRunner:
     """A loaded file as a callable: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
-    `load_engine` makes one. With `cuda_graph` the first call with a batch size captures a CUDA graph, and each later
-    call with that size overwrites the outputs of the one before. For a TensorRT engine only the graph of the last batch
-    size is kept.
+    `load_engine` makes one. With `cuda_graph` the first call with a batch size captures a CUDA graph, which later calls
+    with that size replay. The graphs of four batch sizes are kept, for a TensorRT engine of one batch size that of the
+    last number of images.
 
     Attributes:
         path: The file.
@@ -54,22 +55,42 @@ class FileRunner:
         module: torch.jit.ScriptModule,
         device: torch.device,
         cuda_graph: bool = False,
+        reuse_outputs: bool = False,
     ):
         self.path, self.metadata, self.device = path, metadata, device
         self.is_detector = metadata.kind == "detector"
-        self.module, self._whole = (module.engine if self.is_detector else module), module
+        self.module: Any = module.engine if self.is_detector else module
+        self._whole: Any = module
         backend = _backend_of(metadata)
-        fixed = backend is not None and backend.fixed_batch
-        self.graph = CudaGraphRunner(self.module, device, one=fixed) if cuda_graph else None
         self._fusing = torchscript.fusing if backend is not None and not backend.on_gpu else contextlib.nullcontext
         self.batch = metadata.batch_range
+        self.graph = self._graph_runner() if cuda_graph else None
+        self.reuse_outputs = reuse_outputs
         # The arguments of `load_engine`, for another process.
-        self.load_options: dict[str, Any] = {"device": device, "sha256": None, "cuda_graph": cuda_graph}
+        self.load_options: dict[str, Any] = {"device": device, "cuda_graph": cuda_graph, "reuse_outputs": reuse_outputs}
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         self._check(images)
         with torch.no_grad(), current_device(self.device), self._fusing():
-            return (self.graph or self.module)(images.to(self.device, non_blocking=True))
+            loc, conf = (self.graph or self.module)(images.to(self.device, non_blocking=True))
+            return (loc.clone(), conf.clone()) if self.graph and not self.reuse_outputs else (loc, conf)
+
+    def _graph_runner(self) -> CudaGraphRunner:
+        """Return the network as a CUDA graph for each batch size.
+
+        A TensorRT engine of a range gets a context for each of them. That of one batch size has the only context of
+        Torch-TensorRT, whose other inputs invalidate the graph.
+        """
+        if self.batch is None:
+            return CudaGraphRunner(self.module, self.device)
+        plan = None if self.batch.static else embedded_plan(self.module)
+        if plan is None:
+            return CudaGraphRunner(self.module, self.device, limit=1)
+        network = PaddedNetwork(TensorRTEngine(plan, self.device), self.batch.min)
+        graph = CudaGraphRunner(self.module, self.device, function_for=network.for_batch)
+        if not self.is_detector:  # Its weights and activations would be on the device twice.
+            self.module = self._whole = None
+        return graph
 
     def detect(self, images: Tensor) -> PaddedDetections:
         """Run a detector file: normalization, network, decoding and NMS.
@@ -147,7 +168,8 @@ def load_engine(
     device: str | torch.device | None = None,
     *,
     sha256: str | None = None,
-    cuda_graph: bool = False,
+    cuda_graph: bool | None = None,
+    reuse_outputs: bool = False,
 ) -> FileRunner:
     """Load an engine, a detector or a module, ready to be called.
 
@@ -160,7 +182,10 @@ def load_engine(
         device: `cpu`, `cuda` or `cuda:N`; by default the device that the file was built for, and for a module the GPU
             if there is one.
         sha256: The SHA-256 that the file must have; by default the one in `<path>.sha256`, if that file exists.
-        cuda_graph: Whether to run the network as a CUDA graph, which pays most for small batches.
+        cuda_graph: Whether to run the network as a CUDA graph; by default a TensorRT engine is, because it is faster
+            with one.
+        reuse_outputs: Whether the outputs of a CUDA graph may be overwritten by the next call with the same batch size.
+            Otherwise they are copied, which takes 0.01 ms at batch 1 and 2 % of the time at batch 128.
 
     Returns:
         A callable: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
@@ -183,12 +208,14 @@ def load_engine(
     if cuda_graph and chosen.type != "cuda":
         raise ArtifactError(f"{path} runs on the CPU here, where there are no CUDA graphs; leave cuda_graph out.")
     backend = _backend_of(metadata)
-    if backend is not None and backend.on_gpu:
+    on_gpu = backend is not None and backend.on_gpu
+    if on_gpu:
         check_fits(path, metadata, chosen)
         runtime.import_torch_tensorrt()
+    use_graph = on_gpu if cuda_graph is None else cuda_graph
     with current_device(chosen):  # A TensorRT engine is deserialized on the current one.
-        runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen, cuda_graph)
-        runner.load_options = {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
+        runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen, use_graph, reuse_outputs)
+        runner.load_options |= {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
         _warm_up(runner)
     return runner
 

@@ -10,6 +10,7 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.errors import CompileError, first_line
+from ssdtrt.system.versions import installed
 
 _CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
 
@@ -29,6 +30,12 @@ def missing_parts() -> list[str]:
 
 def why_not() -> str | None:
     """Return a message about what is missing for TensorRT engines, or None if nothing is."""
+    if version := installed(config.RTX_DISTRIBUTION):
+        return (
+            f"{config.RTX_DISTRIBUTION} {version} is installed. It has the import name of Torch-TensorRT, and builds for "
+            "TensorRT-RTX, which ssdtrt does not run. Remove both: pip uninstall -y torch-tensorrt "
+            f"{config.RTX_DISTRIBUTION}, then {config.HOW_TO_INSTALL}. {_CPU_BACKEND}"
+        )
     missing = ", and ".join(missing_parts())
     return f"A TensorRT engine cannot be built or run here; missing: {missing}. {_CPU_BACKEND}" if missing else None
 
@@ -63,3 +70,14 @@ def check_front_end(torch_tensorrt: ModuleType) -> None:
             f"Torch-TensorRT {torch_tensorrt.__version__} has no TorchScript front end, which writes the engine file; "
             f"install a build that has it: {config.HOW_TO_INSTALL}"
         )
+
+
+def lacking_in_tensorrt() -> str | None:
+    """Return what the installed TensorRT lacks for networks that are written through its API, or None."""
+    try:
+        tensorrt = importlib.import_module("tensorrt")
+    except Exception as error:  # A missing package or library: the types differ.
+        return f"tensorrt cannot be imported ({first_line(error)})"
+    if hasattr(getattr(tensorrt, "IBuilderConfig", None), "max_aux_streams"):
+        return None
+    return f"TensorRT {tensorrt.__version__} has none (8.6 has them)"

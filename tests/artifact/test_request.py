@@ -56,6 +56,7 @@ def test_any_ascending_sizes_are_read_back(sizes):
     [
         ({}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8"),
         ({"precision": "fp32", "batch": "1:8:32"}, "ssdtrt compile ssd300.ts --fp32 --batch-range 1:8:32"),
+        ({"streams": 0}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8 --streams 0"),
         ({"streams": 4}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8 --streams 4"),
         ({"front_end": "tensorrt"}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8 --front-end tensorrt"),
         ({"workspace_mib": 64}, "ssdtrt compile ssd300.ts --fp16 --batch-size 8 --workspace-mib 64"),

@@ -57,7 +57,7 @@ def test_the_baseline_is_first_and_always_there(tiny):
 
 def test_what_each_of_them_is(tiny, tmp_path):
     found = by_name(tiny, tmp_path / "ssd300.ts")
-    assert [*found, "engine", "engine-graph"] == list(config.BENCH_CASES)
+    assert [*found, "engine", "engine-plain"] == list(config.BENCH_CASES)
     assert all(one.name == name for name, one in found.items())
     assert {name: one.precision for name, one in found.items()} == {
         "eager-fp32": "fp32",
@@ -141,13 +141,13 @@ def test_a_file_and_what_is_known_of_it(engine, module):
     assert (plain.name, plain.case, plain.file, plain.precision) == (str(engine), "engine", engine, "fp32")
     assert plain.make() is file.loaded and plain.build_seconds == file.metadata.build.seconds
     of_module = BenchFile.read(module, "cpu")
-    plain, graph = file_cases(["engine-graph"], of_module, None)
-    assert plain.build_seconds is None
-    assert (plain.case, graph.case, graph.name, graph.compiles) == (
-        "torchscript", "engine-graph", f"{module} graph", True
-    )  # fmt: skip
-    with pytest.raises(SsdtrtError, match="^needs a GPU: there are no CUDA graphs on a CPU$"):
-        graph.make()
+    default, plain = file_cases(["engine-plain"], of_module, None)
+    assert default.build_seconds is None
+    assert (default.case, plain.case, plain.name) == ("torchscript", "engine-plain", f"{module} plain")
+    with pytest.raises(
+        SsdtrtError, match="^needs a TensorRT engine: other files run without a CUDA graph as they are$"
+    ):
+        plain.make()
 
 
 def settings_of_the_compiler():

@@ -357,13 +357,13 @@ def compiled(monkeypatch):
     return calls, hints
 
 
-@pytest.mark.parametrize("asked, streams", [(["--streams", "4"], 4), ([], 0)])
-def test_compile_asks_for_streams_and_then_for_a_graph(ssdtrt, compiled, asked, streams):
+@pytest.mark.parametrize("asked, streams", [(["--streams", "4"], 4), (["--streams", "0"], 0), ([], None)])
+def test_compile_asks_for_streams(ssdtrt, compiled, asked, streams):
     done = ssdtrt("compile", "--fp16", "--batch-size", "8", *asked)
     assert done.exit_code == 0, done.stderr
     ((settings,), (hint,)) = compiled
     assert (settings["streams"], settings["batch"], settings["precision"]) == (streams, 8, "fp16")
-    assert hint == ["bench", "a.engine.ts", *(["--against", "engine-graph"] if streams else [])]
+    assert hint == ["bench", "a.engine.ts"]
 
 
 @pytest.mark.parametrize(
@@ -391,11 +391,11 @@ def test_compile_asks_for_what_is_the_default_and_for_what_is_not(ssdtrt, compil
     more = ("--batch-range", "1:8:32", "--detector", "--no-cache", "--workspace-mib", "9", "--sha256", "0", "--device")
     assert ssdtrt("compile", *more, "cuda:1").exit_code == 0
     first, second = compiled[0]
-    common = {"precision": None, "front_end": "auto", "streams": 0, "backend": "tensorrt"}
-    assert {name: value for name, value in first.items() if name != "progress"} == {
+    common = {"precision": None, "front_end": "auto", "streams": None, "backend": "tensorrt"}
+    assert {name: value for name, value in first.items() if name not in ("progress", "note")} == {
         **common, "detector": False, "batch": 1, "workspace_mib": 4096, "device": None, "sha256": None, "cache": True,
     }  # fmt: skip
-    assert {name: value for name, value in second.items() if name != "progress"} == {
+    assert {name: value for name, value in second.items() if name not in ("progress", "note")} == {
         **common, "detector": True, "batch": BatchRange(1, 8, 32), "workspace_mib": 9, "device": "cuda:1",
         "sha256": "0", "cache": False,
     }  # fmt: skip

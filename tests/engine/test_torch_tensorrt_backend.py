@@ -95,6 +95,7 @@ def test_the_module_is_compiled_with_its_own_types_inside(gpu, monkeypatch, tiny
     assert not module.training
     assert arguments["inputs"] == [("Input", {"shape": (8, 3, 300, 300), "dtype": torch.float32})]
     assert arguments["enabled_precisions"] == {inside}
+    assert arguments["device"] == ("Device", "cpu")  # 2.14 does not take torch's own.
     assert arguments["ir"] == "ts" and arguments["workspace_size"] == 67_108_864
 
 

@@ -51,14 +51,6 @@ def test_what_was_placed_is_read_in_place():
     assert runner.place(torch.tensor([3.0, 4.0])) is own and own.tolist() == [3.0, 4.0]
 
 
-def test_beyond_the_limit_nothing_is_captured():
-    runner = Doubled(limit=1)
-    runner(torch.ones(1))
-    other = torch.ones(2)
-    assert runner.place(other) is other and runner(other).tolist() == [2.0, 2.0]
-    assert len(runner.graphs) == 1
-
-
 def test_up_to_the_limit_each_shape_and_type_has_its_graph():
     runner = Doubled(limit=2)
     first = runner(torch.ones(1))
@@ -66,8 +58,17 @@ def test_up_to_the_limit_each_shape_and_type_has_its_graph():
     assert runner(torch.ones(1)) is first and len(runner.graphs) == 2
 
 
-def test_with_one_at_a_time_another_shape_is_captured_anew():
-    runner = Doubled(one=True)
+def test_beyond_the_limit_the_graph_that_was_not_used_for_the_longest_time_makes_room():
+    runner = Doubled(limit=2)
+    first, second = runner(torch.ones(1)), runner(torch.ones(2))
+    assert runner(torch.ones(1)) is first
+    assert runner(torch.full((3,), 2.0)).tolist() == [4.0] * 3  # In place of that of two.
+    assert [graph.inputs[0].shape for graph in runner.graphs.values()] == [(1,), (3,)]
+    assert runner(torch.ones(1)) is first and runner(torch.ones(2)) is not second
+
+
+def test_one_at_a_time():
+    runner = Doubled(limit=1)
     first, graph = runner(torch.ones(8)), only(runner)
     assert runner(torch.ones(8)) is first and only(runner) is graph
     assert runner(torch.ones(1)).tolist() == [2.0] and only(runner).inputs[0].shape == (1,)

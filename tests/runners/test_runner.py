@@ -264,8 +264,9 @@ def test_only_a_detector_detects(known):
         load_engine(known, "cpu").detect(torch.zeros(1, 3, 300, 300, dtype=torch.uint8))
 
 
-def test_loading_leaves_the_current_gpu_as_it_was(tensorrt_engine, monkeypatch):
-    """The engine's GPU is the current device only during the load."""
+@pytest.fixture
+def loads(tensorrt_engine, monkeypatch):
+    """Makes the TensorRT engine load as on a GPU; what happens meanwhile, in order."""
     events = []
 
     @contextlib.contextmanager
@@ -274,14 +275,39 @@ def test_loading_leaves_the_current_gpu_as_it_was(tensorrt_engine, monkeypatch):
         yield
         events.append(("leave", str(device)))
 
-    for name in ("check_fits", "_warm_up", "runtime.import_torch_tensorrt"):
+    for name in ("check_fits", "_warm_up", "runtime.import_torch_tensorrt", "embedded_plan"):
         monkeypatch.setattr(f"ssdtrt.runners.runner.{name}", lambda *_: None)
     monkeypatch.setattr("ssdtrt.runners.runner._device_for", lambda *_: torch.device("cuda:1"))
     monkeypatch.setattr("ssdtrt.runners.runner.current_device", current)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: pytest.fail("the current device was set for good"))
     monkeypatch.setattr("ssdtrt.runners.torchscript.load", lambda path, device: events.append("load"))
+    return events
+
+
+def test_loading_leaves_the_current_gpu_as_it_was(tensorrt_engine, loads):
+    """The engine's GPU is the current device only during the load."""
     load_engine(tensorrt_engine)
-    assert events == [("enter", "cuda:1"), "load", ("leave", "cuda:1")]
+    assert loads == [("enter", "cuda:1"), "load", ("leave", "cuda:1")]
+
+
+def test_a_tensorrt_engine_is_launched_as_a_cuda_graph_unless_that_is_off(tensorrt_engine, loads):
+    assert (
+        load_engine(tensorrt_engine).graph is not None and load_engine(tensorrt_engine, cuda_graph=False).graph is None
+    )
+    loaded = load_engine(tensorrt_engine, reuse_outputs=True)
+    function, (path,) = loaded.__reduce__()
+    options = {"device": None, "sha256": None, "cuda_graph": None, "reuse_outputs": True}
+    assert function.keywords == options and path == tensorrt_engine.absolute()
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_outputs_of_a_graph_belong_to_the_caller_unless_they_may_be_reused(module, images, reuse):
+    runner = load_engine(module, "cpu", reuse_outputs=reuse)
+    own = torch.zeros(1, 4, 8732), torch.zeros(1, 81, 8732)
+    runner.graph = lambda images: own
+    first, second = runner(images), runner(images)
+    for a, b, tensor in zip(first, second, own):
+        assert (a is tensor) is reuse and (a.data_ptr() == b.data_ptr()) is reuse and torch.equal(a, tensor)
 
 
 @pytest.fixture

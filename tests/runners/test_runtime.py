@@ -50,6 +50,34 @@ def test_without_torch_tensorrt_that_is_said(gpu, not_installed):
     )
 
 
+def test_the_torch_tensorrt_of_tensorrt_rtx_is_refused_by_name(gpu, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", stand_in("2.14.0"))
+    monkeypatch.setattr(runtime, "installed", {"torch-tensorrt-rtx": "2.14.0", "torch-tensorrt": "2.14.0"}.get)
+    assert runtime.why_not() == (
+        "torch-tensorrt-rtx 2.14.0 is installed. It has the import name of Torch-TensorRT, and builds for TensorRT-RTX, "
+        "which ssdtrt does not run. Remove both: pip uninstall -y torch-tensorrt torch-tensorrt-rtx, then "
+        f"{HOW}. {CPU_BACKEND}"
+    )
+
+
+@pytest.mark.parametrize(
+    "parts, expected",
+    [
+        ({"IBuilderConfig": SimpleNamespace(max_aux_streams=None)}, None),
+        ({"IBuilderConfig": SimpleNamespace()}, "TensorRT 8.5.3 has none (8.6 has them)"),
+        ({}, "TensorRT 8.5.3 has none (8.6 has them)"),
+    ],
+)
+def test_what_tensorrt_lacks_is_found_in_its_api(monkeypatch, parts, expected):
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="8.5.3", **parts))
+    assert runtime.lacking_in_tensorrt() == expected
+
+
+def test_without_tensorrt_that_is_what_is_lacking(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert runtime.lacking_in_tensorrt().startswith("tensorrt cannot be imported (")
+
+
 def test_without_either_both_are_said(no_gpu, not_installed):
     assert runtime.why_not() == (
         f"A TensorRT engine cannot be built or run here; missing: a CUDA GPU (torch {torch.__version__} sees none), "

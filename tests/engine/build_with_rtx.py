@@ -1,0 +1,92 @@
+"""Build SSD300 with real TensorRT builders that need no GPU, and print what the engines are.
+
+A script for a process of its own, with the folder of a TensorRT-RTX on PYTHONPATH: `build_with_rtx.py MODEL [NARROW]`, files
+that torch.load reads. Prints a JSON object: `writer` has for each build of MODEL the bytes of the engine, and how many layers
+compute in which dtype; with NARROW, `front_end` has the bytes of what Torch-TensorRT's TorchScript front end builds of it.
+"""
+
+import collections
+import json
+import sys
+import warnings
+
+import tensorrt_rtx
+import torch
+
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.engine import rewrite, tensorrt_backend
+from ssdtrt.engine.network_writer import NetworkWriter
+from ssdtrt.engine.rewrite import FusedSSD300
+from ssdtrt.engine.tensorrt_backend import BuildLimits, serialize
+from ssdtrt.engine.torch_tensorrt_backend import _compile_arguments
+
+HALF = torch.float16
+CASES = {
+    "fp16, batch 1": (HALF, "1", 4),
+    "fp16, batch 8": (HALF, "8", 0),
+    "fp16, batches 1 to 32": (HALF, "1:8:32", 0),
+    "fp32, batch 1": (torch.float32, "1", 0),
+}
+
+
+class WatchedWriter(NetworkWriter):
+    """Records the layers of the last network that was written, and the shapes of its input and output."""
+
+    layers: dict = {}
+    shapes: tuple = ()
+
+    def write(self, fused, batch):
+        super().write(fused, batch)
+        layers = [self.network.get_layer(number) for number in range(self.network.num_layers)]
+        kinds = (f"{layer.type.name} {layer.get_output(0).dtype.name}" for layer in layers)
+        WatchedWriter.layers = collections.Counter(kinds)
+        WatchedWriter.shapes = tuple(self.network.get_input(0).shape), tuple(self.network.get_output(0).shape)
+
+
+def write_and_build(model):
+    """Return what the layers and the engine of each case are."""
+    built = {}
+    for name, (dtype, batch, streams) in CASES.items():
+        fused = FusedSSD300(model, dtype)
+        plan, _ = serialize(tensorrt_rtx, fused, BatchRange.parse(batch), BuildLimits(streams))
+        built[name] = {"bytes": len(plan), "layers": WatchedWriter.layers, "shapes": WatchedWriter.shapes}
+    return built
+
+
+def build_with_front_end(model):
+    """Return the bytes of the FP16 engine that the TorchScript front end builds, and of the FP32 one."""
+    gpu = type("Properties", (), {"major": 8, "minor": 9, "name": "none", "total_memory": 1 << 34})()
+    replaced = {
+        "get_device_capability": lambda device=None: (8, 9),
+        "get_device_properties": lambda device=None: gpu,
+        "current_device": lambda: 0,
+        "device_count": lambda: 1,
+    }
+    for name, function in replaced.items():  # It asks for the GPU when it is imported.
+        setattr(torch.cuda, name, function)
+    import torch_tensorrt
+
+    built = {}
+    for precision, dtype in (("fp16", HALF), ("fp32", torch.float32)):
+        module = rewrite.trace(FusedSSD300(model, dtype), torch.device("cpu"))
+        arguments = _compile_arguments(precision, BatchRange.parse(1), 4096, torch.device("cuda:0"))
+        for name in ("ir", "require_full_compilation"):  # Of `torch_tensorrt.compile` only.
+            del arguments[name]
+        arguments["inputs"] = [torch_tensorrt.Input(**image) for image in arguments["inputs"]]
+        arguments["device"] = torch_tensorrt.Device("cuda:0")
+        plan = torch_tensorrt.ts.convert_method_to_trt_engine(module, "forward", **arguments)
+        built[precision] = len(plan)
+    return built
+
+
+def main(model, narrow=None):
+    tensorrt_backend.NetworkWriter = WatchedWriter
+    warnings.simplefilter("ignore")
+    results = {"version": tensorrt_rtx.__version__, "writer": write_and_build(torch.load(model, weights_only=False))}
+    if narrow:
+        results["front_end"] = build_with_front_end(torch.load(narrow, weights_only=False))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

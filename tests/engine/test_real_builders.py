@@ -1,0 +1,70 @@
+"""What real builders of TensorRT 10 and 11 make of the network: those of TensorRT-RTX, which need no GPU.
+
+`make builders` installs them, each in a folder of its own, and `make test` names their folder in SSDTRT_BUILDERS.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import ENVIRONMENT
+
+from conftest import once
+
+BUILDERS = os.environ.get("SSDTRT_BUILDERS")
+pytestmark = pytest.mark.skipif(not BUILDERS, reason="SSDTRT_BUILDERS is not set: run make test, not pytest alone")
+# TensorRT-RTX by the version of TensorRT whose API it has.
+VERSIONS = {"10.16": "1.4.0.76", "11.1": "1.6.1.120"}
+HALF = {
+    "CAST HALF": 1, "CONVOLUTION HALF": 57, "ACTIVATION HALF": 50, "POOLING HALF": 1, "CONCATENATION HALF": 3,
+    "ELEMENTWISE HALF": 11, "SHUFFLE HALF": 6, "CAST FLOAT": 1,
+}  # fmt: skip
+SINGLE = {name.replace("HALF", "FLOAT"): count for name, count in HALF.items() if not name.startswith("CAST")}
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def built(request, full_model, model):
+    """What `build_with_rtx.py` printed with this version."""
+    version, front_end = VERSIONS[request.param], request.param == "11.1"
+    full = once("full/model.pt", lambda path: torch.save(full_model, path))
+    narrow = once("narrow/model.pt", lambda path: torch.save(model, path))
+    folder = Path(BUILDERS, version)
+    assert folder.is_dir(), f"{folder} is missing: run make builders"
+    path = os.pathsep.join([str(folder), ENVIRONMENT["PYTHONPATH"], str(Path(__file__).parent.parent)])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", Path(__file__).parent / "build_with_rtx.py", full, *[narrow] * front_end],
+        env={**ENVIRONMENT, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["version"] == version
+    return found
+
+
+@pytest.mark.parametrize("case, batch", [("batch 1", 1), ("batch 8", 8), ("batches 1 to 32", -1)])
+def test_every_layer_of_an_fp16_engine_computes_in_fp16(built, case, batch):
+    found = built["writer"][f"fp16, {case}"]
+    assert found["layers"] == HALF
+    assert found["shapes"] == [[batch, 3, 300, 300], [batch, 85, 8732]]
+    assert 1.9 < found["bytes"] / 22_894_902 < 2.2  # bytes a parameter
+
+
+def test_every_layer_of_an_fp32_engine_computes_in_fp32(built):
+    found = built["writer"]["fp32, batch 1"]
+    assert found["layers"] == SINGLE
+    assert 3.8 < found["bytes"] / 22_894_902 < 4.1
+
+
+def test_the_torchscript_front_end_builds_in_the_type_of_the_module(built):
+    """With TensorRT 11 it ignores the precision that it is asked for, so the module has to have it."""
+    if "front_end" not in built:
+        pytest.skip("Torch-TensorRT is installed beside the newer one")
+    narrow = built["front_end"]
+    assert 1.6 < narrow["fp32"] / narrow["fp16"] < 2
