@@ -10,17 +10,16 @@ from torch import Tensor
 
 from ssdtrt.system.devices import current_device
 
-MAX_GRAPHS = 4  # which are kept
+_MAX_GRAPHS = 4  # that are kept
 _WARMUP = 3  # calls before the capture, in which libraries choose and load their kernels
 
 
 class _Captured(NamedTuple):
-    """A captured graph: the tensors that it reads, the outputs that each replay overwrites, and what it must keep alive."""
+    """A captured graph: the tensors that it reads, and the outputs that each replay overwrites."""
 
     inputs: tuple[Tensor, ...]
     replay: Callable[[], None]
     outputs: Any
-    function: Callable[..., Any] | None = None
 
 
 class CudaGraphRunner:
@@ -33,19 +32,13 @@ class CudaGraphRunner:
         function: Takes and returns tensors on the device. It must do the same work in every call, and never wait for
             the device.
         device: The CUDA device.
-        limit: How many graphs are kept; the one that was not used for the longest time makes room for another shape.
-        function_for: Returns the function to capture for a batch size, where it is not `function` for all of them.
+        limit: How many graphs are kept; the one that was not used for the longest time makes room for another shape. A
+            TensorRT engine in Torch-TensorRT has one context, so that running it with another shape invalidates the
+            graph: its limit is 1.
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        device: torch.device,
-        limit: int = MAX_GRAPHS,
-        function_for: Callable[[int], Callable[..., Any]] | None = None,
-    ):
-        self.device, self.limit = device, limit
-        self.function_for = function_for or (lambda batch_size: function)
+    def __init__(self, function: Callable[..., Any], device: torch.device, limit: int = _MAX_GRAPHS):
+        self.function, self.device, self.limit = function, device, limit
         self.graphs: dict[tuple[Any, ...], _Captured] = {}  # The last one was used last.
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -74,18 +67,17 @@ class CudaGraphRunner:
         return captured
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> _Captured:
-        function = self.function_for(len(inputs[0]))
         stream = torch.cuda.Stream(self.device)
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             for _ in range(_WARMUP):
-                function(*inputs)
+                self.function(*inputs)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # The stricter modes fail when another thread pins memory during the capture.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            outputs = function(*inputs)
-        return _Captured(inputs, graph.replay, outputs, function)
+            outputs = self.function(*inputs)
+        return _Captured(inputs, graph.replay, outputs)
 
 
 def _copy_inputs(inputs: tuple[Tensor, ...], graph_inputs: tuple[Tensor, ...]) -> None:

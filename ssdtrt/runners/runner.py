@@ -18,7 +18,6 @@ from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
-from ssdtrt.runners.tensorrt_engine import PaddedNetwork, TensorRTEngine, embedded_plan
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
 
@@ -26,9 +25,8 @@ from ssdtrt.system.gpu_errors import gpu_errors
 class FileRunner:
     """A loaded file as a callable: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
-    `load_engine` makes one. With `cuda_graph` the first call with a batch size captures a CUDA graph, which later calls
-    with that size replay. The graphs of four batch sizes are kept, for a TensorRT engine of one batch size that of the
-    last number of images.
+    `load_engine` makes one. With a CUDA graph the first call with a batch size captures it, and later calls with that
+    size replay it. For a TensorRT engine only the graph of the last number of images is kept.
 
     Attributes:
         path: The file.
@@ -59,12 +57,12 @@ class FileRunner:
     ):
         self.path, self.metadata, self.device = path, metadata, device
         self.is_detector = metadata.kind == "detector"
-        self.module: Any = module.engine if self.is_detector else module
-        self._whole: Any = module
+        self.module, self._whole = (module.engine if self.is_detector else module), module
         backend = _backend_of(metadata)
         self._fusing = torchscript.fusing if backend is not None and not backend.on_gpu else contextlib.nullcontext
         self.batch = metadata.batch_range
-        self.graph = self._graph_runner() if cuda_graph else None
+        limit = {"limit": 1} if self.batch is not None else {}
+        self.graph = CudaGraphRunner(self.module, device, **limit) if cuda_graph else None
         self.reuse_outputs = reuse_outputs
         # The arguments of `load_engine`, for another process.
         self.load_options: dict[str, Any] = {"device": device, "cuda_graph": cuda_graph, "reuse_outputs": reuse_outputs}
@@ -73,24 +71,7 @@ class FileRunner:
         self._check(images)
         with torch.no_grad(), current_device(self.device), self._fusing():
             loc, conf = (self.graph or self.module)(images.to(self.device, non_blocking=True))
-            return (loc.clone(), conf.clone()) if self.graph and not self.reuse_outputs else (loc, conf)
-
-    def _graph_runner(self) -> CudaGraphRunner:
-        """Return the network as a CUDA graph for each batch size.
-
-        A TensorRT engine of a range gets a context for each of them. That of one batch size has the only context of
-        Torch-TensorRT, whose other inputs invalidate the graph.
-        """
-        if self.batch is None:
-            return CudaGraphRunner(self.module, self.device)
-        plan = None if self.batch.static else embedded_plan(self.module)
-        if plan is None:
-            return CudaGraphRunner(self.module, self.device, limit=1)
-        network = PaddedNetwork(TensorRTEngine(plan, self.device), self.batch.min)
-        graph = CudaGraphRunner(self.module, self.device, function_for=network.for_batch)
-        if not self.is_detector:  # Its weights and activations would be on the device twice.
-            self.module = self._whole = None
-        return graph
+            return _copy(loc, conf) if self.graph and not self.reuse_outputs else (loc, conf)
 
     def detect(self, images: Tensor) -> PaddedDetections:
         """Run a detector file: normalization, network, decoding and NMS.
@@ -183,7 +164,7 @@ def load_engine(
             if there is one.
         sha256: The SHA-256 that the file must have; by default the one in `<path>.sha256`, if that file exists.
         cuda_graph: Whether to run the network as a CUDA graph; by default a TensorRT engine is, because it is faster
-            with one.
+            with one. Each change of the batch size captures another, so give False where sizes alternate.
         reuse_outputs: Whether the outputs of a CUDA graph may be overwritten by the next call with the same batch size.
             Otherwise they are copied, which takes 0.01 ms at batch 1 and 2 % of the time at batch 128.
 
@@ -218,6 +199,15 @@ def load_engine(
         runner.load_options |= {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
         _warm_up(runner)
     return runner
+
+
+def _copy(loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of both outputs, by one copy where they are the parts of one tensor [N, 4 + C, A]."""
+    count, rows, size = loc.shape
+    if loc.stride() != conf.stride() or conf.data_ptr() != loc.data_ptr() + rows * size * loc.element_size():
+        return loc.clone(), conf.clone()
+    whole = loc.as_strided((count, rows + conf.shape[1], size), loc.stride()).clone()
+    return whole[:, :rows], whole[:, rows:]
 
 
 def _warm_up(runner: FileRunner) -> None:

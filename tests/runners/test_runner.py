@@ -17,7 +17,7 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.errors import ArtifactError, CompileError, GpuError, SsdtrtError
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.runners.baseline import eager_model, find_module
-from ssdtrt.runners.runner import FileRunner, _warm_up, load_engine
+from ssdtrt.runners.runner import FileRunner, _copy, _warm_up, load_engine
 from ssdtrt.system.versions import Machine, Versions
 
 CPU = torch.device("cpu")
@@ -275,7 +275,7 @@ def loads(tensorrt_engine, monkeypatch):
         yield
         events.append(("leave", str(device)))
 
-    for name in ("check_fits", "_warm_up", "runtime.import_torch_tensorrt", "embedded_plan"):
+    for name in ("check_fits", "_warm_up", "runtime.import_torch_tensorrt"):
         monkeypatch.setattr(f"ssdtrt.runners.runner.{name}", lambda *_: None)
     monkeypatch.setattr("ssdtrt.runners.runner._device_for", lambda *_: torch.device("cuda:1"))
     monkeypatch.setattr("ssdtrt.runners.runner.current_device", current)
@@ -298,6 +298,20 @@ def test_a_tensorrt_engine_is_launched_as_a_cuda_graph_unless_that_is_off(tensor
     function, (path,) = loaded.__reduce__()
     options = {"device": None, "sha256": None, "cuda_graph": None, "reuse_outputs": True}
     assert function.keywords == options and path == tensorrt_engine.absolute()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_outputs_that_are_one_tensor_are_copied_at_once(count):
+    whole = torch.randn(count, 85, 10)
+    for parts in (
+        (whole[:, :4], whole[:, 4:]),
+        (whole[:, :4].clone(), whole[:, 4:].clone()),
+        (whole[:, :4], whole[:, 5:]),
+    ):
+        found = _copy(*parts)
+        assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in zip(found, parts))
+        at_once = found[0].untyped_storage().data_ptr() == found[1].untyped_storage().data_ptr()
+        assert at_once is (parts[1].data_ptr() == whole[:, 4:].data_ptr())
 
 
 @pytest.mark.parametrize("reuse", [False, True])
