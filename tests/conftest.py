@@ -25,7 +25,7 @@ from PIL import Image
 from known import RED, known_file
 from ssdtrt import config
 from ssdtrt.compile import compile_engine
-from ssdtrt.export import export_module
+from ssdtrt.export import export_module, export_onnx
 from ssdtrt.model.weights import build_model
 from ssdtrt.system.devices import emulates_bf16
 
@@ -168,6 +168,19 @@ def engine_bf16(module):
 def detector_file(module):
     """A CPU detector in FP32, beside its module."""
     return build_once(module, "ssd300.detector.ts", detector=True)
+
+
+@pytest.fixture(scope="session")
+def onnx_file(request):
+    """The random model as an ONNX file."""
+    return once("onnx/ssd300.onnx", lambda path: export_onnx(request.getfixturevalue("model"), path))
+
+
+@pytest.fixture(scope="session")
+def onnx_detector(request):
+    """The random model as an ONNX detector."""
+    make = partial(export_onnx, detector=True)
+    return once("onnx/ssd300.detector.onnx", lambda path: make(request.getfixturevalue("model"), path))
 
 
 @pytest.fixture(scope="session")

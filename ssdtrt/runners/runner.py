@@ -16,7 +16,7 @@ from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.artifact.precision import Backend
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
-from ssdtrt.runners import runtime, torchscript
+from ssdtrt.runners import onnx_runtime, runtime, torchscript
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.runners.tensorrt_engine import PaddedNetwork, TensorRTEngine, embedded_plan
 from ssdtrt.system.devices import current_device, pick_device
@@ -52,7 +52,7 @@ class FileRunner:
         self,
         path: Path,
         metadata: Metadata,
-        module: torch.jit.ScriptModule,
+        module: torch.jit.ScriptModule | onnx_runtime.OnnxModule,
         device: torch.device,
         cuda_graph: bool = False,
         reuse_outputs: bool = False,
@@ -207,6 +207,8 @@ def load_engine(
     chosen = _device_for(path, metadata, device)
     if cuda_graph and chosen.type != "cuda":
         raise ArtifactError(f"{path} runs on the CPU here, where there are no CUDA graphs; leave cuda_graph out.")
+    if cuda_graph and metadata.format == "onnx":
+        raise ArtifactError(f"{path} runs in ONNX Runtime, which has no CUDA graphs here; leave cuda_graph out.")
     backend = _backend_of(metadata)
     on_gpu = backend is not None and backend.on_gpu
     if on_gpu:
@@ -214,10 +216,17 @@ def load_engine(
         runtime.import_torch_tensorrt()
     use_graph = on_gpu if cuda_graph is None else cuda_graph
     with current_device(chosen):  # A TensorRT engine is deserialized on the current one.
-        runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen, use_graph, reuse_outputs)
+        runner = FileRunner(path, metadata, _load(path, metadata, chosen), chosen, use_graph, reuse_outputs)
         runner.load_options |= {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
         _warm_up(runner)
     return runner
+
+
+def _load(path: Path, metadata: Metadata, device: torch.device) -> torch.jit.ScriptModule | onnx_runtime.OnnxModule:
+    """Load the network of a checked file, by its format."""
+    if metadata.format == "onnx":
+        return onnx_runtime.load(path, device, metadata.kind == "detector")
+    return torchscript.load(path, device)
 
 
 def _warm_up(runner: FileRunner) -> None:
@@ -239,6 +248,8 @@ def _warm_up(runner: FileRunner) -> None:
 
 def _device_for(path: Path, metadata: Metadata, device: str | torch.device | None) -> torch.device:
     """Return the device that a file runs on; raise an SsdtrtError if `device` is another, or it is missing."""
+    if metadata.format == "onnx":
+        return onnx_runtime.choose_device(device)
     backend = _backend_of(metadata)
     if backend is None:
         return pick_device(device)

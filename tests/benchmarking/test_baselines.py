@@ -66,6 +66,7 @@ def test_what_each_of_them_is(tiny, tmp_path):
         "eager-fp16-graph": "fp16",
         "eager-bf16": "bf16",
         "torchscript": "fp32",
+        "onnxruntime": "fp32",
         "compile": "fp32",
     }
     assert [name for name, one in found.items() if one.compiles] == ["eager-fp16-graph", "compile"]
