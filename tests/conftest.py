@@ -195,6 +195,21 @@ def known(tmp_path_factory):
     return known_file(tmp_path_factory.mktemp("known") / "known.ts")
 
 
+def assert_same_detections(found, expected):
+    """Same classes in the same order, scores to 1e-4 and boxes to 0.1 pixel.
+
+    Neighbours whose scores differ by less than 1e-5 may change places: that is the rounding of float32.
+    """
+    assert len(found) == len(expected)
+    for one, in_its_place in zip(found, expected):
+        assert abs(one.score - in_its_place.score) < 1e-4
+        near = [other for other in expected if abs(other.score - in_its_place.score) < 1e-5]
+        assert any(
+            other.label_id == one.label_id and max(abs(a - b) for a, b in zip(one.box, other.box)) < 0.1
+            for other in near
+        ), one
+
+
 @pytest.fixture
 def pictures(tmp_path):
     """Saves pictures of one color: `pictures(name, color, size)` -> path."""

@@ -80,6 +80,10 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     from ssdtrt.system.outputs import check_output
 
     check_output(output)
+    if file_format == "onnx":
+        from ssdtrt.runners.onnx_runtime import check_installed
+
+        check_installed("onnx", "onnxruntime")
     terminal.progress("loading the weights")
     names = read_labels(labels) if labels else None
     model = build_model(

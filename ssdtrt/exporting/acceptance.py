@@ -78,7 +78,9 @@ def check_onnx_file(path: Path, model: SSD300, preprocess: str) -> None:
         try:
             found = network(pictures if runner.is_detector else images)
         except RuntimeError as error:
-            raise ParityError(f"The ONNX file does not run {size} images ({error!s:.200}). Nothing was written.") from error
+            raise ParityError(
+                f"The ONNX file does not run {size} images ({error!s:.200}). Nothing was written."
+            ) from error
         check_outputs("ONNX file", found, expected, PRECISIONS["fp32"].bound)
     if runner.is_detector:
         loc, conf = _synthetic_outputs(model.num_classes)

@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -149,6 +150,30 @@ def test_a_file_and_what_is_known_of_it(engine, module):
         SsdtrtError, match="^needs a TensorRT engine: other files run without a CUDA graph as they are$"
     ):
         plain.make()
+
+
+def test_an_onnx_file_and_what_is_known_of_it(onnx_file, onnx_detector):
+    for path in (onnx_file, onnx_detector):
+        file = BenchFile.read(path, "cpu")
+        (plain,) = file_cases((), file, None)
+        assert (plain.name, plain.case, plain.precision, plain.build_seconds) == (
+            str(path),
+            "onnxruntime",
+            "fp32",
+            None,
+        )
+        with pytest.raises(
+            SsdtrtError, match="^ONNX Runtime has a stream of its own, which torch's CUDA graphs do not"
+        ):
+            replace(file, device=torch.device("cuda")).graph()
+
+
+def test_onnx_runtime_has_a_row_with_the_reason_where_it_is_missing(tiny, monkeypatch):
+    monkeypatch.setattr(baselines.onnx_runtime.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SsdtrtError) as caught:
+        by_name(tiny)["onnxruntime"].make()
+    reason = "ONNX files need onnx and onnxruntime, not installed here: pip install 'ssdtrt[onnx]'"
+    assert str(caught.value) == reason
 
 
 def settings_of_the_compiler():
