@@ -2,7 +2,6 @@
 
 import copy
 import shutil
-from dataclasses import replace
 
 import pytest
 import torch
@@ -155,17 +154,10 @@ def test_a_file_and_what_is_known_of_it(engine, module):
 def test_an_onnx_file_and_what_is_known_of_it(onnx_file, onnx_detector):
     for path in (onnx_file, onnx_detector):
         file = BenchFile.read(path, "cpu")
-        (plain,) = file_cases((), file, None)
-        assert (plain.name, plain.case, plain.precision, plain.build_seconds) == (
-            str(path),
-            "onnxruntime",
-            "fp32",
-            None,
-        )
-        with pytest.raises(
-            SsdtrtError, match="^ONNX Runtime has a stream of its own, which torch's CUDA graphs do not"
-        ):
-            replace(file, device=torch.device("cuda")).graph()
+        case, plain = file_cases(["engine-plain"], file, None)
+        assert (case.name, case.case, case.precision, case.build_seconds) == (str(path), "onnxruntime", "fp32", None)
+        with pytest.raises(SsdtrtError, match="^needs a TensorRT engine"):
+            plain.make()
 
 
 def test_onnx_runtime_has_a_row_with_the_reason_where_it_is_missing(tiny, monkeypatch):

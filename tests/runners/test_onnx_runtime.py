@@ -194,9 +194,10 @@ def test_a_gpu_that_onnx_runtime_cannot_use(onnx_file, monkeypatch):
 
 
 def small(path, node):
-    """Write an ONNX file of ours with one node, whose checksums are right."""
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 300, 300]) for name in ("images", "loc")]
-    graph = helper.make_graph([node], "small", *zip(ends))
+    """Write an ONNX file of ours whose checksums are right, with one node and its output twice."""
+    names = ("images", "loc", "conf")
+    images, *outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 300, 300]) for name in names]
+    graph = helper.make_graph([node, helper.make_node("Identity", ["loc"], ["conf"])], "small", [images], outputs)
     model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
     path.write_bytes(model.SerializeToString())
     append_record(path, json.dumps({**metadata_like(), "format": "onnx"}).encode())
