@@ -108,9 +108,12 @@ def export_onnx(
         SsdtrtError: If onnx or onnxruntime is not installed.
 
     Example:
-        >>> from ssdtrt import build_model, export_onnx
-        >>> export_onnx(build_model("random"), "ssd300.onnx").name
-        'ssd300.onnx'
+        >>> import torch
+        >>> from ssdtrt import build_model, export_onnx, load_engine
+        >>> path = export_onnx(build_model("random"), "ssd300.onnx")
+        >>> loc, conf = load_engine(path, "cpu")(torch.zeros(2, 3, 300, 300))
+        >>> path.name, loc.shape, conf.shape
+        ('ssd300.onnx', torch.Size([2, 4, 8732]), torch.Size([2, 81, 8732]))
     """
     check_preprocess(preprocess)
     check_installed("onnx", "onnxruntime")

@@ -119,7 +119,8 @@ class OnnxModule:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = _WARNINGS_OFF
-        on_gpu = [(_CUDA, {"device_id": self.device.index or 0})] if self.device.type == "cuda" else []
+        settings = {"device_id": self.device.index or 0, "use_tf32": 0}
+        on_gpu = [(_CUDA, settings)] if self.device.type == "cuda" else []
         try:
             return onnxruntime.InferenceSession(self._read(), options, providers=[*on_gpu, "CPUExecutionProvider"])
         except SsdtrtError:

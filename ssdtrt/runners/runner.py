@@ -173,9 +173,9 @@ def load_engine(
 ) -> FileRunner:
     """Load an engine, a detector or a module, ready to be called.
 
-    A TensorRT engine runs on a GPU, a TorchScript engine on the CPU. Because TorchScript files contain code, nothing in
-    the file runs before its archive, its SHA-256 and its metadata have been checked. Then it is loaded and run once on
-    zeros. The current CUDA device of the process does not change.
+    A TensorRT engine runs on a GPU, a TorchScript engine on the CPU, an ONNX file in ONNX Runtime. Because TorchScript
+    files contain code, nothing in the file runs before its archive, its SHA-256 and its metadata have been checked.
+    Then it is loaded and run once on zeros. The current CUDA device of the process does not change.
 
     Args:
         path: The file.
@@ -194,6 +194,7 @@ def load_engine(
         ArtifactError: If the file is damaged, not one of ssdtrt's, or built for another machine.
         CompileError: If Torch-TensorRT or a GPU is missing.
         GpuError: If the GPU fails or has no memory left.
+        SsdtrtError: If there is no such device, or ONNX Runtime is missing or cannot use it.
 
     Example:
         >>> import torch

@@ -193,6 +193,28 @@ def test_a_gpu_that_onnx_runtime_cannot_use(onnx_file, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_on_a_gpu_tf32_is_disabled_and_a_provider_that_does_not_start_is_said(works, monkeypatch):
+    import onnxruntime
+
+    asked = []
+
+    def session(model, options, providers):
+        asked.append((model, providers))
+        names = ["CUDAExecutionProvider", "CPUExecutionProvider"] if works else ["CPUExecutionProvider"]
+        return SimpleNamespace(get_providers=lambda: names)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    module = onnx_runtime.OnnxModule(lambda: b"model", torch.device("cuda", 1), "a.onnx")
+    if works:
+        assert module.open() is module
+    else:
+        with pytest.raises(SsdtrtError, match="has a CUDAExecutionProvider, but cannot start it here"):
+            module.open()
+    settings = {"device_id": 1, "use_tf32": 0}
+    assert asked == [(b"model", [("CUDAExecutionProvider", settings), "CPUExecutionProvider"])]
+
+
 def small(path, node):
     """Write an ONNX file of ours whose checksums are right, with one node and its output twice."""
     names = ("images", "loc", "conf")
