@@ -58,6 +58,7 @@ def _candidates(graph: GraphWriter, conf: str, num_classes: int) -> str:
     most = graph.constant("max_per_class", [config.MAX_PER_CLASS], np.int64)
     best, index = "candidates.best", "candidates.index"
     graph.add("TopK", scores, most, outputs=[best, index], axis=2)  # [N, C - 1, 200], of equal scores the earlier
+    # ONNX does not say whether `NonMaxSuppression` keeps a score of its threshold, so no such score reaches it.
     high = graph.add("Greater", best, graph.constant("min_score", config.MIN_SCORE))
     best = graph.add("Where", high, best, graph.constant("zero", 0))
     zeros = graph.add("ConstantOfShape", graph.add("Shape", scores))
