@@ -2,6 +2,7 @@
 
     build_model      build the FP32 model from weights
     export_module    export a model to a TorchScript module on disk
+    export_onnx      export a model to an ONNX file, a module or a detector
     compile_engine   build an engine from a module, and save it if it is accepted
     verify_engine    compare an engine with the FP32 model (ParityReport)
     load_engine      load a saved file as a callable (FileRunner)
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from ssdtrt.errors import SsdtrtError as SsdtrtError
     from ssdtrt.evaluate import evaluate_file as evaluate_file
     from ssdtrt.export import export_module as export_module
+    from ssdtrt.export import export_onnx as export_onnx
     from ssdtrt.model.ssd import SSD300 as SSD300
     from ssdtrt.model.weights import build_model as build_model
     from ssdtrt.run import run_job as run_job
@@ -54,6 +56,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "build_model": "ssdtrt.model.weights",
     "export_module": "ssdtrt.export",
+    "export_onnx": "ssdtrt.export",
     "compile_engine": "ssdtrt.compile",
     "verify_engine": "ssdtrt.verify",
     "load_engine": "ssdtrt.runners.runner",
@@ -70,8 +73,8 @@ _HOMES = {
     "SsdtrtError": "ssdtrt.errors",
 }
 __all__ = ["SSD300", "BatchRange", "Detector", "FileRunner", "ParityReport", "SsdtrtError", "bench_files", "benchmark",
-           "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "load_engine", "run_job",
-           "verify_engine"]  # fmt: skip
+           "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
+           "run_job", "verify_engine"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -233,8 +233,8 @@ def _cases(
     if device.type == "cuda":
         with measuring(device):
             model(torch.zeros(1, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, device=device))  # Belongs to no row's memory.
-    if place in {file.path for file in files}:  # The module is measured as a file.
-        against = [name for name in against if name != "torchscript"]
+    measured = {file.case for file in files if file.path == place}  # Modules that are measured as files.
+    against = [name for name in against if name not in measured]
     cases = baseline_cases(against, model, place, device)
     for file in files:
         module = modules[file.path]

@@ -14,7 +14,6 @@ from ssdtrt.artifact.metadata import (
     EngineMetadata,
     Metadata,
     ModuleFile,
-    TensorSpec,
     add_metadata,
     check_file,
     now,
@@ -22,10 +21,11 @@ from ssdtrt.artifact.metadata import (
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.precision import Backend, find_backend
 from ssdtrt.artifact.request import BatchRange, BuildRequest
+from ssdtrt.artifact.tensors import detector_tensors
 from ssdtrt.engine.acceptance import accept
 from ssdtrt.engine.build import BuildJob, Built, build_in_child
 from ssdtrt.engine.cache import add_to_cache, cache_key, copy_from_cache, graph_digest, timing_cache_file
-from ssdtrt.errors import CompileError
+from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.runners import runtime
 from ssdtrt.system.devices import emulates_bf16, pick_device
 from ssdtrt.system.digests import sha256_file
@@ -100,6 +100,8 @@ def compile_engine(
     _check_streams(streams, chosen, front_end)
     chosen_front_end = _choose_front_end(front_end, chosen, streams, note)
     metadata = check_file(module, ("module",), sha256=sha256)
+    if metadata.format != "torchscript":
+        raise ArtifactError(f"{module} is an ONNX file; an engine is built from a TorchScript module: ssdtrt export.")
     target = pick_device(device) if chosen.on_gpu else torch.device("cpu")
     request = BuildRequest(
         weights=metadata.model.weights.sha256 if metadata.model.weights else sha256_file(module),
@@ -199,7 +201,7 @@ def _engine_metadata(
     base: Metadata, module: Path, request: BuildRequest, built: Built, parity: ParityReport, cached: bool
 ) -> EngineMetadata:
     """Return the metadata of an engine: that of the module, the request, the build and the parity report."""
-    inputs, outputs = _detector_tensors() if request.detector else (base.inputs, base.outputs)
+    inputs, outputs = detector_tensors() if request.detector else (base.inputs, base.outputs)
     kind = DetectorMetadata if request.detector else EngineMetadata
     return kind(
         schema=config.SCHEMA,
@@ -215,16 +217,3 @@ def _engine_metadata(
         build=BuildInfo(built.seconds, cached, request.front_end),
         parity=parity,
     )
-
-
-def _detector_tensors() -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the inputs and the outputs of a detector file."""
-    rows = ("N", config.MAX_DETECTIONS)
-    images = TensorSpec("images", ("N", 3, config.IMAGE_SIZE, config.IMAGE_SIZE), "uint8")
-    outputs = (
-        TensorSpec("boxes", (*rows, 4), "float32"),
-        TensorSpec("labels", rows, "int64"),
-        TensorSpec("scores", rows, "float32"),
-        TensorSpec("counts", ("N",), "int64"),
-    )
-    return (images,), outputs

@@ -53,6 +53,11 @@ SEED = 0
 MODULE_FILE = "ssd300.ts"
 ENGINE_FILE = "ssd300.engine.ts"
 DETECTOR_FILE = "ssd300.detector.ts"
+FORMATS = ("torchscript", "onnx")  # of what `export` writes
+ONNX_FILE = "ssd300.onnx"
+ONNX_DETECTOR_FILE = "ssd300.detector.onnx"
+ONNX_OPSET = 17
+ONNX_IR_VERSION = 8  # the version of the file format that came with that opset
 RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
 PLOT_FILE = "bench.svg"
@@ -97,6 +102,7 @@ BENCH_CASES = (
     "eager-fp16-graph",
     "eager-bf16",
     "torchscript",
+    "onnxruntime",
     "compile",
     "engine",
     "engine-plain",
@@ -135,6 +141,9 @@ RTX_DISTRIBUTION = "torch-tensorrt-rtx"  # Torch-TensorRT for TensorRT-RTX, with
 HOW_TO_INSTALL = (
     "pip install 'ssdtrt[tensorrt]' (or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10)"
 )
+
+# For messages about missing onnx or onnxruntime.
+HOW_TO_INSTALL_ONNX = "pip install 'ssdtrt[onnx]'"
 
 COCO_LABELS = (
     "background",

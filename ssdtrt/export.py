@@ -1,4 +1,4 @@
-"""Export the eager model to a TorchScript module on disk: FP32, not frozen, any batch size."""
+"""Export the eager model to a file: a TorchScript module, or ONNX; FP32, BatchNorm not folded, any batch size."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from pathlib import Path
 import torch
 
 from ssdtrt import config
-from ssdtrt.artifact.metadata import ExportInfo, ModelInfo, ModuleMetadata, TensorSpec, add_metadata, now
-from ssdtrt.engine.parity import relative_l2
-from ssdtrt.errors import ParityError
+from ssdtrt.artifact.metadata import ExportInfo, ModelInfo, ModuleMetadata, OnnxDetectorMetadata, add_metadata, now
+from ssdtrt.artifact.onnx_file import append_record
+from ssdtrt.artifact.tensors import detector_tensors, module_tensors
+from ssdtrt.exporting.acceptance import check_graph, check_onnx_file, check_outputs
+from ssdtrt.exporting.graph import onnx_model
 from ssdtrt.images.preprocess import check_preprocess
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.labels import class_names
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.runners import torchscript
+from ssdtrt.runners.onnx_runtime import check_installed
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.outputs import check_output, writing
 from ssdtrt.system.progress import Progress, silent
@@ -65,17 +68,71 @@ def export_module(
     module = _to_torchscript(model, method)
     images = synthetic_images(_CHECK_BATCH, seed=config.SEED + 1)
     with torch.no_grad():
-        pairs = list(zip(("loc", "conf"), module(images), model(images)))
-    for name, found, expected in pairs:
-        distance = relative_l2(found, expected)
-        if not distance <= _EXPORT_BOUND:
-            raise ParityError(
-                f"The exported module's {name} differs from the eager model's by {distance:.1e} (relative L2); "
-                f"expected at most {_EXPORT_BOUND:.0e}. Nothing was written."
-            )
+        check_outputs("exported module", module(images), model(images), _EXPORT_BOUND)
     with writing(out) as temporary:
         torchscript.save(module, temporary)
-        add_metadata(temporary, _module_metadata(model, method, preprocess))
+        add_metadata(temporary, _metadata(ModuleMetadata, model, method, preprocess))
+    return out
+
+
+def export_onnx(
+    model: SSD300,
+    out: str | Path | None = None,
+    *,
+    detector: bool = False,
+    preprocess: str = config.PREPROCESS,
+    progress: Progress = silent,
+) -> Path:
+    """Export a model to an ONNX file of opset 17, check and compare it in ONNX Runtime, and write it.
+
+    Needs the extra `onnx`. The file has the same inputs and outputs as the TorchScript file of its kind, standard
+    operators alone, and the weights under their names in the model. It runs on the CPU for the comparison.
+
+    Args:
+        model: The model, from `build_model`.
+        out: The file to write; by default ssd300.onnx or ssd300.detector.onnx.
+        detector: Whether to include normalization, decoding and NMS, so that the file takes uint8 images
+            [N, 3, 300, 300] and returns boxes [N, 200, 4], labels [N, 200], scores [N, 200] and counts [N].
+        preprocess: How pictures are prepared for this network (see `export_module`). The file records it, and a
+            detector normalizes by it.
+        progress: Called with one line about each step.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ArtifactError: If `out` cannot be written.
+        ImageError: If `preprocess` is unknown.
+        ParityError: If onnx's checker refuses the graph, or it differs from the model: the relative L2 distance of an
+            output is above 1e-4, or the detections are others. Nothing is written.
+        SsdtrtError: If onnx or onnxruntime is not installed.
+
+    Example:
+        >>> import torch
+        >>> from ssdtrt import build_model, export_onnx, load_engine
+        >>> path = export_onnx(build_model("random"), "ssd300.onnx")
+        >>> loc, conf = load_engine(path, "cpu")(torch.zeros(2, 3, 300, 300))
+        >>> path.name, loc.shape, conf.shape
+        ('ssd300.onnx', torch.Size([2, 4, 8732]), torch.Size([2, 81, 8732]))
+    """
+    check_preprocess(preprocess)
+    check_installed("onnx", "onnxruntime")
+    out = check_output(out or (config.ONNX_DETECTOR_FILE if detector else config.ONNX_FILE))
+    progress("exporting to ONNX")
+    graph = onnx_model(model, preprocess if detector else None)
+    check_graph(graph)
+    metadata = _metadata(
+        OnnxDetectorMetadata if detector else ModuleMetadata,
+        model,
+        "layers",
+        preprocess,
+        format="onnx",
+    )
+    with writing(out) as temporary:
+        temporary.write_bytes(graph.SerializeToString())
+        append_record(temporary, metadata.to_json())
+        progress("comparing with eager in ONNX Runtime")
+        check_onnx_file(temporary, model, preprocess)
     return out
 
 
@@ -90,11 +147,15 @@ def _to_torchscript(model: SSD300, method: str) -> torch.jit.ScriptModule:
         return torch.jit.trace(model, synthetic_images(config.BATCH_SIZE), check_trace=False)
 
 
-def _module_metadata(model: SSD300, method: str, preprocess: str) -> ModuleMetadata:
-    """Return the metadata of an exported module."""
-    images = ("N", 3, config.IMAGE_SIZE, config.IMAGE_SIZE)
-    return ModuleMetadata(
+def _metadata(
+    kind: type[ModuleMetadata], model: SSD300, method: str, preprocess: str, format: str = "torchscript"
+) -> ModuleMetadata:
+    """Return the metadata of an exported file."""
+    is_detector = issubclass(kind, OnnxDetectorMetadata)
+    inputs, outputs = detector_tensors() if is_detector else module_tensors(model.num_classes)
+    return kind(
         schema=config.SCHEMA,
+        format=format,
         created=now(),
         versions=installed_versions(),
         machine=this_machine(),
@@ -106,10 +167,7 @@ def _module_metadata(model: SSD300, method: str, preprocess: str) -> ModuleMetad
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             default_boxes_sha256=hashlib.sha256(default_boxes().numpy().tobytes()).hexdigest(),
         ),
-        inputs=(TensorSpec("images", images, "float32"),),
-        outputs=(
-            TensorSpec("loc", ("N", 4, config.NUM_BOXES), "float32"),
-            TensorSpec("conf", ("N", model.num_classes, config.NUM_BOXES), "float32"),
-        ),
+        inputs=inputs,
+        outputs=outputs,
         export=ExportInfo(method),
     )

@@ -25,7 +25,7 @@ from PIL import Image
 from known import RED, known_file
 from ssdtrt import config
 from ssdtrt.compile import compile_engine
-from ssdtrt.export import export_module
+from ssdtrt.export import export_module, export_onnx
 from ssdtrt.model.weights import build_model
 from ssdtrt.system.devices import emulates_bf16
 
@@ -171,6 +171,19 @@ def detector_file(module):
 
 
 @pytest.fixture(scope="session")
+def onnx_file(request):
+    """The random model as an ONNX file."""
+    return once("onnx/ssd300.onnx", lambda path: export_onnx(request.getfixturevalue("model"), path))
+
+
+@pytest.fixture(scope="session")
+def onnx_detector(request):
+    """The random model as an ONNX detector."""
+    make = partial(export_onnx, detector=True)
+    return once("onnx/ssd300.detector.onnx", lambda path: make(request.getfixturevalue("model"), path))
+
+
+@pytest.fixture(scope="session")
 def photographs():
     """The paths of the sample photographs."""
     return sorted(SAMPLES.glob("*.jpg"))
@@ -180,6 +193,21 @@ def photographs():
 def known(tmp_path_factory):
     """A file whose detections are known; read only."""
     return known_file(tmp_path_factory.mktemp("known") / "known.ts")
+
+
+def assert_same_detections(found, expected):
+    """Same classes in the same order, scores to 1e-4 and boxes to 0.1 pixel.
+
+    Neighbours whose scores differ by less than 1e-5 may change places: that is the rounding of float32.
+    """
+    assert len(found) == len(expected)
+    for one, in_its_place in zip(found, expected):
+        assert abs(one.score - in_its_place.score) < 1e-4
+        near = [other for other in expected if abs(other.score - in_its_place.score) < 1e-5]
+        assert any(
+            other.label_id == one.label_id and max(abs(a - b) for a, b in zip(one.box, other.box)) < 0.1
+            for other in near
+        ), one
 
 
 @pytest.fixture

@@ -328,6 +328,22 @@ def test_the_module_is_measured_once_where_it_is_a_file_too(module, monkeypatch)
     assert len({row.key for row in report.rows}) == 2
 
 
+def test_onnx_runtime_beside_its_file_and_beside_the_module(onnx_file, module):
+    few = {"device": "cpu", "rounds": 1, "iterations": 1, "warmup": 1}
+    report = bench_files([onnx_file], against=["onnxruntime", "torchscript"], **few)
+    assert [(row.case, row.name, row.status) for row in report.rows] == [
+        ("eager-fp32", "eager-fp32", "ok"), ("torchscript", "torchscript", "failed"), ("onnxruntime", str(onnx_file), "ok")
+    ]  # fmt: skip
+    assert report.rows[1].reason == f"{onnx_file} is an ONNX file; give the TorchScript module as another FILE"
+    assert report.rows[2].agreement.passed and report.rows[2].file == str(onnx_file)
+    report = bench_files([module], against=["onnxruntime"], **few)
+    assert [(row.case, row.status, row.file) for row in report.rows] == [
+        ("eager-fp32", "ok", None), ("onnxruntime", "ok", None), ("torchscript", "ok", str(module))
+    ]  # fmt: skip
+    row = report.rows[1]
+    assert row.agreement.passed and 0 < row.agreement.distance < 1e-5 and row.precision == "fp32" and row.median_ms > 0
+
+
 def test_without_its_module_latency_is_measured_and_agreement_is_not(not_compared):
     report, (gone, other) = not_compared
     assert [row.name for row in report.rows] == ["eager-fp32", str(gone), str(other)]

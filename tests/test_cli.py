@@ -194,6 +194,13 @@ def test_a_gpu_that_is_not_there(command, known, picture, ssdtrt, monkeypatch):
         (("export", "--weights", "c.pt", "-o", "c.pt"), "c.pt is an input; give another path for -o."),
         (("export", "--preprocess", "crop"), "'crop' is not one of 'eval', 'hub'"),
         (("export", "--method", "onnx"), "'onnx' is not one of 'trace', 'script'"),
+        (("export", "--format", "plan"), "'plan' is not one of 'torchscript', 'onnx'"),
+        (("export", "--format", "onnx", "--method", "trace"), "leave it out with --format onnx."),
+        (("export", "--detector"), "--detector needs --format onnx; a TorchScript detector is built: ssdtrt compile"),
+        (
+            ("export", "--format", "onnx", "--labels", "ssd300.onnx"),
+            "ssd300.onnx is an input; give another path for -o.",
+        ),
         (("export", "--fast"), "--fast"),
         (("compile", "m.ts", "-o", "./m.ts"), "./m.ts is an input; give another path for -o."),
         (("bench", "a.ts", "b.ts", "--json", "b.ts"), "b.ts is an input; give another path for --json."),

@@ -83,6 +83,15 @@ def test_file_against_eager(engine, module, photographs, truth, streamed, tmp_pa
     assert by_pycocotools(truth[0], str(tmp_path / "r.json"))[0][0] == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("kind", ["onnx_file", "onnx_detector"])
+def test_onnx_file_against_eager(kind, request, photographs, truth, streamed):
+    path = request.getfixturevalue(kind)
+    report = evaluate_file(path, photographs[0].parent, truth[0], against=["eager-fp32"], device="cpu")
+    assert (report.name, report.precision, report.figures["AP"]) == (path.name, "fp32", 1.0)
+    assert report.minus(report.against[0])["AP"] == 0.0 and report.detections == report.against[0].detections
+    assert isinstance(streamed[1], EagerRunner) and streamed[0].path == path
+
+
 def test_report_becomes_json(engine, photographs, truth, streamed):
     report = evaluate_file(engine, photographs[0].parent, truth[0], against=["eager-fp32"])
     made = json.loads(json.dumps(report.document(), allow_nan=False))

@@ -1,4 +1,4 @@
-"""Tests of exporting: the saved module is the eager model, for every program that loads TorchScript."""
+"""Tests of exporting: the saved file is the eager model, for every program that loads TorchScript or ONNX."""
 
 import datetime
 import hashlib
@@ -11,18 +11,26 @@ import sys
 import zipfile
 from pathlib import Path
 
+import narrow
 import numpy as np
+import onnx
 import pytest
 import torch
 
 import ssdtrt
+from conftest import assert_same_detections
+from ssdtrt import export as exporting
 from ssdtrt.artifact.metadata import read_metadata
-from ssdtrt.errors import ArtifactError, ImageError, ParityError
-from ssdtrt.export import export_module
+from ssdtrt.detect import Detector
+from ssdtrt.errors import ArtifactError, ImageError, ParityError, SsdtrtError
+from ssdtrt.export import export_module, export_onnx
+from ssdtrt.exporting import detections, network
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.labels import class_names
 from ssdtrt.model.weights import model_from_state
-from ssdtrt.runners import torchscript
+from ssdtrt.runners import onnx_runtime, torchscript
+from ssdtrt.runners.baseline import baseline_runners
+from ssdtrt.runners.runner import load_engine
 
 PLAIN_LOADER = """
 import sys
@@ -348,4 +356,159 @@ def test_a_disk_that_takes_no_more_is_one_clear_error(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", FULL_DISK]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr[-500:]
+    assert list(tmp_path.iterdir()) == []
+
+
+# ONNX
+
+
+def test_an_onnx_file_records_what_the_module_does(module, onnx_file, onnx_detector):
+    expected, found, whole = (read_metadata(path).as_dict() for path in (module, onnx_file, onnx_detector))
+    assert (found["kind"], found["format"], found["export"]) == ("module", "onnx", {"method": "layers"})
+    own = ("kind", "format", "created", "export", "inputs", "outputs")
+    for name in expected.keys() - set(own):
+        assert expected[name] == found[name] == whole[name], name
+    assert (found["inputs"], found["outputs"]) == (expected["inputs"], expected["outputs"])
+    assert (whole["kind"], whole["format"]) == ("detector", "onnx")
+    assert whole["inputs"] == [{"name": "images", "shape": ["N", 3, 300, 300], "dtype": "uint8"}]
+    assert whole["outputs"] == [
+        {"name": "boxes", "shape": ["N", 200, 4], "dtype": "float32"},
+        {"name": "labels", "shape": ["N", 200], "dtype": "int64"},
+        {"name": "scores", "shape": ["N", 200], "dtype": "float32"},
+        {"name": "counts", "shape": ["N"], "dtype": "int64"},
+    ]
+
+
+@pytest.mark.parametrize("kind", ["onnx_file", "onnx_detector"])
+def test_an_onnx_file_is_standard_onnx(kind, request):
+    path = request.getfixturevalue(kind)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 17)] and model.ir_version == 8
+    assert (model.producer_name, model.producer_version) == ("ssdtrt", ssdtrt.__version__)
+    assert {node.domain for node in model.graph.node} == {""} and not model.functions
+    assert not {node.op_type for node in model.graph.node} & {"Loop", "If", "Scan"}
+    metadata = read_metadata(path)
+    for tensors, specs in ((model.graph.input, metadata.inputs), (model.graph.output, metadata.outputs)):
+        for tensor, spec in zip(tensors, specs, strict=True):
+            shape = [dim.dim_param or dim.dim_value for dim in tensor.type.tensor_type.shape.dim]
+            dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.type.tensor_type.elem_type)
+            assert (tensor.name, tuple(shape), str(dtype)) == (spec.name, spec.shape, spec.dtype)
+
+
+def test_an_onnx_file_holds_every_weight_under_its_name(onnx_file, model):
+    held = {one.name: onnx.numpy_helper.to_array(one) for one in onnx.load(onnx_file).graph.initializer}
+    state = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert {name for name in held if not name.startswith("constant/")} == state.keys()
+    assert all(np.array_equal(held[key], value.numpy()) for key, value in state.items())
+
+
+@pytest.mark.parametrize("kind", ["onnx_file", "onnx_detector"])
+def test_detections_of_onnx_files_are_those_of_the_eager_model(kind, request, photographs):
+    """The round trip: same classes in the same order, scores to 1e-4, boxes to 0.1 pixel."""
+    runner = load_engine(request.getfixturevalue(kind), "cpu")
+    eager = baseline_runners(runner, None, ["eager-fp32"])["eager-fp32"]
+    found, expected = (Detector(one, threshold=0.2)(photographs) for one in (runner, eager))
+    assert sum(len(image.detections) for image in expected) > 100
+    for one, other in zip(found, expected, strict=True):
+        assert_same_detections(one.detections, other.detections)
+
+
+@pytest.mark.slow
+def test_detections_of_the_whole_network_are_those_of_the_eager_one(full_model, photographs, tmp_path):
+    runner = load_engine(export_onnx(full_model, tmp_path / "full.onnx", detector=True), "cpu")
+    with narrow.full_width():
+        eager = baseline_runners(runner, None, ["eager-fp32"])["eager-fp32"]
+    assert eager.metadata.model.parameters == 22_894_902
+    found, expected = (Detector(one, threshold=0.1)(photographs) for one in (runner, eager))
+    assert sum(len(image.detections) for image in expected) > 300
+    for one, other in zip(found, expected, strict=True):
+        assert_same_detections(one.detections, other.detections)
+
+
+def test_another_number_of_classes_and_the_other_preprocessing(model, tmp_path):
+    state = dict(model.state_dict())
+    for i, boxes in enumerate((4, 6, 6, 6, 4, 4)):
+        for key in (f"conf.{i}.weight", f"conf.{i}.bias"):
+            state[key] = state[key][: 5 * boxes].clone()
+    small = model_from_state(state, "five")
+    small.labels = class_names(5, ["bolt", "nut", "washer", "screw"])
+    path = export_onnx(small, tmp_path / "five.onnx", detector=True, preprocess="hub")
+    described = read_metadata(path).model
+    assert described.labels == ("background", "bolt", "nut", "washer", "screw") and described.preprocess == "hub"
+    labels, counts = (
+        load_engine(path, "cpu").detect(torch.full((1, 3, 300, 300), 90, dtype=torch.uint8))[i] for i in (1, 3)
+    )
+    assert int(counts[0]) > 0 and int(labels[0, 0]) >= 1 and int(labels.max()) <= 4
+
+
+@pytest.mark.parametrize("is_detector, name", [(False, "ssd300.onnx"), (True, "ssd300.detector.onnx")])
+def test_default_names_of_onnx_files(is_detector, name, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checked, said = [], []
+    monkeypatch.setattr(exporting, "check_onnx_file", lambda path, *_: checked.append(path.name))
+    assert export_onnx(model, detector=is_detector, progress=said.append) == Path(name)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and checked != [name]
+    assert said == ["exporting to ONNX", "comparing with eager in ONNX Runtime"]
+
+
+def refused(model, tmp_path, **options):
+    """The message with which an export to ONNX is refused, after which all is as it was before."""
+    existing = tmp_path / "existing.onnx"
+    existing.write_bytes(b"what was here before")
+    with pytest.raises(ParityError) as caught:
+        export_onnx(model, existing, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["existing.onnx"]
+    assert existing.read_bytes() == b"what was here before"
+    assert str(caught.value).endswith(" Nothing was written.")
+    return str(caught.value)
+
+
+def test_a_changed_weight_is_refused(model, tmp_path, monkeypatch):
+    tensor = network.GraphWriter.tensor
+
+    def changed(self, name, array):
+        return tensor(self, name, array * np.float32(1.02) if name == "conf.3.weight" else array)
+
+    monkeypatch.setattr(network.GraphWriter, "tensor", changed)
+    message = refused(model, tmp_path)
+    assert re.fullmatch(
+        r"The ONNX file's conf differs from the eager model's by \d\.\de-0[34] \(relative L2\); expected at most 1e-04. "
+        "Nothing was written.",
+        message,
+    )
+
+
+def test_a_constant_batch_size_is_refused(model, tmp_path, monkeypatch):
+    constant = network.GraphWriter.constant
+
+    def one_image(self, name, value, *dtype):
+        return constant(self, name, [1, *value[1:]] if name.endswith(".shape") else value, *dtype)
+
+    monkeypatch.setattr(network.GraphWriter, "constant", one_image)
+    assert refused(model, tmp_path).startswith("The ONNX file does not run 3 images (")
+
+
+def test_another_nms_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(detections, "_BELOW_NMS_IOU", 0.45)
+    message = refused(model, tmp_path, detector=True)
+    assert message.startswith(
+        "The ONNX file's detections are not those of the eager detector: of 200 in synthetic image "
+    )
+
+
+def test_a_graph_that_the_checker_refuses(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "LOC_CONF", ("loc",))
+    assert refused(model, tmp_path).startswith("onnx's checker refuses the graph (")
+
+
+def test_onnx_that_is_missing_or_an_output_that_cannot_be_written(model, tmp_path, monkeypatch):
+    with pytest.raises(ArtifactError, match="there is no directory"):
+        export_onnx(model, tmp_path / "none" / "a.onnx")
+    with pytest.raises(ImageError, match="Unknown preprocessing 'imagenet'"):
+        export_onnx(model, tmp_path / "a.onnx", preprocess="imagenet")
+    monkeypatch.setattr(onnx_runtime.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SsdtrtError) as caught:
+        export_onnx(model, tmp_path / "a.onnx")
+    assert str(caught.value) == ("ONNX files need onnx and onnxruntime, not installed here: pip install 'ssdtrt[onnx]'")
     assert list(tmp_path.iterdir()) == []

@@ -393,11 +393,13 @@ def test_bench_measures_with_cuda_events_and_compares(gpu_engine, gpu_dir):
 
 
 def test_bench_measures_everything_that_it_knows(gpu_engine):
-    """Warm clocks are read while the GPU works; torch.compile needs Triton and may fail, with a reason."""
+    """Warm clocks are read while the GPU works; torch.compile, which needs Triton, may fail, with a reason, and so
+    may ONNX Runtime, which needs onnxruntime-gpu.
+    """
     report = bench_files([gpu_engine], against=config.BENCH_CASES, parts=True, rounds=3, iterations=5, warmup=5)
     rows = {row.case: row for row in report.rows}
     assert list(rows) == list(config.BENCH_CASES)
-    assert all(row.ok or (name == "compile" and row.reason) for name, row in rows.items())
+    assert all(row.ok or (name in ("compile", "onnxruntime") and row.reason) for name, row in rows.items())
     measured = [row for row in report.rows if row.ok]
     assert all(row.host.median_ms > 0 and row.host.returned_ms > 0 and row.memory_mib is not None for row in measured)
     assert all(row.agreement.passed for row in measured[1:])

@@ -17,6 +17,7 @@ ORDER = (
     ("artifact",),
     ("runners",),
     ("engine", "detection", "hub"),
+    ("exporting",),
     ("export", "compile", "verify", "detect"),
     ("evaluation",),
     ("evaluate",),

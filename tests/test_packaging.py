@@ -75,6 +75,8 @@ OPTIONAL = {
     "tensorrt": "tensorrt",
     "faster_coco_eval": "eval",
     "matplotlib": "plot",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
     "pynvml": "gpu-state",
 }
 """What the package imports where it is installed, by the extra that brings it."""

@@ -5,46 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ssdtrt import config
+from ssdtrt.artifact.regular_file import damaged, read_start
 from ssdtrt.errors import ArtifactError
 from ssdtrt.system.digests import check_sha256
 
-_EXPECTED = "expected a file that ssdtrt export or ssdtrt compile wrote"
 _END_RECORD_SIZE = 22  # bytes of a zip archive's end record without a comment
 _SIDECAR_LIMIT = 1 << 16  # bytes
-_SPECIAL_FILES = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
 
 
-def _check_readable(path: Path) -> None:
-    """Raise ArtifactError unless `path` is a regular file, or a link to one, that starts as a zip archive does.
-
-    Anything else is not opened: opening a named pipe would block.
-    """
-    try:
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode):
-            raise ArtifactError(
-                f"{path} is {_SPECIAL_FILES.get(stat.S_IFMT(mode), 'not a regular file')}; {_EXPECTED}."
-            )
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ArtifactError(f"{path}: no such file. {_creation_hint(path)}") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path.
-        raise ArtifactError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    if not start:
-        raise ArtifactError(f"{path} is empty; {_EXPECTED}.")
+def _check_start(path: Path) -> None:
+    """Raise ArtifactError unless `path` is a regular file that starts as a zip archive does."""
+    start = read_start(path)
     if not start.startswith(b"PK"):
         raise ArtifactError(
             f"{path} is not one of ssdtrt's files (it begins with {start!r}); "
@@ -52,17 +28,10 @@ def _check_readable(path: Path) -> None:
         )
 
 
-def _creation_hint(path: Path) -> str:
-    """Return the advice to run the command that makes a file of this name."""
-    commands = {".engine": "ssdtrt compile", ".detector": "ssdtrt compile --detector"}
-    matching = [command for part, command in commands.items() if part in path.name]
-    return f"Make it first: {matching[0] if matching else 'ssdtrt export'}"
-
-
 @contextlib.contextmanager
 def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open the archive and check its layout; turn every error inside the block into an ArtifactError."""
-    _check_readable(path)
+    _check_start(path)
     try:
         with zipfile.ZipFile(path) as archive:
             _check_layout(path, archive)
@@ -70,10 +39,7 @@ def _open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     except ArtifactError:
         raise
     except Exception as error:  # A damaged archive raises more than BadZipFile.
-        reason = str(error) or type(error).__name__
-        raise ArtifactError(
-            f"{path} is truncated, damaged or not one of ssdtrt's files ({reason!s:.200}). Make it again."
-        ) from error
+        raise damaged(path, error) from error
 
 
 def _check_layout(path: Path, archive: zipfile.ZipFile) -> None:

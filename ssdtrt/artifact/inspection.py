@@ -7,7 +7,8 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssdtrt.artifact.archive import check_digest, check_intact
+from ssdtrt.artifact.archive import check_digest
+from ssdtrt.artifact.container import check_intact
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
 from ssdtrt.errors import ArtifactError
 from ssdtrt.system.report import Report
@@ -56,7 +57,7 @@ def inspect_file(path: str | Path, *, check: bool = False, sha256: str | None = 
 
     Args:
         path: The file.
-        check: Whether to check the CRC of every member, and the SHA-256 if there is a `<path>.sha256`.
+        check: Whether to check the checksum of every byte, and the SHA-256 if there is a `<path>.sha256`.
         sha256: The SHA-256 that the file must have.
 
     Raises:

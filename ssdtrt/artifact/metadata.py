@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ssdtrt import config
-from ssdtrt.artifact.archive import check_digest, check_intact, read_member
+from ssdtrt.artifact.archive import check_digest
+from ssdtrt.artifact.container import check_intact, read_record
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.errors import ArtifactError
@@ -55,7 +56,7 @@ class ModelInfo(Report, frozen=True):
 
 
 class ExportInfo(Report, frozen=True):
-    """How the module was exported: the method is `trace` or `script`."""
+    """How the module was exported: the method is `trace` or `script`, or `layers` for ONNX, which is written by layer."""
 
     method: str
 
@@ -89,7 +90,7 @@ class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="m
 
     Attributes:
         schema: The version of this layout.
-        format: The format of the file, `torchscript`.
+        format: The format of the file, `torchscript` or `onnx`.
         created: The time of writing, ISO 8601, UTC.
         versions: The installed versions.
         machine: The machine.
@@ -180,7 +181,12 @@ class DetectorMetadata(EngineMetadata, frozen=True, kw_only=True, tag_field="kin
     """The metadata of a detector: the fields of its engine, with the inputs and outputs of the detector."""
 
 
+class OnnxDetectorMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind", tag="detector"):
+    """The metadata of a detector that is an ONNX file: it was exported, not built from a module."""
+
+
 Metadata = ModuleMetadata | EngineMetadata | DetectorMetadata
+_OnnxMetadata = ModuleMetadata | OnnxDetectorMetadata
 
 
 def read_metadata(path: str | Path, kinds: Sequence[str] = _KINDS) -> Metadata:
@@ -194,7 +200,7 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = _KINDS) -> Metadata:
         ArtifactError: If the file is not one of ssdtrt's, of another kind or schema, or its metadata is damaged.
     """
     path = Path(path)
-    data = _parse(path, read_member(path, f"/extra/{config.METADATA_NAME}", config.MAX_METADATA))
+    data = _parse(path, read_record(path))
     kind, schema = data["kind"], data["schema"]
     if schema > config.SCHEMA:
         raise ArtifactError(
@@ -208,7 +214,7 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = _KINDS) -> Metadata:
     if schema < config.SCHEMA:
         data = _upgrade(path, data)
     try:
-        return msgspec.convert(data, type=Metadata, strict=True)
+        return msgspec.convert(data, type=_OnnxMetadata if data.get("format") == "onnx" else Metadata, strict=True)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ArtifactError(_damaged(path, str(error))) from error
 

@@ -1,4 +1,4 @@
-"""The benchmark cases: saved files, and baselines from the same weights (eager, CUDA graph, TorchScript, compiled)."""
+"""The benchmark cases: saved files, and baselines from the same weights (eager, CUDA graph, TorchScript, ONNX Runtime)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata
+from ssdtrt.artifact.onnx_file import is_onnx
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.benchmarking.case import BenchmarkCase
 from ssdtrt.engine.parity import Runner
 from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.exporting.graph import onnx_model
+from ssdtrt.runners import onnx_runtime
 from ssdtrt.runners.baseline import InPrecision
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.devices import emulates_bf16, with_tf32
 
 BASELINE, ENGINE, ENGINE_PLAIN = "eager-fp32", "engine", "engine-plain"
+TORCHSCRIPT, ONNXRUNTIME = "torchscript", "onnxruntime"
 _LEARNING_CALLS = 3  # of torch.compile, in which it compiles and captures
 
 
@@ -54,6 +58,13 @@ class BenchFile:
     def batch(self) -> BatchRange | None:
         """The batch sizes that it takes; None where any will do."""
         return self.metadata.batch_range
+
+    @property
+    def case(self) -> str:
+        """The benchmark case that it is, one of config.BENCH_CASES."""
+        if self.metadata.format == "onnx":
+            return ONNXRUNTIME
+        return ENGINE if isinstance(self.metadata, EngineMetadata) else TORCHSCRIPT
 
     def runner(self) -> FileRunner:
         """Return the file, ready to be called."""
@@ -91,7 +102,8 @@ def baseline_cases(
         "eager-fp16": ("fp16", lambda: _in_fp16(model, device)),
         "eager-fp16-graph": ("fp16", lambda: CudaGraphRunner(_in_fp16(model, device), device)),
         "eager-bf16": ("bf16", lambda: _in_bf16(model, device)),
-        "torchscript": ("fp32", lambda: _exported(module, device)),
+        TORCHSCRIPT: ("fp32", lambda: _exported(module, device)),
+        ONNXRUNTIME: ("fp32", lambda: _in_onnx_runtime(model, device)),
         "compile": (
             "fp16" if on_gpu else "fp32",
             lambda: Compiled(_in_fp16(model, device) if on_gpu else model, on_gpu),
@@ -103,7 +115,7 @@ def baseline_cases(
             precision,
             make,
             name,
-            file=module if name == "torchscript" else None,
+            file=module if name == TORCHSCRIPT else None,
             reference=model if module and name != BASELINE else None,
             compiles=name in ("compile", "eager-fp16-graph"),
             measures_memory=on_gpu,
@@ -116,7 +128,6 @@ def baseline_cases(
 
 def file_cases(names: Sequence[str], file: BenchFile, reference: torch.nn.Module | None) -> list[BenchmarkCase]:
     """Return the case of a file, and with `engine-plain` among the names that of the file without a CUDA graph too."""
-    engine = isinstance(file.metadata, EngineMetadata)
     common: dict[str, Any] = {
         "file": file.path,
         "build_seconds": file.metadata.build.seconds if isinstance(file.metadata, EngineMetadata) else None,
@@ -124,7 +135,7 @@ def file_cases(names: Sequence[str], file: BenchFile, reference: torch.nn.Module
         "measures_memory": file.device.type == "cuda",
     }
     precision = file.metadata.precision
-    case = BenchmarkCase(str(file.path), precision, file.runner, ENGINE if engine else "torchscript", **common)
+    case = BenchmarkCase(str(file.path), precision, file.runner, file.case, **common)
     if ENGINE_PLAIN not in names:
         return [case]
     return [case, BenchmarkCase(f"{file.path} plain", precision, file.plain, ENGINE_PLAIN, **common)]
@@ -165,7 +176,16 @@ def _exported(module: Path | None, device: torch.device) -> Runner:
     """The exported module, as TorchScript."""
     if module is None:
         raise SsdtrtError("the module of these files was not found; name it with --module")
+    if is_onnx(module):
+        raise SsdtrtError(f"{module} is an ONNX file; give the TorchScript module as another FILE")
     return load_engine(module, device)
+
+
+def _in_onnx_runtime(model: Any, device: torch.device) -> Runner:
+    """The model as an ONNX graph in ONNX Runtime, without a file."""
+    onnx_runtime.check_installed("onnx", "onnxruntime")
+    place = onnx_runtime.choose_device(device)
+    return onnx_runtime.OnnxModule(lambda: onnx_model(model).SerializeToString(), place, "the model").open()
 
 
 class Compiled:

@@ -17,7 +17,7 @@ _SUFFIXES = (".png", ".svg")
 # Okabe and Ito's colors, which most color-blind readers tell apart, from dark to light; in gray print the dashes and
 # markers tell them apart too.
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p", "h")
 _DASHES = ("solid", (0, (5, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1, 1, 1)))
 _TITLES = {  # of the cases
     "eager-fp32": "eager FP32",
@@ -26,6 +26,7 @@ _TITLES = {  # of the cases
     "eager-fp16-graph": "eager FP16, CUDA graph",
     "eager-bf16": "eager BF16",
     "torchscript": "TorchScript",
+    "onnxruntime": "ONNX Runtime",
     "compile": "torch.compile",
     "engine": "engine",
     "engine-plain": "engine, no CUDA graph",

@@ -35,35 +35,71 @@ if TYPE_CHECKING:
 
 @click.command()
 @weights_option
-@click.option("--method", type=click.Choice(["trace", "script"]), default=config.METHOD, show_default=True)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(config.FORMATS),
+    default=config.FORMATS[0],
+    show_default=True,
+    help="onnx: opset 17, for any ONNX runtime (needs the extra `onnx`).",
+)
+@click.option("--detector", is_flag=True, help="With onnx: include normalization, decoding and NMS.")
+@click.option(
+    "--method", type=click.Choice(["trace", "script"]), help=f"How TorchScript is made.  [default: {config.METHOD}]"
+)
 @preprocess_option
 @labels_option
 @click.option("--sha256", metavar="DIGEST", help="The SHA-256 that the checkpoint must have.")
 @trust_option
-@click.option("-o", "--output", default=config.MODULE_FILE, show_default=True, metavar="FILE")
-def export(weights, method, preprocess, labels, sha256, trust_weights, output):
-    """Write the FP32 model as a TorchScript module.
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help=f"[default: {config.MODULE_FILE}, as ONNX {config.ONNX_FILE}, a detector {config.ONNX_DETECTOR_FILE}]",
+)
+def export(weights, file_format, detector, method, preprocess, labels, sha256, trust_weights, output):
+    """Write the FP32 model as a TorchScript module, or as an ONNX file.
+
+    The file is only written if it agrees with the eager model (for ONNX: in ONNX Runtime).
 
     Example: ssdtrt export --weights coco -o ssd300.ts
     """
+    if file_format != "onnx" and detector:
+        raise click.UsageError(
+            "--detector needs --format onnx; a TorchScript detector is built: ssdtrt compile --detector."
+        )
+    if file_format == "onnx" and method:
+        raise click.UsageError("--method is how TorchScript is made: leave it out with --format onnx.")
+    if file_format == "onnx":
+        output = output or (config.ONNX_DETECTOR_FILE if detector else config.ONNX_FILE)
+    output = output or config.MODULE_FILE
     check_apart({"-o": output}, [weights, labels])
-    from ssdtrt.export import export_module
+    from ssdtrt.export import export_module, export_onnx
     from ssdtrt.model.labels import read_labels
     from ssdtrt.model.weights import build_model
     from ssdtrt.system.outputs import check_output
 
     check_output(output)
+    if file_format == "onnx":
+        from ssdtrt.runners.onnx_runtime import check_installed
+
+        check_installed("onnx", "onnxruntime")
     terminal.progress("loading the weights")
     names = read_labels(labels) if labels else None
     model = build_model(
         weights, labels=names, sha256=sha256, trust=trust_weights, progress=terminal.progress, note=terminal.note
     )
     assert model.source is not None
-    path = export_module(model, output, method=method, preprocess=preprocess, progress=terminal.progress)
+    prepared = {"preprocess": preprocess, "progress": terminal.progress}
+    if file_format == "onnx":
+        path = export_onnx(model, output, detector=detector, **prepared)
+        how, following = f"ONNX {'detector' if detector else 'module'}, opset {config.ONNX_OPSET}", "bench"
+    else:
+        path = export_module(model, output, method=method or config.METHOD, **prepared)
+        how, following = "scripted" if method == "script" else "traced", "compile"
     terminal.done()
-    how = {"trace": "traced", "script": "scripted"}[method]
     click.echo(f"{path}: {how}, {model.num_classes - 1} classes, weights {model.source.name}")
-    terminal.hint("compile", path)
+    terminal.hint(following, path)
 
 
 @click.command("compile")

@@ -44,7 +44,7 @@ def doctor(build, json_file):
 
 @click.command()
 @click.argument("file")
-@click.option("--check", is_flag=True, help="Read the whole file and check every member's CRC.")
+@click.option("--check", is_flag=True, help="Read the whole file and check the checksum of every byte.")
 @sha256_option
 @json_option
 def inspect(file, check, sha256, json_file):
@@ -61,7 +61,8 @@ def inspect(file, check, sha256, json_file):
     check_json(json_file)
     report = inspect_file(file, check=check, sha256=sha256)
     show(report, json_file, inspection_text)
-    terminal.hint("compile" if report.metadata["kind"] == "module" else "verify", file)
+    compiled = report.metadata["kind"] == "module" and report.metadata["format"] == "torchscript"
+    terminal.hint("compile" if compiled else "verify", file)
 
 
 def doctor_text(report: DoctorReport, width: int) -> str:
@@ -119,7 +120,7 @@ def _fits(found: Inspection) -> str:
     sm = found.metadata["machine"]["sm"]  # Only a TensorRT engine is built on a GPU.
     if sm is not None:
         return f"yes, as far as is known without asking the GPU, whose compute capability must be {sm}"
-    return "yes: it needs torch alone"
+    return "yes: it needs ONNX Runtime" if found.metadata["format"] == "onnx" else "yes: it needs torch alone"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

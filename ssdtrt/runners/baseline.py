@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
+from ssdtrt.artifact.onnx_file import is_onnx
 from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import model_from_state, state_sha256
-from ssdtrt.runners import torchscript
+from ssdtrt.runners import onnx_runtime, torchscript
 from ssdtrt.runners.runner import FileRunner
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.digests import sha256_file
@@ -105,7 +106,7 @@ def baseline_runners(runner: FileRunner, module: str | Path | None, names: Seque
 
 
 def find_module(file: _File, module: str | Path | None = None) -> tuple[Path | None, str]:
-    """Find the module that a file was built from; for a module that is the file itself.
+    """Find the module that a file was built from; for a module, and for any ONNX file, that is the file itself.
 
     Args:
         file: The file.
@@ -134,7 +135,11 @@ def eager_model(module: str | Path, device: torch.device) -> SSD300:
 
     Raises:
         ArtifactError: If the file is not an intact module.
+        SsdtrtError: If it is an ONNX file, and onnx is not installed.
     """
+    if is_onnx(Path(module)):
+        check_file(module, ("module", "detector"))  # Its weights are part of what its own SHA-256 is of.
+        return model_from_state(onnx_runtime.read_weights(Path(module)), str(module)).to(device)
     metadata = check_file(module, ("module",))
     state = torchscript.load(module).state_dict()
     weights = metadata.model.weights

@@ -16,7 +16,7 @@ from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.artifact.precision import Backend
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
-from ssdtrt.runners import runtime, torchscript
+from ssdtrt.runners import onnx_runtime, runtime, torchscript
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
@@ -50,7 +50,7 @@ class FileRunner:
         self,
         path: Path,
         metadata: Metadata,
-        module: torch.jit.ScriptModule,
+        module: torch.jit.ScriptModule | onnx_runtime.OnnxModule,
         device: torch.device,
         cuda_graph: bool = False,
         reuse_outputs: bool = False,
@@ -154,9 +154,9 @@ def load_engine(
 ) -> FileRunner:
     """Load an engine, a detector or a module, ready to be called.
 
-    A TensorRT engine runs on a GPU, a TorchScript engine on the CPU. Because TorchScript files contain code, nothing in
-    the file runs before its archive, its SHA-256 and its metadata have been checked. Then it is loaded and run once on
-    zeros. The current CUDA device of the process does not change.
+    A TensorRT engine runs on a GPU, a TorchScript engine on the CPU, an ONNX file in ONNX Runtime. Because TorchScript
+    files contain code, nothing in the file runs before its archive, its SHA-256 and its metadata have been checked.
+    Then it is loaded and run once on zeros. The current CUDA device of the process does not change.
 
     Args:
         path: The file.
@@ -175,6 +175,7 @@ def load_engine(
         ArtifactError: If the file is damaged, not one of ssdtrt's, or built for another machine.
         CompileError: If Torch-TensorRT or a GPU is missing.
         GpuError: If the GPU fails or has no memory left.
+        SsdtrtError: If there is no such device, or ONNX Runtime is missing or cannot use it.
 
     Example:
         >>> import torch
@@ -188,6 +189,8 @@ def load_engine(
     chosen = _device_for(path, metadata, device)
     if cuda_graph and chosen.type != "cuda":
         raise ArtifactError(f"{path} runs on the CPU here, where there are no CUDA graphs; leave cuda_graph out.")
+    if cuda_graph and metadata.format == "onnx":
+        raise ArtifactError(f"{path} runs in ONNX Runtime, which has no CUDA graphs here; leave cuda_graph out.")
     backend = _backend_of(metadata)
     on_gpu = backend is not None and backend.on_gpu
     if on_gpu:
@@ -195,7 +198,7 @@ def load_engine(
         runtime.import_torch_tensorrt()
     use_graph = on_gpu if cuda_graph is None else cuda_graph
     with current_device(chosen):  # A TensorRT engine is deserialized on the current one.
-        runner = FileRunner(path, metadata, torchscript.load(path, chosen), chosen, use_graph, reuse_outputs)
+        runner = FileRunner(path, metadata, _load(path, metadata, chosen), chosen, use_graph, reuse_outputs)
         runner.load_options |= {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
         _warm_up(runner)
     return runner
@@ -208,6 +211,13 @@ def _copy(loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor]:
         return loc.clone(), conf.clone()
     whole = loc.as_strided((count, rows + conf.shape[1], size), loc.stride()).clone()
     return whole[:, :rows], whole[:, rows:]
+
+
+def _load(path: Path, metadata: Metadata, device: torch.device) -> torch.jit.ScriptModule | onnx_runtime.OnnxModule:
+    """Load the network of a checked file, by its format."""
+    if metadata.format == "onnx":
+        return onnx_runtime.load(path, device, metadata.kind == "detector")
+    return torchscript.load(path, device)
 
 
 def _warm_up(runner: FileRunner) -> None:
@@ -229,6 +239,8 @@ def _warm_up(runner: FileRunner) -> None:
 
 def _device_for(path: Path, metadata: Metadata, device: str | torch.device | None) -> torch.device:
     """Return the device that a file runs on; raise an SsdtrtError if `device` is another, or it is missing."""
+    if metadata.format == "onnx":
+        return onnx_runtime.choose_device(device)
     backend = _backend_of(metadata)
     if backend is None:
         return pick_device(device)

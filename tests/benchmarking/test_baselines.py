@@ -66,6 +66,7 @@ def test_what_each_of_them_is(tiny, tmp_path):
         "eager-fp16-graph": "fp16",
         "eager-bf16": "bf16",
         "torchscript": "fp32",
+        "onnxruntime": "fp32",
         "compile": "fp32",
     }
     assert [name for name, one in found.items() if one.compiles] == ["eager-fp16-graph", "compile"]
@@ -148,6 +149,23 @@ def test_a_file_and_what_is_known_of_it(engine, module):
         SsdtrtError, match="^needs a TensorRT engine: other files run without a CUDA graph as they are$"
     ):
         plain.make()
+
+
+def test_an_onnx_file_and_what_is_known_of_it(onnx_file, onnx_detector):
+    for path in (onnx_file, onnx_detector):
+        file = BenchFile.read(path, "cpu")
+        case, plain = file_cases(["engine-plain"], file, None)
+        assert (case.name, case.case, case.precision, case.build_seconds) == (str(path), "onnxruntime", "fp32", None)
+        with pytest.raises(SsdtrtError, match="^needs a TensorRT engine"):
+            plain.make()
+
+
+def test_onnx_runtime_has_a_row_with_the_reason_where_it_is_missing(tiny, monkeypatch):
+    monkeypatch.setattr(baselines.onnx_runtime.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SsdtrtError) as caught:
+        by_name(tiny)["onnxruntime"].make()
+    reason = "ONNX files need onnx and onnxruntime, not installed here: pip install 'ssdtrt[onnx]'"
+    assert str(caught.value) == reason
 
 
 def settings_of_the_compiler():

@@ -1,5 +1,6 @@
 """export, compile and verify: what is given as weights and what is said of it, and what was built and how near it is."""
 
+import json
 import os
 import random
 import zipfile
@@ -297,6 +298,37 @@ def test_export_passes_its_options_on(ssdtrt, monkeypatch, model):
     assert (done.exit_code, done.stdout) == (0, "hub.ts: scripted, 80 classes, weights random\n")
     assert ssdtrt("-q", "export", "--weights", "random").exit_code == 0
     assert [(call["preprocess"], call["method"]) for call in calls] == [("hub", "script"), ("eval", "trace")]
+
+
+def test_onnx_files_from_export_to_detections(ssdtrt, model, photographs, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssdtrt.model.weights.build_model", lambda *_, **__: model)
+    done = ssdtrt("-q", "export", "--weights", "random", "--format", "onnx")
+    assert (done.exit_code, done.stdout) == (0, "ssd300.onnx: ONNX module, opset 17, 80 classes, weights random\n")
+    done = ssdtrt("-q", "export", "--weights", "random", "--format", "onnx", "--detector", "--preprocess", "hub")
+    assert (done.exit_code, done.stdout) == (
+        0, "ssd300.detector.onnx: ONNX detector, opset 17, 80 classes, weights random\n"
+    )  # fmt: skip
+    assert read_metadata("ssd300.detector.onnx").model.preprocess == "hub"
+    done = ssdtrt("-q", "detect", "ssd300.onnx", *photographs, "--jsonl", "found.jsonl", "--threshold", "0.2")
+    lines = [json.loads(line) for line in Path("found.jsonl").read_text().splitlines()]
+    assert done.exit_code == 0 and [len(line["detections"]) > 3 for line in lines] == [True] * 3
+    done = ssdtrt("-q", "verify", "ssd300.onnx")
+    assert (done.exit_code, done.stdout.splitlines()[-1]) == (0, "passed")
+    what = "an ONNX file; an engine is built from a TorchScript module: ssdtrt export."
+    assert_refused(ssdtrt("-q", "compile", "ssd300.onnx", "--backend", "torchscript"), f"ssd300.onnx is {what}")
+    whole = Path("ssd300.onnx").read_bytes()
+    Path("ssd300.onnx").write_bytes(whole[: len(whole) // 2])
+    reason = "truncated, damaged or not one of ssdtrt's files (it ends inside a field). Make it again."
+    for command in (["detect", "ssd300.onnx", photographs[0]], ["inspect", "ssd300.onnx"], ["bench", "ssd300.onnx"]):
+        assert_refused(ssdtrt("-q", *command), f"ssd300.onnx is {reason}")
+
+
+def test_onnx_that_is_missing_is_said_before_the_weights_are_read(ssdtrt, monkeypatch, onnx_file, photographs):
+    missing = "not installed here: pip install 'ssdtrt[onnx]'"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ssdtrt.model.weights.build_model", lambda *_, **__: pytest.fail("the weights were read"))
+    assert_refused(ssdtrt("-q", "export", "--format", "onnx"), f"ONNX files need onnx and onnxruntime, {missing}")
+    assert_refused(ssdtrt("-q", "detect", onnx_file, photographs[0]), f"ONNX files need onnxruntime, {missing}")
 
 
 def test_export_does_not_fall_back(ssdtrt, tmp_path):

@@ -112,6 +112,13 @@ def test_a_file_that_needs_torch_alone(tmp_path):
     assert "\nchecked" in text and "  every byte's checksum\n" in text and "  yes: it needs torch alone\n" in text
 
 
+def test_a_file_that_needs_onnx_runtime(onnx_detector):
+    text = inspection_text(inspect_file(onnx_detector, check=True), 100)
+    for line in ("  every byte's checksum\n", "  yes: it needs ONNX Runtime\n", "\nkind                        detector\n",
+                 "\nformat                      onnx\n", "images [N, 3, 300, 300] uint8"):  # fmt: skip
+        assert line in text
+
+
 def test_every_field_is_in_the_table(tensorrt_engine):
     """The names of an engine's metadata, to the last leaf."""
 
