@@ -2,11 +2,11 @@
 # Builds the engines, runs the GPU tests and measures: bash benchmarks/h200.sh STEP WORK OUT
 #
 # WORK keeps the engines between the steps; the JSON reports and logs go to OUT. The steps, in order:
-#   engines  the module, engines of batch 1, 8, 128 and 32 with four auxiliary streams, and one of 1:8:32
+#   engines  the module, engines of batch 1, 8, 128 and 32, and one of 1:8:32
 #   job      the whole job: `ssdtrt run` on the sample photographs, with a default engine of batch 1
 #   tests    the tests that need a GPU, with the job's module and engine
 #   measure  every engine at its own batch size in one process, the range at 1, 8 and 32, and each verified on photographs
-#   default  engines of batch 1, 8, 128 and 32 as they are built by default, measured like those with auxiliary streams
+#   front-end  engines of batch 1, 8, 128 and 32 through the TorchScript front end, measured like the others
 #   newer    FP32 eager and torch.compile of the machine's own python3, whose torch is newer than Torch-TensorRT's
 #   cached   the same compile twice more, from the cache: what it takes in all and after its imports
 #   train    trains on generated scenes with that python3 for MINUTES, and writes the validation pictures
@@ -30,15 +30,15 @@ build() { # NAME ARGUMENTS...
 case $step in
 engines)
     ssdtrt export --weights random -o "$work/ssd300.ts"
-    for size in 1 8 128 32; do build "b$size" --fp16 --batch-size "$size" --streams 4; done
+    for size in 1 8 128 32; do build "b$size" --fp16 --batch-size "$size"; done
     build range --fp16 --batch-range 1:8:32
     ;;
-default)
-    mkdir -p "$work/default"
-    for size in 1 8 128 32; do build "default/b$size" --fp16 --batch-size "$size"; done
-    cd "$work/default"
+front-end)
+    mkdir -p "$work/front-end"
+    for size in 1 8 128 32; do build "front-end/b$size" --fp16 --batch-size "$size" --front-end torchscript; done
+    cd "$work/front-end"
     ssdtrt bench b1.engine.ts b8.engine.ts b32.engine.ts b128.engine.ts --module ../ssd300.ts \
-        --against eager-fp16-graph,engine-graph --parts --json "$out/static-front-end.json" |
+        --against eager-fp16-graph,engine-plain --parts --json "$out/static-front-end.json" |
         tee "$out/static-front-end.txt"
     ;;
 job)
@@ -54,9 +54,9 @@ fp32)
     ;;
 measure)
     cd "$work"
-    ssdtrt bench b1.engine.ts b8.engine.ts b32.engine.ts b128.engine.ts --against eager-fp16-graph,engine-graph \
+    ssdtrt bench b1.engine.ts b8.engine.ts b32.engine.ts b128.engine.ts --against eager-fp16-graph,engine-plain \
         --parts --json "$out/static.json" | tee "$out/static.txt"
-    ssdtrt bench range.engine.ts --batch-size 1,8,32 --against engine-graph --json "$out/range.json" | tee "$out/range.txt"
+    ssdtrt bench range.engine.ts --batch-size 1,8,32 --against engine-plain --json "$out/range.json" | tee "$out/range.txt"
     for engine in b1 b8 b32 b128 range; do
         ssdtrt verify "$engine.engine.ts" "$samples"/*.jpg --json "$out/verify-$engine.json"
     done | tee "$out/verify.txt"
@@ -68,15 +68,15 @@ newer)
         tee "$out/newer.txt"
     ;;
 cached)
-    build cached --fp16 --batch-size 128 --streams 4
-    { time build cached --fp16 --batch-size 128 --streams 4; } 2>&1 | tee "$out/cached.txt"
+    build cached --fp16 --batch-size 128
+    { time build cached --fp16 --batch-size 128; } 2>&1 | tee "$out/cached.txt"
     python3.10 - "$work" 2>&1 <<'EOF' | tee -a "$out/cached.txt"
 import sys, time
 started = time.perf_counter()
 import ssdtrt, torch
 from ssdtrt import compile_engine
 imported = time.perf_counter()
-compile_engine(f"{sys.argv[1]}/ssd300.ts", f"{sys.argv[1]}/cached.engine.ts", batch=128, streams=4)
+compile_engine(f"{sys.argv[1]}/ssd300.ts", f"{sys.argv[1]}/cached.engine.ts", batch=128)
 print(f"imports {imported - started:.2f} s, compile_engine {time.perf_counter() - imported:.2f} s")
 EOF
     ;;

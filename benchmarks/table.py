@@ -36,7 +36,7 @@ def title(row: BenchRow) -> str:
     if row.case in TITLES:
         return TITLES[row.case]
     kind = "range 1:8:32" if "range" in row.name else "4 streams"
-    graph = ", CUDA graph" if row.case == "engine-graph" else ""
+    graph = ", CUDA graph" if row.case == "engine" else ""
     return f"TensorRT {row.precision.upper()}, {kind}{graph}"
 
 
@@ -83,7 +83,7 @@ def compared() -> str:
     engines, others = medians(read(STATIC)), medians(newer)
     lines = []
     for size in sizes(engines):
-        engine = engines["engine-graph", size]
+        engine = engines["engine", size]
         times = [others[case, size] for case in ("compile", "eager-fp32")]
         cells = [*(f"{time:.3f} ms" for time in (engine, *times)), *(f"{time / engine:.2f}x" for time in times)]
         lines.append(markdown(size, *cells))
@@ -96,7 +96,7 @@ def both() -> str:
     builds = [medians(read(file)) for file in (DEFAULT, STATIC)]
     lines = []
     for size in sizes(builds[0]):
-        times = [found[case, size] for case in ("engine", "engine-graph") for found in builds]
+        times = [found[case, size] for case in ("engine-plain", "engine") for found in builds]
         lines.append(markdown(size, *(f"{time:.3f} ms" for time in times)))
     return "\n".join(["Built with and without `--streams 4`, each on an H200 of its own:", "", BOTH, *lines])
 

@@ -44,12 +44,19 @@ def engine(median_ms=1.0, batch_size=1, file="work/b1.engine.ts", **changes):
 
 def report(*rows, machine=GPU, settings=None, notes=()):
     """A report as JSON data of today's schema."""
-    data = {"schema": 3, "kind": "bench", "machine": machine, "settings": settings or SETTINGS}
+    data = {"schema": 4, "kind": "bench", "machine": machine, "settings": settings or SETTINGS}
     return copy.deepcopy({**data, "rows": list(rows), "notes": list(notes)})
+
+
+def third_schema(data):
+    """The same report as schema 3 had it, when engines on a GPU ran without a CUDA graph by default."""
+    old = {"engine-plain": "engine", "engine": "engine-graph"} if data["machine"]["gpu"] else {}
+    return {**data, "schema": 3, "rows": [{**row, "case": old.get(row["case"], row["case"])} for row in data["rows"]]}
 
 
 def second_schema(data):
     """The same report as schema 2 had it."""
+    data = third_schema(data)
     old = {"case": "peer", "max_ms": "worst_ms", "coefficient_of_variation": "variation"}
     rows = [{old.get(name, name): value for name, value in row.items()} for row in data["rows"]]
     for row in rows:

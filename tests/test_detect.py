@@ -465,7 +465,8 @@ def test_a_spawned_process_loads_the_file_itself(known, pictures):
     detector = Detector(known, sha256=sha256_file(known), threshold=0.7, max_detections=2, orient=False, workers=1)
     copied = pickle.loads(pickle.dumps(detector))
     assert (copied.threshold, copied.max_detections, copied.orient, copied.workers) == (0.7, 2, False, 1)
-    assert copied.runner.load_options == {"device": None, "sha256": sha256_file(known), "cuda_graph": False}
+    options = {"device": None, "sha256": sha256_file(known), "cuda_graph": None, "reuse_outputs": True}
+    assert copied.runner.load_options == options
     path = pictures("red.png")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(detector, ([path],)) == detector([path])

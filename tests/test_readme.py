@@ -279,8 +279,8 @@ def test_the_speed_table_is_what_the_reports_say():
         [newer["eager-fp32", size] for size in sizes],
         [static["eager-fp16-graph", size] for size in sizes],
         [newer["compile", size] for size in sizes],
-        [default["engine-graph", size] for size in sizes],
-        [static["engine-graph", size] for size in sizes],
+        [default["engine", size] for size in sizes],
+        [static["engine", size] for size in sizes],
     ]
     table = README.split("## Speed\n")[1].split("\n## ")[0]
     rows = [re.findall(r"\d+\.\d{3}(?= )", line) for line in table.splitlines() if line.startswith("|")]

@@ -30,7 +30,6 @@ _TITLES = {  # of the cases
     "compile": "torch.compile",
     "engine": "engine",
     "engine-plain": "engine, no CUDA graph",
-    "engine-graph": "engine, CUDA graph",  # in older reports
 }
 _INCHES = (10, 5.2)
 _TITLE_CHARACTERS, _LEGEND_CHARACTERS = 110, 125  # that fit in a line, about

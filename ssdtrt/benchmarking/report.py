@@ -17,8 +17,7 @@ from ssdtrt.system.versions import MeasuredOn
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
-# The cases that run a file. Until engines ran as CUDA graphs by themselves, `engine-graph` was one.
-FILE_CASES = ("torchscript", "engine", "engine-plain", "engine-graph")
+FILE_CASES = ("torchscript", "engine", "engine-plain")  # the cases that run a file
 
 
 class HostTimes(Report, frozen=True):

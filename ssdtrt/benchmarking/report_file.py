@@ -14,6 +14,9 @@ from ssdtrt.errors import ReportError, first_line
 
 _MAKE_IT = "Make one with: ssdtrt bench --json FILE"
 _FIRST_BASELINE = "eager FP32"  # in schema 1 the one row that was not a file's
+# Cases up to schema 3. Until schema 4 an engine on a GPU ran without a CUDA graph by default.
+_OLD_GPU_CASES = {"engine": "engine-plain", "engine-graph": "engine"}
+_OLD_CPU_CASES = {"engine-graph": "engine-plain"}  # Neither runs there.
 _RENAMED = {"peer": "case", "worst_ms": "max_ms", "variation": "coefficient_of_variation"}  # since schema 2
 
 
@@ -72,18 +75,21 @@ def _check_kind(data: Any, source: str) -> int:
 
 
 def _upgrade(data: dict[str, Any]) -> dict[str, Any]:
-    """A report of schema 1 or 2 as one of today's. What is no row at all is left for the decoder to refuse."""
-    rows = data.get("rows")
+    """A report of an older schema as one of today's. What is no row at all is left for the decoder to refuse."""
+    rows, machine = data.get("rows"), data.get("machine")
     if not isinstance(rows, list):
         return data
-    return {**data, "rows": [_upgrade_row(row) if isinstance(row, dict) else row for row in rows]}
+    cases = _OLD_GPU_CASES if isinstance(machine, dict) and machine.get("gpu") else _OLD_CPU_CASES
+    return {**data, "rows": [_upgrade_row(row, cases) if isinstance(row, dict) else row for row in rows]}
 
 
-def _upgrade_row(row: dict[str, Any]) -> dict[str, Any]:
-    if "peer" not in row:
+def _upgrade_row(row: dict[str, Any], cases: dict[str, str]) -> dict[str, Any]:
+    if not {"peer", "case"} & row.keys():
         first = row.get("name") == _FIRST_BASELINE
         row = {**row, "peer": config.BENCH_CASES[0] if first else "engine", "file": None if first else row.get("name")}
     row = _renamed(row)
+    if isinstance(row.get("case"), str):
+        row["case"] = cases.get(row["case"], row["case"])
     if isinstance(row.get("host"), dict):
         row["host"] = _renamed(row["host"])
     if row["case"] and row.get("file") is None:

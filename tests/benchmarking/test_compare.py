@@ -20,13 +20,13 @@ def verdicts(found):
 
 
 def test_rows_belong_together_by_case_file_precision_and_batch_size():
-    old = report(eager(8.0), engine(1.0), engine(2.0, 8), row("engine-graph", 0.5, 1, "work/b1.engine.ts"))
+    old = report(eager(8.0), engine(1.0), engine(2.0, 8), row("engine-plain", 0.5, 1, "work/b1.engine.ts"))
     moved = {"file": "elsewhere/b1.engine.ts"}
     new = report(engine(2.2, 8, **moved), engine(0.9, **moved), eager(4.0), engine(1.0, precision="fp32", **moved))
     found = compared(old, new)
     assert verdicts(found) == [
         ("eager-fp32", 1, "same"), ("b1.engine.ts FP16", 1, "same"), ("b1.engine.ts FP16", 8, "same"),
-        ("b1.engine.ts FP16, engine-graph", 1, "missing"), ("b1.engine.ts FP32", 1, "new"),
+        ("b1.engine.ts FP16, engine-plain", 1, "missing"), ("b1.engine.ts FP32", 1, "new"),
     ]  # fmt: skip
     assert [row.change for row in found.rows] == pytest.approx([-0.5, -0.1, 0.1, None, None])
     assert [(row.old_ms, row.new_ms) for row in found.rows][2:] == [(2.0, 2.2), (0.5, None), (None, 1.0)]
@@ -35,8 +35,13 @@ def test_rows_belong_together_by_case_file_precision_and_batch_size():
 
 def test_reports_of_every_schema_are_compared():
     data = report(eager(8.0), engine(1.0))
-    for old in (first_schema(data), second_schema(data)):
-        assert verdicts(compared(old, data)) == [("eager-fp32", 1, "same"), ("b1.engine.ts FP16", 1, "same")]
+    assert verdicts(compared(second_schema(data), data)) == [
+        ("eager-fp32", 1, "same"),
+        ("b1.engine.ts FP16", 1, "same"),
+    ]
+    plain = report(eager(8.0), row("engine-plain", 1.0, file="work/b1.engine.ts"))
+    expected = [("eager-fp32", 1, "same"), ("b1.engine.ts FP16, engine-plain", 1, "same")]
+    assert verdicts(compared(first_schema(plain), plain)) == expected
 
 
 def test_a_row_that_failed_has_no_figures_though_it_holds_some():

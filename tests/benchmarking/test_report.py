@@ -102,7 +102,7 @@ def test_report_without_notes():
     "changes, is_file, runner",
     [
         ({"case": "engine", "file": "work/b1.engine.ts"}, True, "work/b1.engine.ts FP16"),
-        ({"case": "engine-graph", "file": "b1.engine.ts"}, True, "b1.engine.ts FP16, engine-graph"),
+        ({"case": "engine-plain", "file": "b1.engine.ts"}, True, "b1.engine.ts FP16, engine-plain"),
         ({"case": "eager-fp16"}, False, "eager-fp16"),
         ({"case": "compile"}, False, "compile FP16"),
         ({"name": "mine"}, False, "mine FP16"),
@@ -116,7 +116,7 @@ def test_what_a_row_is_called(changes, is_file, runner):
 def test_rows_of_two_reports_belong_together_by_their_key():
     first = row(case="engine", file="a.ts", median_ms=3.0)
     assert first.key == row(case="engine", file="a.ts").key
-    for changes in ({"file": "b.ts"}, {"case": "engine-graph"}, {"precision": "fp32"}, {"batch_size": 8}):
+    for changes in ({"file": "b.ts"}, {"case": "engine-plain"}, {"precision": "fp32"}, {"batch_size": 8}):
         assert first.key != row(**{"case": "engine", "file": "a.ts", **changes}).key
 
 

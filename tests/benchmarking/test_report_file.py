@@ -6,6 +6,7 @@ import pytest
 
 from conftest import ROOT
 from saved_reports import (
+    CPU,
     ON_CPU,
     ON_GPU,
     bench_report,
@@ -18,6 +19,7 @@ from saved_reports import (
     row,
     save,
     second_schema,
+    third_schema,
 )
 from ssdtrt import config
 from ssdtrt.benchmarking import plot, report_file
@@ -47,13 +49,13 @@ def test_what_bench_writes_is_what_is_read(tmp_path):
 
 
 def test_rows():
-    graph = row("engine-graph", 0.4, 8, "work/b1.engine.ts", build_seconds=9.0)
+    graph = row("engine-plain", 0.4, 8, "work/b1.engine.ts", build_seconds=9.0)
     found = report_file.parse(report(eager(), engine(0.5, 8), graph, row("compile", None)), "new.json")
     assert (found.machine.gpu, found.settings.rounds) == ("Some GPU", 10)
     assert [(one.case, one.file, one.precision, one.batch_size, one.median_ms, one.speedup) for one in found.rows] == [
         ("eager-fp32", None, "fp32", 1, 8.0, 1.0),
         ("engine", "work/b1.engine.ts", "fp16", 8, 0.5, 2.0),
-        ("engine-graph", "work/b1.engine.ts", "fp16", 8, 0.4, 2.0),
+        ("engine-plain", "work/b1.engine.ts", "fp16", 8, 0.4, 2.0),
         ("compile", None, "fp16", 1, None, None),
     ]
     assert [(one.ok, one.reason) for one in found.rows] == [(True, "")] * 3 + [(False, "out of memory")]
@@ -62,15 +64,23 @@ def test_rows():
 
 def test_older_schemas_give_the_same_report():
     host = {"median_ms": 1.0, "p90_ms": 2.0, "p99_ms": 3.0, "max_ms": 4.0, "returned_ms": None}
-    data = report(eager(), engine(0.5, 8, name="work/b1.engine.ts", host=host), row("compile", None))
+    plain = row("engine-plain", 0.7, 8, "work/b1.engine.ts")
+    data = report(eager(), engine(0.5, 8, name="work/b1.engine.ts", host=host), row("compile", None), plain)
     today = report_file.parse(data, "new.json")
-    assert report_file.parse(second_schema(data), "old.json") == today
+    assert (
+        report_file.parse(third_schema(data), "old.json") == report_file.parse(second_schema(data), "old.json") == today
+    )
     assert today.rows[1].host.max_ms == 4.0 and today.rows[1].max_ms == 0.5
     assert today.rows[1].coefficient_of_variation == 0.01
-    first = report_file.parse(first_schema(report(eager(), engine(0.5, 8))), "older.json")
+    first = report_file.parse(first_schema(report(eager(), plain)), "older.json")
     assert [(one.name, one.key, one.median_ms) for one in first.rows] == [
-        (one.name, one.key, one.median_ms) for one in today.rows[:2]
+        (one.name, one.key, one.median_ms) for one in (today.rows[0], today.rows[3])
     ]
+
+
+def test_engines_of_a_cpu_kept_their_case():
+    data = report(eager(), engine(0.5), machine=CPU)
+    assert [one.case for one in report_file.parse({**data, "schema": 3}, "old.json").rows] == ["eager-fp32", "engine"]
 
 
 @pytest.mark.parametrize("path", BENCHED, ids=lambda path: path.name)
@@ -78,8 +88,9 @@ def test_every_recorded_report_is_read_compared_and_drawn(path, tmp_path):
     data = json.loads(path.read_text())
     found = report_file.read(path)
     assert [one.median_ms for one in found.rows] == [one["median_ms"] for one in data["rows"]]
-    assert {one.case for one in found.rows} <= {*config.BENCH_CASES, "engine-graph", ""}
-    assert all(one.name in (one.case, one.file, f"{one.file} graph") for one in found.rows if one.case)
+    assert {one.case for one in found.rows} <= {*config.BENCH_CASES, ""}
+    for one in found.rows:
+        assert not one.case or one.name in (one.case, one.file, f"{one.file} graph", f"{one.file} plain")
     compared = compare_files(path, path, limit=0.0)
     assert compared.passed and len(compared.rows) == len(data["rows"])
     assert all(one.change == 0 for one in compared.rows)
@@ -101,7 +112,7 @@ def test_what_was_recorded_is_read():
     assert [(one.case, one.file, one.batch_size) for one in found.rows] == [
         (case, f"b{size}.engine.ts" if case.startswith("engine") else None, size)
         for size in (1, 8, 32, 128)
-        for case in ("eager-fp32", "eager-fp16-graph", "engine", "engine-graph")
+        for case in ("eager-fp32", "eager-fp16-graph", "engine-plain", "engine")
     ]
     assert found.rows[14].median_ms == 11.00764799118042 and found.rows[14].agreement.passed
     assert found.rows[0].name == "eager-fp32"
@@ -113,7 +124,7 @@ def test_what_was_recorded_in_the_first_schema_is_read():
     assert [(one.case, one.file, one.batch_size) for one in found.rows] == [
         (case, file, size)
         for size in (1, 8, 32, 128)
-        for case, file in (("eager-fp32", None), ("engine", f"b{size}.engine.ts"))
+        for case, file in (("eager-fp32", None), ("engine-plain", f"b{size}.engine.ts"))
     ]
     assert found.rows[5].median_ms == 3.4264800548553467
 
@@ -142,7 +153,7 @@ def damaged(reason):
         (bad(schema="2"), "a.json has the schema '2'; expected a number from 1. " + MAKE_IT),
         (bad(schema=0), "a.json has the schema 0; expected a number from 1. " + MAKE_IT),
         (bad(schema=True), "a.json has the schema True; expected a number from 1. " + MAKE_IT),
-        (bad(schema=4), "a.json was written by a newer ssdtrt (schema 4, this one reads up to 3). Update ssdtrt."),
+        (bad(schema=5), "a.json was written by a newer ssdtrt (schema 5, this one reads up to 4). Update ssdtrt."),
         (bad(rows=[]), damaged("Expected `array` of length >= 1 - at `$.rows`")),
         (bad(rows=[1]), damaged("Expected `object`, got `int` - at `$.rows[0]`")),
         (bad(rows=7), damaged("Expected `array`, got `int` - at `$.rows`")),

@@ -32,7 +32,8 @@ DATA = report(eager(8.0), engine(1.0, speedup=8.0), engine(2.0, 8, speedup=4.0),
 )
 def test_rows_of_files_are_held_to_the_thresholds_in_every_schema(limits, expected):
     assert violations(DATA, **limits) == violations(second_schema(DATA), **limits) == expected
-    assert violations(first_schema(report(*DATA["rows"][:3])), **limits) == expected
+    plain = [text.replace("FP16", "FP16, engine-plain") for text in expected]  # An engine had no CUDA graph then.
+    assert violations(first_schema(report(*DATA["rows"][:3])), **limits) == plain
 
 
 @pytest.mark.parametrize("limits", [{"min_speedup": 0.1}, {"max_latency_ms": 1e6}])
