@@ -85,7 +85,33 @@ def test_gpus_of_which_little_is_known():
     ]
 
 
+UNINSTALL_RTX = (
+    "pip uninstall -y torch-tensorrt torch-tensorrt-rtx && pip install torch==2.14.0 'torch-tensorrt==2.14.*'"
+)
 CHECKED = {
+    "Torch-TensorRT of TensorRT-RTX beside the proper one": (
+        machine(packages={"torch-tensorrt-rtx": Package("2.14.0")}),
+        [
+            (
+                "TensorRT-RTX",
+                "problem",
+                "torch-tensorrt-rtx 2.14.0, beside torch-tensorrt 2.14.0, which has the same import name; ssdtrt does not "
+                "run engines of TensorRT-RTX",
+                UNINSTALL_RTX,
+            )
+        ],
+    ),
+    "Torch-TensorRT of TensorRT-RTX alone": (
+        machine(packages={"torch-tensorrt-rtx": Package("2.14.0"), "torch-tensorrt": Package()}),
+        [
+            (
+                "TensorRT-RTX",
+                "problem",
+                "torch-tensorrt-rtx 2.14.0; ssdtrt does not run engines of TensorRT-RTX",
+                UNINSTALL_RTX,
+            )
+        ],
+    ),
     "python too old": (
         machine(system=System("Linux", "x86_64", "3.9.2")),
         [("system", "warning", "Linux x86_64, Python 3.9.2", "Use Python 3.10 to 3.13, which ssdtrt supports.")],
