@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -29,6 +30,10 @@ from ssdtrt.export import export_module, export_onnx
 from ssdtrt.model.weights import build_model
 from ssdtrt.system.devices import emulates_bf16
 
+if (
+    signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+):  # As in the background of a shell; what it starts would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 narrow.narrow()
 if hasattr(os, "fork"):
     forked_builds.fork_builds()
