@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 import types
 import warnings
 
@@ -14,31 +15,44 @@ import pytest
 from ssdtrt.engine import build, worker
 
 
+def fork(function):
+    """Start a process that is a copy of this one, runs a function and ends with the code that it returns; its number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Of forks where there are threads.
+        pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            code = function() or 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def forked(function):
+    """Run a function in a copy of this process; its exit code, 0 unless it raised."""
+    return os.waitstatus_to_exitcode(os.waitpid(fork(function), 0)[1])
+
+
 class ForkedProcess:
     """A forked process that runs `ssdtrt.engine.worker`, with what `build_in_child` uses of subprocess.Popen."""
 
     def __init__(self, command, stdin, stdout, stderr, env):
         assert command[1:3] == ["-m", "ssdtrt.engine.worker"] and stdin == subprocess.DEVNULL
-        self.returncode = None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Of forks where there are threads.
-            self.pid = os.fork()
-        if not self.pid:
-            self._run(command[3], stdout, stderr, env)
 
-    def _run(self, job, stdout, stderr, env):
-        """Be the child: run the job, and end."""
-        code = 1
-        try:
+        def run():
             os.dup2(stdout.fileno(), 1)
             os.dup2(stderr.fileno(), 2)
             sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)
             os.environ.clear()
             os.environ.update(env)
-            code = worker.main(job)
+            code = worker.main(command[3])
             sys.stdout.flush()
-        finally:
-            os._exit(code)
+            return code
+
+        self.returncode, self.pid = None, fork(run)
 
     def poll(self):
         if self.returncode is None:

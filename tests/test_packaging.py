@@ -64,12 +64,17 @@ def test_wheel_works_outside_the_checkout(wheel, full_module, tmp_path):
     assert run(str(site / "bin" / "ssdtrt"), "--version") == f"ssdtrt, version {package.__version__}\n"
     where = run(sys.executable, "-c", "import ssdtrt; print(ssdtrt.__file__)").strip()
     assert where.startswith(str(site))
-    less = "from ssdtrt import cli, config; config.PARITY_IMAGES = 1; cli.main()"
-    run(sys.executable, "-c", less, "compile", str(full_module), "--backend", "torchscript")
     sample = site / "ssdtrt" / "samples" / "chelsea.jpg"
-    assert "chelsea.jpg" in run(sys.executable, "-m", "ssdtrt", "detect", "ssd300.engine.ts", str(sample))
+    assert "chelsea.jpg" in run(sys.executable, "-c", COMMANDS, str(full_module), str(sample))
 
 
+COMMANDS = """
+import sys
+from ssdtrt import cli, config
+config.PARITY_IMAGES = 1
+cli.main(["compile", sys.argv[1], "--backend", "torchscript"], standalone_mode=False)
+cli.main(["detect", "ssd300.engine.ts", sys.argv[2]])
+"""
 OPTIONAL = {
     "torch_tensorrt": "tensorrt",
     "tensorrt": "tensorrt",

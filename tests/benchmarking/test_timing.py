@@ -29,7 +29,7 @@ def test_the_quantile_is_numpys_nearest_rank(share):
 
 
 def test_the_quantile_of_any_count_is_the_smallest_sample_that_covers_the_share():
-    for count in range(1, 1001):
+    for count in (*range(1, 301), 500, 997, 1000):
         samples = list(range(1, count + 1))[::-1]
         for share, exact in ((0.9, Fraction(9, 10)), (0.99, Fraction(99, 100))):
             assert quantile(samples, share) == next(n for n in sorted(samples) if n >= exact * count)
