@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ssdtrt.system.devices import current_device
 
-_MAX_GRAPHS = 4  # that are kept
+MAX_GRAPHS = 4  # that are kept
 _WARMUP = 3  # calls before the capture, in which libraries choose and load their kernels
 
 
@@ -37,7 +37,7 @@ class CudaGraphRunner:
             graph: its limit is 1.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device, limit: int = _MAX_GRAPHS):
+    def __init__(self, function: Callable[..., Any], device: torch.device, limit: int = MAX_GRAPHS):
         self.function, self.device, self.limit = function, device, limit
         self.graphs: dict[tuple[Any, ...], _Captured] = {}  # The last one was used last.
 

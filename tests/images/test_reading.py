@@ -134,4 +134,4 @@ def test_one_picture_is_no_list(given, message):
 
 @pytest.mark.parametrize("given", [[], ["a.jpg"], (Path("a"),), iter(["a"]), np.zeros((2, 4, 5, 3), np.uint8)])
 def test_lists_of_pictures(given):
-    check_pictures(given)
+    assert check_pictures(given) is None
