@@ -194,6 +194,10 @@ def _build_plan(
     settings.clear_flag(tensorrt.BuilderFlag.TF32)
     settings.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, limits.workspace_mib << 20)
     settings.avg_timing_iterations = timing_iterations(batch.opt)
+    settings.profiling_verbosity = tensorrt.ProfilingVerbosity.DETAILED  # The inspector then knows types.
+    sharing = getattr(tensorrt.PreviewFeature, "PROFILE_SHARING_0806", None)
+    if sharing is not None:  # Newer versions always let several execution contexts use one optimization profile.
+        settings.set_preview_feature(sharing, True)
     if limits.streams:
         settings.max_aux_streams = limits.streams
     if not batch.static:
