@@ -9,10 +9,10 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import ExportInfo, ModelInfo, ModuleMetadata, OnnxDetectorMetadata, add_metadata, now
-from ssdtrt.artifact.onnx_file import append_record
 from ssdtrt.artifact.tensors import detector_tensors, module_tensors
 from ssdtrt.exporting.acceptance import check_graph, check_onnx_file, check_outputs
 from ssdtrt.exporting.graph import onnx_model
+from ssdtrt.formats.onnx_file import append_record
 from ssdtrt.images.preprocess import check_preprocess
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.boxes import default_boxes

@@ -12,7 +12,7 @@ PACKAGE = Path(ssdtrt.__file__).parent
 ORDER = (
     ("__init__", "config", "errors"),
     ("system",),
-    ("images",),
+    ("images", "formats"),
     ("model",),
     ("artifact",),
     ("runners",),

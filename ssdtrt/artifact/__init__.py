@@ -1,1 +1,1 @@
-"""Saved files: what they record, how that is read and checked, and the requests that they are built from."""
+"""What saved files record, how that is read, and the requests that they are built from."""

@@ -7,10 +7,10 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ssdtrt.artifact.archive import check_digest
-from ssdtrt.artifact.container import check_intact
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
 from ssdtrt.errors import ArtifactError
+from ssdtrt.formats.archive import check_digest
+from ssdtrt.formats.container import check_intact
 from ssdtrt.system.report import Report
 from ssdtrt.system.versions import installed, installed_versions, tensorrt_version, this_machine
 

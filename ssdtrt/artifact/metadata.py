@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ssdtrt import config
-from ssdtrt.artifact.archive import check_digest
-from ssdtrt.artifact.container import check_intact, read_record
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.errors import ArtifactError
+from ssdtrt.formats.archive import check_digest
+from ssdtrt.formats.container import check_intact, read_record
 from ssdtrt.model.source import Digest, WeightsSource
 from ssdtrt.system.report import Report
 from ssdtrt.system.versions import Machine, Versions

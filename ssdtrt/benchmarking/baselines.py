@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata
-from ssdtrt.artifact.onnx_file import is_onnx
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.benchmarking.case import BenchmarkCase
 from ssdtrt.engine.parity import Runner
 from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.exporting.graph import onnx_model
+from ssdtrt.formats.onnx_file import is_onnx
 from ssdtrt.runners import onnx_runtime
 from ssdtrt.runners.baseline import InPrecision
 from ssdtrt.runners.cuda_graph import CudaGraphRunner

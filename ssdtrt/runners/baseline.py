@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
-from ssdtrt.artifact.onnx_file import is_onnx
 from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.formats.onnx_file import is_onnx
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import model_from_state, state_sha256
 from ssdtrt.runners import onnx_runtime, torchscript

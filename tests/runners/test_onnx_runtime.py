@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from conftest import ROOT
 from known import metadata_like
-from ssdtrt.artifact.onnx_file import append_record
 from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.formats.onnx_file import append_record
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.tensors import normalize, prepare, synthetic_images
 from ssdtrt.model.boxes import default_boxes

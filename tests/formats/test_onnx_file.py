@@ -13,11 +13,11 @@ from onnx import TensorProto, helper
 
 from known import metadata_like
 from ssdtrt import config
-from ssdtrt.artifact.container import check_intact, read_record
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import check_file, read_metadata
-from ssdtrt.artifact.onnx_file import append_record, is_onnx
 from ssdtrt.errors import ArtifactError
+from ssdtrt.formats.container import check_intact, read_record
+from ssdtrt.formats.onnx_file import append_record, is_onnx
 
 DAMAGED = "FILE is truncated, damaged or not one of ssdtrt's files ({}). Make it again."
 FOREIGN = "FILE is an ONNX file without ssdtrt's metadata; make it with ssdtrt export --format onnx."

@@ -18,10 +18,10 @@ from torch import nn
 from conftest import ROOT
 from known import metadata_like, typed, write_metadata
 from ssdtrt import config
-from ssdtrt.artifact.archive import check_digest, check_intact
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import check_file, read_metadata
 from ssdtrt.errors import ArtifactError, CompileError
+from ssdtrt.formats.archive import check_digest, check_intact
 from ssdtrt.runners import torchscript
 from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.versions import Machine, Versions

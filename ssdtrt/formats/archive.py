@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ssdtrt import config
-from ssdtrt.artifact.regular_file import damaged, read_start
 from ssdtrt.errors import ArtifactError
+from ssdtrt.formats.regular_file import damaged, read_start
 from ssdtrt.system.digests import check_sha256
 
 _END_RECORD_SIZE = 22  # bytes of a zip archive's end record without a comment

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ssdtrt import config
-from ssdtrt.artifact.regular_file import damaged, read_start
 from ssdtrt.errors import ArtifactError
+from ssdtrt.formats.regular_file import damaged, read_start
 from ssdtrt.system.digests import sha256_file
 
 _DIGEST_NAME = "ssdtrt.sha256"

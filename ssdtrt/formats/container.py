@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssdtrt import config
-from ssdtrt.artifact import archive, onnx_file
+from ssdtrt.formats import archive, onnx_file
 
 
 def read_record(path: Path) -> bytes:
