@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+from typing import Literal, cast
 
 import torch
 
@@ -26,6 +28,7 @@ from ssdtrt.engine.acceptance import accept
 from ssdtrt.engine.build import BuildJob, Built, build_in_child
 from ssdtrt.engine.cache import add_to_cache, cache_key, copy_from_cache, graph_digest, timing_cache_file
 from ssdtrt.errors import ArtifactError, CompileError
+from ssdtrt.formats.plan_file import record_path
 from ssdtrt.runners import runtime
 from ssdtrt.system.devices import emulates_bf16, pick_device
 from ssdtrt.system.digests import sha256_file
@@ -44,6 +47,7 @@ def compile_engine(
     streams: int | None = None,
     workspace_mib: int = config.WORKSPACE_MIB,
     backend: str = config.BACKEND,
+    file_format: str = config.ENGINE_FORMATS[0],
     device: str | torch.device | None = None,
     sha256: str | None = None,
     cache: bool = True,
@@ -57,7 +61,7 @@ def compile_engine(
 
     Args:
         module: The file that `export_module` wrote.
-        out: The file to write; by default ssd300.engine.ts or ssd300.detector.ts.
+        out: The file to write; by default ssd300.engine.ts, ssd300.detector.ts or ssd300.plan.
         detector: Whether to include normalization, decoding and NMS, so that the file takes uint8 images and returns
             detections.
         precision: `fp16` or `fp32` for the back end `tensorrt`, `fp32` or `bf16` for `torchscript`; by default the
@@ -70,6 +74,8 @@ def compile_engine(
             4 with it.
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB, at least 1.
         backend: `tensorrt`, or `torchscript` for a CPU engine: the frozen module.
+        file_format: `torchscript`, or `plan` for TensorRT's serialized engine by itself, which other programs of
+            TensorRT take. Its metadata is written to a file beside it, OUT.json. A plan has no detector.
         device: The GPU to build on, `cuda` or `cuda:N`.
         sha256: The SHA-256 that the module must have.
         cache: Whether to take the engine from the cache if one of the same request was built with the same versions on
@@ -91,14 +97,15 @@ def compile_engine(
         >>> load_engine(engine).precision
         'fp32'
     """
-    out = check_output(out or (config.DETECTOR_FILE if detector else config.ENGINE_FILE))
-    module = Path(module)
+    default = config.PLAN_FILE if file_format == "plan" else config.DETECTOR_FILE if detector else config.ENGINE_FILE
+    out, module = check_output(out or default), Path(module)
     batch = batch if isinstance(batch, BatchRange) else BatchRange.parse(batch)
     chosen = find_backend(backend)
     precision = precision or chosen.precisions[0]
-    _check_request(backend, precision, workspace_mib, device)
+    _check_format(file_format, out, chosen, front_end, detector)
+    _check_request(backend, precision, workspace_mib, device, file_format)
     _check_streams(streams, chosen, front_end)
-    chosen_front_end = _choose_front_end(front_end, chosen, streams, note)
+    chosen_front_end = _choose_front_end("tensorrt" if file_format == "plan" else front_end, chosen, streams, note)
     metadata = check_file(module, ("module",), sha256=sha256)
     if metadata.format != "torchscript":
         raise ArtifactError(f"{module} is an ONNX file; an engine is built from a TorchScript module: ssdtrt export.")
@@ -113,12 +120,37 @@ def compile_engine(
         front_end=chosen_front_end,
         streams=_choose_streams(streams, chosen_front_end),
         workspace_mib=workspace_mib,
+        format=cast(Literal["torchscript", "plan"], file_format),
         detector=detector,
     )
-    with writing(out) as temporary:
+    with contextlib.ExitStack() as stack:
+        # The record of a plan appears last: a plan without one is refused.
+        record = stack.enter_context(writing(record_path(out))) if file_format == "plan" else None
+        temporary = stack.enter_context(writing(out))
         built, parity, cached = _take_or_build(temporary, module, request, target, cache, progress)
-        add_metadata(temporary, _engine_metadata(metadata, module, request, built, parity, cached))
+        recorded = _engine_metadata(metadata, module, request, built, parity, cached)
+        if record is None:
+            add_metadata(temporary, recorded)
+        else:
+            record.write_bytes(recorded.to_json())
     return out
+
+
+def _check_format(file_format: str, out: Path, backend: Backend, front_end: str, detector: bool) -> None:
+    """Raise CompileError for a format that does not exist, or that the engine cannot have."""
+    if file_format not in config.ENGINE_FORMATS:
+        raise CompileError(f"The format of an engine is {' or '.join(config.ENGINE_FORMATS)}; found {file_format!r}.")
+    if file_format != "plan":
+        if out.suffix == ".plan":
+            raise CompileError(f"{out} has the name of a plan; give --format plan, or another name.")
+        return
+    if detector:
+        raise CompileError("A plan holds the network alone, without NMS; leave out the detector, or --format plan.")
+    if not backend.front_ends:
+        raise CompileError(f"A plan is TensorRT's; the backend {backend.name} builds none. Leave out --format plan.")
+    if front_end == "torchscript":
+        raise CompileError("A plan is built through TensorRT's own API: the front end is tensorrt, or auto.")
+    check_output(record_path(out))
 
 
 def _take_or_build(
@@ -146,7 +178,9 @@ def _take_or_build(
     return built, parity, False
 
 
-def _check_request(backend: str, precision: str, workspace_mib: int, device: str | torch.device | None) -> None:
+def _check_request(
+    backend: str, precision: str, workspace_mib: int, device: str | torch.device | None, file_format: str
+) -> None:
     """Raise CompileError for what the back end cannot build, or not on this machine."""
     chosen = find_backend(backend)
     if precision not in chosen.precisions:
@@ -158,7 +192,7 @@ def _check_request(backend: str, precision: str, workspace_mib: int, device: str
         )
     if workspace_mib < 1:
         raise CompileError(f"The workspace is in MiB and at least 1; found {workspace_mib}.")
-    reason = runtime.why_not() if chosen.on_gpu else None
+    reason = runtime.why_not(plan=file_format == "plan") if chosen.on_gpu else None
     if reason:
         raise CompileError(reason)
     if device is not None and torch.device(device).type != chosen.device_type:
@@ -205,6 +239,7 @@ def _engine_metadata(
     kind = DetectorMetadata if request.detector else EngineMetadata
     return kind(
         schema=config.SCHEMA,
+        format=request.format,
         created=now(),
         versions=built.versions,
         machine=built.machine,
@@ -216,4 +251,5 @@ def _engine_metadata(
         request=request,
         build=BuildInfo(built.seconds, cached, request.front_end),
         parity=parity,
+        plan=built.plan,
     )

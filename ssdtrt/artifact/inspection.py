@@ -89,12 +89,18 @@ def check_fits(path: Path, metadata: Metadata, device: torch.device) -> None:
         return
     here = {**installed_versions().as_dict(), **this_machine(device).as_dict()}
     built = _built(metadata)
-    for key, name in _MUST_MATCH.items():
+    for key in _must_match(metadata):
         if here[key] != built[key]:
+            name = _MUST_MATCH[key]
             raise ArtifactError(
                 f"{path} was built for {name} {built[key]}; this machine has {here[key]}. "
                 f"Build it again here: {metadata.rebuild_command}"
             )
+
+
+def _must_match(metadata: EngineMetadata) -> list[str]:
+    """Return the names of what must be the same, which for a plan is not Torch-TensorRT."""
+    return [key for key in _MUST_MATCH if metadata.format != "plan" or key != "torch_tensorrt"]
 
 
 def _built(metadata: EngineMetadata) -> dict[str, Any]:
@@ -114,6 +120,6 @@ def _differences(metadata: Metadata) -> list[str]:
     }
     return [
         f"built for {_MUST_MATCH[key]} {built[key]}; this machine has {here[key] or 'none'}"
-        for key in here
-        if here[key] != built[key]
+        for key in _must_match(metadata)
+        if key in here and here[key] != built[key]
     ]

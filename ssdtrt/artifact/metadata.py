@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import zipfile
 from collections.abc import Sequence
@@ -12,12 +11,15 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ssdtrt import config
+from ssdtrt.artifact.older_metadata import upgraded
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.errors import ArtifactError
 from ssdtrt.formats.archive import check_digest
-from ssdtrt.formats.container import check_intact, read_record
-from ssdtrt.model.source import Digest, WeightsSource
+from ssdtrt.formats.container import check_intact, format_of, read_record
+from ssdtrt.formats.plan_file import PlanInfo
+from ssdtrt.model.source import WeightsSource
+from ssdtrt.system.digests import Digest
 from ssdtrt.system.report import Report
 from ssdtrt.system.versions import Machine, Versions
 
@@ -90,7 +92,7 @@ class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="m
 
     Attributes:
         schema: The version of this layout.
-        format: The format of the file, `torchscript` or `onnx`.
+        format: The format of the file: `torchscript`, `onnx` or `plan`.
         created: The time of writing, ISO 8601, UTC.
         versions: The installed versions.
         machine: The machine.
@@ -147,16 +149,21 @@ class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind"
         request: The build request.
         build: The build.
         parity: The comparison with FP32.
+        plan: The serialized engine in the file, if it was built through TensorRT's own API.
     """
 
     module: ModuleFile
     request: BuildRequest
     build: BuildInfo
     parity: ParityReport
+    plan: PlanInfo | None = None
 
     def __post_init__(self) -> None:
+        if self.format == "plan" and self.plan is None:
+            raise ValueError("plan is null; expected the size and the SHA-256 of the plan")
         if self.request.capabilities.on_gpu:
-            needed = {"machine.sm": self.machine.sm, "versions.torch_tensorrt": self.versions.torch_tensorrt}
+            library = "tensorrt" if self.format == "plan" else "torch_tensorrt"
+            needed = {"machine.sm": self.machine.sm, f"versions.{library}": getattr(self.versions, library)}
             for name, value in needed.items():
                 if value is None:
                     raise ValueError(f"{name} is null; expected the one that a TensorRT engine was built with")
@@ -201,7 +208,9 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = _KINDS) -> Metadata:
     """
     path = Path(path)
     data = _parse(path, read_record(path))
-    kind, schema = data["kind"], data["schema"]
+    kind, schema, file_format = data["kind"], data["schema"], data.get("format", "torchscript")
+    if file_format != format_of(path):
+        raise ArtifactError(_damaged(path, f"format is {_shown(file_format)}; expected {format_of(path)!r}"))
     if schema > config.SCHEMA:
         raise ArtifactError(
             f"{path} was written by a newer ssdtrt (schema {schema}, this one reads up to {config.SCHEMA}). "
@@ -212,9 +221,9 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = _KINDS) -> Metadata:
     if kind not in kinds:
         raise ArtifactError(_wrong_kind(path, kind, kinds))
     if schema < config.SCHEMA:
-        data = _upgrade(path, data)
+        data = upgraded(path, data)
     try:
-        return msgspec.convert(data, type=_OnnxMetadata if data.get("format") == "onnx" else Metadata, strict=True)
+        return msgspec.convert(data, type=_OnnxMetadata if file_format == "onnx" else Metadata, strict=True)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ArtifactError(_damaged(path, str(error))) from error
 
@@ -261,24 +270,6 @@ def _parse(path: Path, text: bytes) -> dict[str, Any]:
     if not isinstance(kind, str):
         raise ArtifactError(_damaged(path, f"kind is {_shown(kind)}; expected text"))
     return data
-
-
-def _upgrade(path: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """Convert the metadata of a module of schema 1; refuse an engine of it, with the command that rebuilds it."""
-    build, module = (part if isinstance(part, dict) else {} for part in (data.get("build"), data.get("module")))
-    if data["kind"] == "module":
-        return {**data, "schema": config.SCHEMA, "export": {"method": build.get("method")}}
-    names = ("backend", "precision", "batch", "front_end", "streams", "workspace_mib")
-    options = {name: build[name] for name in names if build.get(name) is not None}
-    digests = {"weights": "0" * 64, "graph": "0" * 64, "preprocess": "eval"}  # Not part of the command.
-    command = "ssdtrt compile"
-    with contextlib.suppress(msgspec.ValidationError):
-        request = msgspec.convert({**options, **digests, "detector": data["kind"] == "detector"}, type=BuildRequest)
-        command = request.command(str(module.get("file", config.MODULE_FILE)))
-    raise ArtifactError(
-        f"{path} was written by an older ssdtrt (schema {data['schema']}, this one loads engines of schema "
-        f"{config.SCHEMA}). Build it again: {command}"
-    )
 
 
 def _damaged(path: Path, reason: str) -> str:

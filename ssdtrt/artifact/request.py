@@ -12,7 +12,7 @@ import msgspec
 from ssdtrt import config
 from ssdtrt.artifact.precision import BACKENDS, PRECISIONS, Backend, Precision, find_backend
 from ssdtrt.errors import CompileError
-from ssdtrt.model.source import Digest
+from ssdtrt.system.digests import Digest
 from ssdtrt.system.report import Report
 
 _BatchText = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,6}(:[0-9]{1,6}:[0-9]{1,6})?$")]
@@ -95,6 +95,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
         front_end: How the network is given to TensorRT, one of `Backend.front_ends`; None for another back end.
         streams: How many auxiliary streams TensorRT may use; None for another back end.
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB.
+        format: The format of the file: `torchscript`, or `plan`, which is TensorRT's serialized engine by itself.
         detector: Whether the file includes normalization, decoding and NMS.
     """
 
@@ -107,6 +108,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
     front_end: str | None = None
     streams: int | None = None
     workspace_mib: int = config.WORKSPACE_MIB
+    format: Literal["torchscript", "plan"] = "torchscript"
     detector: bool = False
 
     def __post_init__(self) -> None:
@@ -118,6 +120,8 @@ class BuildRequest(Report, frozen=True, kw_only=True):
             raise ValueError(f"{self.front_end!r} is no front end of {self.backend}; expected {able}")
         if self.capabilities.fixed_batch and self.batch is None:
             raise ValueError(f"batch is null; expected the batch sizes of a {self.backend} engine")
+        if self.format == "plan" and (self.front_end != "tensorrt" or self.detector):
+            raise ValueError("a plan is an engine of the front end tensorrt, not a detector")
         if self.batch is not None:
             try:
                 BatchRange.parse(self.batch)

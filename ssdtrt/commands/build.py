@@ -27,7 +27,7 @@ from ssdtrt.commands.options import (
     weights_option,
 )
 from ssdtrt.commands.params import BATCH_SIZE, Range
-from ssdtrt.commands.tables import fill, match_rate, table
+from ssdtrt.commands.tables import fill, match_rate, scientific, table
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.metadata import EngineMetadata
@@ -133,12 +133,23 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     show_default=True,
     help="torchscript builds for the CPU.",
 )
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(config.ENGINE_FORMATS),
+    default=config.ENGINE_FORMATS[0],
+    show_default=True,
+    help="plan: TensorRT's engine by itself, for trtexec, Triton, DeepStream, C++.",
+)
 @click.option("--detector", is_flag=True, help="Include normalization, decoding and NMS: uint8 images to detections.")
 @click.option("--no-cache", is_flag=True, help="Build even if the same engine was built before.")
 @device_option
 @sha256_option
 @click.option(
-    "-o", "--output", metavar="FILE", help=f"[default: {config.ENGINE_FILE}, a detector {config.DETECTOR_FILE}]"
+    "-o",
+    "--output",
+    metavar="FILE",
+    help=f"[default: {config.ENGINE_FILE}, {config.DETECTOR_FILE}, {config.PLAN_FILE}]",
 )
 def compile_(
     module,
@@ -148,6 +159,7 @@ def compile_(
     streams,
     workspace_mib,
     backend,
+    file_format,
     detector,
     no_cache,
     device,
@@ -166,6 +178,8 @@ def compile_(
     precision = _one_precision(flags, BACKENDS[backend])
     _check_batches(BACKENDS[backend], batch_size or batch_range, streams)
     _check_front_end(BACKENDS[backend], front_end, streams)
+    if file_format == "plan" and (detector or not BACKENDS[backend].front_ends or front_end == "torchscript"):
+        raise click.UsageError("--format plan is TensorRT's engine alone: no --detector, and --front-end tensorrt.")
     check_apart({"-o": output}, [module])
     from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
     from ssdtrt.compile import compile_engine
@@ -180,6 +194,7 @@ def compile_(
         streams=streams,
         workspace_mib=workspace_mib,
         backend=backend,
+        file_format=file_format,
         device=device,
         sha256=sha256,
         cache=not no_cache,
@@ -252,7 +267,7 @@ def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
     request, build, parity = metadata.request, metadata.build, metadata.parity
     batch = f"batch {request.batch}" if request.batch else "any batch"
     cached = " before, taken from the cache" if build.cached else ""
-    distances = ", ".join(f"{output.name} {_scientific(output.relative_l2, 1)}" for output in parity.outputs)
+    distances = ", ".join(f"{output.name} {scientific(output.relative_l2, 1)}" for output in parity.outputs)
     found = parity.detections
     rate = "none to compare" if found.match_rate is None else f"{match_rate(found)} matched"
     how = f", front end {request.front_end}, {request.streams} auxiliary streams" if request.front_end else ""
@@ -283,10 +298,5 @@ def parity_text(report: ParityReport, width: int) -> str:
 
 
 def _output_cells(output: OutputDistance, bound: float) -> tuple[str, ...]:
-    distances = (_scientific(output.relative_l2, 2), f"{bound:.0e}", _scientific(output.max_abs, 2))
+    distances = (scientific(output.relative_l2, 2), f"{bound:.0e}", scientific(output.max_abs, 2))
     return output.name, *distances, "yes" if output.finite else "NO"
-
-
-def _scientific(value: float | None, digits: int) -> str:
-    """Return a distance in scientific notation, or a dash if an output is not finite."""
-    return "-" if value is None else f"{value:.{digits}e}"

@@ -60,3 +60,8 @@ def milliseconds(value: float) -> str:
 def match_rate(found: DetectionAgreement) -> str:
     """Return the match rate of detections in percent, or a phrase if there is nothing to compare."""
     return "none to compare" if found.match_rate is None else f"{100 * found.match_rate:.1f} %"
+
+
+def scientific(value: float | None, digits: int) -> str:
+    """Return a distance in scientific notation, or a dash if an output is not finite."""
+    return "-" if value is None else f"{value:.{digits}e}"

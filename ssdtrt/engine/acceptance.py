@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_batch
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
+from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine
 
 _DETECTOR_BOUND = 1e-4  # absolute difference of a box coordinate or a score, both 0..1
 
@@ -39,9 +41,7 @@ def accept(engine: Path, module: Path, request: BuildRequest, device: torch.devi
     precision, sizes = request.computes_in, _parity_sizes(request)
     reference = eager_model(module, device)
     _check_size(engine, reference, precision)
-    if request.capabilities.on_gpu:
-        runtime.import_torch_tensorrt()
-    loaded = torchscript.load(engine, device)
+    loaded = _load(engine, request, device)
     network = loaded.engine if request.detector else loaded
     pictures = synthetic_pictures(max(config.PARITY_IMAGES, *sizes), seed=config.SEED + 1).to(device)
     images = normalize(pictures, request.preprocess)
@@ -53,6 +53,16 @@ def accept(engine: Path, module: Path, request: BuildRequest, device: torch.devi
         for size in sizes:
             _check_detector(loaded, pictures[:size], images[:size])
     return report
+
+
+def _load(engine: Path, request: BuildRequest, device: torch.device) -> Any:
+    """Return the network in a built file."""
+    batch = request.batch_range
+    if request.format == "plan" and batch is not None:
+        return PlanNetwork(TensorRTEngine(engine.read_bytes(), device), batch.min)
+    if request.capabilities.on_gpu:
+        runtime.import_torch_tensorrt()
+    return torchscript.load(engine, device)
 
 
 def _parity_sizes(request: BuildRequest) -> Sequence[int]:

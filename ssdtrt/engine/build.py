@@ -9,11 +9,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+from torch import nn
 
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.errors import CompileError
+from ssdtrt.formats.plan_file import PlanInfo
 from ssdtrt.system.child import child_environment
 from ssdtrt.system.progress import Progress
 from ssdtrt.system.versions import Machine, Versions
@@ -49,11 +52,13 @@ class Built(msgspec.Struct, frozen=True, kw_only=True, tag="built"):
         seconds: How long it took.
         versions: The installed versions.
         machine: The machine that it ran on.
+        plan: The serialized engine, if it was built through TensorRT's own API.
     """
 
     seconds: float
     versions: Versions
     machine: Machine
+    plan: PlanInfo | None = None
 
 
 class BuildFailed(msgspec.Struct, frozen=True, tag="failed"):
@@ -63,6 +68,18 @@ class BuildFailed(msgspec.Struct, frozen=True, tag="failed"):
 
 
 BuildResult = Built | BuildFailed
+
+
+class BuiltNetwork(NamedTuple):
+    """What a back end built.
+
+    Attributes:
+        module: The network: images [N, 3, 300, 300], float32 -> (loc [N, 4, A], conf [N, C, A]); None for a plan alone.
+        plan: The serialized engine, if it was built through TensorRT's own API.
+    """
+
+    module: nn.Module | None
+    plan: bytes | None = None
 
 
 def build_in_child(job: BuildJob, progress: Progress) -> Built:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import nn
 
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.engine.build import BuildJob
+from ssdtrt.engine.build import BuildJob, BuiltNetwork
 from ssdtrt.engine.cache import read_timing_cache, write_timing_cache
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.engine.network_writer import INPUT_NAME, OUTPUT_NAME, NetworkWriter, image_shape
@@ -24,8 +22,10 @@ from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
 
 
-def build(job: BuildJob) -> nn.Module:
+def build(job: BuildJob) -> BuiltNetwork:
     """Build the network of a job for the batch sizes of its request.
+
+    For a plan neither Torch-TensorRT nor its TorchScript front end is needed.
 
     Raises:
         CompileError: If the build fails; the message has TensorRT's first error.
@@ -33,46 +33,39 @@ def build(job: BuildJob) -> nn.Module:
     request, device = job.request, torch.device(job.device)
     batch = request.batch_range
     assert batch is not None
+    if request.format != "plan":
+        runtime.check_front_end(runtime.import_torch_tensorrt())
     torch.cuda.set_device(device)
     fused = FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
-    timing_cache = Path(job.timing_cache) if job.timing_cache else None
-    built = build_module(fused, batch, request.streams or 0, request.workspace_mib, device, timing_cache)
-    return EngineModule(FusedNetwork(torchscript.reload(built)), torch.float32, batch, channels_last=False)
+    limits = BuildLimits(request.streams or 0, request.workspace_mib)
+    plan = build_plan(fused, batch, limits, Path(job.timing_cache) if job.timing_cache else None)
+    if request.format == "plan":
+        return BuiltNetwork(None, plan)
+    network = FusedNetwork(torchscript.reload(_embed(plan, device)))
+    return BuiltNetwork(EngineModule(network, torch.float32, batch, channels_last=False), plan)
 
 
-def build_module(
-    fused: FusedSSD300,
-    batch: BatchRange,
-    streams: int,
-    workspace_mib: int,
-    device: torch.device,
-    timing_cache: Path | None = None,
-) -> torch.jit.ScriptModule:
-    """Build a fused network as one TensorRT engine in a TorchScript module.
+def build_plan(fused: FusedSSD300, batch: BatchRange, limits: BuildLimits, timing_cache: Path | None = None) -> bytes:
+    """Build a fused network as one serialized TensorRT engine on the current GPU.
 
     The build holds the interpreter lock for minutes.
 
     Args:
         fused: The network; the engine computes in the dtype of its weights.
         batch: The batch sizes that the engine takes.
-        streams: How many auxiliary streams TensorRT may use.
-        workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB.
-        device: The GPU to build on. It must be the current one.
+        limits: What TensorRT may use.
         timing_cache: The file of the timing cache, which is read and written; None for none.
 
     Returns:
-        A module: images [N, 3, 300, 300] -> [N, 4 + C, A], both float32.
+        The engine: images [N, 3, 300, 300] -> [N, 4 + C, A], both float32.
 
     Raises:
-        CompileError: If the build fails; the message has TensorRT's first error.
+        CompileError: If TensorRT is missing, or the build fails; the message has TensorRT's first error.
     """
-    runtime.check_front_end(runtime.import_torch_tensorrt())
-    import tensorrt  # A dependency of Torch-TensorRT.
-
-    limits = BuildLimits(streams, workspace_mib)
+    tensorrt = runtime.import_tensorrt()
     plan, timings = serialize(tensorrt, fused, batch, limits, read_timing_cache(timing_cache))
     write_timing_cache(timing_cache, timings)
-    return _embed(plan, device)
+    return plan
 
 
 def _embed(plan: bytes, device: torch.device) -> torch.jit.ScriptModule:
@@ -121,9 +114,9 @@ def serialize(
         CompileError: If the build fails; the message has TensorRT's first error.
     """
     _check_api(tensorrt, fused, limits)
-    logger = _make_logger(tensorrt)
+    logger = runtime.make_logger(tensorrt)
     try:
-        return _build_plan(tensorrt, logger, fused, batch, limits, timing_cache)
+        return _serialize(tensorrt, logger, fused, batch, limits, timing_cache)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:  # Its functions return None on failure.
         reason = next(filter(None, logger.errors), "").split("\n")[0] or first_line(error)
         raise CompileError(f"TensorRT could not build the engine ({reason}).") from error
@@ -158,24 +151,7 @@ def _network_flags(tensorrt: ModuleType) -> int:
     return 0
 
 
-def _make_logger(tensorrt: ModuleType) -> Any:
-    """Return a TensorRT logger that prints warnings and errors to stderr and collects the errors in `errors`."""
-
-    class Logger(tensorrt.ILogger):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            tensorrt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= tensorrt.ILogger.ERROR:
-                self.errors.append(message)
-            if severity <= tensorrt.ILogger.WARNING:
-                print(f"TensorRT: {message}", file=sys.stderr)
-
-    return Logger()
-
-
-def _build_plan(
+def _serialize(
     tensorrt: ModuleType,
     logger: Any,
     fused: FusedSSD300,

@@ -10,7 +10,7 @@ import torch
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine import rewrite
-from ssdtrt.engine.build import BuildJob
+from ssdtrt.engine.build import BuildJob, BuiltNetwork
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.errors import CompileError, first_line
 from ssdtrt.runners import torchscript
@@ -18,7 +18,7 @@ from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.runtime import check_front_end, import_torch_tensorrt
 
 
-def build(job: BuildJob) -> torch.nn.Module:
+def build(job: BuildJob) -> BuiltNetwork:
     """Build the network of a job for the batch sizes of its request.
 
     Raises:
@@ -30,7 +30,8 @@ def build(job: BuildJob) -> torch.nn.Module:
     torch.cuda.set_device(device)
     fused = rewrite.FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
     built = compile_module(rewrite.trace(fused, device), request.precision, batch, request.workspace_mib, device)
-    return EngineModule(rewrite.FusedNetwork(torchscript.reload(built)), torch.float32, batch, channels_last=False)
+    network = rewrite.FusedNetwork(torchscript.reload(built))
+    return BuiltNetwork(EngineModule(network, torch.float32, batch, channels_last=False))
 
 
 def compile_module(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
-from ssdtrt.engine.build import BuildJob
+from ssdtrt.engine.build import BuildJob, BuiltNetwork
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.runners import torchscript
 
 
-def build(job: BuildJob) -> torch.nn.Module:
+def build(job: BuildJob) -> BuiltNetwork:
     """Freeze the module of a job in the precision of its request, in channels-last format, for any batch size."""
     dtype = job.request.computes_in.dtype
     network = torchscript.reload(torchscript.freeze(torchscript.load(job.module).to(dtype)))
-    return EngineModule(network, dtype, None, channels_last=True)
+    return BuiltNetwork(EngineModule(network, dtype, None, channels_last=True))

@@ -16,9 +16,10 @@ from pathlib import Path
 import msgspec
 import torch
 
-from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
+from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built, BuiltNetwork
 from ssdtrt.engine.modules import DetectorModule
 from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.formats.plan_file import PlanInfo
 from ssdtrt.runners import torchscript
 from ssdtrt.system.child import die_with_parent
 from ssdtrt.system.versions import installed_versions, this_machine
@@ -32,17 +33,14 @@ _MODULES: dict[tuple[str, str | None], str] = {
 }
 
 
-def build_network(job: BuildJob) -> torch.nn.Module:
+def build_network(job: BuildJob) -> BuiltNetwork:
     """Build the network of a job with the back end of its request.
-
-    Returns:
-        A module: images [N, 3, 300, 300], float32 -> (loc [N, 4, A], conf [N, C, A]).
 
     Raises:
         CompileError: If the build fails; the message has the library's first line.
     """
     name = _MODULES[job.request.backend, job.request.front_end]
-    build: Callable[[BuildJob], torch.nn.Module] = importlib.import_module(f"ssdtrt.engine.{name}").build
+    build: Callable[[BuildJob], BuiltNetwork] = importlib.import_module(f"ssdtrt.engine.{name}").build
     return build(job)
 
 
@@ -50,14 +48,24 @@ def _build(job: BuildJob) -> Built:
     """Build the engine of a job, and write it to `job.out`."""
     device = torch.device(job.device)
     started = time.perf_counter()
-    engine = build_network(job)
+    engine, plan = build_network(job)
+    seconds = round(time.perf_counter() - started, 1)
+    if engine is None:
+        assert plan is not None
+        Path(job.out).write_bytes(plan)
+    else:
+        _save(engine, job, device)
+    info = None if plan is None else PlanInfo.of(plan)
+    return Built(seconds=seconds, versions=installed_versions(), machine=this_machine(device), plan=info)
+
+
+def _save(engine: torch.nn.Module, job: BuildJob, device: torch.device) -> None:
+    """Write a network as a TorchScript module, for a detector with what belongs to one around it."""
     if job.request.detector:
         engine = DetectorModule(engine, job.request.preprocess).to(device)
-    seconds = time.perf_counter() - started
     with torchscript.quiet():
         scripted = torch.jit.script(engine.eval())
     torchscript.save(scripted, job.out)
-    return Built(seconds=round(seconds, 1), versions=installed_versions(), machine=this_machine(device))
 
 
 def main(job_path: str) -> int:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Optional
 
-import msgspec
-
+from ssdtrt.system.digests import Digest
 from ssdtrt.system.report import Report
-
-Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-"""A SHA-256, as 64 lowercase hex digits."""
 
 
 class WeightsSource(Report, frozen=True):

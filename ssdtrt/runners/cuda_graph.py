@@ -15,11 +15,12 @@ _WARMUP = 3  # calls before the capture, in which libraries choose and load thei
 
 
 class _Captured(NamedTuple):
-    """A captured graph: the tensors that it reads, and the outputs that each replay overwrites."""
+    """A captured graph: the tensors that it reads, the outputs that each replay overwrites, and what was captured."""
 
     inputs: tuple[Tensor, ...]
     replay: Callable[[], None]
     outputs: Any
+    function: Callable[..., Any]
 
 
 class CudaGraphRunner:
@@ -35,10 +36,18 @@ class CudaGraphRunner:
         limit: How many graphs are kept; the one that was not used for the longest time makes room for another shape. A
             TensorRT engine in Torch-TensorRT has one context, so that running it with another shape invalidates the
             graph: its limit is 1.
+        renew: Returns the function to capture, if each graph needs one of its own, as with execution contexts.
     """
 
-    def __init__(self, function: Callable[..., Any], device: torch.device, limit: int = MAX_GRAPHS):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        device: torch.device,
+        limit: int = MAX_GRAPHS,
+        renew: Callable[[], Callable[..., Any]] | None = None,
+    ):
         self.function, self.device, self.limit = function, device, limit
+        self._renew = renew or (lambda: function)
         self.graphs: dict[tuple[Any, ...], _Captured] = {}  # The last one was used last.
 
     def __call__(self, *inputs: Tensor) -> Any:
@@ -67,17 +76,17 @@ class CudaGraphRunner:
         return captured
 
     def _capture(self, inputs: tuple[Tensor, ...]) -> _Captured:
-        stream = torch.cuda.Stream(self.device)
+        stream, function = torch.cuda.Stream(self.device), self._renew()
         stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(stream):
             for _ in range(_WARMUP):
-                self.function(*inputs)
+                function(*inputs)
         torch.cuda.current_stream(self.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         # The stricter modes fail when another thread pins memory during the capture.
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            outputs = self.function(*inputs)
-        return _Captured(inputs, graph.replay, outputs)
+            outputs = function(*inputs)
+        return _Captured(inputs, graph.replay, outputs, function)
 
 
 def _copy_inputs(inputs: tuple[Tensor, ...], graph_inputs: tuple[Tensor, ...]) -> None:

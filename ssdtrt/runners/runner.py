@@ -18,6 +18,7 @@ from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
 from ssdtrt.runners import onnx_runtime, runtime, torchscript
 from ssdtrt.runners.cuda_graph import MAX_GRAPHS, CudaGraphRunner
+from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine, plan_in_archive
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
 
@@ -26,7 +27,8 @@ class FileRunner:
     """A loaded file as a callable: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
     `load_engine` makes one. With a CUDA graph the first call with a batch size captures it, and later calls with that
-    size replay it. For a TensorRT engine only the graph of the last number of images is kept.
+    size replay it. The graphs of four sizes are kept. A TensorRT engine that only Torch-TensorRT can run (of one size, of
+    the front end torchscript, or in a detector) keeps that of the last number of images.
 
     Attributes:
         path: The file.
@@ -50,19 +52,19 @@ class FileRunner:
         self,
         path: Path,
         metadata: Metadata,
-        module: torch.jit.ScriptModule | onnx_runtime.OnnxModule,
+        module: torch.jit.ScriptModule | onnx_runtime.OnnxModule | PlanNetwork,
         device: torch.device,
         cuda_graph: bool = False,
         reuse_outputs: bool = False,
     ):
         self.path, self.metadata, self.device = path, metadata, device
         self.is_detector = metadata.kind == "detector"
-        self.module, self._whole = (module.engine if self.is_detector else module), module
+        self.module: Any = module.engine if self.is_detector else module
+        self._whole: Any = module
         backend = _backend_of(metadata)
         self._fusing = torchscript.fusing if backend is not None and not backend.on_gpu else contextlib.nullcontext
         self.batch = metadata.batch_range
-        limit = MAX_GRAPHS if self.batch is None else 1
-        self.graph = CudaGraphRunner(self.module, device, limit) if cuda_graph else None
+        self.graph = self._graph_runner() if cuda_graph else None
         self.reuse_outputs = reuse_outputs
         # The arguments of `load_engine`, for another process.
         self.load_options: dict[str, Any] = {"device": device, "cuda_graph": cuda_graph, "reuse_outputs": reuse_outputs}
@@ -72,6 +74,12 @@ class FileRunner:
         with torch.no_grad(), current_device(self.device), self._fusing():
             loc, conf = (self.graph or self.module)(images.to(self.device, non_blocking=True))
             return _copy(loc, conf) if self.graph and not self.reuse_outputs else (loc, conf)
+
+    def _graph_runner(self) -> CudaGraphRunner:
+        """Return the network as a CUDA graph for each batch size, each with an execution context where it needs one."""
+        if isinstance(self.module, PlanNetwork):
+            return CudaGraphRunner(self.module, self.device, renew=self.module.another)
+        return CudaGraphRunner(self.module, self.device, limit=MAX_GRAPHS if self.batch is None else 1)
 
     def detect(self, images: Tensor) -> PaddedDetections:
         """Run a detector file: normalization, network, decoding and NMS.
@@ -164,7 +172,7 @@ def load_engine(
             if there is one.
         sha256: The SHA-256 that the file must have; by default the one in `<path>.sha256`, if that file exists.
         cuda_graph: Whether to run the network as a CUDA graph; by default a TensorRT engine is, because it is faster
-            with one. Each change of the batch size captures another, so give False where sizes alternate.
+            with one. Calls must then be in one CUDA stream.
         reuse_outputs: Whether the outputs of a CUDA graph may be overwritten by the next call with the same batch size.
             Otherwise they are copied.
 
@@ -195,10 +203,9 @@ def load_engine(
     on_gpu = backend is not None and backend.on_gpu
     if on_gpu:
         check_fits(path, metadata, chosen)
-        runtime.import_torch_tensorrt()
     use_graph = on_gpu if cuda_graph is None else cuda_graph
     with current_device(chosen):  # A TensorRT engine is deserialized on the current one.
-        runner = FileRunner(path, metadata, _load(path, metadata, chosen), chosen, use_graph, reuse_outputs)
+        runner = FileRunner(path, metadata, _load(path, metadata, chosen, use_graph), chosen, use_graph, reuse_outputs)
         runner.load_options |= {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
         _warm_up(runner)
     return runner
@@ -213,10 +220,24 @@ def _copy(loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor]:
     return whole[:, :rows], whole[:, rows:]
 
 
-def _load(path: Path, metadata: Metadata, device: torch.device) -> torch.jit.ScriptModule | onnx_runtime.OnnxModule:
-    """Load the network of a checked file, by its format."""
+def _load(
+    path: Path, metadata: Metadata, device: torch.device, cuda_graph: bool
+) -> torch.jit.ScriptModule | onnx_runtime.OnnxModule | PlanNetwork:
+    """Load the network of a checked file, by its format.
+
+    As a CUDA graph, the engine of a range runs in TensorRT's own runtime, where each size has an execution context.
+    """
     if metadata.format == "onnx":
         return onnx_runtime.load(path, device, metadata.kind == "detector")
+    batch = metadata.batch_range
+    if isinstance(metadata, EngineMetadata) and batch is not None:
+        if metadata.format == "plan":
+            return PlanNetwork(TensorRTEngine(path.read_bytes(), device), batch.min)
+        runtime.import_torch_tensorrt()  # Registers the class that the file contains.
+        if cuda_graph and metadata.plan and not batch.static and metadata.kind == "engine":
+            plan = plan_in_archive(path, metadata.plan)
+            if plan is not None:
+                return PlanNetwork(TensorRTEngine(plan, device), batch.min)
     return torchscript.load(path, device)
 
 
@@ -249,7 +270,7 @@ def _device_for(path: Path, metadata: Metadata, device: str | torch.device | Non
         raise ArtifactError(f"{path} is {what} and cannot run on {device}; leave --device out.")
     if not backend.on_gpu:
         return torch.device("cpu")
-    reason = runtime.why_not()
+    reason = runtime.why_not(plan=metadata.format == "plan")
     if reason:
         raise CompileError(f"{path} is a TensorRT engine. {reason}")
     return pick_device(device)

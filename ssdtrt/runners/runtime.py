@@ -1,10 +1,12 @@
-"""Import torch_tensorrt, which TensorRT engines need to be built and to run, or report what is missing for it."""
+"""Import the libraries that TensorRT engines need to be built and to run, or report what is missing for them."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -15,28 +17,32 @@ from ssdtrt.system.versions import installed
 _CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
 
 
-def missing_parts() -> list[str]:
+def missing_parts(plan: bool = False) -> list[str]:
     """Return what this machine lacks for TensorRT engines, and how to install it.
 
     Does not import torch_tensorrt, which fails without a GPU.
+
+    Args:
+        plan: Whether the engines are plans, which need TensorRT alone.
     """
     missing = []
     if not torch.cuda.is_available():
         missing.append(f"a CUDA GPU (torch {torch.__version__} sees none)")
-    if importlib.util.find_spec("torch_tensorrt") is None:
-        missing.append(f"Torch-TensorRT: {config.HOW_TO_INSTALL}")
+    module, name = ("tensorrt", "TensorRT") if plan else ("torch_tensorrt", "Torch-TensorRT")
+    if importlib.util.find_spec(module) is None:
+        missing.append(f"{name}: {config.HOW_TO_INSTALL}")
     return missing
 
 
-def why_not() -> str | None:
-    """Return a message about what is missing for TensorRT engines, or None if nothing is."""
-    if version := installed(config.RTX_DISTRIBUTION):
+def why_not(plan: bool = False) -> str | None:
+    """Return a message about what is missing for TensorRT engines, or for plans, or None if nothing is."""
+    if not plan and (version := installed(config.RTX_DISTRIBUTION)):
         return (
             f"{config.RTX_DISTRIBUTION} {version} is installed. It has the import name of Torch-TensorRT, and builds for "
             "TensorRT-RTX, which ssdtrt does not run. Remove both: pip uninstall -y torch-tensorrt "
             f"{config.RTX_DISTRIBUTION}, then {config.HOW_TO_INSTALL}. {_CPU_BACKEND}"
         )
-    missing = ", and ".join(missing_parts())
+    missing = ", and ".join(missing_parts(plan))
     return f"A TensorRT engine cannot be built or run here; missing: {missing}. {_CPU_BACKEND}" if missing else None
 
 
@@ -68,16 +74,45 @@ def check_front_end(torch_tensorrt: ModuleType) -> None:
     if not getattr(features, "torchscript_frontend", hasattr(torch_tensorrt, "ts")):
         raise CompileError(
             f"Torch-TensorRT {torch_tensorrt.__version__} has no TorchScript front end, which writes the engine file; "
-            f"install a build that has it: {config.HOW_TO_INSTALL}"
+            f"build a plan, which does without (--format plan), or install a build that has it: {config.HOW_TO_INSTALL}"
         )
+
+
+def import_tensorrt() -> ModuleType:
+    """Import tensorrt, a dependency of Torch-TensorRT.
+
+    Raises:
+        CompileError: If it is missing or cannot be imported.
+    """
+    try:
+        return importlib.import_module("tensorrt")
+    except Exception as error:  # A missing package or library: the types differ.
+        raise CompileError(f"TensorRT cannot be imported ({first_line(error)}). {config.HOW_TO_INSTALL}") from error
+
+
+def make_logger(tensorrt: ModuleType) -> Any:
+    """Return a TensorRT logger that prints warnings and errors to stderr and collects the errors in `errors`."""
+
+    class Logger(tensorrt.ILogger):  # type: ignore[name-defined]
+        def __init__(self) -> None:
+            tensorrt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= tensorrt.ILogger.ERROR:
+                self.errors.append(message)
+            if severity <= tensorrt.ILogger.WARNING:
+                print(f"TensorRT: {message}", file=sys.stderr)
+
+    return Logger()
 
 
 def lacking_in_tensorrt() -> str | None:
     """Return what the installed TensorRT lacks for networks that are written through its API, or None."""
     try:
-        tensorrt = importlib.import_module("tensorrt")
-    except Exception as error:  # A missing package or library: the types differ.
-        return f"tensorrt cannot be imported ({first_line(error)})"
+        tensorrt = import_tensorrt()
+    except CompileError as error:
+        return str(error)
     if hasattr(getattr(tensorrt, "IBuilderConfig", None), "max_aux_streams"):
         return None
     return f"TensorRT {tensorrt.__version__} has none (8.6 has them)"

@@ -5,8 +5,19 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from ssdtrt.errors import SsdtrtError
+
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256, as 64 lowercase hex digits."""
+
+
+def sha256_bytes(content: bytes) -> str:
+    """Return the SHA-256 of bytes, as 64 lowercase hex digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def sha256_file(path: str | Path) -> str:
