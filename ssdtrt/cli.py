@@ -16,7 +16,7 @@ import click
 from ssdtrt import __version__, config
 from ssdtrt.commands.build import compile_, export, parity_text, verify
 from ssdtrt.commands.machine import doctor, inspect
-from ssdtrt.commands.measure import bench
+from ssdtrt.commands.measure import bench, profile
 from ssdtrt.commands.options import terminal
 from ssdtrt.commands.pictures import detect, evaluate, run
 from ssdtrt.commands.reports import compare, plot
@@ -106,7 +106,7 @@ def main(quiet: bool, verbose: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, stream=sys.stderr)
 
 
-for _command in (bench, compare, compile_, detect, doctor, evaluate, export, inspect, plot, run, verify):
+for _command in (bench, compare, compile_, detect, doctor, evaluate, export, inspect, plot, profile, run, verify):
     main.add_command(_command)
 
 

@@ -24,7 +24,7 @@ from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.precision import Backend, find_backend
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.artifact.tensors import detector_tensors
-from ssdtrt.engine.acceptance import accept
+from ssdtrt.engine.acceptance import accept, check_types
 from ssdtrt.engine.build import BuildJob, Built, build_in_child
 from ssdtrt.engine.cache import add_to_cache, cache_key, copy_from_cache, graph_digest, timing_cache_file
 from ssdtrt.errors import ArtifactError, CompileError
@@ -171,6 +171,7 @@ def _take_or_build(
         parent=os.getpid(),
     )
     built = build_in_child(job, progress)
+    check_types(built.layers, request.computes_in)
     progress("comparing the engine with FP32 eager")
     parity = accept(out, module, request, device)
     if cache:
@@ -252,4 +253,5 @@ def _engine_metadata(
         build=BuildInfo(built.seconds, cached, request.front_end),
         parity=parity,
         plan=built.plan,
+        layers=built.layers,
     )

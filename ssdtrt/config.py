@@ -89,6 +89,7 @@ PARITY_BATCH = {"cuda": 8, "cpu": 2}  # for files that take any size; on a CPU C
 
 # Measuring.
 WARMUP = 10
+PROFILE_CALLS = 50
 ROUNDS = {"cuda": 10, "cpu": 5}
 ITERATIONS = {"cuda": 10, "cpu": 4}
 PAUSE = {"cuda": 0.1, "cpu": 0.0}  # seconds before each runner's turn, in which the GPU recovers from the one before

@@ -22,7 +22,7 @@ ORDER = (
     ("evaluation",),
     ("evaluate",),
     ("benchmarking",),
-    ("bench",),
+    ("bench", "profile"),
     ("diagnosis",),
     ("doctor", "run"),
     ("commands",),

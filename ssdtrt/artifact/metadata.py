@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from ssdtrt import config
+from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.older_metadata import upgraded
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.request import BatchRange, BuildRequest
@@ -150,6 +151,7 @@ class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind"
         build: The build.
         parity: The comparison with FP32.
         plan: The serialized engine in the file, if it was built through TensorRT's own API.
+        layers: The layers that TensorRT made of the network, if it was.
     """
 
     module: ModuleFile
@@ -157,6 +159,7 @@ class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind"
     build: BuildInfo
     parity: ParityReport
     plan: PlanInfo | None = None
+    layers: tuple[EngineLayer, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format == "plan" and self.plan is None:

@@ -16,6 +16,8 @@ from ssdtrt import config
 from ssdtrt.benchmarking.report import BenchRow, HostTimes
 from ssdtrt.engine.parity import Runner
 
+_UNTIMED = 4  # calls that precede those of a round: the host is ahead of the GPU from then on
+
 
 @dataclass
 class Samples:
@@ -74,20 +76,19 @@ class Samples:
 def time_calls(runner: Runner, inputs: Sequence[Tensor], count: int) -> list[float]:
     """Return the milliseconds of each of `count` calls, the inputs used in turn: between CUDA events, or the host's.
 
-    On a GPU the calls are issued one after the other, behind one that is not timed, without a wait: the launch of a
-    call falls into the time of the one before, unless the host is the slower of the two.
+    On a GPU the calls are issued one after the other, behind a few that are not timed, without a wait: the launch of a
+    call falls into the time of those before, unless the host is the slower of the two.
     """
     if inputs[0].device.type != "cuda":
         return [host_time(runner, inputs[i % len(inputs)])[1] for i in range(count)]
-    runner(placed(runner, inputs[-1]))
-    events = []
-    for i in range(count):
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+    for i in range(_UNTIMED):
+        runner(placed(runner, inputs[i % len(inputs)]))
+    for i, (start, end) in enumerate(events):
         images = placed(runner, inputs[i % len(inputs)])
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
         runner(images)
         end.record()
-        events.append((start, end))
     torch.cuda.synchronize()
     return [start.elapsed_time(end) for start, end in events]
 

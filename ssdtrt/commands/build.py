@@ -149,7 +149,7 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     "-o",
     "--output",
     metavar="FILE",
-    help=f"[default: {config.ENGINE_FILE}, {config.DETECTOR_FILE}, {config.PLAN_FILE}]",
+    help=f"[default: {config.ENGINE_FILE}, {config.DETECTOR_FILE} or {config.PLAN_FILE}]",
 )
 def compile_(
     module,

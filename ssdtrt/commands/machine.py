@@ -7,15 +7,19 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
+from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dtype
 from ssdtrt.commands.options import check_apart, check_json, json_option, sha256_option, show, terminal
-from ssdtrt.commands.tables import fill
+from ssdtrt.commands.tables import fill, shorten, table
+from ssdtrt.errors import ArtifactError
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.inspection import Inspection
     from ssdtrt.diagnosis.report import DoctorReport, Finding
 
 _MIN_VALUE = 24  # columns for a value; with fewer it is shown below its name
+_NAME = 48  # columns of a layer's name
 _MIN_COLUMNS = 60  # for status, check and finding side by side
 
 
@@ -44,14 +48,15 @@ def doctor(build, json_file):
 
 @click.command()
 @click.argument("file")
+@click.option("--layers", is_flag=True, help="Show the layers of a TensorRT engine and the type of each instead.")
 @click.option("--check", is_flag=True, help="Read the whole file and check the checksum of every byte.")
 @sha256_option
 @json_option
-def inspect(file, check, sha256, json_file):
+def inspect(file, layers, check, sha256, json_file):
     """Show what FILE records, and whether it fits this machine.
 
     It shows versions, machine, weights, labels, build and parity of any file that ssdtrt wrote, on any machine, and
-    runs no code of the file.
+    runs no code of the file. With --layers it shows which layer of an engine computes in which type.
 
     Example: ssdtrt inspect ssd300.engine.ts
     """
@@ -60,7 +65,9 @@ def inspect(file, check, sha256, json_file):
 
     check_json(json_file)
     report = inspect_file(file, check=check, sha256=sha256)
-    show(report, json_file, inspection_text)
+    if layers:
+        check_layers(report)
+    show(report, json_file, layers_text if layers else inspection_text)
     compiled = report.metadata["kind"] == "module" and report.metadata["format"] == "torchscript"
     terminal.hint("compile" if compiled else "verify", file)
 
@@ -96,12 +103,14 @@ def inspection_text(found: Inspection, width: int) -> str:
     size = f"{found.bytes:,} bytes"
     if found.bytes_per_parameter is not None:
         size += f", {found.bytes_per_parameter:.2f} a parameter"
+    metadata = found.as_dict()["metadata"]
+    layers = metadata.get("layers")
     rows = [
         ("file", found.file),
         ("size", size),
         ("checked", "every byte's checksum" if found.checked else "metadata only (--check reads it all)"),
         ("fits this machine", _fits(found)),
-        *_flat(found.as_dict()["metadata"]),
+        *_flat({**metadata, **({"layers": f"{len(layers)} (--layers shows them)"} if layers else {})}),
     ]
     column = max(len(name) for name, _ in rows) + 2
     if width - column < _MIN_VALUE:
@@ -111,6 +120,36 @@ def inspection_text(found: Inspection, width: int) -> str:
         first, *more = _wrapped(value, width, " " * column)
         lines += [_printable(name).ljust(column) + first[column:], *more]
     return "\n".join(lines)
+
+
+def check_layers(found: Inspection) -> None:
+    """Refuse a file whose layers are not known."""
+    if not found.metadata.get("layers"):
+        raise ArtifactError(
+            f"{found.file} records no layers; expected a TensorRT engine that was built with --front-end tensorrt."
+        )
+
+
+def layers_text(found: Inspection, width: int) -> str:
+    """Return a table of the layers of an engine, with the type and the share of the arithmetic of each, and the sums."""
+    layers = msgspec.convert(found.metadata["layers"], tuple[EngineLayer, ...])
+    total = sum(layer.multiplications or 0 for layer in layers)
+    rows = [
+        (
+            shorten(layer.name, _NAME),
+            layer.operation,
+            layer.dtype or "-",
+            f"{100 * layer.multiplications / total:.1f} %" if layer.multiplications else "-",
+        )
+        for layer in layers
+    ]
+    arithmetic = arithmetic_by_dtype(layers)
+    shares = [
+        f"{name} {count} of {len(layers)} layers, {100 * arithmetic.get(name, 0.0):.1f} % of the arithmetic"
+        for name, count in count_by_dtype(layers).items()
+    ]
+    lines = [fill(line, width) for line in shares]
+    return "\n".join([table(("layer", "operation", "type", "arithmetic"), rows, width), "", *lines])
 
 
 def _fits(found: Inspection) -> str:

@@ -1,13 +1,31 @@
-"""The command that measures saved files: bench."""
+"""The commands that measure saved files: bench, profile."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from ssdtrt import config
-from ssdtrt.commands.options import device_option, json_option, module_option, terminal
-from ssdtrt.commands.params import Names, Sizes
+from ssdtrt.commands.options import (
+    check_apart,
+    check_json,
+    device_option,
+    json_option,
+    module_option,
+    sha256_option,
+    show,
+    terminal,
+)
+from ssdtrt.commands.params import BATCH_SIZE, Names, Sizes
 from ssdtrt.commands.reports import bench_report_options, check_bench, finish_bench
+from ssdtrt.commands.tables import fill, milliseconds, shorten, table
+
+if TYPE_CHECKING:
+    from ssdtrt.profile import ProfileReport
+
+_LAYERS = 20  # that the table shows
+_NAME = 48  # columns of a layer's name
 
 
 @click.command()
@@ -50,3 +68,64 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
     )
     finish_bench(report, json_file, **report_options)
     terminal.hint("detect", files[0], "IMAGE...")
+
+
+@click.command()
+@click.argument("engine", default=config.ENGINE_FILE)
+@click.option("--batch-size", type=BATCH_SIZE, metavar="N", help="Images in a call.  [default: the best of the engine]")
+@click.option("--calls", type=click.IntRange(min=1), default=config.PROFILE_CALLS, show_default=True)
+@click.option("--all", "every", is_flag=True, help=f"Show every layer, not only the {_LAYERS} that take longest.")
+@device_option
+@sha256_option
+@json_option
+def profile(engine, batch_size, calls, every, device, sha256, json_file):
+    """Show how long each layer of ENGINE takes, the longest first.
+
+    ENGINE is a TensorRT engine. The layers run one after the other here, so that their sum is more than a call takes.
+
+    Example: ssdtrt profile ssd300.engine.ts
+    """
+    check_apart({"--json": json_file}, [engine])
+    from ssdtrt.profile import profile_engine
+
+    check_json(json_file)
+    report = profile_engine(
+        engine, batch_size=batch_size, calls=calls, device=device, sha256=sha256, progress=terminal.progress
+    )
+    show(report, json_file, lambda found, width: profile_text(found, width, None if every else _LAYERS))
+    terminal.hint("bench", engine)
+
+
+def profile_text(report: ProfileReport, width: int, limit: int | None = None) -> str:
+    """Return a table of the layers that take longest, and the sums.
+
+    Args:
+        report: The profile.
+        width: The columns of the terminal.
+        limit: How many layers are shown; None for all.
+    """
+    rows = [
+        (
+            shorten(one.layer.name, _NAME),
+            one.layer.dtype or "-",
+            milliseconds(one.median_ms),
+            f"{100 * one.share:.1f} %",
+        )
+        for one in report.layers[:limit]
+    ]
+    lines = [
+        fill(f"{report.file}, batch {report.batch_size}: {len(report.layers)} layers", width),
+        table(("layer", "type", "ms", "of the sum"), rows, width),
+    ]
+    rest = report.layers[len(rows) :]
+    if rest:
+        took = sum(one.median_ms for one in rest)
+        lines.append(fill(f"{len(rest)} more layers: {milliseconds(took)} ms (--all shows them)", width))
+    lines.append(
+        fill(
+            f"sum {milliseconds(report.sum_ms)} ms, one layer after the other; a call as a CUDA graph takes "
+            f"{milliseconds(report.call_ms)} ms",
+            width,
+        )
+    )
+    return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
+from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.precision import Precision
 from ssdtrt.artifact.request import BuildRequest
@@ -23,6 +24,7 @@ from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine
 
+_TYPED_SHARE = 0.95  # of the multiplications, in the precision of the engine
 _DETECTOR_BOUND = 1e-4  # absolute difference of a box coordinate or a score, both 0..1
 
 
@@ -53,6 +55,21 @@ def accept(engine: Path, module: Path, request: BuildRequest, device: torch.devi
         for size in sizes:
             _check_detector(loaded, pictures[:size], images[:size])
     return report
+
+
+def check_types(layers: Iterable[EngineLayer], precision: Precision) -> None:
+    """Check that an engine does its arithmetic in a precision, as far as TensorRT tells the types of its layers.
+
+    Raises:
+        ParityError: If less than 95 % of the multiplications are in that precision.
+    """
+    shares = arithmetic_by_dtype(layers)
+    if shares and shares.get(precision.name, 0.0) < _TYPED_SHARE:
+        found = ", ".join(f"{100 * share:.1f} % in {name}" for name, share in shares.items())
+        raise ParityError(
+            f"The engine is not {precision.title}: of its multiplications {found}; expected at least "
+            f"{100 * _TYPED_SHARE:.0f} % in {precision.name}."
+        )
 
 
 def _load(engine: Path, request: BuildRequest, device: torch.device) -> Any:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 from torch import nn
 
+from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.errors import CompileError
 from ssdtrt.formats.plan_file import PlanInfo
@@ -53,12 +54,14 @@ class Built(msgspec.Struct, frozen=True, kw_only=True, tag="built"):
         versions: The installed versions.
         machine: The machine that it ran on.
         plan: The serialized engine, if it was built through TensorRT's own API.
+        layers: Its layers.
     """
 
     seconds: float
     versions: Versions
     machine: Machine
     plan: PlanInfo | None = None
+    layers: tuple[EngineLayer, ...] = ()
 
 
 class BuildFailed(msgspec.Struct, frozen=True, tag="failed"):

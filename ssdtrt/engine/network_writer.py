@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from types import ModuleType
 from typing import Any
 
@@ -34,21 +35,26 @@ class NetworkWriter:
     def __init__(self, tensorrt: ModuleType, network: Any) -> None:
         self.tensorrt, self.network = tensorrt, network
         self.weights: list[np.ndarray] = []
+        self._names: dict[int, str] = {}  # of the modules, by id
+        self._used: collections.Counter[str] = collections.Counter()
 
     def write(self, fused: FusedSSD300, batch: BatchRange) -> None:
         """Add the whole network: input [N, 3, 300, 300], output [N, 4 + C, A], both float32."""
         size = batch.opt if batch.static else -1
+        self._names = {id(module): name for name, module in fused.named_modules()}
         half = fused.compute_dtype == torch.float16
         images = self.network.add_input(INPUT_NAME, self.tensorrt.float32, image_shape(size))
-        features = self._add(self._cast(images, self.tensorrt.float16) if half else images, fused.feature_extractor)
+        features = self._add(
+            self._cast(images, self.tensorrt.float16, "to_fp16") if half else images, fused.feature_extractor
+        )
         maps = [self._add(features, fused.heads[0])]
         for block, head in zip(fused.additional_blocks, fused.heads[1:]):
             features = self._add(features, block)
             maps.append(self._add(features, head))
-        rows = [self._reshape(x, (size, fused.channels, k)) for x, k in zip(maps, fused.boxes_per_map)]
-        output = self._concatenate(rows, axis=2)
+        rows = [self._reshape(x, (size, fused.channels, k), "rows") for x, k in zip(maps, fused.boxes_per_map)]
+        output = self._concatenate(rows, 2, "rows.concatenated")
         if half:
-            output = self._cast(output, self.tensorrt.float32)
+            output = self._cast(output, self.tensorrt.float32, "to_fp32")
         output.name = OUTPUT_NAME
         self.network.mark_output(output)
 
@@ -66,11 +72,11 @@ class NetworkWriter:
         if isinstance(module, nn.Conv2d):
             return self._add_convolution(x, module)
         if isinstance(module, nn.ReLU):
-            return self.network.add_activation(x, tensorrt.ActivationType.RELU).get_output(0)
+            return self._finish(self.network.add_activation(x, tensorrt.ActivationType.RELU), self._name_of(module))
         if isinstance(module, nn.MaxPool2d):
             layer = self.network.add_pooling_nd(x, tensorrt.PoolingType.MAX, _pair(module.kernel_size))
             layer.stride_nd, layer.padding_nd = _pair(module.stride), _pair(module.padding)
-            return layer.get_output(0)
+            return self._finish(layer, self._name_of(module))
         if isinstance(module, (Bottleneck, ProjectedBlock)):
             return self._add_block(x, module)
         raise TypeError(f"{type(module).__name__} is not a layer of FusedSSD300")
@@ -80,18 +86,19 @@ class NetworkWriter:
         y = self._add(self._add(x, block.conv1), block.relu)
         y = self._add(self._add(y, block.conv2), block.relu)
         if isinstance(block, ProjectedBlock):
-            y = self._add(self._concatenate([y, x], axis=1), block.conv3)
+            y = self._add(self._concatenate([y, x], 1, f"{self._name_of(block)}.concatenated"), block.conv3)
         else:
             x = x if block.downsample is None else self._add(x, block.downsample)
             addition = self.tensorrt.ElementWiseOperation.SUM
-            y = self.network.add_elementwise(self._add(y, block.conv3), x, addition).get_output(0)
+            layer = self.network.add_elementwise(self._add(y, block.conv3), x, addition)
+            y = self._finish(layer, f"{self._name_of(block)}.added")
         return self._add(y, block.relu)
 
     def _add_convolution(self, x: Any, module: nn.Conv2d) -> Any:
         weight, bias = (self._weights_of(part) for part in (module.weight, module.bias))
         layer = self.network.add_convolution_nd(x, module.out_channels, module.kernel_size, weight, bias)
         layer.stride_nd, layer.padding_nd = module.stride, module.padding
-        return layer.get_output(0)
+        return self._finish(layer, self._name_of(module))
 
     def _weights_of(self, tensor: torch.Tensor | None) -> Any:
         """Return a tensor as TensorRT weights, and keep its array, which TensorRT reads during the build."""
@@ -99,17 +106,26 @@ class NetworkWriter:
         self.weights.append(np.ascontiguousarray(tensor.detach().cpu().numpy()))
         return self.tensorrt.Weights(self.weights[-1])
 
-    def _cast(self, x: Any, dtype: Any) -> Any:
-        return self.network.add_cast(x, dtype).get_output(0)
+    def _cast(self, x: Any, dtype: Any, name: str) -> Any:
+        return self._finish(self.network.add_cast(x, dtype), name)
 
-    def _reshape(self, x: Any, shape: tuple[int, ...]) -> Any:
+    def _reshape(self, x: Any, shape: tuple[int, ...], name: str) -> Any:
         layer = self.network.add_shuffle(x)
         layer.reshape_dims = shape
-        return layer.get_output(0)
+        return self._finish(layer, name)
 
-    def _concatenate(self, parts: list[Any], axis: int) -> Any:
+    def _concatenate(self, parts: list[Any], axis: int, name: str) -> Any:
         layer = self.network.add_concatenation(parts)
         layer.axis = axis
+        return self._finish(layer, name)
+
+    def _name_of(self, module: nn.Module) -> str:
+        return self._names[id(module)]
+
+    def _finish(self, layer: Any, name: str) -> Any:
+        """Name a layer, which TensorRT wants to be unique, and return its output."""
+        self._used[name] += 1
+        layer.name = name if self._used[name] == 1 else f"{name}.{self._used[name]}"
         return layer.get_output(0)
 
 

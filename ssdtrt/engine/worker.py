@@ -21,6 +21,8 @@ from ssdtrt.engine.modules import DetectorModule
 from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.formats.plan_file import PlanInfo
 from ssdtrt.runners import torchscript
+from ssdtrt.runners.engine_layers import layers_of
+from ssdtrt.runners.tensorrt_engine import TensorRTEngine
 from ssdtrt.system.child import die_with_parent
 from ssdtrt.system.versions import installed_versions, this_machine
 
@@ -55,8 +57,11 @@ def _build(job: BuildJob) -> Built:
         Path(job.out).write_bytes(plan)
     else:
         _save(engine, job, device)
-    info = None if plan is None else PlanInfo.of(plan)
-    return Built(seconds=seconds, versions=installed_versions(), machine=this_machine(device), plan=info)
+    versions, machine = installed_versions(), this_machine(device)
+    if plan is None:
+        return Built(seconds=seconds, versions=versions, machine=machine)
+    layers = layers_of(TensorRTEngine(plan, device))
+    return Built(seconds=seconds, versions=versions, machine=machine, plan=PlanInfo.of(plan), layers=layers)
 
 
 def _save(engine: torch.nn.Module, job: BuildJob, device: torch.device) -> None:

@@ -93,6 +93,10 @@ class PlanNetwork:
         """Return a network with another execution context of the same engine, as each CUDA graph needs one."""
         return PlanNetwork(self.engine, self.min_batch)
 
+    def attach(self, profiler: Any) -> None:
+        """Let a TensorRT `IProfiler` know the time of each layer in each call from now on."""
+        self._context.profiler = self._profiler = profiler  # TensorRT does not keep it alive.
+
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the outputs, views of one tensor, for images of any floating-point type on the engine's device."""
         count = len(images)
