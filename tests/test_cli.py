@@ -241,7 +241,7 @@ def test_no_help_imports_what_takes_long():
 
 def test_these_are_the_commands():
     assert COMMANDS == [
-        "bench", "compare", "compile", "detect", "doctor", "evaluate", "export", "inspect", "plot", "run",
+        "bench", "compare", "compile", "detect", "doctor", "evaluate", "export", "inspect", "plot", "profile", "run",
         "verify",
     ]  # fmt: skip
 

@@ -105,7 +105,7 @@ def captured(device):
     """A CUDA graph's stand-in: it reads `own`, where `place` copies to."""
     own = torch.zeros(2, 3)
     runner = CudaGraphRunner(torch.neg, device)
-    runner.graphs[((2, 3, torch.float32),)] = _Captured((own,), lambda: None, own)
+    runner.graphs[((2, 3, torch.float32),)] = _Captured((own,), lambda: None, own, None)
     return runner, own
 
 
@@ -156,4 +156,4 @@ def test_the_copy_to_where_a_runner_reads_its_images_is_not_timed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
     images = type("OnGpu", (), {"device": torch.device("cuda")})()
     assert time_calls(Runner(), [images], 2) == [1.0, 1.0]
-    assert done == ["place", "call placed", *["place", "event", "call placed", "event"] * 2, "wait"]
+    assert done == [*["place", "call placed"] * 4, *["place", "event", "call placed", "event"] * 2, "wait"]
