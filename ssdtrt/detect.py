@@ -17,14 +17,14 @@ from ssdtrt import config
 from ssdtrt.detection.batching import BatchRunner
 from ssdtrt.detection.folder_sink import Comparison, FolderSink
 from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
-from ssdtrt.detection.postprocessor import Pending, Postprocessor
+from ssdtrt.detection.pipeline import Pipeline
 from ssdtrt.detection.results import Detections, ImageDetections, Summary
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.images.decode import Picture
 from ssdtrt.images.preprocess import to_pixels
 from ssdtrt.images.read_ahead import worker_count
 from ssdtrt.images.reading import PictureReader, PreparedPicture, check_pictures, readable
-from ssdtrt.images.tensors import check_images, normalization, scale_to
+from ssdtrt.images.tensors import check_images
 from ssdtrt.images.upload import to_device
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
@@ -38,9 +38,10 @@ _FIRST = 20  # pictures whose detections a summary holds
 class Detector:
     """Detects objects in pictures with a saved module, engine or detector.
 
-    Pictures are read ahead, prepared as the file records, and run in batches. Where the GPU's memory is too small for a
-    batch, it goes on with half of it, as far as the file allows. Pickled, as for a process that multiprocessing spawns,
-    it is loaded again there, with `note` silent.
+    Pictures are read ahead, prepared as the file records, and run in batches; what is in memory already is prepared
+    without threads where those gain nothing. Where the GPU's memory is too small for a batch, it goes on with half of
+    it, as far as the file allows. Pickled, as for a process that multiprocessing spawns, it is loaded again there, with
+    `note` silent.
 
     Args:
         path: The file, or a runner that was loaded before.
@@ -92,13 +93,11 @@ class Detector:
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
         self.workers = workers or worker_count()
         self.device = runner.device
-        self.normalization = normalization(runner.preprocess, self.device)
-        self.postprocessor = Postprocessor(self.device, max_detections)
-        self._running: Pending | None = None
+        self.pipeline = Pipeline(runner, max_detections)
         self._resize_on_device = self.device.type == "cuda"
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
-        release = self.postprocessor.release
+        release = self.pipeline.release
         self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=release)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -159,6 +158,8 @@ class Detector:
             held = 2 * self.batch_size  # One batch runs while another is gathered.
             paths = cast(Iterable[str | Path], pictures)
             prepared = reader.with_processes(paths, held, self.device, self._resize_on_device)
+        elif reader.few_in_memory(pictures, self.batch_size, self._resize_on_device):
+            prepared = reader.at_once(cast(Sequence[Picture], pictures), keep, self._resize_on_device)
         else:
             prepared = reader.with_threads(pictures, keep)
         with contextlib.closing(prepared):
@@ -178,10 +179,7 @@ class Detector:
             ImageError: For anything but such a tensor.
         """
         check_images(images)
-        if self._running is not None:
-            self._running.wait()  # Of a stream between two results. What it reads on the device is overwritten now.
-        self._running = Pending(self.postprocessor.start(*self.runner(scale_to(images, *self.normalization))))
-        return self._running.result
+        return self.pipeline.start(images)
 
     def _stage(self, batch: list[PreparedPicture]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""

@@ -22,6 +22,7 @@ from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
 from ssdtrt.detection.results import Detection, Detections, ImageDetections, Summary
 from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
 from ssdtrt.hub import nvidia_ssd_processing_utils
+from ssdtrt.images import reading
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect
 from ssdtrt.runners import torchscript
@@ -281,13 +282,13 @@ def test_start_takes_images_alone(known, images, found):
 
 def test_a_detector_may_be_used_between_two_results_of_its_stream(known, pictures, monkeypatch):
     """Its next batch runs then, and as with a CUDA graph, whose outputs lie in one place, later work overwrites them."""
-    detector, start, place = Detector(known, "cpu"), Detector(known, "cpu").postprocessor.start, []
+    detector, start, place = Detector(known, "cpu"), Detector(known, "cpu").pipeline.postprocessor.start, []
 
     def overwriting(loc, conf):
         place[:] = [start(loc, conf)()]
         return lambda: place[0].clone()
 
-    monkeypatch.setattr(detector.postprocessor, "start", overwriting)
+    monkeypatch.setattr(detector.pipeline.postprocessor, "start", overwriting)
     detector.batch_size = 1
     red, blue = pictures("red.png"), pictures("blue.png", BLUE)
     inside, outside = [], []
@@ -370,6 +371,63 @@ def test_pictures_resized_on_the_device_are_those_that_pillow_resizes(mixed, tmp
     for way in ("processes", "whole"):
         assert torch.equal(ways[way][0], pixels)
         assert ways[way][1:] == (answers, failures)
+
+
+@pytest.fixture
+def no_threads(monkeypatch):
+    """Fail where a picture is read in a thread."""
+    monkeypatch.setattr(reading, "in_order", lambda *_: pytest.fail("threads were started"))
+
+
+@pytest.mark.parametrize("resizes", [False, True])
+@pytest.mark.parametrize("preprocess", ["eval", "hub"])
+def test_arrays_without_threads_give_what_their_files_give(tmp_path, photographs, preprocess, resizes, monkeypatch):
+    """The very pixels and detections of the same pixels as PNG files, which threads read."""
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path, size in zip(paths, ((640, 480), (300, 300), (200, 310), (700, 650))):
+        Image.open(photographs[0]).convert("RGB").resize(size).save(path)
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    file, ways = known_file(tmp_path / "known.ts", preprocess=preprocess), []
+    for pictures in (paths, arrays):
+        detector, seen = Detector(file, "cpu"), []
+        detector.batch_size, detector._resize_on_device = 4, resizes
+        start = detector.start
+        monkeypatch.setattr(detector.batches, "start", lambda images: seen.append(images) or start(images))
+        ways.append((detector(pictures), torch.cat(seen)))
+        monkeypatch.setattr(reading, "in_order", lambda *_: pytest.fail("threads were started"))
+    (answers, pixels), (found, same_pixels) = ways
+    assert torch.equal(same_pixels, pixels) and sum(len(answer.detections) for answer in answers) > 4
+    assert [(one.width, one.height, one.detections) for one in found] == [
+        (one.width, one.height, one.detections) for one in answers
+    ]
+    assert {one.image for one in found} == {""}
+
+
+@pytest.mark.parametrize("resizes", [False, True])
+def test_a_bad_array_among_others_without_threads(known, resizes, no_threads):
+    good = np.full((60, 80, 3), RED, np.uint8)
+    pictures = [good, good, good.astype(np.float32), good[..., :2], good]
+    detector, failures = Detector(known, "cpu"), []
+    detector.batch_size, detector._resize_on_device = 5, resizes
+    assert [place for place, _ in detector.stream(pictures, failures)] == [0, 1, 4]
+    said = ["An array of float32 [60, 80, 3] cannot", "An array of uint8 [60, 80, 2] cannot"]
+    assert [str(failure).split(" be")[0] for failure in failures] == said
+    with pytest.raises(ImageError, match=r"^An array of float32 \[60, 80, 3\] cannot be read as a picture"):
+        detector(pictures)
+    assert [one.detections[0].label for one in detector([good])] == ["cat"]  # It still works.
+
+
+def test_threads_start_for_files_and_for_more_arrays_than_a_batch(known, pictures, monkeypatch):
+    started, in_order = [], reading.in_order
+    monkeypatch.setattr(reading, "in_order", lambda *given: started.append(1) or in_order(*given))
+    array, path, detector = np.full((60, 80, 3), RED, np.uint8), pictures("red.png"), Detector(known, "cpu")
+    detector.batch_size = 2
+    for given, threads in (([array], 0), ([array] * 2, 0), ([array] * 3, 1), ([array, path], 1), (iter([array]), 1)):
+        started.clear()
+        assert {found.detections[0].label for found in detector(given)} == {"cat"} and len(started) == threads
+    detector._resize_on_device = True
+    started.clear()
+    assert len(detector([array] * 5)) == 5 and not started  # Nothing is left to a thread.
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

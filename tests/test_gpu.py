@@ -23,6 +23,7 @@ from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.bench import bench_files
 from ssdtrt.detect import Detector
+from ssdtrt.detection.pipeline import Pipeline
 from ssdtrt.detection.postprocessor import Postprocessor
 from ssdtrt.engine import acceptance, parity
 from ssdtrt.engine.modules import DetectorModule
@@ -293,7 +294,42 @@ def test_the_captured_decoder_says_what_the_exact_way_says(reference, raised):
         assert packed[:, -1].tolist() == exact[:, -1].tolist()
         torch.testing.assert_close(packed, exact, rtol=0, atol=1e-6)
         assert torch.equal(decoder(loc, conf), packed)
-    assert len(decoder.steps.graphs) == 1
+        alone = [decoder(loc[i : i + 1], conf[i : i + 1]) for i in range(4)]  # Also the best candidates are captured.
+        torch.testing.assert_close(torch.cat(alone), exact, rtol=0, atol=1e-6)
+    assert len(decoder.steps.graphs) == 2 and len(decoder.steps_of_best.graphs) == (raised < 8)
+    decoder.release()
+    assert not decoder.steps.graphs and not decoder.steps_of_best.graphs
+
+
+def test_the_graph_of_the_whole_gives_what_the_steps_give(range_engine, gpu_engine):
+    """For alternating sizes, with the network called in between; only one graph of an engine is kept at a time."""
+    pictures = synthetic_pictures(8, seed=5).cuda()
+    for file, sizes in ((range_engine, (2, 8, 2, 8, 8, 1, 3, 8, 2, 1)), (gpu_engine, (1, 1))):
+        steps, whole = (Pipeline(load_engine(file, cuda_graph=graph)) for graph in (False, True))
+        assert steps.graph is None
+        expected = {size: steps.start(pictures[:size])().clone() for size in set(sizes)}
+        for place, size in enumerate(sizes):
+            packed = whole.start(pictures[:size])()
+            assert packed[:, -1].tolist() == expected[size][:, -1].tolist()
+            torch.testing.assert_close(packed[..., 5], expected[size][..., 5], rtol=0, atol=1e-5)
+            assert file is range_engine or torch.equal(packed, expected[size])
+            assert [graph.inputs[0].shape[0] for graph in whole.graph.graphs.values()] == [size]
+            if place % 3 == 0:
+                whole.runner(synthetic_images(1).cuda())
+        assert not whole.postprocessor.steps.graphs
+        whole.release()
+        assert not whole.runner.graph.graphs
+
+
+def test_arrays_without_threads_give_what_their_files_give_on_the_gpu(gpu_engine, photographs, tmp_path):
+    """Their pixels go to the GPU in their own size, and are resized there to the bytes that Pillow gives."""
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, photograph, size in zip(paths, photographs, ((640, 480), (500, 375), (300, 300))):
+        load_image(photograph).resize(size).save(path)
+    detector = Detector(gpu_engine, threshold=0.3)
+    arrays = [np.asarray(load_image(path)) for path in paths]
+    for found, expected in zip(detector(arrays), detector(paths)):
+        assert found.detections == expected.detections and found.width == expected.width
 
 
 def test_a_detector_around_the_engine_gives_what_its_decoder_gives(gpu_engine, tmp_path):

@@ -42,7 +42,7 @@ def parts_of(detector: Detector, batch_size: int) -> dict[str, tuple[int, Callab
     pixels = synthetic_pictures(batch_size, seed=config.SEED + 3).permute(0, 2, 3, 1).contiguous()  # [N, H, W, 3]
     host = pixels.pin_memory() if device.type == "cuda" else pixels
     images = host.to(device).permute(0, 3, 1, 2)
-    normalized = scale_to(images, *detector.normalization)
+    normalized = scale_to(images, *detector.pipeline.normalization)
     loc, conf = (part.clone() for part in detector.runner(normalized))
     jpeg = _jpeg_bytes()
 
@@ -56,9 +56,9 @@ def parts_of(detector: Detector, batch_size: int) -> dict[str, tuple[int, Callab
     return {
         "preparation": (1, prepare),
         "host to device": (batch_size, move),
-        "normalization": (batch_size, lambda: scale_to(images, *detector.normalization)),
+        "normalization": (batch_size, lambda: scale_to(images, *detector.pipeline.normalization)),
         "network": (batch_size, lambda: detector.runner(normalized)),
-        "decode and NMS": (batch_size, lambda: detector.postprocessor(loc, conf)),
+        "decode and NMS": (batch_size, lambda: detector.pipeline.postprocessor(loc, conf)),
         "whole": (batch_size, lambda: detector.start(move())()),
     }
 

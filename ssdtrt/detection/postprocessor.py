@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.model.boxes import default_boxes
-from ssdtrt.model.nms import detect_fixed, detect_incomplete
+from ssdtrt.model.nms import detect_exact, detect_fixed, detect_incomplete
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device
 
@@ -18,7 +18,8 @@ class Postprocessor:
     """Decodes boxes and suppresses: loc [N, 4, A], conf [N, C, A] -> packed [N, K + 1, 6] on the host.
 
     The packed form is that of `detect_fixed`. On a GPU the steps, which have a constant size, are captured once for
-    each shape as a CUDA graph, whose outputs the next call overwrites.
+    each shape as a CUDA graph, whose outputs the next call overwrites. So are, for one picture, the steps for pictures
+    with too many candidates: a larger batch hides how long the host takes to launch them.
 
     Args:
         device: Where the network's outputs are.
@@ -28,7 +29,9 @@ class Postprocessor:
     def __init__(self, device: torch.device, max_detections: int = config.MAX_DETECTIONS):
         self.device, self.max_detections = device, max_detections
         self.default_boxes = default_boxes().to(device)
-        self.steps = CudaGraphRunner(self._detect, device) if device.type == "cuda" else self._detect
+        on_gpu = device.type == "cuda"
+        self.steps = CudaGraphRunner(self.detect, device) if on_gpu else self.detect
+        self.steps_of_best = CudaGraphRunner(self.detect_best, device, limit=1) if on_gpu else self.detect_best
 
     def __call__(self, loc: Tensor, conf: Tensor) -> Tensor:
         """Return the packed detections [N, K + 1, 6] on the host."""
@@ -46,26 +49,45 @@ class Postprocessor:
             `start`, which may overwrite what it reads. What it returned stays.
         """
         with current_device(self.device):
-            loc, conf, packed = self.steps(loc, conf)
-            host = to_host(packed)
+            return self.to_host(*self.steps(loc, conf))
+
+    def detect(self, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Do the fixed steps on the device; return the arguments and the packed detections, for `to_host`."""
+        with torch.no_grad():
+            return loc, conf, detect_fixed(loc, conf, self.default_boxes, self.max_detections)
+
+    def detect_best(self, loc: Tensor, conf: Tensor) -> Tensor:
+        """Do the fixed steps with the best candidates, where all are too many; return the packed detections."""
+        with torch.no_grad():
+            return detect_fixed(loc, conf, self.default_boxes, self.max_detections, use_all=False)
+
+    def to_host(self, loc: Tensor, conf: Tensor, packed: Tensor) -> Callable[[], Tensor]:
+        """Start to copy what `detect` returned to the host, and return what `start` returns."""
+        host = to_host(packed)
 
         def finish() -> Tensor:
             found = host()
             if bool(found[:, -1, 1].all()):
                 return found
             with current_device(self.device), torch.no_grad():
-                return detect_incomplete(packed.clone(), loc, conf, self.default_boxes).cpu()
+                return self._complete(packed, loc, conf)
 
         return finish
 
     def release(self) -> None:
         """Free the captured graphs and the memory that they hold."""
-        if isinstance(self.steps, CudaGraphRunner):
-            self.steps.graphs.clear()
+        for steps in (self.steps, self.steps_of_best):
+            if isinstance(steps, CudaGraphRunner):
+                steps.release()
 
-    def _detect(self, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.no_grad():
-            return loc, conf, detect_fixed(loc, conf, self.default_boxes, self.max_detections)
+    def _complete(self, packed: Tensor, loc: Tensor, conf: Tensor) -> Tensor:
+        """The packed detections on the host, where those of some pictures are not complete."""
+        if len(packed) > 1:
+            return detect_incomplete(packed.clone(), loc, conf, self.default_boxes).cpu()
+        found = to_host(self.steps_of_best(loc, conf))()
+        if bool(found[0, -1, 1]):
+            return found
+        return detect_exact(loc, conf, self.default_boxes, self.max_detections).cpu()
 
 
 class Pending:

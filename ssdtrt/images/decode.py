@@ -38,7 +38,7 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
         ImageError: For what cannot be read, and for more pixels than PIL.Image.MAX_IMAGE_PIXELS.
     """
     if isinstance(picture, np.ndarray):
-        _check_array(picture)
+        check_array(picture)
     elif not isinstance(picture, (str, os.PathLike, Image.Image)) and not hasattr(picture, "read"):
         raise ImageError(
             f"A {type(picture).__name__} cannot be read as a picture; expected a path, a PIL image or a uint8 array."
@@ -65,8 +65,12 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
         raise ImageError(f"{_name(picture)} cannot be read as a picture ({_reason(error)}).") from error
 
 
-def _check_array(pixels: np.ndarray) -> None:
-    """Raise ImageError unless the array is uint8 [H, W], [H, W, 3] or [H, W, 4], and not empty."""
+def check_array(pixels: np.ndarray) -> None:
+    """Check an array that is given as a picture.
+
+    Raises:
+        ImageError: Unless it is uint8 [H, W], [H, W, 3] or [H, W, 4], and not empty.
+    """
     shape = pixels.shape
     if pixels.dtype != np.uint8 or not pixels.size or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
         raise ImageError(

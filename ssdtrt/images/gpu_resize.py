@@ -7,6 +7,7 @@ every sum is of integers below 2^24, which float32 holds exactly, in whatever or
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.system.devices import tf32_disabled
+from ssdtrt.system.devices import tf32_disabled, tf32_is_off
 
 _SIZE = config.IMAGE_SIZE
 _BITS = 22  # of Pillow's weights, PRECISION_BITS in its Resample.c
@@ -38,7 +39,8 @@ def resize(pictures: Tensor) -> Tensor:
     if (height, width) == (_SIZE, _SIZE):
         return pictures
     height_first = _is_tall(height, width) and order_of_passes() == "tall"
-    return torch.cat([_resize_chunk(chunk, height_first) for chunk in pictures.split(config.RESIZE_BATCH)])
+    chunks = [_resize_chunk(chunk, height_first) for chunk in pictures.split(config.RESIZE_BATCH)]
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
 @functools.lru_cache(maxsize=1)
@@ -73,34 +75,45 @@ def _resize_chunk(pictures: Tensor, height_first: bool) -> Tensor:
     n, height, width, _ = pictures.shape
     planes = pictures.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     planes = planes.view(3 * n, height, width)
-    with torch.no_grad(), tf32_disabled(autotune=False):  # TF32 would round the sums.
-        planes = _resize_width(_resize_height(planes)) if height_first else _resize_height(_resize_width(planes))
+    # TF32 would round the sums. Turning it off takes the host longer than the products.
+    as_it_is = planes.is_cuda and tf32_is_off()
+    with torch.no_grad(), contextlib.nullcontext() if as_it_is else tf32_disabled(autotune=False):
+        first, second = (_resize_height, _resize_width) if height_first else (_resize_width, _resize_height)
+        planes = second(first(planes).floor_())
     planes = planes.view(n, 3, _SIZE, _SIZE).permute(0, 2, 3, 1)
-    return planes.to(torch.uint8, memory_format=torch.contiguous_format)  # [n, 300, 300, 3]
+    return planes.to(torch.uint8, memory_format=torch.contiguous_format)  # [n, 300, 300, 3], rounded down
 
 
 def _resize_width(planes: Tensor) -> Tensor:
-    """Planes [p, H, W] to [p, H, 300], whole numbers 0..255 as floats."""
+    """Planes [p, H, W] of whole numbers to [p, H, 300], 0 to less than 256, whose whole part counts."""
     p, height, width = planes.shape
     weights = _split_weights(width, planes.device)
-    sums = planes.to(weights.dtype).view(-1, width) @ weights.T
-    return _round(*sums.split(_SIZE, dim=1)).view(p, height, _SIZE)
+    sums = torch.addmm(_halves(weights.dtype, planes.device), planes.to(weights.dtype).view(-1, width), weights.T)
+    return _join(*sums.split(_SIZE, dim=1)).view(p, height, _SIZE)
 
 
 def _resize_height(planes: Tensor) -> Tensor:
-    """Planes [p, H, W] to [p, 300, W], whole numbers 0..255 as floats."""
+    """Planes [p, H, W] of whole numbers to [p, 300, W], 0 to less than 256, whose whole part counts."""
     p, height, _ = planes.shape
     weights = _split_weights(height, planes.device)
-    sums = torch.bmm(weights.expand(p, -1, -1), planes.to(weights.dtype))
-    return _round(*sums.split(_SIZE, dim=1))
+    halves = _halves(weights.dtype, planes.device)[:, None]
+    sums = torch.baddbmm(halves, weights.expand(p, -1, -1), planes.to(weights.dtype))
+    return _join(*sums.split(_SIZE, dim=1))
 
 
-def _round(high: Tensor, low: Tensor) -> Tensor:
-    """Sums with both halves of the weights to bytes: (2^21 + _HALF * high + low) >> 22, for sums in units of _HALF.
+def _join(high: Tensor, low: Tensor) -> Tensor:
+    """Sums with both halves of the weights to (2^21 + _HALF * high + low) / 2^22, for sums in units of _HALF.
 
-    No step before the last one rounds. The weights sum to 1 so nearly that no result is beyond 255.
+    The 2^21, which rounds to the nearest byte, is part of `high`. No step rounds, but for what `low` has below 1, which
+    cannot change the whole part. The weights sum to 1 so nearly that no result is beyond 255.
     """
-    return torch.add(high + 0.5, low.floor(), alpha=1 / _HALF).floor_()
+    return torch.add(high, low.floor_(), alpha=1 / _HALF)
+
+
+@functools.lru_cache(maxsize=4)
+def _halves(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """What is added to the sums of `_split_weights` [600]: a half to the high ones, nothing to the low ones."""
+    return torch.tensor([0.5] * _SIZE + [0.0] * _SIZE, dtype=dtype, device=device)
 
 
 @functools.lru_cache(maxsize=config.RESIZE_CACHE)

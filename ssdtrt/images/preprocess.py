@@ -73,6 +73,11 @@ def resize_image(image: Image.Image, preprocess: str = config.PREPROCESS) -> np.
     return np.array(image.resize(size, Image.Resampling.BILINEAR, box=region(*image.size, preprocess)))
 
 
+def fits_device_resize(width: int, height: int) -> bool:
+    """Return whether a picture is small enough to be resized on a GPU, in its own size."""
+    return width * height <= config.GPU_RESIZE_PIXELS and max(width, height) <= config.GPU_RESIZE_SIDE
+
+
 def to_pixels(boxes_xyxy: np.ndarray, width: int, height: int, preprocess: str = config.PREPROCESS) -> np.ndarray:
     """Map boxes from the prepared image to the pixels of the original picture, clipped to the picture.
 

@@ -23,7 +23,7 @@ from PIL import Image
 from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
-from ssdtrt.images.preprocess import resize_image
+from ssdtrt.images.preprocess import fits_device_resize, resize_image
 
 REQUEST = struct.Struct("=ii")  # slot, bytes of the path
 RESPONSE = struct.Struct("=5i")  # slot, the picture's width and height, the width and height of the pixels in the slot
@@ -52,8 +52,7 @@ def shared_slots(file: int, slots: int, whole: bool) -> np.ndarray:
 
 def _pixels(image: Image.Image, preprocess: str, whole: bool) -> np.ndarray:
     """The image in its own size where that is wanted and fits a slot, else resized: uint8 [h, w, 3]."""
-    fits = image.width * image.height <= config.GPU_RESIZE_PIXELS and max(image.size) <= config.GPU_RESIZE_SIDE
-    return np.asarray(image) if whole and fits else resize_image(image, preprocess)
+    return np.asarray(image) if whole and fits_device_resize(*image.size) else resize_image(image, preprocess)
 
 
 def _respond(path: str, slot: np.ndarray, preprocess: str, orient: bool, whole: bool) -> tuple[int, int, int, int]:

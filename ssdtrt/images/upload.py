@@ -16,7 +16,7 @@ def to_device(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Copy pictures of any sizes to the device, resized to the network's size.
 
     On a GPU nothing waits for the copies: pictures in memory that is `pinned` must stay as they are until the device
-    has finished with them.
+    has finished with them, unless their arrays are read-only: those are copied first, wherever they lie.
 
     Args:
         pictures: N pictures, uint8 [h, w, 3].
@@ -43,7 +43,7 @@ def _stack(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
     Each goes straight there from pinned memory; otherwise they are stacked first, for a GPU in pinned memory.
     """
     shape, on_gpu = (len(pictures), *pictures[0].shape), device.type == "cuda"
-    if on_gpu and torch.from_numpy(pictures[0]).is_pinned():
+    if on_gpu and pictures[0].flags.writeable and torch.from_numpy(pictures[0]).is_pinned():
         images = torch.empty(shape, dtype=torch.uint8, device=device)
         for image, pixels in zip(images, pictures):
             image.copy_(torch.from_numpy(pixels), non_blocking=True)

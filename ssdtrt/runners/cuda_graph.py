@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -49,6 +50,7 @@ class CudaGraphRunner:
         self.function, self.device, self.limit = function, device, limit
         self._renew = renew or (lambda: function)
         self.graphs: dict[tuple[Any, ...], _Captured] = {}  # The last one was used last.
+        self._whose: tuple[object, ...] = ()
 
     def __call__(self, *inputs: Tensor) -> Any:
         """Return what the function returns for the inputs."""
@@ -56,6 +58,20 @@ class CudaGraphRunner:
         _copy_inputs(inputs, captured.inputs)
         captured.replay()
         return captured.outputs
+
+    def around(self, function: Callable[..., Any]) -> CudaGraphRunner:
+        """Return a runner of a larger function, which is called with this one's function and the inputs.
+
+        Both share the limit: where it is 1, the graph of either makes room for that of the other, so that none is
+        replayed after the other ran with another shape.
+        """
+        larger = CudaGraphRunner(partial(function, self.function), self.device, self.limit)
+        larger.graphs, larger._whose = self.graphs, (object(),)
+        return larger
+
+    def release(self) -> None:
+        """Free all graphs, those of `around` too, and the memory that they hold."""
+        self.graphs.clear()
 
     def place(self, images: Tensor) -> Tensor:
         """Copy the only input to the tensor that the graph reads, and return that tensor, for the next call."""
@@ -65,7 +81,7 @@ class CudaGraphRunner:
 
     def _captured(self, inputs: tuple[Tensor, ...]) -> _Captured:
         """Return the graph for inputs of these shapes and dtypes."""
-        key = tuple((*each.shape, each.dtype) for each in inputs)
+        key = (*self._whose, *((*each.shape, each.dtype) for each in inputs))
         captured = self.graphs.pop(key, None)
         if captured is None:
             if len(self.graphs) >= self.limit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,22 @@ class FileRunner:
         self._check(images)
         images = images.to(self.device, non_blocking=True)
         return self.graph.place(images) if self.graph else images
+
+    def graph_around(self, function: Callable[..., Any]) -> CudaGraphRunner | None:
+        """Return a CUDA graph of a larger function, instead of the network's own; None where the network has none.
+
+        Args:
+            function: Called with the network, a callable as this runner, and with one tensor.
+        """
+
+        def checked(network: Callable[[Tensor], Any], given: Tensor) -> Any:
+            def run(images: Tensor) -> Any:
+                self._check(images)
+                return network(images)
+
+            return function(run, given)
+
+        return self.graph.around(checked) if self.graph else None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments of `load_engine`: another process loads the file again, by default on its own device."""

@@ -66,6 +66,11 @@ def tf32_disabled(autotune: bool = True) -> Iterator[None]:
             cudnn.benchmark = before
 
 
+def tf32_is_off() -> bool:
+    """Return whether matrix products on a GPU surely do without TF32 as the switches are."""
+    return _read(lambda: torch.backends.cuda.matmul.allow_tf32) is False
+
+
 @contextlib.contextmanager
 def with_tf32(on: bool) -> Iterator[None]:
     """Enable or disable TF32 for convolutions and matrix products inside the block, and restore the settings after it.

@@ -27,7 +27,7 @@ def test_the_parts_are_the_whole(known):
     assert results["decode and NMS"][:, -1, 0].tolist() == [3, 3]
     assert torch.equal(results["whole"], results["decode and NMS"])
     seen, loaded = [], detector.runner
-    detector.runner = lambda images: seen.append(images) or loaded(images)
+    detector.pipeline.runner = lambda images: seen.append(images) or loaded(images)
     parts["whole"][1]()
     assert len(seen) == 1 and torch.equal(seen[0], results["normalization"])
 

@@ -70,6 +70,19 @@ def test_a_picture_that_is_not_settled_is_done_again_and_the_others_are_not(sett
     assert torch.equal(loc, before[0]) and torch.equal(conf, before[1])
 
 
+def test_one_picture_with_too_many_candidates_is_done_with_the_best_of_them(settled_again, monkeypatch):
+    """As a batch is, but by steps that a graph can hold; where that is not enough, by the exact way."""
+    loc, conf = outputs(1, 1.5, 6.0)
+    exact = detect_exact(loc, conf, default_boxes())
+    calls, plain = [], module.detect_exact
+    monkeypatch.setattr(module, "detect_exact", lambda *given: calls.append(1) or plain(*given))
+    decoder = Postprocessor(CPU)
+    torch.testing.assert_close(decoder(loc, conf), exact, rtol=0, atol=1e-5)
+    assert calls == settled_again == []
+    monkeypatch.setattr(decoder, "steps_of_best", lambda *given: torch.zeros_like(exact))
+    assert torch.equal(decoder(loc, conf), exact) and calls == [1]
+
+
 def test_what_is_settled_is_not_done_again(settled_again):
     Postprocessor(CPU)(*outputs(1, 0.1, 20.0))
     assert settled_again == []
@@ -91,7 +104,7 @@ def test_start_then_wait():
     decoder = Postprocessor(CPU)
     finish = decoder.start(loc, conf)
     assert torch.equal(finish(), decoder(loc, conf))
-    assert decoder.steps == decoder._detect  # Nothing is captured without a GPU.
+    assert decoder.steps == decoder.detect  # Nothing is captured without a GPU.
 
 
 def test_a_pending_result_is_waited_for_once_and_kept():

@@ -13,6 +13,7 @@ from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.reading import PictureReader, check_pictures, readable
+from ssdtrt.images.upload import to_device
 
 CPU = torch.device("cpu")
 needs_processes = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
@@ -135,3 +136,82 @@ def test_one_picture_is_no_list(given, message):
 @pytest.mark.parametrize("given", [[], ["a.jpg"], (Path("a"),), iter(["a"]), np.zeros((2, 4, 5, 3), np.uint8)])
 def test_lists_of_pictures(given):
     assert check_pictures(given) is None
+
+
+# Pictures in memory
+
+
+def in_memory(count=4):
+    """RGB arrays of several sizes, one of them upside down and mirrored, one too large to be resized on a device."""
+    random = np.random.default_rng(0)
+    sizes = [(64, 48), (300, 300), (48, 64), (700, 650)][:count]
+    arrays = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in sizes]
+    arrays[0] = arrays[0][::-1, ::-1, ::-1]
+    return arrays
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("preprocess", ["eval", "hub"])
+def test_at_once_gives_what_threads_give(preprocess, whole, keep):
+    arrays = in_memory()
+    gray, clear = arrays[1][..., 0], np.dstack([arrays[2], arrays[2][..., :1]])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.fromarray(arrays[2])
+    turned.info["exif"] = exif.tobytes()
+    pictures = [*arrays, gray, clear, Image.fromarray(arrays[1]), turned, Image.fromarray(gray)]
+    expected = list(reader(preprocess).with_threads(pictures, keep))
+    found = list(reader(preprocess).at_once(pictures, keep, whole))
+    sizes = {one.pixels.shape[:2] for one in found}
+    assert sizes == ({(300, 300), (48, 64), (64, 48)} if whole and preprocess == "eval" else {(300, 300)})
+    for one, other in zip(found, expected):
+        assert (one.index, one.name, one.size) == (other.index, other.name, other.size)
+        assert (one.picture is None) == (other.picture is None) == (not keep)
+        image = to_device([one.pixels], CPU)[0].permute(1, 2, 0).numpy()
+        assert np.array_equal(image, other.pixels)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.zeros((48, 64, 3), np.float32),
+        np.zeros((3, 48, 64), np.uint8),
+        np.zeros((0, 64, 3), np.uint8),
+        np.zeros((2, 3, 48, 3), np.uint8),
+        np.zeros(3, np.uint8),
+    ],
+)
+def test_what_is_wrong_with_an_array_is_said_in_its_place(bad, whole):
+    good = in_memory(1)[0]
+    found = list(reader().at_once([good, bad, good], resize_on_device=whole))
+    expected = list(reader().with_threads([good, bad, good]))
+    assert [type(one) for one in found] == [type(one) for one in expected]
+    assert isinstance(found[1], ImageError) and str(found[1]) == str(expected[1])
+    assert [found[0].index, found[2].index] == [0, 2]
+
+
+def test_an_array_stays_the_callers():
+    array = in_memory(3)[2]
+    before = array.copy()
+    (found,) = reader().at_once([array], resize_on_device=True)
+    assert np.shares_memory(found.pixels, array) and not found.pixels.flags.writeable
+    assert array.flags.writeable and np.array_equal(array, before)
+
+
+def test_which_lists_gain_nothing_from_threads(mixed, monkeypatch):
+    arrays = in_memory()
+    small, large = arrays[0], arrays[3]
+    few = reader().few_in_memory
+    assert few([], 1) and few([large], 1) and few((small, small), 2) and few(np.stack([small, small]), 2)
+    assert few([Image.fromarray(small)], 1) and few([small[..., 0]], 1) and few([np.zeros(3)], 1)
+    assert not few([small, small], 1) and few([small] * 9, 1, True) and not few([small, large], 1, True)
+    assert few([small, np.zeros(3), Image.fromarray(small)], 1, True)
+    assert not reader("hub").few_in_memory([small, small], 1, True)
+    with Image.open(mixed[0]) as opened:
+        for other in (mixed[0], str(mixed[0]), opened, io.BytesIO(), torch.zeros(3)):
+            assert not few([small, other], 9, True)
+    assert not few(iter([small]), 9, True) and not few(None, 9)
+    monkeypatch.setattr("ssdtrt.images.reading.order_of_passes", lambda: None)  # A Pillow that is not known.
+    assert not few([small, small], 1, True)

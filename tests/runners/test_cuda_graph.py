@@ -78,3 +78,17 @@ def test_one_at_a_time():
 def test_without_graphs_images_are_placed_on_the_device(engine):
     images = synthetic_images(1)
     assert load_engine(engine).place(images) is images
+
+
+def test_a_larger_function_shares_the_limit_and_gets_the_function():
+    runner = Doubled(limit=1)
+    larger = runner.around(lambda function, given: function(given) + 1)
+    assert larger.function(torch.ones(2)).tolist() == [3.0, 3.0]
+    assert larger.graphs is runner.graphs and larger.limit == 1
+    larger.__class__ = Doubled
+    first = runner(torch.ones(2))
+    second = larger(torch.ones(2))  # Of the same shape, and yet another graph.
+    assert second is not first and len(runner.graphs) == 1
+    assert larger(torch.ones(2)) is second and runner(torch.ones(2)) is not first
+    larger.release()
+    assert not runner.graphs

@@ -1,0 +1,108 @@
+"""From images to packed detections: step by step, and as one graph, with a replay on the CPU in place of a capture."""
+
+import pytest
+import torch
+
+from known import known_file
+from ssdtrt.detection.pipeline import Pipeline
+from ssdtrt.errors import ArtifactError
+from ssdtrt.images.tensors import normalize, synthetic_pictures
+from ssdtrt.model.boxes import default_boxes
+from ssdtrt.model.nms import detect_exact
+from ssdtrt.runners import cuda_graph
+from ssdtrt.runners.baseline import EagerRunner
+from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
+from ssdtrt.runners.runner import load_engine
+
+
+class Replayed(CudaGraphRunner):
+    """Runs the function again where a graph would be replayed, and writes its outputs to their first place."""
+
+    def around(self, function):
+        larger = super().around(function)
+        larger.__class__ = Replayed
+        return larger
+
+    def _capture(self, inputs):
+        outputs = tuple(part.clone() for part in self.function(*inputs))
+
+        def replay():
+            for place, part in zip(outputs, self.function(*inputs)):
+                place.copy_(part)
+
+        return _Captured(inputs, replay, outputs)
+
+
+@pytest.fixture
+def runner(tmp_path):
+    return load_engine(known_file(tmp_path / "known.ts"), "cpu")
+
+
+@pytest.fixture
+def captured(tmp_path):
+    runner = load_engine(known_file(tmp_path / "captured.ts"), "cpu")
+    runner.graph = Replayed(runner.module, runner.device, limit=1)
+    return runner
+
+
+def exact(runner, images, most=200):
+    return detect_exact(*runner(normalize(images)), default_boxes(), most)
+
+
+@pytest.mark.parametrize("most", [1, 200])
+def test_the_steps_are_normalization_network_and_the_exact_detections(runner, most):
+    images, pipeline = synthetic_pictures(2, seed=3), Pipeline(runner, most)
+    packed = pipeline.start(images)()
+    assert pipeline.graph is None and packed.shape == (2, most + 1, 6)
+    torch.testing.assert_close(packed, exact(runner, images, most), rtol=0, atol=1e-5)
+
+
+def test_the_graph_of_the_whole_gives_what_the_steps_give_for_alternating_sizes(runner, captured):
+    steps, whole = Pipeline(runner), Pipeline(captured)
+    for seed, size in enumerate((1, 3, 1, 1, 2, 3)):
+        images = synthetic_pictures(size, seed=seed)
+        assert torch.equal(whole.start(images)(), steps.start(images)())
+        assert [graph.inputs[0].shape[0] for graph in whole.graph.graphs.values()] == [size]
+    assert not isinstance(whole.postprocessor.steps, CudaGraphRunner)
+
+
+def test_the_network_called_in_between_leaves_no_stale_graph(captured):
+    """With one context the graph of the whole is captured anew after the network ran with another size, and back."""
+    pipeline, images = Pipeline(captured), synthetic_pictures(2, seed=1)
+    expected = pipeline.start(images)()
+    (first,) = captured.graph.graphs
+    captured(normalize(images[:1]))
+    assert first not in captured.graph.graphs and len(captured.graph.graphs) == 1
+    assert torch.equal(pipeline.start(images)(), expected) and len(captured.graph.graphs) == 1
+
+
+def test_two_pipelines_of_one_runner_do_not_mix_their_graphs(captured):
+    one, three, images = Pipeline(captured, 1), Pipeline(captured, 3), synthetic_pictures(1, seed=1)
+    for _ in range(2):
+        assert one.start(images)().shape == (1, 2, 6) and three.start(images)().shape == (1, 4, 6)
+
+
+def test_a_result_may_be_asked_for_after_the_next_start(captured):
+    pipeline, pictures = Pipeline(captured), [synthetic_pictures(1, seed=seed) for seed in (1, 2)]
+    expected = [pipeline.start(images)().clone() for images in pictures]
+    pending = [pipeline.start(images) for images in pictures]
+    assert all(torch.equal(result(), packed) for result, packed in zip(pending, expected))
+
+
+def test_more_images_than_the_file_takes_are_refused_before_the_network_runs(captured, monkeypatch):
+    monkeypatch.setattr(captured, "batch", type("One", (), {"max": 1, "min": 1}))
+    monkeypatch.setattr(captured.graph, "function", lambda images: pytest.fail("it ran"))
+    with pytest.raises(ArtifactError, match="takes 1 to 1 images at once; found 2"):
+        Pipeline(captured).start(synthetic_pictures(2))
+
+
+def test_release_frees_the_graphs(captured):
+    pipeline = Pipeline(captured)
+    pipeline.start(synthetic_pictures(1))()
+    pipeline.release()
+    assert not captured.graph.graphs and not pipeline.graph.graphs
+
+
+def test_an_eager_runner_has_no_graph(runner):
+    eager = EagerRunner("eager-fp32", torch.nn.Identity(), runner, "fp32")
+    assert Pipeline(eager).graph is None and cuda_graph.MAX_GRAPHS > 1
