@@ -148,7 +148,7 @@ def _check_format(file_format: str, out: Path, backend: Backend, front_end: str,
         raise CompileError("A plan holds the network alone, without NMS; leave out the detector, or --format plan.")
     if not backend.front_ends:
         raise CompileError(f"A plan is TensorRT's; the backend {backend.name} builds none. Leave out --format plan.")
-    if front_end == "torchscript":
+    if front_end not in ("auto", "tensorrt"):
         raise CompileError("A plan is built through TensorRT's own API: the front end is tensorrt, or auto.")
     check_output(record_path(out))
 
