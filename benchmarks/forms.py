@@ -96,10 +96,14 @@ def ways(name: str, form: nn.Module, options: argparse.Namespace, device: torch.
         batch = BatchRange.parse(options.batch_size)
         return compile_module(rewrite.trace(form, device), "fp16", batch, config.WORKSPACE_MIB, device)
 
+    def own_api(streams):
+        limits = tensorrt_backend.BuildLimits(streams)
+        plan = tensorrt_backend.build_plan(form, BatchRange.parse(options.batch_size), limits, options.timings)
+        return tensorrt_backend.embed(plan, device)
+
     found = {} if options.only_streams else {name: front_end}
     for streams in options.streams:
-        settings = (BatchRange.parse(options.batch_size), streams, config.WORKSPACE_MIB, device, options.timings)
-        found[f"{name}, {streams} streams"] = partial(tensorrt_backend.build_module, form, *settings)
+        found[f"{name}, {streams} streams"] = partial(own_api, streams)
     return found
 
 

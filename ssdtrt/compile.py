@@ -123,16 +123,7 @@ def compile_engine(
         format=cast(Literal["torchscript", "plan"], file_format),
         detector=detector,
     )
-    with contextlib.ExitStack() as stack:
-        # The record of a plan appears last: a plan without one is refused.
-        record = stack.enter_context(writing(record_path(out))) if file_format == "plan" else None
-        temporary = stack.enter_context(writing(out))
-        built, parity, cached = _take_or_build(temporary, module, request, target, cache, progress)
-        recorded = _engine_metadata(metadata, module, request, built, parity, cached)
-        if record is None:
-            add_metadata(temporary, recorded)
-        else:
-            record.write_bytes(recorded.to_json())
+    _write(out, metadata, module, request, target, cache, progress)
     return out
 
 
@@ -148,9 +139,31 @@ def _check_format(file_format: str, out: Path, backend: Backend, front_end: str,
         raise CompileError("A plan holds the network alone, without NMS; leave out the detector, or --format plan.")
     if not backend.front_ends:
         raise CompileError(f"A plan is TensorRT's; the backend {backend.name} builds none. Leave out --format plan.")
-    if front_end == "torchscript":
+    if front_end not in ("auto", "tensorrt"):
         raise CompileError("A plan is built through TensorRT's own API: the front end is tensorrt, or auto.")
     check_output(record_path(out))
+
+
+def _write(
+    out: Path,
+    base: Metadata,
+    module: Path,
+    request: BuildRequest,
+    device: torch.device,
+    cache: bool,
+    progress: Progress,
+) -> None:
+    """Write an accepted engine with its metadata, or a plan and its record, completely or not at all."""
+    with contextlib.ExitStack() as stack:
+        # The record of a plan appears last: a plan without one is refused.
+        record = stack.enter_context(writing(record_path(out))) if request.format == "plan" else None
+        temporary = stack.enter_context(writing(out))
+        built, parity, cached = _take_or_build(temporary, module, request, device, cache, progress)
+        recorded = _engine_metadata(base, module, request, built, parity, cached)
+        if record is None:
+            add_metadata(temporary, recorded)
+        else:
+            record.write_bytes(recorded.to_json())
 
 
 def _take_or_build(

@@ -80,8 +80,9 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
     metadata, base = metadata_of(request.getfixturevalue(name)), metadata_of(module)
     assert set(metadata) == {
         "schema", "kind", "format", "created", "versions", "machine", "model", "inputs", "outputs", "export", "module",
-        "request", "build", "parity"
+        "request", "build", "parity", "plan"
     }  # fmt: skip
+    assert metadata["plan"] is None
     assert metadata["schema"] == 2 and metadata["kind"] == "engine"
     assert metadata["created"] >= base["created"]
     assert [metadata[key] for key in ("model", "inputs", "outputs", "versions")] == [
@@ -102,6 +103,7 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
         "front_end": None,
         "streams": None,
         "workspace_mib": 4096,
+        "format": "torchscript",
         "detector": False,
     }
     assert metadata["export"] == {"method": "trace"}
@@ -272,7 +274,7 @@ def test_the_times_of_kernels_are_kept_where_there_are_any_unless_there_is_no_ca
         raise CompileError("no further")
 
     monkeypatch.setenv("SSDTRT_CACHE", str(out.parent / "engines"))
-    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda plan: None)
     monkeypatch.setattr(compiling, "pick_device", lambda device: torch.device("cpu"))
     monkeypatch.setattr(compiling, "build_in_child", build)
     with pytest.raises(CompileError, match="no further"):

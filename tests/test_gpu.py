@@ -185,14 +185,18 @@ def test_streams_wait_for_each_other(gpu_engine):
 
 
 def test_a_range_gives_the_same_as_a_graph_of_any_batch_size(range_engine):
-    """Sizes alternate and one is padded; only the graph of the last one is kept."""
+    """Sizes alternate; the graphs of four sizes are kept, each with an execution context of its own."""
     plain, captured = load_engine(range_engine, cuda_graph=False), load_engine(range_engine)
     images = synthetic_images(8, seed=3).cuda()
     expected = {size: plain(images[:size]) for size in (1, 2, 3, 4, 8)}
+    captured.graph.graphs.clear()  # That of the call on zeros.
+    used = []
     for size in (2, 8, 2, 8, 8, 1, 3, 4, 8, 2, 1):
         for found, part in zip(captured(images[:size]), expected[size]):
             assert found.shape[0] == size and parity.relative_l2(found, part) < 1e-6
-        assert [graph.inputs[0].shape[0] for graph in captured.graph.graphs.values()] == [size]
+        used = [*(other for other in used if other != size), size][-4:]
+        assert [graph.inputs[0].shape[0] for graph in captured.graph.graphs.values()] == used
+    assert len({id(graph.function._context) for graph in captured.graph.graphs.values()}) == 4
 
 
 def test_with_one_graph_at_a_time_another_batch_size_is_captured_anew(reference):

@@ -212,8 +212,6 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = _KINDS) -> Metadata:
     path = Path(path)
     data = _parse(path, read_record(path))
     kind, schema, file_format = data["kind"], data["schema"], data.get("format", "torchscript")
-    if file_format != format_of(path):
-        raise ArtifactError(_damaged(path, f"format is {_shown(file_format)}; expected {format_of(path)!r}"))
     if schema > config.SCHEMA:
         raise ArtifactError(
             f"{path} was written by a newer ssdtrt (schema {schema}, this one reads up to {config.SCHEMA}). "
@@ -221,6 +219,8 @@ def read_metadata(path: str | Path, kinds: Sequence[str] = _KINDS) -> Metadata:
         )
     if kind not in _KINDS:
         raise ArtifactError(f"{path} is of the unknown kind {kind[:40]!r}; expected {' or '.join(kinds)}.")
+    if file_format != format_of(path):
+        raise ArtifactError(_damaged(path, f"format is {_shown(file_format)}; expected {format_of(path)!r}"))
     if kind not in kinds:
         raise ArtifactError(_wrong_kind(path, kind, kinds))
     if schema < config.SCHEMA:

@@ -16,6 +16,7 @@ from ssdtrt.commands.options import (
     check_json,
     device_option,
     end_with,
+    format_option,
     json_option,
     labels_option,
     module_option,
@@ -35,14 +36,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @weights_option
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(config.FORMATS),
-    default=config.FORMATS[0],
-    show_default=True,
-    help="onnx: opset 17, for any ONNX runtime (needs the extra `onnx`).",
-)
+@format_option(config.FORMATS, "onnx: opset 17, for any ONNX runtime (needs the extra `onnx`).")
 @click.option("--detector", is_flag=True, help="With onnx: include normalization, decoding and NMS.")
 @click.option(
     "--method", type=click.Choice(["trace", "script"]), help=f"How TorchScript is made.  [default: {config.METHOD}]"
@@ -133,14 +127,7 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     show_default=True,
     help="torchscript builds for the CPU.",
 )
-@click.option(
-    "--format",
-    "file_format",
-    type=click.Choice(config.ENGINE_FORMATS),
-    default=config.ENGINE_FORMATS[0],
-    show_default=True,
-    help="plan: TensorRT's engine by itself, for trtexec, Triton, DeepStream, C++.",
-)
+@format_option(config.ENGINE_FORMATS, "plan: TensorRT's engine by itself, for trtexec, Triton, DeepStream, C++.")
 @click.option("--detector", is_flag=True, help="Include normalization, decoding and NMS: uint8 images to detections.")
 @click.option("--no-cache", is_flag=True, help="Build even if the same engine was built before.")
 @device_option
@@ -178,7 +165,7 @@ def compile_(
     precision = _one_precision(flags, BACKENDS[backend])
     _check_batches(BACKENDS[backend], batch_size or batch_range, streams)
     _check_front_end(BACKENDS[backend], front_end, streams)
-    if file_format == "plan" and (detector or not BACKENDS[backend].front_ends or front_end == "torchscript"):
+    if file_format == "plan" and (detector or backend != "tensorrt" or front_end == "torchscript"):
         raise click.UsageError("--format plan is TensorRT's engine alone: no --detector, and --front-end tensorrt.")
     check_apart({"-o": output}, [module])
     from ssdtrt.artifact.metadata import EngineMetadata, read_metadata

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -44,6 +44,13 @@ preprocess_option = click.option(
     show_default=True,
     help="eval: the whole picture resized; hub: its center crop.",
 )
+
+
+def format_option(formats: Sequence[str], text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option --format, whose default is the first of the formats."""
+    return click.option(
+        "--format", "file_format", type=click.Choice(formats), default=formats[0], show_default=True, help=text
+    )
 
 
 def check_json(*files: str | None) -> None:

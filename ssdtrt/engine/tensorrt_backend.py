@@ -41,7 +41,7 @@ def build(job: BuildJob) -> BuiltNetwork:
     plan = build_plan(fused, batch, limits, Path(job.timing_cache) if job.timing_cache else None)
     if request.format == "plan":
         return BuiltNetwork(None, plan)
-    network = FusedNetwork(torchscript.reload(_embed(plan, device)))
+    network = FusedNetwork(torchscript.reload(embed(plan, device)))
     return BuiltNetwork(EngineModule(network, torch.float32, batch, channels_last=False), plan)
 
 
@@ -68,8 +68,12 @@ def build_plan(fused: FusedSSD300, batch: BatchRange, limits: BuildLimits, timin
     return plan
 
 
-def _embed(plan: bytes, device: torch.device) -> torch.jit.ScriptModule:
-    """Embed a serialized TensorRT engine in a TorchScript module."""
+def embed(plan: bytes, device: torch.device) -> torch.jit.ScriptModule:
+    """Embed a serialized TensorRT engine in a TorchScript module: images [N, 3, 300, 300] -> [N, 4 + C, A].
+
+    Raises:
+        CompileError: If Torch-TensorRT is missing, or refuses the engine.
+    """
     torch_tensorrt = runtime.import_torch_tensorrt()
     try:
         return torch_tensorrt.ts.embed_engine_in_new_module(

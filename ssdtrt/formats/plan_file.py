@@ -6,6 +6,7 @@ it. Its metadata is the file `NAME.json` beside it, which also holds the size an
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -38,12 +39,13 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 def is_plan(path: Path) -> bool:
-    """Return whether a file is a TensorRT plan, by its first bytes, or claims to be one by its name.
+    """Return whether a file is a TensorRT plan, by its first bytes, or, unless it is an archive, by its name.
 
     Raises:
         ArtifactError: If it is not a regular file, cannot be read, or is empty.
     """
-    return read_start(path).startswith(_MAGIC) or path.suffix == ".plan"
+    start = read_start(path)
+    return start.startswith(_MAGIC) or (path.suffix == ".plan" and not start.startswith(b"PK"))
 
 
 def record_path(path: Path) -> Path:
@@ -58,14 +60,15 @@ def read_record(path: Path) -> bytes:
         ArtifactError: If there is none, or it cannot be read.
     """
     record = record_path(path)
-    try:
-        with open(record, "rb") as file:
-            text = file.read(config.MAX_METADATA + 1)
-    except FileNotFoundError as error:
+    if not os.path.lexists(record):
         raise ArtifactError(
             f"{path} is a TensorRT plan without its record {record.name}, which must be beside it. Copy both, or build it "
             "again: ssdtrt compile --format plan"
-        ) from error
+        )
+    read_start(record)  # Refuses a named pipe, which would block.
+    try:
+        with open(record, "rb") as file:
+            text = file.read(config.MAX_METADATA + 1)
     except OSError as error:
         raise ArtifactError(f"{record} cannot be read: {error.strerror or error}.") from error
     if len(text) > config.MAX_METADATA:

@@ -49,6 +49,8 @@ def _creation_hint(path: Path) -> str:
     if path.suffix == ".onnx":
         more = " --detector" if ".detector" in path.name else ""
         return f"Make it first: ssdtrt export --format onnx{more}"
+    if path.suffix == ".plan":
+        return "Make it first: ssdtrt compile --format plan"
     commands = {".engine": "ssdtrt compile", ".detector": "ssdtrt compile --detector"}
     matching = [command for part, command in commands.items() if part in path.name]
     return f"Make it first: {matching[0] if matching else 'ssdtrt export'}"

@@ -247,15 +247,21 @@ def _load(
     if metadata.format == "onnx":
         return onnx_runtime.load(path, device, metadata.kind == "detector")
     batch = metadata.batch_range
-    if isinstance(metadata, EngineMetadata) and batch is not None:
+    if isinstance(metadata, EngineMetadata) and metadata.request.capabilities.on_gpu:
+        assert batch is not None
         if metadata.format == "plan":
-            return PlanNetwork(TensorRTEngine(path.read_bytes(), device), batch.min)
+            return _load_plan(path.read_bytes(), device, batch.min)
         runtime.import_torch_tensorrt()  # Registers the class that the file contains.
         if cuda_graph and metadata.plan and not batch.static and metadata.kind == "engine":
             plan = plan_in_archive(path, metadata.plan)
             if plan is not None:
-                return PlanNetwork(TensorRTEngine(plan, device), batch.min)
+                return _load_plan(plan, device, batch.min)
     return torchscript.load(path, device)
+
+
+def _load_plan(plan: bytes, device: torch.device, min_batch: int) -> PlanNetwork:
+    with gpu_errors():
+        return PlanNetwork(TensorRTEngine(plan, device), min_batch)
 
 
 def _warm_up(runner: FileRunner) -> None:

@@ -56,7 +56,11 @@ class TensorRTEngine:
         self.input_name, self.output_name = inputs[0], outputs[0]
 
     def new_context(self) -> Any:
-        """Return a new `IExecutionContext`."""
+        """Return a new `IExecutionContext`.
+
+        Raises:
+            ArtifactError: If TensorRT cannot create one.
+        """
         strategies = getattr(self.tensorrt, "ExecutionContextAllocationStrategy", None)
         with current_device(self.device):
             if strategies is not None:
@@ -64,10 +68,10 @@ class TensorRTEngine:
             else:  # TensorRT 8.6
                 context = self.engine.create_execution_context_without_device_memory()
             if context is None:
-                raise RuntimeError(f"TensorRT could not create an execution context ({self._reason()})")
-            if strategies is not None:
+                raise ArtifactError(f"TensorRT could not create an execution context ({self._reason()}).")
+            if hasattr(context, "set_device_memory"):
                 context.set_device_memory(self._memory.data_ptr(), self._size)
-            else:
+            else:  # TensorRT 8.6 and 10.0
                 context.device_memory = self._memory.data_ptr()
         return context
 

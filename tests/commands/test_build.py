@@ -423,7 +423,9 @@ def test_compile_asks_for_what_is_the_default_and_for_what_is_not(ssdtrt, compil
     more = ("--batch-range", "1:8:32", "--detector", "--no-cache", "--workspace-mib", "9", "--sha256", "0", "--device")
     assert ssdtrt("compile", *more, "cuda:1").exit_code == 0
     first, second = compiled[0]
-    common = {"precision": None, "front_end": "auto", "streams": None, "backend": "tensorrt"}
+    common = {
+        "precision": None, "front_end": "auto", "streams": None, "backend": "tensorrt", "file_format": "torchscript",
+    }  # fmt: skip
     assert {name: value for name, value in first.items() if name not in ("progress", "note")} == {
         **common, "detector": False, "batch": 1, "workspace_mib": 4096, "device": None, "sha256": None, "cache": True,
     }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import enum
 import gc
-import importlib.machinery
 import sys
 import weakref
 from types import ModuleType, SimpleNamespace
@@ -145,12 +144,13 @@ class Logger:
     ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 
-def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True):
+def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True, sharing=True):
     """Return a TensorRT that logs messages, and returns or raises `plan`.
 
-    `accepts` decides whether it accepts a timing cache. Its attribute `recorded` has the settings of the build.
+    `accepts` decides whether it accepts a timing cache; `sharing` says whether it is 8.6, where several contexts on one
+    optimization profile are a preview. Its attribute `recorded` has the settings of the build.
     """
-    recorded = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=[])
+    recorded = SimpleNamespace(flags=set(), cleared=set(), limits={}, profiles=[], previews=set())
 
     class Config:
         max_aux_streams = None
@@ -160,6 +160,10 @@ def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True):
 
         def clear_flag(self, flag):
             recorded.cleared.add(flag)
+
+        def set_preview_feature(self, feature, enabled):
+            assert enabled is True
+            recorded.previews.add(feature)
 
         def set_memory_pool_limit(self, pool, limit):
             recorded.limits[pool] = limit
@@ -206,6 +210,8 @@ def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True):
     package.recorded, package.ILogger, package.Builder, package.IBuilderConfig = recorded, Logger, Builder, Config
     package.NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
     package.BuilderFlag = SimpleNamespace(FP16="FP16", TF32="TF32")
+    package.PreviewFeature = SimpleNamespace(**({"PROFILE_SHARING_0806": "sharing"} if sharing else {}))
+    package.ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
     package.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
     return package
 
@@ -231,10 +237,17 @@ def test_what_is_asked_of_tensorrt(model, fused):
         b"times",
     )
     assert recorded.attached == b"times" and recorded.profiles == []
+    assert (recorded.settings.profiling_verbosity, recorded.previews) == ("detailed", {"sharing"})
     serialize(tensorrt, FusedSSD300(model, torch.float16), BatchRange.parse("1:128:256"), BuildLimits(0, 1))
     assert recorded.flags == {"FP16"} and recorded.settings.avg_timing_iterations == 1
     assert recorded.settings.max_aux_streams is None  # TensorRT's own choice.
     assert recorded.profiles == [{"images": tuple((size, 3, 300, 300) for size in (1, 128, 256))}]
+
+
+def test_where_contexts_share_a_profile_anyway_that_is_not_asked_for(fused):
+    tensorrt = fake_tensorrt(sharing=False)
+    serialize(tensorrt, fused, EIGHT, BuildLimits())
+    assert (tensorrt.recorded.settings.profiling_verbosity, tensorrt.recorded.previews) == ("detailed", set())
 
 
 @pytest.mark.parametrize(
@@ -322,33 +335,44 @@ def test_another_api_of_tensorrt_is_named(model, fused):
     assert str(caught.value) == message
 
 
-def test_the_engine_is_embedded_by_torch_tensorrt_and_the_times_are_kept(fused, monkeypatch, tmp_path):
-    tensorrt = fake_tensorrt()
-    package = ModuleType("torch_tensorrt")
-    package.__spec__ = importlib.machinery.ModuleSpec("torch_tensorrt", None)
-    calls = []
+def test_the_times_are_kept(fused, monkeypatch, tmp_path):
+    tensorrt, timing_cache = fake_tensorrt(), tmp_path / "engines" / "times.bin"
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
+    limits = BuildLimits(4, 64)
+    assert tensorrt_backend.build_plan(fused, ONE, limits, timing_cache) == b"plan"
+    assert read_timing_cache(timing_cache) == b"+"
+    tensorrt_backend.build_plan(fused, ONE, limits, timing_cache)
+    assert tensorrt.recorded.timing_cache == b"+" and read_timing_cache(timing_cache) == b"++"
+    tensorrt_backend.build_plan(fused, ONE, limits)
+    assert tensorrt.recorded.timing_cache == b""
+
+
+@pytest.mark.parametrize("broken", [None, "no libnvinfer.so"])
+def test_a_tensorrt_that_cannot_be_imported_is_one_clear_error(fused, monkeypatch, tmp_path, broken):
+    if broken:
+        (tmp_path / "tensorrt.py").write_text(f"raise OSError({broken!r})")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    else:
+        monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(
+        CompileError, match=rf"^TensorRT cannot be imported \({broken or 'import of'}.*\)\. pip install [^\n]*$"
+    ):
+        tensorrt_backend.build_plan(fused, ONE, BuildLimits())
+
+
+def test_the_engine_is_embedded_by_torch_tensorrt(monkeypatch):
+    calls, package = [], package_stand_in("2.2.0")
     package.ts = SimpleNamespace(embed_engine_in_new_module=lambda plan, **arguments: calls.append((plan, arguments)))
     package.Device = lambda name: ("device", name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
-    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt)
-    device, timing_cache = torch.device("cuda", 1), tmp_path / "engines" / "times.bin"
-    tensorrt_backend.build_module(fused, ONE, 4, 64, device, timing_cache)
+    tensorrt_backend.embed(b"plan", torch.device("cuda", 1))
     names = {"input_binding_names": ["images"], "output_binding_names": ["loc_conf"]}
     assert calls == [(b"plan", {**names, "device": ("device", "cuda:1")})]
-    assert read_timing_cache(timing_cache) == b"+"
     for version, signatures in SIGNATURES.items():
-        assert {"serialized_engine", *calls[0][1]} == set(signatures["ts.embed_engine_in_new_module"]["parameters"]), (
-            version
-        )
-    tensorrt_backend.build_module(fused, ONE, 4, 64, device, timing_cache)
-    assert tensorrt.recorded.timing_cache == b"+" and read_timing_cache(timing_cache) == b"++"
-    tensorrt_backend.build_module(fused, ONE, 4, 64, device)
-    assert tensorrt.recorded.timing_cache == b""
-    package.ENABLED_FEATURES = SimpleNamespace(torchscript_frontend=False)
-    package.__version__ = "2.14.0"
-    with pytest.raises(CompileError, match="^Torch-TensorRT 2.14.0 has no TorchScript front end"):
-        tensorrt_backend.build_module(fused, ONE, 4, 64, device)
+        parameters = set(signatures["ts.embed_engine_in_new_module"]["parameters"])
+        assert {"serialized_engine", *calls[0][1]} == parameters, version
 
 
 def test_an_engine_that_cannot_be_embedded_is_one_clear_error(monkeypatch):
@@ -360,5 +384,5 @@ def test_an_engine_that_cannot_be_embedded_is_one_clear_error(monkeypatch):
     package.ts.embed_engine_in_new_module, package.Device = fail, lambda name: name
     monkeypatch.setitem(sys.modules, "torch_tensorrt", package)
     with pytest.raises(CompileError) as caught:
-        tensorrt_backend._embed(b"plan", torch.device("cpu"))
+        tensorrt_backend.embed(b"plan", torch.device("cpu"))
     assert str(caught.value) == "Torch-TensorRT could not embed the engine (Unable to deserialize)."

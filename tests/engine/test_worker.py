@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from torch_tensorrt_stand_in import stand_in as torch_tensorrt_stand_in
 
 import ssdtrt
 from ssdtrt.artifact.precision import BACKENDS
@@ -18,6 +19,7 @@ from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend, worker
 from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
+from ssdtrt.engine.tensorrt_backend import BuildLimits
 from ssdtrt.runners import torchscript
 
 
@@ -123,6 +125,8 @@ def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end,
     def take(name):
         def called(form, *rest):
             calls.append((name, form, rest))
+            if name == "own API":
+                return b"plan"
             with torchscript.quiet():
                 return torch.jit.trace(torch.nn.Identity(), torch.zeros(1))
 
@@ -134,18 +138,22 @@ def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end,
     monkeypatch.setattr(torch_tensorrt_backend, "compile_module", take("front end"))
     # Tracing runs the network, and a CPU takes minutes for FP16; it has tests of its own.
     monkeypatch.setattr(torch_tensorrt_backend.rewrite, "trace", lambda network, device: network)
-    monkeypatch.setattr(tensorrt_backend, "build_module", take("own API"))
+    monkeypatch.setattr(tensorrt_backend, "build_plan", take("own API"))
+    monkeypatch.setattr(tensorrt_backend.runtime, "import_torch_tensorrt", lambda: torch_tensorrt_stand_in("2.2.0"))
+    monkeypatch.setattr(tensorrt_backend, "embed", lambda plan, device: take(plan)(device) if plan == b"plan" else None)
     asked = {"front_end": front_end, "batch": batch, "streams": streams}
-    engine = worker.build_network(tensorrt_job(cached, **asked))
+    engine, plan = worker.build_network(tensorrt_job(cached, **asked))
+    assert plan == (b"plan" if front_end == "tensorrt" else None)
     sizes = BatchRange.parse(batch)
     assert isinstance(engine, EngineModule) and (engine.min_batch, engine.max_batch) == (sizes.min, sizes.max)
     network = engine.network
     assert type(network) is FusedNetwork and isinstance(network.network, torch.jit.ScriptModule)
-    ((name, form, rest),) = calls
+    (name, form, rest), *embedded = calls
     device = torch.device("cpu")
+    assert embedded == ([(b"plan", device, ())] if front_end == "tensorrt" else [])
     assert isinstance(form, FusedSSD300)
     assert {parameter.dtype for parameter in form.parameters()} == {torch.float16}
     if front_end == "tensorrt":
-        assert (name, rest) == ("own API", (sizes, streams, 64, device, cached and Path(cached)))
+        assert (name, rest) == ("own API", (sizes, BuildLimits(streams, 64), cached and Path(cached)))
     else:
         assert (name, rest) == ("front end", ("fp16", sizes, 64, device))

@@ -426,7 +426,7 @@ def gpu(monkeypatch):
     versions = Versions(torch="2.2.2", torch_tensorrt="2.2.0", tensorrt="8.6.0")
     place = Machine(os="Linux", architecture="x86_64", gpu="NVIDIA H200", sm="9.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda plan: None)
     monkeypatch.setattr(
         "ssdtrt.runners.runtime.import_torch_tensorrt", lambda: pytest.fail("torch_tensorrt was imported")
     )

@@ -25,7 +25,7 @@ class Doubled(CudaGraphRunner):
 
     def _capture(self, inputs):
         outputs = torch.empty_like(inputs[0])
-        return _Captured(inputs, lambda: torch.mul(inputs[0], 2, out=outputs), outputs)
+        return _Captured(inputs, lambda: torch.mul(inputs[0], 2, out=outputs), outputs, self._renew())
 
 
 def only(runner):

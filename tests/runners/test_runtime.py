@@ -75,7 +75,7 @@ def test_what_tensorrt_lacks_is_found_in_its_api(monkeypatch, parts, expected):
 
 def test_without_tensorrt_that_is_what_is_lacking(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert runtime.lacking_in_tensorrt().startswith("tensorrt cannot be imported (")
+    assert runtime.lacking_in_tensorrt().startswith("TensorRT cannot be imported (")
 
 
 def test_without_either_both_are_said(no_gpu, not_installed):
@@ -144,7 +144,7 @@ def test_a_build_without_the_front_end_is_named(package):
         runtime.check_front_end(package)
     assert str(caught.value) == (
         "Torch-TensorRT 2.9.0 has no TorchScript front end, which writes the engine file; "
-        f"install a build that has it: {HOW}"
+        f"build a plan, which does without (--format plan), or install a build that has it: {HOW}"
     )
 
 

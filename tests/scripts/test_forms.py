@@ -7,6 +7,7 @@ import torch
 
 from conftest import script
 from ssdtrt.engine import rewrite
+from ssdtrt.engine.tensorrt_backend import BuildLimits
 from ssdtrt.images.tensors import synthetic_images
 
 CPU = torch.device("cpu")
@@ -44,7 +45,8 @@ def test_streams_of_a_form_that_cannot_have_them_are_refused_before_any_work(mor
 
 def test_the_ways_to_build_a_form(model, monkeypatch, tmp_path):
     built = []
-    monkeypatch.setattr(forms.tensorrt_backend, "build_module", lambda *given: built.append(given))
+    monkeypatch.setattr(forms.tensorrt_backend, "build_plan", lambda *given: built.append(given) or b"plan")
+    monkeypatch.setattr(forms.tensorrt_backend, "embed", lambda *given: given)
     form, timings = forms.form_of("compiled", model, torch.float32), tmp_path / "times.bin"
     options = SimpleNamespace(batch_size=8, streams=[0, 4], only_streams=False, timings=timings)
     assert list(forms.ways("compiled", form, options, CPU)) == [
@@ -55,8 +57,8 @@ def test_the_ways_to_build_a_form(model, monkeypatch, tmp_path):
     options.only_streams = True
     found = forms.ways("compiled", form, options, CPU)
     assert list(found) == ["compiled, 0 streams", "compiled, 4 streams"]
-    found["compiled, 4 streams"]()
-    assert built == [(form, forms.BatchRange.parse(8), 4, 4096, CPU, timings)]
+    assert found["compiled, 4 streams"]() == (b"plan", CPU)
+    assert built == [(form, forms.BatchRange.parse(8), BuildLimits(4, 4096), timings)]
 
 
 def test_streams_alone_have_to_be_some(monkeypatch, capsys):
