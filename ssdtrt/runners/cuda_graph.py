@@ -65,7 +65,9 @@ class CudaGraphRunner:
         Both share the limit: where it is 1, the graph of either makes room for that of the other, so that none is
         replayed after the other ran with another shape.
         """
-        larger = CudaGraphRunner(partial(function, self.function), self.device, self.limit)
+        larger = CudaGraphRunner(
+            partial(function, self.function), self.device, self.limit, lambda: partial(function, self._renew())
+        )
         larger.graphs, larger._whose = self.graphs, (object(),)
         return larger
 
@@ -111,3 +113,12 @@ def _copy_inputs(inputs: tuple[Tensor, ...], graph_inputs: tuple[Tensor, ...]) -
         for source, target in zip(inputs, graph_inputs):
             if source is not target:
                 target.copy_(source, non_blocking=True)
+
+
+def copy_outputs(loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor]:
+    """Return copies of both outputs, by one copy where they are the parts of one tensor [N, 4 + C, A]."""
+    count, rows, size = loc.shape
+    if loc.stride() != conf.stride() or conf.data_ptr() != loc.data_ptr() + rows * size * loc.element_size():
+        return loc.clone(), conf.clone()
+    whole = loc.as_strided((count, rows + conf.shape[1], size), loc.stride()).clone()
+    return whole[:, :rows], whole[:, rows:]

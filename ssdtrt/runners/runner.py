@@ -18,7 +18,7 @@ from ssdtrt.artifact.precision import Backend
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
 from ssdtrt.runners import onnx_runtime, runtime, torchscript
-from ssdtrt.runners.cuda_graph import MAX_GRAPHS, CudaGraphRunner
+from ssdtrt.runners.cuda_graph import MAX_GRAPHS, CudaGraphRunner, copy_outputs
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine, plan_in_archive
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
@@ -74,7 +74,7 @@ class FileRunner:
         self._check(images)
         with torch.no_grad(), current_device(self.device), self._fusing():
             loc, conf = (self.graph or self.module)(images.to(self.device, non_blocking=True))
-            return _copy(loc, conf) if self.graph and not self.reuse_outputs else (loc, conf)
+            return copy_outputs(loc, conf) if self.graph and not self.reuse_outputs else (loc, conf)
 
     def _graph_runner(self) -> CudaGraphRunner:
         """Return the network as a CUDA graph for each batch size, each with an execution context where it needs one."""
@@ -226,15 +226,6 @@ def load_engine(
         runner.load_options |= {"device": device, "sha256": sha256, "cuda_graph": cuda_graph}
         _warm_up(runner)
     return runner
-
-
-def _copy(loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor]:
-    """Return copies of both outputs, by one copy where they are the parts of one tensor [N, 4 + C, A]."""
-    count, rows, size = loc.shape
-    if loc.stride() != conf.stride() or conf.data_ptr() != loc.data_ptr() + rows * size * loc.element_size():
-        return loc.clone(), conf.clone()
-    whole = loc.as_strided((count, rows + conf.shape[1], size), loc.stride()).clone()
-    return whole[:, :rows], whole[:, rows:]
 
 
 def _load(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -155,12 +157,9 @@ def plan_in_archive(path: Path, info: PlanInfo) -> bytes | None:
                 continue
             pickled = archive.read(name)
             for size, decode in decoders:
-                mark = _TEXT + struct.pack("<I", size)
-                start = pickled.find(mark) + len(mark)
-                try:
-                    plan = decode(pickled[start : start + size])
-                except binascii.Error:
-                    continue
-                if sha256_bytes(plan) == info.sha256:
-                    return plan
+                for mark in re.finditer(re.escape(_TEXT + struct.pack("<I", size)), pickled):
+                    with contextlib.suppress(binascii.Error):
+                        plan = decode(pickled[mark.end() : mark.end() + size])
+                        if sha256_bytes(plan) == info.sha256:
+                            return plan
     return None

@@ -17,7 +17,8 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.errors import ArtifactError, CompileError, GpuError, SsdtrtError
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.runners.baseline import eager_model, find_module
-from ssdtrt.runners.runner import FileRunner, _copy, _warm_up, load_engine
+from ssdtrt.runners.cuda_graph import copy_outputs
+from ssdtrt.runners.runner import FileRunner, _warm_up, load_engine
 from ssdtrt.system.versions import Machine, Versions
 
 CPU = torch.device("cpu")
@@ -308,7 +309,7 @@ def test_outputs_that_are_one_tensor_are_copied_at_once(count):
         (whole[:, :4].clone(), whole[:, 4:].clone()),
         (whole[:, :4], whole[:, 5:]),
     ):
-        found = _copy(*parts)
+        found = copy_outputs(*parts)
         assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in zip(found, parts))
         at_once = found[0].untyped_storage().data_ptr() == found[1].untyped_storage().data_ptr()
         assert at_once is (parts[1].data_ptr() == whole[:, 4:].data_ptr())
