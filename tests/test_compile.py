@@ -80,7 +80,7 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
     metadata, base = metadata_of(request.getfixturevalue(name)), metadata_of(module)
     assert set(metadata) == {
         "schema", "kind", "format", "created", "versions", "machine", "model", "inputs", "outputs", "export", "module",
-        "request", "build", "parity", "plan"
+        "request", "build", "parity", "plan", "layers"
     }  # fmt: skip
     assert metadata["plan"] is None
     assert metadata["schema"] == 2 and metadata["kind"] == "engine"

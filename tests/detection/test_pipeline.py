@@ -24,13 +24,14 @@ class Replayed(CudaGraphRunner):
         return larger
 
     def _capture(self, inputs):
-        outputs = tuple(part.clone() for part in self.function(*inputs))
+        function = self._renew()
+        outputs = tuple(part.clone() for part in function(*inputs))
 
         def replay():
-            for place, part in zip(outputs, self.function(*inputs)):
+            for place, part in zip(outputs, function(*inputs)):
                 place.copy_(part)
 
-        return _Captured(inputs, replay, outputs)
+        return _Captured(inputs, replay, outputs, function)
 
 
 @pytest.fixture
@@ -106,3 +107,18 @@ def test_release_frees_the_graphs(captured):
 def test_an_eager_runner_has_no_graph(runner):
     eager = EagerRunner("eager-fp32", torch.nn.Identity(), runner, "fp32")
     assert Pipeline(eager).graph is None and cuda_graph.MAX_GRAPHS > 1
+
+
+def test_each_graph_of_the_whole_has_a_network_of_its_own_where_that_is_renewed(captured):
+    """As with the execution contexts of a range, of which each runs one batch size."""
+    made = []
+
+    def renew():
+        made.append(lambda images: captured.module(images))
+        return made[-1]
+
+    captured.graph = Replayed(captured.module, captured.device, renew=renew)
+    pipeline = Pipeline(captured)
+    for size in (1, 2, 1, 2):
+        pipeline.start(synthetic_pictures(size, seed=size))()
+    assert len(made) == 2 and len(pipeline.graph.graphs) == 2
