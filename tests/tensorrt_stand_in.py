@@ -10,7 +10,6 @@ from types import ModuleType, SimpleNamespace
 
 import torch
 
-
 MAGIC = b"ftrt"
 
 
