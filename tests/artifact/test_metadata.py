@@ -7,6 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from torch import nn
@@ -361,3 +362,39 @@ def test_a_missing_file_names_the_command_that_makes_it(tmp_path, name, command)
     with pytest.raises(ArtifactError) as caught:
         read_metadata(tmp_path / name)
     assert str(caught.value) == f"{tmp_path / name}: no such file. Make it first: ssdtrt {command}"
+
+
+# Plans
+
+
+def plan_metadata():
+    metadata = metadata_like("engine", "tensorrt")
+    metadata["request"].update(format="plan", front_end="tensorrt")
+    return {**metadata, "format": "plan", "plan": {"size": 4, "sha256": "3" * 64}}
+
+
+def test_a_plan_needs_tensorrt_but_not_torch_tensorrt():
+    metadata = plan_metadata()
+    metadata["versions"]["torch_tensorrt"] = None
+    assert typed(metadata).plan.size == 4
+    metadata["versions"]["tensorrt"] = None
+    with pytest.raises(msgspec.ValidationError, match="versions.tensorrt is null; expected the one that a TensorRT"):
+        typed(metadata)
+
+
+def test_an_engine_file_needs_torch_tensorrt():
+    metadata = metadata_like("engine", "tensorrt")
+    assert metadata["plan"] is None
+    metadata["versions"]["torch_tensorrt"] = None
+    with pytest.raises(msgspec.ValidationError, match="versions.torch_tensorrt is null"):
+        typed(metadata)
+
+
+def test_a_plan_without_its_digest_is_refused():
+    with pytest.raises(msgspec.ValidationError, match="plan is null; expected the size and the SHA-256 of the plan"):
+        typed({**plan_metadata(), "plan": None})
+
+
+def test_the_recorded_format_is_that_of_the_file(ours):
+    reason = "format is 'plan'; expected 'torchscript'"
+    assert refusal(ours(plan_metadata())) == f"FILE carries damaged metadata ({reason}). Make it again."

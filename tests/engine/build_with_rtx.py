@@ -1,8 +1,8 @@
 """Build SSD300 with real TensorRT builders that need no GPU, and print what the engines are.
 
 A script for a process of its own, with the folder of a TensorRT-RTX on PYTHONPATH: `build_with_rtx.py MODEL [NARROW]`, files
-that torch.load reads. Prints a JSON object: `writer` has for each build of MODEL the bytes of the engine, and how many layers
-compute in which dtype; with NARROW, `front_end` has the bytes of what Torch-TensorRT's TorchScript front end builds of it.
+that torch.load reads. Prints a JSON object: `writer` has for each build of MODEL the bytes of the engine, its first four, and how many
+layers compute in which dtype; with NARROW, `front_end` has the bytes of what Torch-TensorRT's TorchScript front end builds of it.
 """
 
 import collections
@@ -49,7 +49,12 @@ def write_and_build(model):
     for name, (dtype, batch, streams) in CASES.items():
         fused = FusedSSD300(model, dtype)
         plan, _ = serialize(tensorrt_rtx, fused, BatchRange.parse(batch), BuildLimits(streams))
-        built[name] = {"bytes": len(plan), "layers": WatchedWriter.layers, "shapes": WatchedWriter.shapes}
+        built[name] = {
+            "bytes": len(plan),
+            "start": plan[:4].decode("latin-1"),
+            "layers": WatchedWriter.layers,
+            "shapes": WatchedWriter.shapes,
+        }
     return built
 
 

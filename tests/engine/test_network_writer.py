@@ -14,6 +14,7 @@ import torch
 from command_line import ENVIRONMENT
 
 from conftest import once
+from ssdtrt.formats import plan_file
 
 BUILDERS = os.environ.get("SSDTRT_BUILDERS")
 pytestmark = pytest.mark.skipif(not BUILDERS, reason="SSDTRT_BUILDERS is not set: run make test, not pytest alone")
@@ -60,6 +61,14 @@ def test_every_layer_of_an_fp32_engine_computes_in_fp32(built):
     found = built["writer"]["fp32, batch 1"]
     assert found["layers"] == SINGLE
     assert 3.8 < found["bytes"] / 22_894_902 < 4.1
+
+
+def test_every_plan_begins_as_plans_are_recognized(built, tmp_path):
+    """TensorRT's own begin with "ftrt", as Torch-TensorRT expects them."""
+    assert {found["start"] for found in built["writer"].values()} == {"vtrt"}
+    for start in (b"vtrt", b"ftrt"):
+        (tmp_path / "plan").write_bytes(start)
+        assert plan_file.is_plan(tmp_path / "plan")
 
 
 def test_the_torchscript_front_end_builds_in_the_type_of_the_module(built):

@@ -167,7 +167,7 @@ class Holder(torch.nn.Module):
         return images
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@pytest.mark.parametrize("size", [1000, 1001, 1002])
 def test_a_plan_in_base64_is_found_in_what_torch_saves(tmp_path, size):
     serialized = bytes(number * 7 % 256 for number in range(size))
     with quiet():
