@@ -126,10 +126,10 @@ def _read_plan(path: Path, metadata: Metadata) -> bytes:
         raise ArtifactError(f"{path} is no TensorRT engine; expected one that ssdtrt compile built on a GPU.")
     if metadata.format == "plan":
         return path.read_bytes()
-    plan = plan_in_archive(path, metadata.plan) if metadata.plan else None
+    plan = plan_in_archive(path)
     if plan is None:
         raise ArtifactError(
-            f"{path} does not say which part of it is the serialized engine; expected one that was built with "
-            "--front-end tensorrt. Build it again so."
+            f"{path} holds its engine in a way that is not known here; expected one that a supported Torch-TensorRT "
+            "wrote. Profile a plan instead: ssdtrt compile --format plan"
         )
     return plan

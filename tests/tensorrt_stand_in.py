@@ -3,6 +3,7 @@
 import ctypes
 import importlib.machinery
 import io
+import json
 import math
 import sys
 import weakref
@@ -122,6 +123,24 @@ class Engine:
     def get_tensor_mode(self, name):
         return "input" if name == "images" else "output"
 
+    def create_engine_inspector(self):
+        return SimpleNamespace(
+            get_engine_information=lambda form: json.dumps({"Layers": LAYERS}) if form == "JSON" else ""
+        )
+
+
+# What the inspector says of every engine.
+LAYERS = [
+    {
+        "Name": "conv + relu",
+        "LayerType": "CaskConvolution",
+        "Outputs": [{"Dimensions": [1, 64, 10, 10], "Format/Datatype": "Row major FP16"}],
+        "Weights": {"Type": "Half", "Count": 1000},
+        "TacticName": "kernel",
+    },
+    {"Name": "to_fp32", "LayerType": "Reformat", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]},
+]
+
 
 class ILogger:
     """The base class of TensorRT's loggers."""
@@ -135,6 +154,7 @@ def stand_in(version="8.6.0"):
     package.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)
     package.__version__, package.ILogger, package.engines = version, ILogger, []
     package.IBuilderConfig = SimpleNamespace(max_aux_streams=None)
+    package.LayerInformationFormat = SimpleNamespace(JSON="JSON", ONELINE="ONELINE")
     package.TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
     if version != "8.6.0":
         package.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")

@@ -56,12 +56,12 @@ def test_a_module_is_refused(module):
     assert done.stderr.splitlines()[0].endswith("is a module; expected a file of kind engine or detector.")
 
 
-def test_an_engine_that_does_not_say_where_the_plan_is_is_refused(module, tmp_path):
+def test_an_engine_in_which_the_plan_is_not_found_is_refused(module, tmp_path):
     path = tmp_path / "e.engine.ts"
     with zipfile.ZipFile(module) as source, zipfile.ZipFile(path, "w") as target:
         for info in source.infolist():
             if not info.filename.endswith("ssdtrt.json"):
                 target.writestr(info, source.read(info))
     write_metadata(path, metadata_like("engine", "tensorrt"))
-    with pytest.raises(ArtifactError, match="does not say which part of it is the serialized engine"):
+    with pytest.raises(ArtifactError, match="holds its engine in a way that is not known here"):
         profile_engine(path)

@@ -150,7 +150,7 @@ class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind"
         request: The build request.
         build: The build.
         parity: The comparison with FP32.
-        plan: The serialized engine in the file, if it was built through TensorRT's own API.
+        plan: The plan, if the file is one.
         layers: The layers that TensorRT made of the network, if it was.
     """
 

@@ -53,7 +53,7 @@ class Built(msgspec.Struct, frozen=True, kw_only=True, tag="built"):
         seconds: How long it took.
         versions: The installed versions.
         machine: The machine that it ran on.
-        plan: The serialized engine, if it was built through TensorRT's own API.
+        plan: The plan, if the file is one.
         layers: Its layers.
     """
 

@@ -61,7 +61,8 @@ def _build(job: BuildJob) -> Built:
     if plan is None:
         return Built(seconds=seconds, versions=versions, machine=machine)
     layers = layers_of(TensorRTEngine(plan, device))
-    return Built(seconds=seconds, versions=versions, machine=machine, plan=PlanInfo.of(plan), layers=layers)
+    info = PlanInfo.of(plan) if engine is None else None
+    return Built(seconds=seconds, versions=versions, machine=machine, plan=info, layers=layers)
 
 
 def _save(engine: torch.nn.Module, job: BuildJob, device: torch.device) -> None:

@@ -17,7 +17,7 @@ from ssdtrt.formats.regular_file import read_start
 from ssdtrt.system.digests import Digest, sha256_bytes, sha256_file
 from ssdtrt.system.report import Report
 
-_MAGIC = b"trt"  # Of every plan, after a letter: TensorRT writes "f", TensorRT-RTX "v".
+MAGIC = b"trt"  # Of every plan, after a letter: TensorRT writes "f", TensorRT-RTX "v".
 
 
 class PlanInfo(Report, frozen=True):
@@ -45,7 +45,7 @@ def is_plan(path: Path) -> bool:
         ArtifactError: If it is not a regular file, cannot be read, or is empty.
     """
     start = read_start(path)
-    return start[1:4] == _MAGIC or (path.suffix == ".plan" and not start.startswith(b"PK"))
+    return start[1:4] == MAGIC or (path.suffix == ".plan" and not start.startswith(b"PK"))
 
 
 def record_path(path: Path) -> Path:

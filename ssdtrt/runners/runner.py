@@ -243,8 +243,9 @@ def _load(
         if metadata.format == "plan":
             return _load_plan(path.read_bytes(), device, batch.min)
         runtime.import_torch_tensorrt()  # Registers the class that the file contains.
-        if cuda_graph and metadata.plan and not batch.static and metadata.kind == "engine":
-            plan = plan_in_archive(path, metadata.plan)
+        written = metadata.request.front_end == "tensorrt"  # Then several contexts can run one range.
+        if cuda_graph and written and not batch.static and metadata.kind == "engine":
+            plan = plan_in_archive(path)
             if plan is not None:
                 return _load_plan(plan, device, batch.min)
     return torchscript.load(path, device)

@@ -8,7 +8,6 @@ import contextlib
 import re
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ import torch
 from torch import Tensor
 
 from ssdtrt.errors import ArtifactError
-from ssdtrt.formats.plan_file import PlanInfo
+from ssdtrt.formats.plan_file import MAGIC
 from ssdtrt.runners import runtime
 from ssdtrt.system.devices import current_device
-from ssdtrt.system.digests import sha256_bytes
 
-_TEXT = b"X"  # A text in a pickle: this byte, its length in four, and the text.
+# A text in a pickle is this byte, its length in four, and the text; here one that begins as a plan does.
+_PLAN_TEXT = re.compile(rb"X(.{4})(?=%s|%s)" % (re.escape(MAGIC), base64.b64encode(MAGIC)[:5]), re.DOTALL)
 
 
 class TensorRTEngine:
@@ -138,28 +137,27 @@ def _require(accepted: bool, what: str) -> None:
         raise RuntimeError(f"TensorRT refused {what}")
 
 
-def plan_in_archive(path: Path, info: PlanInfo) -> bytes | None:
+def plan_in_archive(path: Path) -> bytes | None:
     """Return the serialized engine inside an engine file, or None if it is not found where it is expected.
 
-    Torch-TensorRT pickles an engine as a list of texts, one of which is the serialized engine, in base64 or as it is.
+    Torch-TensorRT pickles an engine as a list of texts, one of which is the engine, serialized anew, in base64 or as it
+    is.
 
     Args:
         path: A checked engine file.
-        info: The size and the SHA-256 of the serialized engine, as the file records them.
     """
-    decoders: tuple[tuple[int, Callable[[bytes], bytes]], ...] = (
-        (-(-info.size // 3) * 4, base64.b64decode),
-        (info.size, bytes),
-    )
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if not name.endswith("/data.pkl"):
                 continue
             pickled = archive.read(name)
-            for size, decode in decoders:
-                for mark in re.finditer(re.escape(_TEXT + struct.pack("<I", size)), pickled):
-                    with contextlib.suppress(binascii.Error):
-                        plan = decode(pickled[mark.end() : mark.end() + size])
-                        if sha256_bytes(plan) == info.sha256:
-                            return plan
+            for found in _PLAN_TEXT.finditer(pickled):
+                (size,) = struct.unpack("<I", found[1])
+                text = pickled[found.end() : found.end() + size]
+                if len(text) < size:
+                    continue
+                if text.startswith(MAGIC):
+                    return text
+                with contextlib.suppress(binascii.Error):
+                    return base64.b64decode(text, validate=True)
     return None

@@ -13,7 +13,7 @@ import torch
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine.rewrite import FusedSSD300
 from ssdtrt.errors import ArtifactError, CompileError
-from ssdtrt.formats.plan_file import PlanInfo
+from ssdtrt.formats.plan_file import MAGIC
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine, plan_in_archive
@@ -167,12 +167,12 @@ class Holder(torch.nn.Module):
         return images
 
 
-@pytest.mark.parametrize("size", [1000, 1001, 1002])
+@pytest.mark.parametrize("size", [5, 1000, 1001, 1002])
 def test_a_plan_in_base64_is_found_in_what_torch_saves(tmp_path, size):
-    serialized = bytes(number * 7 % 256 for number in range(size))
+    serialized = MAGIC + bytes(number * 7 % 256 for number in range(size))
     with quiet():
         torch.jit.script(Holder(base64.b64encode(serialized).decode())).save(tmp_path / "a.ts")
-    assert plan_in_archive(tmp_path / "a.ts", PlanInfo.of(serialized)) == serialized
+    assert plan_in_archive(tmp_path / "a.ts") == serialized
 
 
 def write_archive(path, *texts, name="a/data.pkl"):
@@ -189,20 +189,24 @@ PLAN = b"ftrt" + bytes(range(256))
 
 
 def test_a_plan_as_it_is_is_found(tmp_path):
-    assert plan_in_archive(write_archive(tmp_path / "a.ts", b"10.3", PLAN), PlanInfo.of(PLAN)) == PLAN
+    assert plan_in_archive(write_archive(tmp_path / "a.ts", b"10.3", PLAN, b"after")) == PLAN
 
 
 @pytest.mark.parametrize(
     "texts, name",
     [
         ((), "a/data.pkl"),
-        ((PLAN[:-1] + b"\0",), "a/data.pkl"),
-        ((base64.b64encode(PLAN[:-1] + b"\0"),), "a/data.pkl"),
-        ((base64.b64encode(PLAN[:-1]),), "a/data.pkl"),
-        ((b"=" * len(base64.b64encode(PLAN)),), "a/data.pkl"),
-        ((b"\xff" * len(base64.b64encode(PLAN)),), "a/data.pkl"),
+        ((b"no plan",), "a/data.pkl"),
+        ((b"0" + PLAN,), "a/data.pkl"),  # Not at the beginning of a text.
+        ((base64.b64encode(PLAN)[:-1] + b"\xff",), "a/data.pkl"),
         ((PLAN,), "a/other.pkl"),
     ],
 )
-def test_where_it_is_another_there_is_none(tmp_path, texts, name):
-    assert plan_in_archive(write_archive(tmp_path / "a.ts", *texts, name=name), PlanInfo.of(PLAN)) is None
+def test_where_it_is_not_expected_there_is_none(tmp_path, texts, name):
+    assert plan_in_archive(write_archive(tmp_path / "a.ts", *texts, name=name)) is None
+
+
+def test_a_text_that_ends_before_its_length_is_no_plan(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.ts", "w") as archive:
+        archive.writestr("a/data.pkl", b"X" + (1000).to_bytes(4, "little") + PLAN)
+    assert plan_in_archive(tmp_path / "a.ts") is None
