@@ -99,9 +99,37 @@ def test_from_the_command_to_the_outputs(ssdtrt, tensorrt, torch_tensorrt, modul
     assert done.exit_code == 1 and "is not the plan that ssd300.plan.json is the record of" in done.stderr
 
 
-def test_one_batch_size_takes_smaller_ones(tensorrt, module, model, tmp_path):
+def test_one_batch_size_takes_smaller_ones(tensorrt, module, model, tmp_path, monkeypatch):
+    convolution, copied = tensorrt_stand_in.LAYERS
+    single = [{**convolution, "Weights": {"Type": "Float", "Count": 1000}}, copied]
+    monkeypatch.setattr(tensorrt_stand_in, "LAYERS", single)
     plan = compile_engine(module, tmp_path / "a.plan", file_format="plan", batch=2, precision="fp32", cache=False)
     assert_near(plan, model, 1e-4, sizes=(1, 2))
+
+
+def test_an_engine_whose_layers_are_of_another_type_is_refused(tensorrt, module, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(ParityError) as caught:
+        compile_engine(module, out / "a.plan", file_format="plan", precision="fp32", cache=False)
+    said = "The engine is not FP32: of its multiplications 100.0 % in fp16; expected at least 95 % in fp32."
+    assert str(caught.value) == said and list(out.iterdir()) == []
+
+
+def test_the_layers_are_recorded_and_shown(tensorrt, ssdtrt, module, tmp_path):
+    plan = compile_engine(module, tmp_path / "a.plan", file_format="plan", cache=False)
+    done = ssdtrt("inspect", plan, "--layers")
+    assert done.exit_code == 0 and done.stdout.splitlines() == [
+        "layer              operation  type  arithmetic",
+        "conv + relu  CaskConvolution  fp16     100.0 %",
+        "to_fp32             Reformat  fp32           -",
+        "",
+        "fp16 1 of 2 layers, 100.0 % of the arithmetic",
+        "fp32 1 of 2 layers, 0.0 % of the arithmetic",
+    ]
+    assert "layers" in ssdtrt("inspect", plan).stdout and "2 (--layers shows them)" in ssdtrt("inspect", plan).stdout
+    done = ssdtrt("inspect", module, "--layers")
+    assert done.exit_code == 1 and "records no layers; expected a TensorRT engine" in done.stderr
 
 
 def test_an_engine_file_needs_the_front_end_and_names_the_plan(tensorrt, module, tmp_path, torch_tensorrt):

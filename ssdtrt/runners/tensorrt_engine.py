@@ -19,8 +19,9 @@ from ssdtrt.formats.plan_file import MAGIC
 from ssdtrt.runners import runtime
 from ssdtrt.system.devices import current_device
 
-# A text in a pickle is this byte, its length in four, and the text; here one that begins as a plan does.
-_PLAN_TEXT = re.compile(rb"X(.{4})(?=%s|%s)" % (re.escape(MAGIC), base64.b64encode(MAGIC)[:5]), re.DOTALL)
+# A text in a pickle is this byte, its length in four, and the text; here one that begins as a plan does, with a letter and
+# "trt", as it is or in base64.
+_PLAN_TEXT = re.compile(rb"X(.{4})(?=.trt|.[HXn3]Ryd)", re.DOTALL)
 
 
 class TensorRTEngine:
@@ -156,7 +157,7 @@ def plan_in_archive(path: Path) -> bytes | None:
                 text = pickled[found.end() : found.end() + size]
                 if len(text) < size:
                     continue
-                if text.startswith(MAGIC):
+                if text[1:].startswith(MAGIC):
                     return text
                 with contextlib.suppress(binascii.Error):
                     return base64.b64decode(text, validate=True)

@@ -13,7 +13,6 @@ import torch
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine.rewrite import FusedSSD300
 from ssdtrt.errors import ArtifactError, CompileError
-from ssdtrt.formats.plan_file import MAGIC
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine, plan_in_archive
@@ -169,7 +168,7 @@ class Holder(torch.nn.Module):
 
 @pytest.mark.parametrize("size", [5, 1000, 1001, 1002])
 def test_a_plan_in_base64_is_found_in_what_torch_saves(tmp_path, size):
-    serialized = MAGIC + bytes(number * 7 % 256 for number in range(size))
+    serialized = b"ftrt" + bytes(number * 7 % 256 for number in range(size))
     with quiet():
         torch.jit.script(Holder(base64.b64encode(serialized).decode())).save(tmp_path / "a.ts")
     assert plan_in_archive(tmp_path / "a.ts") == serialized
