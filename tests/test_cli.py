@@ -94,7 +94,8 @@ def test_the_default_file_is_named_where_it_is_missing(command, name, ssdtrt):
     ids=lambda arguments: arguments[0],
 )
 def test_an_unwritable_output_is_refused_before_any_work(arguments, module, ssdtrt, tmp_path, monkeypatch):
-    for name in ("model.weights.build_model", "runners.runner.load_engine", "verify.load_engine"):
+    # `verify` first: imported by then, it does not take what stands in for a moment.
+    for name in ("verify.load_engine", "model.weights.build_model", "runners.runner.load_engine"):
         monkeypatch.setattr(f"ssdtrt.{name}", lambda *_, **__: pytest.fail("work was begun"))
     arguments = [text.format(module=module) for text in arguments]
     advice = "Give another path with -o." if arguments[-1] == "-o" else "Give another path."
