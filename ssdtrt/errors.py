@@ -36,6 +36,11 @@ class ParityError(SsdtrtError):
         super().__init__(message)
         self.report = report
 
+    @property
+    def wrong_values(self) -> bool:
+        """Whether the engine computes wrong values, rather than in another precision."""
+        return self.report is not None and not self.report.too_near
+
 
 class ImageError(SsdtrtError):
     """A picture that cannot be read, or that is not in the expected form."""

@@ -109,12 +109,15 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
     assert metadata["export"] == {"method": "trace"}
     parity = metadata["parity"]
     assert set(parity) == {
-        "precision", "images", "batch_sizes", "bound", "floor", "outputs", "detections", "passed"
+        "precision", "images", "batch_sizes", "bound", "floor", "outputs", "detections", "repeatability", "passed"
     }  # fmt: skip
     assert (parity["precision"], parity["bound"], parity["passed"]) == (precision, bound, True)
     assert (parity["images"], parity["batch_sizes"]) == (2, [1, 2])
     assert [output["name"] for output in parity["outputs"]] == ["loc", "conf"]
     assert all(output["finite"] and 0 < output["relative_l2"] <= bound for output in parity["outputs"])
+    found = parity["repeatability"]
+    assert found["batch_sizes"] == [1, 3] and found["in_batch"] <= found["batch_bound"] < bound
+    assert found["again"] <= 1e-6 and found["cuda_graph"] is None
     found = parity["detections"]
     assert set(found) == {"reference", "engine", "matched", "max_score_change", "match_rate"}
     assert found["reference"] > 0 and found["match_rate"] == found["matched"] / max(found["reference"], found["engine"])
