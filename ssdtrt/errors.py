@@ -25,6 +25,10 @@ class CompileError(SsdtrtError):
     """An engine that cannot be built here, or whose build failed."""
 
 
+class BuilderError(CompileError):
+    """A network that TensorRT's builder could not build; it may build the same network in another layout."""
+
+
 class ParityError(SsdtrtError):
     """An engine that differs too much from the FP32 model.
 
