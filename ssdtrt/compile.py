@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -25,7 +26,7 @@ from ssdtrt.artifact.precision import Backend, find_backend
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.artifact.tensors import detector_tensors
 from ssdtrt.engine.acceptance import accept, check_types
-from ssdtrt.engine.build import BuildJob, Built, build_in_child
+from ssdtrt.engine.build import BuildJob, Built, build_in_child, build_in_either_layout
 from ssdtrt.engine.cache import add_to_cache, cache_key, copy_from_cache, graph_digest, timing_cache_file
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.formats.plan_file import record_path
@@ -57,7 +58,9 @@ def compile_engine(
     """Build an engine from an exported module, compare it with FP32 eager, and write it if it is accepted.
 
     An engine is accepted if the relative L2 distance of each output is at most 2e-2 (FP16, BF16) or 1e-4 (FP32). In 16
-    bits, a file as large or as close to FP32 as an FP32 engine is refused too.
+    bits, a file as large or as close to FP32 as an FP32 engine is refused too. So is an engine that gives something else
+    in another place of a batch, in a second run or as a CUDA graph. Where TensorRT's engine cannot be built or has wrong
+    values, it is built once more from a plainer layout of the network.
 
     Args:
         module: The file that `export_module` wrote.
@@ -81,7 +84,7 @@ def compile_engine(
         cache: Whether to take the engine from the cache if one of the same request was built with the same versions on
             the same GPU, and to add a new one to it (see `ssdtrt.engine.cache`).
         progress: Called with one line about the progress of the build, every second.
-        note: Called with one line where not the fastest engine can be built.
+        note: Called with one line where not the fastest engine can be built, and where a second build is needed.
 
     Returns:
         The path of the file.
@@ -123,7 +126,7 @@ def compile_engine(
         format=cast(Literal["torchscript", "plan"], file_format),
         detector=detector,
     )
-    _write(out, metadata, module, request, target, cache, progress)
+    _write(out, metadata, module, request, target, cache, progress, note)
     return out
 
 
@@ -152,13 +155,14 @@ def _write(
     device: torch.device,
     cache: bool,
     progress: Progress,
+    note: Progress,
 ) -> None:
     """Write an accepted engine with its metadata, or a plan and its record, completely or not at all."""
     with contextlib.ExitStack() as stack:
         # The record of a plan appears last: a plan without one is refused.
         record = stack.enter_context(writing(record_path(out))) if request.format == "plan" else None
         temporary = stack.enter_context(writing(out))
-        built, parity, cached = _take_or_build(temporary, module, request, device, cache, progress)
+        built, parity, cached = _take_or_build(temporary, module, request, device, cache, progress, note)
         recorded = _engine_metadata(base, module, request, built, parity, cached)
         if record is None:
             add_metadata(temporary, recorded)
@@ -167,7 +171,13 @@ def _write(
 
 
 def _take_or_build(
-    out: Path, module: Path, request: BuildRequest, device: torch.device, cache: bool, progress: Progress
+    out: Path,
+    module: Path,
+    request: BuildRequest,
+    device: torch.device,
+    cache: bool,
+    progress: Progress,
+    note: Progress,
 ) -> tuple[Built, ParityReport, bool]:
     """Write the accepted engine to `out`, without metadata; return its build, its parity and whether it was cached."""
     key = cache_key(request, device) if cache else ""
@@ -183,13 +193,18 @@ def _take_or_build(
         timing_cache=str(timing_cache) if timing_cache else None,
         parent=os.getpid(),
     )
-    built = build_in_child(job, progress)
-    check_types(built.layers, request.computes_in)
-    progress("comparing the engine with FP32 eager")
-    parity = accept(out, module, request, device)
+    built, parity = build_in_either_layout(job, partial(_build, progress=progress), note)
     if cache:
         add_to_cache(key, out, built, parity)
     return built, parity, False
+
+
+def _build(job: BuildJob, progress: Progress) -> tuple[Built, ParityReport]:
+    """Build the engine of a job, and return its build and its parity; raise ParityError if it is refused."""
+    built = build_in_child(job, progress)
+    check_types(built.layers, job.request.computes_in)
+    progress("comparing the engine with FP32 eager")
+    return built, accept(Path(job.out), Path(job.module), job.request, torch.device(job.device))
 
 
 def _check_request(
@@ -263,7 +278,7 @@ def _engine_metadata(
         export=base.export,
         module=ModuleFile(module.name, sha256_file(module)),
         request=request,
-        build=BuildInfo(built.seconds, cached, request.front_end),
+        build=BuildInfo(built.seconds, cached, request.front_end, merged_projections=built.merged_projections),
         parity=parity,
         plan=built.plan,
         layers=built.layers,

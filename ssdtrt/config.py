@@ -86,6 +86,11 @@ MAX_CACHED_ENGINES = 20
 PARITY_IMAGES = 8
 FLOOR_IMAGES = 2  # enough for the distance of eager PyTorch in 16 bits, which some processors emulate slowly
 PARITY_BATCH = {"cuda": 8, "cpu": 2}  # for files that take any size; on a CPU Ctrl-C waits for the batch to end
+PLACE_BATCHES = (
+    1,
+    3,
+)  # for engines that take any size: first, middle and last place of a batch against one image alone
+REPEAT_BOUND = 1e-6  # relative L2 distance of a second run, or of a CUDA graph, to the first run of the same batch
 
 # Measuring.
 WARMUP = 10

@@ -25,6 +25,10 @@ class CompileError(SsdtrtError):
     """An engine that cannot be built here, or whose build failed."""
 
 
+class BuilderError(CompileError):
+    """A network that TensorRT's builder could not build; it may build the same network in another layout."""
+
+
 class ParityError(SsdtrtError):
     """An engine that differs too much from the FP32 model.
 
@@ -35,6 +39,11 @@ class ParityError(SsdtrtError):
     def __init__(self, message: str, report: Any = None) -> None:
         super().__init__(message)
         self.report = report
+
+    @property
+    def wrong_values(self) -> bool:
+        """Whether the engine computes wrong values, rather than in another precision."""
+        return self.report is not None and not self.report.too_near
 
 
 class ImageError(SsdtrtError):

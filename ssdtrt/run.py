@@ -120,7 +120,9 @@ def run_job(
     backend = _choose_backend(batch, notice)
     model = _get_model(weights, labels, trust, progress, notice)
     module = export_module(model, folder / config.MODULE_FILE, preprocess=preprocess, progress=progress)
-    engine = compile_engine(module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress)
+    engine = compile_engine(
+        module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress, note=notice
+    )
     bench = bench_files([engine], progress=progress)
     found, failures = detect_to_folder(Detector(engine, threshold=threshold, note=notice), pictures, folder, progress)
     metadata = read_metadata(engine, ("engine",))

@@ -8,10 +8,12 @@ import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Tuple
 
 import msgspec
 import pytest
 import torch
+from torch import Tensor
 
 from known import metadata_like, typed
 from ssdtrt import compile as compiling
@@ -21,7 +23,7 @@ from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
 from ssdtrt.engine.build import Built
 from ssdtrt.engine.cache import graph_digest, timing_cache_file
-from ssdtrt.errors import ArtifactError, CompileError, ParityError
+from ssdtrt.errors import ArtifactError, BuilderError, CompileError, ParityError
 from ssdtrt.images.tensors import synthetic_pictures
 from ssdtrt.runners import torchscript
 from ssdtrt.system.progress import silent
@@ -92,7 +94,7 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
     seconds = metadata["build"].pop("seconds")
     assert 0 < seconds < 300
     assert metadata["build"].pop("cached") in (False, True)  # Another worker may have built it.
-    assert metadata["build"] == {"front_end": None, "disable_tf32": True}
+    assert metadata["build"] == {"front_end": None, "disable_tf32": True, "merged_projections": None}
     assert metadata["request"].pop("graph") == graph_digest(module)
     assert metadata["request"] == {
         "weights": base["model"]["weights"]["sha256"],
@@ -109,12 +111,15 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
     assert metadata["export"] == {"method": "trace"}
     parity = metadata["parity"]
     assert set(parity) == {
-        "precision", "images", "batch_sizes", "bound", "floor", "outputs", "detections", "passed"
+        "precision", "images", "batch_sizes", "bound", "floor", "outputs", "detections", "repeatability", "passed"
     }  # fmt: skip
     assert (parity["precision"], parity["bound"], parity["passed"]) == (precision, bound, True)
     assert (parity["images"], parity["batch_sizes"]) == (2, [1, 2])
     assert [output["name"] for output in parity["outputs"]] == ["loc", "conf"]
     assert all(output["finite"] and 0 < output["relative_l2"] <= bound for output in parity["outputs"])
+    found = parity["repeatability"]
+    assert found["batch_sizes"] == [1, 3] and found["in_batch"] <= found["batch_bound"] < bound
+    assert found["again"] <= 1e-6 and found["cuda_graph"] is None
     found = parity["detections"]
     assert set(found) == {"reference", "engine", "matched", "max_score_change", "match_rate"}
     assert found["reference"] > 0 and found["match_rate"] == found["matched"] / max(found["reference"], found["engine"])
@@ -304,6 +309,96 @@ def test_the_front_end_and_the_streams_are_recorded(module, front_end, streams):
     assert (found.request, found.build.front_end) == (request, front_end)
     more = f" --front-end {front_end} --streams {streams}"
     assert found.rebuild_command == f"ssdtrt compile ssd300.ts --fp16 --batch-size 8{more} --workspace-mib 64"
+
+
+@pytest.fixture
+def on_a_gpu(module, engine, monkeypatch):
+    """Builds of TensorRT give the CPU engine as TensorRT's; `refuse(job)` may raise or change it. The layouts asked for."""
+    asked, refusals = [], []
+    bare = torchscript.load(engine)
+    like = typed(metadata_like("engine", "tensorrt"))
+
+    def build(job, progress):
+        asked.append(job.merged_projections)
+        network = (refusals[0](job) if refusals else None) or bare
+        with torchscript.quiet():
+            torchscript.save(network, job.out)
+        return Built(
+            seconds=80.0, versions=like.versions, machine=like.machine, merged_projections=job.merged_projections
+        )
+
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda **_: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.lacking_in_tensorrt", lambda: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.import_torch_tensorrt", lambda: None)
+    monkeypatch.setattr(compiling, "pick_device", lambda device: torch.device("cpu"))
+    monkeypatch.setattr(compiling, "build_in_child", build)
+    return asked, refusals
+
+
+def builder_fails(job):
+    if job.merged_projections:
+        raise BuilderError("TensorRT could not build the engine (no kernel).")
+
+
+class Wrong(torch.nn.Module):
+    """An engine that gives the images of a batch each other's outputs, and is right about one alone."""
+
+    def __init__(self, engine):
+        super().__init__()
+        self.engine = engine
+
+    def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
+        loc, conf = self.engine(images)
+        return loc.flip(0), conf.flip(0)
+
+
+@pytest.mark.parametrize(
+    "why, reason",
+    [
+        (builder_fails, "TensorRT could not build the engine (no kernel)."),
+        (None, "The engine is too far from the FP32 model: relative L2 distance loc "),
+    ],
+)
+def test_where_the_merged_projections_are_refused_the_plainer_layout_is_built_and_recorded(
+    module, engine, out, on_a_gpu, monkeypatch, why, reason
+):
+    asked, refusals = on_a_gpu
+    monkeypatch.setenv("SSDTRT_CACHE", str(out.parent / "engines"))
+    with torchscript.quiet():
+        wrong = torch.jit.script(Wrong(torchscript.load(engine)).eval())
+    refusals.append(why or (lambda job: wrong if job.merged_projections else None))
+    for taken in (False, True):
+        notes = []
+        compile_engine(module, out, precision="fp32", batch="1:2:2", note=notes.append)
+        found = read_metadata(out)
+        assert (found.build.merged_projections, found.build.cached, asked) == (False, taken, [True, False])
+        assert found.parity.repeatability.batch_sizes == (1, 2) and found.parity.passed
+        assert len(notes) == (not taken)
+        said = "TensorRT gets the network once more, with the projections apart: "
+        assert taken or (notes[0].startswith(said + reason) and "\n" not in notes[0])
+
+
+def test_merged_projections_that_are_accepted_are_recorded_too(module, out, on_a_gpu):
+    compile_engine(module, out, precision="fp32", front_end="torchscript", note=lambda text: 1 / 0)
+    assert read_metadata(out).build.merged_projections is True and on_a_gpu[0] == [True]
+
+
+def test_where_both_layouts_are_refused_the_first_reason_is_the_error(module, engine, out, on_a_gpu):
+    asked, refusals = on_a_gpu
+
+    def refuse(job):
+        builder_fails(job)
+        with torchscript.quiet():
+            return torch.jit.script(Wrong(torchscript.load(engine)).eval())
+
+    refusals.append(refuse)
+    with pytest.raises(CompileError) as caught:
+        compile_engine(module, out, precision="fp32", batch=2)
+    assert str(caught.value).startswith(
+        "TensorRT could not build the engine (no kernel). With the projections apart it was refused too: The engine is too "
+        "far from the FP32 model"
+    )
+    assert asked == [True, False] and untouched(out)
 
 
 def test_without_a_gpu_the_default_backend_says_what_is_missing(module, out, monkeypatch):

@@ -17,7 +17,7 @@ from conftest import ROOT, SAMPLES
 from ssdtrt import config
 from ssdtrt.artifact import metadata
 from ssdtrt.artifact.inspection import Inspection
-from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport, Repeatability
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.benchmarking import report, report_file
 from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
@@ -228,7 +228,7 @@ def test_every_document_is_linked_from_the_readme():
 
 
 DOCUMENTS = [
-    (ParityReport, OutputDistance, DetectionAgreement),
+    (ParityReport, OutputDistance, DetectionAgreement, Repeatability),
     (report.BenchReport, report.BenchSettings, report.BenchRow, report.HostTimes, report.PartTime,
      report.BatchGpuState, GpuState, MeasuredOn, Versions),
     (CompareReport, ComparedRow), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),

@@ -80,12 +80,15 @@ class BuildInfo(Report, frozen=True):
         front_end: How the network was given to TensorRT: `torchscript` or `tensorrt` (see `BuildRequest.front_end`);
             None for another back end.
         disable_tf32: Whether TF32 was disabled.
+        merged_projections: Whether the projections of residual blocks are parts of the blocks' last convolutions; False
+            where TensorRT did not build that, or the engine was refused. None for another back end, and in older files.
     """
 
     seconds: float
     cached: bool = False
     front_end: str | None = None
     disable_tf32: bool = True
+    merged_projections: bool | None = None
 
 
 class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="module"):

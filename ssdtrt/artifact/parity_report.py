@@ -6,7 +6,10 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
+from ssdtrt import config
 from ssdtrt.system.report import Report
+
+_ANOTHER = "Build it for another batch size (--batch-size), or in FP32 (--fp32)."
 
 
 class OutputDistance(Report, frozen=True):
@@ -52,6 +55,48 @@ class DetectionAgreement(Report, frozen=True):
         return self.matched / larger if larger else None
 
 
+class Repeatability(Report, frozen=True):
+    """Whether an engine gives an image's outputs in every place of a batch, and in every run.
+
+    Distances are relative L2 distances of one image's output, the largest over `loc` and `conf`, the sizes and the
+    places; infinite where an output is not finite.
+
+    Attributes:
+        batch_sizes: The batch sizes that were run.
+        batch_bound: The largest `in_batch` that passes.
+        in_batch: The distance of an image in the first, middle or last place of a batch to the image alone.
+        batch_size: The batch size in which `in_batch` was found.
+        place: The place in that batch, from 0.
+        again: The distance of a second run of the same batch.
+        cuda_graph: The distance of a run as a CUDA graph; None for a CPU engine.
+    """
+
+    batch_sizes: tuple[int, ...]
+    batch_bound: float
+    in_batch: float
+    batch_size: int
+    place: int
+    again: float
+    cuda_graph: float | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the engine is refused, in one line; None if it is not."""
+        for how, distance in (("a second run", self.again), ("a run as a CUDA graph", self.cuda_graph)):
+            if distance is not None and not distance <= config.REPEAT_BOUND:
+                return (
+                    f"The engine does not repeat its results: {how} of the same images differs by {distance:.1e} "
+                    f"(relative L2); expected at most {config.REPEAT_BOUND:.0e}. {_ANOTHER}"
+                )
+        if not self.in_batch <= self.batch_bound:
+            return (
+                f"The engine's results depend on the batch: image {self.place + 1} of {self.batch_size} differs from the "
+                f"same image alone by {self.in_batch:.1e} (relative L2); expected at most {self.batch_bound:.1e}. "
+                f"{_ANOTHER}"
+            )
+        return None
+
+
 class ParityReport(Report, frozen=True):
     """The comparison of an engine with the FP32 model on the same images.
 
@@ -64,6 +109,8 @@ class ParityReport(Report, frozen=True):
             the same images; 0 for FP32.
         outputs: The distance of each output: the largest over the batch sizes.
         detections: The agreement of the detections; it does not affect whether the engine passes.
+        repeatability: Whether the engine gives the same in every place of a batch and in every run; None where only
+            the distances were measured.
 
     Example:
         >>> from ssdtrt import verify_engine
@@ -85,12 +132,18 @@ class ParityReport(Report, frozen=True):
     floor: float
     outputs: Annotated[tuple[OutputDistance, ...], msgspec.Meta(min_length=1)]
     detections: DetectionAgreement
+    repeatability: Repeatability | None = None
 
     @property
     def distance(self) -> float | None:
         """The largest relative L2 distance of the outputs; None if an output has none."""
         distances = [output.relative_l2 for output in self.outputs if output.relative_l2 is not None]
         return max(distances) if len(distances) == len(self.outputs) else None
+
+    @property
+    def too_near(self) -> bool:
+        """Whether the distance is below the floor: the engine was not built in this precision."""
+        return self.distance is not None and self.distance < self.floor
 
     @property
     def passed(self) -> bool:
@@ -101,7 +154,8 @@ class ParityReport(Report, frozen=True):
     def failure(self) -> str | None:
         """Why the engine is refused, in one sentence; None if it is accepted.
 
-        It is accepted if every output is finite and the largest distance lies between the floor and the bound.
+        It is accepted if every output is finite, the largest distance lies between the floor and the bound, and its
+        results are the same in every place of a batch and in every run, as far as that was measured.
         """
         figures = ", ".join(f"{output.name} {_shown(output.relative_l2)}" for output in self.outputs)
         distance = self.distance
@@ -112,12 +166,12 @@ class ParityReport(Report, frozen=True):
                 f"The engine is too far from the FP32 model: relative L2 distance {figures}; "
                 f"expected at most {self.bound:.0e} for {self.precision.upper()}."
             )
-        if distance < self.floor:
+        if self.too_near:
             return (
                 f"The engine is not {self.precision.upper()}: its relative L2 distance to FP32 ({figures}) is below "
                 f"{self.floor:.1e}, the smallest expected of arithmetic in that precision."
             )
-        return None
+        return self.repeatability.failure if self.repeatability else None
 
 
 def _shown(distance: float | None) -> str:

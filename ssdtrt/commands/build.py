@@ -28,7 +28,7 @@ from ssdtrt.commands.options import (
     weights_option,
 )
 from ssdtrt.commands.params import BATCH_SIZE, Range
-from ssdtrt.commands.tables import fill, match_rate, scientific, table
+from ssdtrt.commands.tables import fill, match_rate, repeatability_lines, scientific, table
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.metadata import EngineMetadata
@@ -279,6 +279,7 @@ def parity_text(report: ParityReport, width: int) -> str:
             table(header, [_output_cells(output, report.bound) for output in report.outputs], width),
             fill(counts, width),
             f"largest score change: {change}",
+            *repeatability_lines(report.repeatability, width),
             "passed" if report.passed else "FAILED",
         ]
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from ssdtrt.artifact.parity_report import DetectionAgreement
+from ssdtrt import config
+from ssdtrt.artifact.parity_report import DetectionAgreement, Repeatability
 
 _MIN_WIDTH = 20  # columns; narrower terminals are treated as if they had these
 
@@ -65,3 +66,16 @@ def match_rate(found: DetectionAgreement) -> str:
 def scientific(value: float | None, digits: int) -> str:
     """Return a distance in scientific notation, or a dash if an output is not finite."""
     return "-" if value is None else f"{value:.{digits}e}"
+
+
+def repeatability_lines(found: Repeatability | None, width: int) -> list[str]:
+    """Return a line about the places of a batch and one about a second run; none if they were not measured."""
+    if found is None:
+        return []
+    graph = "" if found.cuda_graph is None else f", as a CUDA graph {found.cuda_graph:.1e}"
+    sizes = ", ".join(map(str, found.batch_sizes))
+    lines = (
+        f"in a batch of {sizes} against alone: {found.in_batch:.1e} (bound {found.batch_bound:.1e})",
+        f"run again: {found.again:.1e}{graph} (bound {config.REPEAT_BOUND:.0e})",
+    )
+    return [fill(line, width) for line in lines]

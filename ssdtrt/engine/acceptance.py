@@ -1,35 +1,39 @@
-"""Accept or refuse a built engine: load it, compare it with FP32 eager, and check its precision."""
+"""Accept or refuse a built engine: its distance to FP32 eager, its precision, and whether it repeats its results."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype
-from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.artifact.parity_report import ParityReport, Repeatability
 from ssdtrt.artifact.precision import Precision
 from ssdtrt.artifact.request import BuildRequest
-from ssdtrt.engine.parity import compare
+from ssdtrt.engine.parity import Runner, compare_outputs, relative_l2, run_in_sizes
 from ssdtrt.errors import ParityError
 from ssdtrt.images.tensors import normalize, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_batch
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
+from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine
+from ssdtrt.system.devices import current_device
 
 _TYPED_SHARE = 0.95  # of the multiplications, in the precision of the engine
 _DETECTOR_BOUND = 1e-4  # absolute difference of a box coordinate or a score, both 0..1
 
 
 def accept(engine: Path, module: Path, request: BuildRequest, device: torch.device) -> ParityReport:
-    """Load a built file and compare it with FP32 eager on seeded synthetic pictures.
+    """Load a built file, compare it with FP32 eager on seeded synthetic pictures, and check that it repeats its results.
 
     Args:
         engine: The built file, without metadata.
@@ -40,21 +44,94 @@ def accept(engine: Path, module: Path, request: BuildRequest, device: torch.devi
     Raises:
         ParityError: If the engine, or the detector around it, is refused.
     """
-    precision, sizes = request.computes_in, _parity_sizes(request)
+    precision, sizes, places = request.computes_in, _parity_sizes(request), _place_sizes(request)
     reference = eager_model(module, device)
     _check_size(engine, reference, precision)
     loaded = _load(engine, request, device)
     network = loaded.engine if request.detector else loaded
-    pictures = synthetic_pictures(max(config.PARITY_IMAGES, *sizes), seed=config.SEED + 1).to(device)
+    compared = max(config.PARITY_IMAGES, *sizes)
+    pictures = synthetic_pictures(max(compared, *places), seed=config.SEED + 1).to(device)
     images = normalize(pictures, request.preprocess)
     with contextlib.nullcontext() if request.capabilities.on_gpu else torchscript.fusing():  # As in FileRunner.
-        report = compare(network, reference, images, precision=precision.name, batch_sizes=sizes)
+        found = run_in_sizes(network, images[:compared], sizes)
+        report = compare_outputs(found, reference, images[:compared], precision=precision.name)
+        if report.failure is None:
+            repeatability = measure_repeatability(network, images, places, precision, found.get(1))
+            report = msgspec.structs.replace(report, repeatability=repeatability)
     if report.failure:
         raise ParityError(report.failure, report)
     if request.detector:
         for size in sizes:
             _check_detector(loaded, pictures[:size], images[:size])
     return report
+
+
+def measure_repeatability(
+    network: Runner,
+    images: Tensor,
+    batch_sizes: Sequence[int],
+    precision: Precision,
+    known: tuple[Tensor, Tensor] | None = None,
+) -> Repeatability:
+    """Run an engine in batches of several sizes, each one twice, and on a GPU as a CUDA graph too.
+
+    The images in the first, the middle and the last place of a batch are compared with themselves alone, in the smallest
+    batch that the engine takes. Whether a second run gives the same is seen in every batch on a GPU, and with one image
+    on a CPU, where a run takes long.
+
+    Args:
+        network: The engine.
+        images: Different normalized images on the device of the engine, at least as many as the largest batch size.
+        batch_sizes: The batch sizes, in ascending order.
+        precision: The precision of the engine.
+        known: The outputs of the first images, if the engine has run each of them alone.
+    """
+    again, in_graph, found = [], [], []
+    with torch.no_grad(), current_device(images.device):
+        alone = _run_alone(network, images, {place for size in batch_sizes for place in _places(size)}, known)
+        if not images.is_cuda:
+            last = max(alone)  # TorchScript fuses a network in its first calls, which changes the rounding.
+            again.append(_distance(_copied(network, images[last : last + 1]), alone[last]))
+        for size in batch_sizes:
+            batch = images[:size]
+            outputs = alone[0] if size == 1 else _copied(network, batch)
+            for place in _places(size):
+                row = [output[place : place + 1] for output in outputs]
+                found.append((_distance(row, alone[place]), size, place))
+            if images.is_cuda:  # Before the next size, which makes the graph of an engine with one context invalid.
+                again.append(_distance(_copied(network, batch), outputs))
+                in_graph.append(_distance(_copied(CudaGraphRunner(network, images.device), batch), outputs))
+    worst, size, place = max(found)
+    return Repeatability(
+        tuple(batch_sizes), precision.batch_bound, worst, size, place, max(again), max(in_graph, default=None)
+    )
+
+
+def _run_alone(
+    network: Runner, images: Tensor, wanted: Iterable[int], known: tuple[Tensor, Tensor] | None
+) -> dict[int, list[Tensor]]:
+    """Return the outputs of each wanted image alone: the known ones, or else from a run."""
+    count = len(known[0]) if known else 0
+    return {
+        i: [part[i : i + 1] for part in known] if known and i < count else _copied(network, images[i : i + 1])
+        for i in sorted(wanted)
+    }
+
+
+def _places(size: int) -> list[int]:
+    """Return the first, the middle and the last place of a batch."""
+    return sorted({0, size // 2, size - 1})
+
+
+def _copied(network: Callable[[Tensor], Sequence[Tensor]], images: Tensor) -> list[Tensor]:
+    """Return copies of the outputs, which no later run overwrites."""
+    return [output.clone() for output in network(images)]
+
+
+def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Return the largest relative L2 distance of an image's output; infinite where one is not finite."""
+    distances = [relative_l2(a, b) for one, other in zip(found, expected) for a, b in zip(one, other)]
+    return max(math.inf if math.isnan(distance) else distance for distance in distances)
 
 
 def check_types(layers: Iterable[EngineLayer], precision: Precision) -> None:
@@ -85,6 +162,15 @@ def _load(engine: Path, request: BuildRequest, device: torch.device) -> Any:
 def _parity_sizes(request: BuildRequest) -> Sequence[int]:
     """Return the batch sizes at which an engine of this request is compared."""
     return request.batch_range.sizes if request.batch_range else (1, config.PARITY_BATCH["cpu"])
+
+
+def _place_sizes(request: BuildRequest) -> tuple[int, ...]:
+    """Return the batch sizes in which the places are compared: those of the range, and an odd one between them."""
+    batch = request.batch_range
+    if batch is None:
+        return config.PLACE_BATCHES
+    odd = (batch.min + batch.max) // 2 | 1
+    return tuple(sorted({*batch.sizes, odd} if odd < batch.max else batch.sizes))
 
 
 def _check_detector(detector: torch.jit.ScriptModule, pictures: Tensor, images: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -46,11 +46,28 @@ def compare(
     Raises:
         ParityError: If there are no images, or no batch sizes.
     """
+    return compare_outputs(run_in_sizes(engine, images, batch_sizes), reference, images, precision=precision)
+
+
+def run_in_sizes(engine: Runner, images: Tensor, batch_sizes: Sequence[int]) -> dict[int, tuple[Tensor, Tensor]]:
+    """Run all of the images in batches of each size, and return the outputs by size.
+
+    Raises:
+        ParityError: If there are no images, or no batch sizes.
+    """
     if not len(images) or not batch_sizes:
         raise ParityError("There is nothing to compare: give at least one picture.")
     with torch.no_grad(), tf32_disabled():
+        return {size: _run_in_batches(engine, images, size) for size in batch_sizes}
+
+
+def compare_outputs(
+    by_size: Mapping[int, tuple[Tensor, Tensor]], reference: torch.nn.Module, images: Tensor, *, precision: str
+) -> ParityReport:
+    """Compare the outputs of an engine, from `run_in_sizes`, with the FP32 eager model; see `compare`."""
+    batch_sizes, found = tuple(by_size), list(by_size.values())
+    with torch.no_grad(), tf32_disabled():
         expected = _run_in_batches(reference, images, max(batch_sizes))
-        found = [_run_in_batches(engine, images, size) for size in batch_sizes]
         outputs = tuple(
             _worst_distance(name, [output[i] for output in found], expected[i])
             for i, name in enumerate(("loc", "conf"))
@@ -58,7 +75,7 @@ def compare(
         detections = _compare_detections(_decode(expected), _decode(found[-1]))
         floor = _floor(reference, images, expected, precision, max(batch_sizes))
     bound = PRECISIONS[precision].bound
-    return ParityReport(precision, len(images), tuple(batch_sizes), bound, floor, outputs, detections)
+    return ParityReport(precision, len(images), batch_sizes, bound, floor, outputs, detections)
 
 
 def _floor(

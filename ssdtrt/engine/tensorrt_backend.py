@@ -17,7 +17,7 @@ from ssdtrt.engine.modules import EngineModule
 from ssdtrt.engine.network_writer import INPUT_NAME, OUTPUT_NAME, NetworkWriter, image_shape
 from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
 from ssdtrt.engine.torch_tensorrt_backend import timing_iterations
-from ssdtrt.errors import CompileError, first_line
+from ssdtrt.errors import BuilderError, CompileError, first_line
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
 
@@ -36,7 +36,7 @@ def build(job: BuildJob) -> BuiltNetwork:
     if request.format != "plan":
         runtime.check_front_end(runtime.import_torch_tensorrt())
     torch.cuda.set_device(device)
-    fused = FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
+    fused = FusedSSD300(eager_model(job.module, device), request.computes_in.dtype, job.merged_projections)
     limits = BuildLimits(request.streams or 0, request.workspace_mib)
     plan = build_plan(fused, batch, limits, Path(job.timing_cache) if job.timing_cache else None)
     if request.format == "plan":
@@ -60,7 +60,8 @@ def build_plan(fused: FusedSSD300, batch: BatchRange, limits: BuildLimits, timin
         The engine: images [N, 3, 300, 300] -> [N, 4 + C, A], both float32.
 
     Raises:
-        CompileError: If TensorRT is missing, or the build fails; the message has TensorRT's first error.
+        CompileError: If TensorRT is missing, or lacks a part of its API.
+        BuilderError: If the build fails; the message has TensorRT's first error.
     """
     tensorrt = runtime.import_tensorrt()
     plan, timings = serialize(tensorrt, fused, batch, limits, read_timing_cache(timing_cache))
@@ -115,7 +116,8 @@ def serialize(
         The serialized engine and the new content of the timing cache.
 
     Raises:
-        CompileError: If the build fails; the message has TensorRT's first error.
+        CompileError: If TensorRT lacks a part of its API.
+        BuilderError: If the build fails; the message has TensorRT's first error.
     """
     _check_api(tensorrt, fused, limits)
     logger = runtime.make_logger(tensorrt)
@@ -123,7 +125,7 @@ def serialize(
         return _serialize(tensorrt, logger, fused, batch, limits, timing_cache)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:  # Its functions return None on failure.
         reason = next(filter(None, logger.errors), "").split("\n")[0] or first_line(error)
-        raise CompileError(f"TensorRT could not build the engine ({reason}).") from error
+        raise BuilderError(f"TensorRT could not build the engine ({reason}).") from error
 
 
 def _check_api(tensorrt: ModuleType, fused: FusedSSD300, limits: BuildLimits) -> None:

@@ -12,7 +12,7 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine import rewrite
 from ssdtrt.engine.build import BuildJob, BuiltNetwork
 from ssdtrt.engine.modules import EngineModule
-from ssdtrt.errors import CompileError, first_line
+from ssdtrt.errors import BuilderError, CompileError, first_line
 from ssdtrt.runners import torchscript
 from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.runtime import check_front_end, import_torch_tensorrt
@@ -28,7 +28,7 @@ def build(job: BuildJob) -> BuiltNetwork:
     batch = request.batch_range
     assert batch is not None
     torch.cuda.set_device(device)
-    fused = rewrite.FusedSSD300(eager_model(job.module, device), request.computes_in.dtype)
+    fused = rewrite.FusedSSD300(eager_model(job.module, device), request.computes_in.dtype, job.merged_projections)
     built = compile_module(rewrite.trace(fused, device), request.precision, batch, request.workspace_mib, device)
     network = rewrite.FusedNetwork(torchscript.reload(built))
     return BuiltNetwork(EngineModule(network, torch.float32, batch, channels_last=False))
@@ -67,7 +67,7 @@ def compile_module(
     try:
         return torch_tensorrt.compile(module.to(device).eval(), **arguments)
     except (RuntimeError, ValueError, TypeError) as error:
-        raise CompileError(f"TensorRT could not build the engine ({first_line(error)}).") from error
+        raise BuilderError(f"TensorRT could not build the engine ({first_line(error)}).") from error
 
 
 def _compile_arguments(precision: str, batch: BatchRange, workspace_mib: int, device: torch.device) -> dict[str, Any]:

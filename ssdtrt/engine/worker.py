@@ -18,7 +18,7 @@ import torch
 
 from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built, BuiltNetwork
 from ssdtrt.engine.modules import DetectorModule
-from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.errors import BuilderError, SsdtrtError, first_line
 from ssdtrt.formats.plan_file import PlanInfo
 from ssdtrt.runners import torchscript
 from ssdtrt.runners.engine_layers import layers_of
@@ -57,12 +57,14 @@ def _build(job: BuildJob) -> Built:
         Path(job.out).write_bytes(plan)
     else:
         _save(engine, job, device)
-    versions, machine = installed_versions(), this_machine(device)
-    if plan is None:
-        return Built(seconds=seconds, versions=versions, machine=machine)
-    layers = layers_of(TensorRTEngine(plan, device))
-    info = PlanInfo.of(plan) if engine is None else None
-    return Built(seconds=seconds, versions=versions, machine=machine, plan=info, layers=layers)
+    return Built(
+        seconds=seconds,
+        versions=installed_versions(),
+        machine=this_machine(device),
+        plan=PlanInfo.of(plan) if plan is not None and engine is None else None,
+        layers=layers_of(TensorRTEngine(plan, device)) if plan is not None else (),
+        merged_projections=job.merged_projections if job.request.front_end else None,
+    )
 
 
 def _save(engine: torch.nn.Module, job: BuildJob, device: torch.device) -> None:
@@ -88,7 +90,7 @@ def main(job_path: str) -> int:
     try:
         result = _build(job)
     except SsdtrtError as error:
-        result = BuildFailed(str(error))
+        result = BuildFailed(str(error), isinstance(error, BuilderError))
     except Exception as error:  # The parent reports it; the traceback is in the log.
         traceback.print_exc()
         result = BuildFailed(f"The build failed ({type(error).__name__}: {first_line(error, 'no message')}).")

@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport, Repeatability
 
 NAN, INF = float("nan"), float("inf")
 
@@ -109,7 +109,63 @@ def test_parity_as_dict():
             {"name": "conf", "relative_l2": 2e-3, "max_abs": 0.25, "finite": True},
         ],
         "detections": {"match_rate": 0.8, "reference": 10, "engine": 8, "matched": 8, "max_score_change": 0.01},
+        "repeatability": None,
     }
+
+
+def repeating(in_batch=1e-3, again=0.0, cuda_graph=0.0):
+    found = Repeatability((1, 8, 17), 2e-3, in_batch, 8, 4, again, cuda_graph)
+    return msgspec.structs.replace(parity(), repeatability=found)
+
+
+ANOTHER = "Build it for another batch size (--batch-size), or in FP32 (--fp32)."
+
+
+@pytest.mark.parametrize(
+    "changes, failure",
+    [
+        ({}, None),
+        ({"in_batch": 2e-3, "again": 1e-6, "cuda_graph": 1e-6}, None),
+        ({"cuda_graph": None}, None),
+        (
+            {"in_batch": 2.1e-3},
+            "The engine's results depend on the batch: image 5 of 8 differs from the same image alone by 2.1e-03 "
+            f"(relative L2); expected at most 2.0e-03. {ANOTHER}",
+        ),
+        (
+            {"again": 1.1e-6, "in_batch": 1.0},
+            "The engine does not repeat its results: a second run of the same images differs by 1.1e-06 (relative L2); "
+            f"expected at most 1e-06. {ANOTHER}",
+        ),
+        (
+            {"cuda_graph": INF},
+            "The engine does not repeat its results: a run as a CUDA graph of the same images differs by inf "
+            f"(relative L2); expected at most 1e-06. {ANOTHER}",
+        ),
+    ],
+)
+def test_an_engine_that_does_not_repeat_its_results_is_refused(changes, failure):
+    report = repeating(**changes)
+    assert report.failure == failure and report.passed is (failure is None)
+
+
+def test_the_distance_to_fp32_comes_first():
+    report = msgspec.structs.replace(repeating(again=1.0), bound=1e-9)
+    assert report.failure.startswith("The engine is too far from the FP32 model") and not report.too_near
+
+
+def test_only_another_precision_is_too_near():
+    assert parity(1e-5, 2e-5).too_near
+    assert not parity().too_near and not parity(None).too_near and not parity(1.0).too_near
+
+
+def test_what_is_repeated_is_in_the_json():
+    found = repeating()
+    assert found.as_dict()["repeatability"] == {
+        "batch_sizes": [1, 8, 17], "batch_bound": 2e-3, "in_batch": 1e-3, "batch_size": 8, "place": 4, "again": 0.0,
+        "cuda_graph": 0.0,
+    }  # fmt: skip
+    assert msgspec.convert(found.as_dict(), ParityReport) == found
 
 
 @pytest.mark.parametrize("changes", [{}, {"loc": None, "finite": (False, True)}])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ssdtrt.artifact.parity_report import DetectionAgreement
-from ssdtrt.commands.tables import fill, match_rate, milliseconds, shorten, table
+from ssdtrt.artifact.parity_report import DetectionAgreement, Repeatability
+from ssdtrt.commands.tables import fill, match_rate, milliseconds, repeatability_lines, shorten, table
 
 
 def test_table():
@@ -50,3 +50,15 @@ def test_milliseconds(value, text):
 )  # fmt: skip
 def test_a_match_rate_is_never_a_percentage_of_nothing(counts, text):
     assert match_rate(DetectionAgreement(*counts)) == text
+
+
+def test_repeatability_lines():
+    assert repeatability_lines(None, 80) == []
+    found = Repeatability((1, 3), 1e-5, 1.5e-6, 3, 1, 0.0)
+    assert repeatability_lines(found, 80) == [
+        "in a batch of 1, 3 against alone: 1.5e-06 (bound 1.0e-05)",
+        "run again: 0.0e+00 (bound 1e-06)",
+    ]
+    found = Repeatability((1, 8, 17, 32), 1.6e-2, 1.5e-3, 8, 4, 0.0, 2e-7)
+    assert repeatability_lines(found, 80)[1] == "run again: 0.0e+00, as a CUDA graph 2.0e-07 (bound 1e-06)"
+    assert max(map(len, "\n".join(repeatability_lines(found, 40)).splitlines())) <= 40

@@ -7,15 +7,20 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import pytest
 
 import ssdtrt
+from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
-from ssdtrt.errors import CompileError
+from ssdtrt.engine.build import BuildJob, build_in_either_layout
+from ssdtrt.errors import BuilderError, CompileError, ParityError
 
 pytestmark = pytest.mark.usefixtures("separate_builds")
+FIRST, SECOND = "TensorRT could not build the engine (no kernel).", "The engine is too far."
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 OTHER = b"what was here before"
 
@@ -141,3 +146,92 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.02)
+
+
+# In either layout
+
+
+def job_for(front_end):
+    backend = {"backend": "tensorrt", "precision": "fp16", "batch": "8"} if front_end else {"backend": "torchscript"}
+    request = BuildRequest(
+        **{"weights": "0" * 64, "graph": "1" * 64, "preprocess": "eval", "precision": "fp32", **backend},
+        front_end=front_end,
+    )
+    return BuildJob(request=request, module="m.ts", out="a.ts", device="cpu", parent=1)
+
+
+def report(distance=1.0, floor=1e-3):
+    outputs = (OutputDistance("loc", distance),)
+    return ParityReport("fp16", 8, (8,), 2e-2, floor, outputs, DetectionAgreement(10, 10))
+
+
+def attempts(*answers, front_end="tensorrt"):
+    """Build with these answers, or errors, one after another; return the result, the layouts asked for, and the notes."""
+    asked, notes, left = [], [], list(answers)
+
+    def build(job):
+        asked.append(job.merged_projections)
+        answer = left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    try:
+        return build_in_either_layout(job_for(front_end), build, notes.append), asked, notes
+    except (CompileError, ParityError) as error:
+        return error, asked, notes
+
+
+def test_an_engine_that_is_accepted_is_built_once():
+    assert attempts("built") == ("built", [True], [])
+
+
+@pytest.mark.parametrize("front_end", ["tensorrt", "torchscript"])
+@pytest.mark.parametrize(
+    "refusal", [BuilderError(FIRST), ParityError(FIRST, report()), ParityError(FIRST, report(None))]
+)
+def test_a_layout_that_is_refused_is_left_once_and_that_is_said(front_end, refusal):
+    result, asked, notes = attempts(refusal, "built", front_end=front_end)
+    assert (result, asked) == ("built", [True, False])
+    assert notes == [f"TensorRT gets the network once more, with the projections apart: {FIRST}"]
+
+
+@pytest.mark.parametrize(
+    "refusal, front_end",
+    [
+        (CompileError("The build process ended with exit code -9."), "tensorrt"),
+        (ParityError("The engine is not FP16: its size."), "tensorrt"),
+        (ParityError("The engine is not FP16: its distance.", report(1e-5)), "tensorrt"),
+        (BuilderError(FIRST), None),
+        (ParityError(SECOND, report()), None),
+    ],
+)
+def test_what_the_layout_does_not_change_is_not_built_again(refusal, front_end):
+    assert attempts(refusal, "built", front_end=front_end) == (refusal, [True], [])
+
+
+@pytest.mark.parametrize(
+    "second", [ParityError(SECOND, report()), CompileError(SECOND), BuilderError(SECOND + "\nmore")]
+)
+def test_the_first_refusal_is_the_error_where_both_layouts_are_refused(second):
+    for first in (BuilderError(FIRST), ParityError(FIRST, report(0.5))):
+        error, asked, notes = attempts(first, second)
+        assert asked == [True, False] and len(notes) == 1 and type(error) is type(first)
+        assert str(error) == f"{FIRST} With the projections apart it was refused too: {SECOND}"
+        assert getattr(error, "report", None) == getattr(first, "report", None)
+
+
+def test_a_refused_engine_is_freed_before_the_next_is_built():
+    class Engine:
+        pass
+
+    held = []
+
+    def build(job):
+        if not job.merged_projections:
+            return held[0]() is None
+        engine = Engine()
+        held.append(weakref.ref(engine))
+        raise ParityError(FIRST, report())
+
+    assert build_in_either_layout(job_for("tensorrt"), build, lambda text: None)

@@ -19,7 +19,7 @@ from ssdtrt.engine.cache import read_timing_cache
 from ssdtrt.engine.network_writer import NetworkWriter
 from ssdtrt.engine.rewrite import FusedSSD300
 from ssdtrt.engine.tensorrt_backend import BuildLimits, serialize
-from ssdtrt.errors import CompileError
+from ssdtrt.errors import BuilderError, CompileError
 from ssdtrt.images.tensors import synthetic_images
 
 
@@ -278,7 +278,7 @@ def test_the_types_are_the_networks_where_tensorrt_can_do_that(model, fused, nam
     ],
 )
 def test_what_tensorrt_calls_an_error_is_the_reason(fused, messages, reason, capsys):
-    with pytest.raises(CompileError) as caught:
+    with pytest.raises(BuilderError) as caught:
         serialize(fake_tensorrt(messages, plan=None), fused, ONE, BuildLimits())
     assert str(caught.value) == f"TensorRT could not build the engine ({reason})."
     assert capsys.readouterr().err == "".join(f"TensorRT: {text}\n" for kind, text in messages if kind != Severity.INFO)
@@ -299,7 +299,7 @@ def test_times_that_tensorrt_does_not_take_are_left_out(fused):
     ],
 )
 def test_what_tensorrt_raises_is_the_reason_where_it_says_nothing(fused, messages, error, reason):
-    with pytest.raises(CompileError) as caught:
+    with pytest.raises(BuilderError) as caught:
         serialize(fake_tensorrt(messages, plan=error), fused, ONE, BuildLimits())
     assert str(caught.value).startswith(f"TensorRT could not build the engine ({reason}")
 

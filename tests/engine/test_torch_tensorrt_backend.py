@@ -9,7 +9,7 @@ from torch_tensorrt_stand_in import SIGNATURES, stand_in
 
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine.torch_tensorrt_backend import _compile_arguments, compile_module
-from ssdtrt.errors import CompileError
+from ssdtrt.errors import BuilderError, CompileError
 from ssdtrt.runners import torchscript
 
 VERSIONS = ("2.2.0", "2.8.0", "2.12.1", "2.14.0")
@@ -128,7 +128,7 @@ def test_what_tensorrt_says_when_it_fails_is_passed_on(gpu, monkeypatch, tiny, e
         raise error
 
     monkeypatch.setitem(sys.modules, "torch_tensorrt", stand_in("2.2.0", fail))
-    with pytest.raises(CompileError) as caught:
+    with pytest.raises(BuilderError) as caught:
         compile_module(tiny, "fp16", STATIC, 64, CPU)
     message = str(caught.value)
     assert message.startswith(f"TensorRT could not build the engine ({reason}") and "\n" not in message

@@ -13,13 +13,15 @@ import torch
 from torch_tensorrt_stand_in import stand_in as torch_tensorrt_stand_in
 
 import ssdtrt
+from known import Known
 from ssdtrt.artifact.precision import BACKENDS
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend, worker
-from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built
+from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built, BuiltNetwork
 from ssdtrt.engine.modules import EngineModule
-from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
+from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300, ProjectedBlock
 from ssdtrt.engine.tensorrt_backend import BuildLimits
+from ssdtrt.errors import BuilderError, CompileError
 from ssdtrt.runners import torchscript
 
 
@@ -74,6 +76,28 @@ def test_a_known_failure_is_a_result_with_its_message(run_here, tmp_path, capsys
     assert not (tmp_path / "a.engine.ts").exists()
 
 
+def test_a_failure_of_tensorrts_builder_is_told_from_others(run_here, monkeypatch):
+    for error in (BuilderError("no kernel"), CompileError("no GPU")):
+        monkeypatch.setattr(worker, "build_network", lambda job: raise_(error))
+        result = run_here(job_for("a", "b"))[1]
+        assert result == BuildFailed(str(error), in_builder=type(error) is BuilderError)
+
+
+def raise_(error):
+    raise error
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_the_layout_is_part_of_the_result_of_tensorrt(module, run_here, tmp_path, monkeypatch, merged):
+    assert run_here(job_for(module, tmp_path / "a.ts"))[1].merged_projections is None
+    monkeypatch.setattr(
+        worker, "build_network", lambda job: BuiltNetwork(EngineModule(Known(), torch.float32, None, False))
+    )
+    options = {"backend": "tensorrt", "front_end": "torchscript", "batch": "1"}
+    job = msgspec.structs.replace(job_for(module, tmp_path / "a.ts", **options), merged_projections=merged)
+    assert run_here(job)[1].merged_projections is merged
+
+
 @pytest.mark.parametrize(
     "error, shown", [(OSError("one\ntwo"), "OSError: one"), (MemoryError(), "MemoryError: no message")]
 )
@@ -111,15 +135,15 @@ def tensorrt_job(timing_cache, **options):
 
 
 @pytest.mark.parametrize(
-    "front_end, batch, streams, cached",
+    "front_end, batch, streams, cached, merged",
     [
-        ("torchscript", "8", 0, None),
-        ("torchscript", "1:8:32", 0, None),
-        ("tensorrt", "8", 4, None),
-        ("tensorrt", "1:8:32", 0, "engines/timings.bin"),
+        ("torchscript", "8", 0, None, True),
+        ("torchscript", "1:8:32", 0, None, False),
+        ("tensorrt", "8", 4, None, False),
+        ("tensorrt", "1:8:32", 0, "engines/timings.bin", True),
     ],
 )
-def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end, batch, streams, cached):
+def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end, batch, streams, cached, merged):
     calls = []
 
     def take(name):
@@ -142,7 +166,8 @@ def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end,
     monkeypatch.setattr(tensorrt_backend.runtime, "import_torch_tensorrt", lambda: torch_tensorrt_stand_in("2.2.0"))
     monkeypatch.setattr(tensorrt_backend, "embed", lambda plan, device: take(plan)(device) if plan == b"plan" else None)
     asked = {"front_end": front_end, "batch": batch, "streams": streams}
-    engine, plan = worker.build_network(tensorrt_job(cached, **asked))
+    job = msgspec.structs.replace(tensorrt_job(cached, **asked), merged_projections=merged)
+    engine, plan = worker.build_network(job)
     assert plan == (b"plan" if front_end == "tensorrt" else None)
     sizes = BatchRange.parse(batch)
     assert isinstance(engine, EngineModule) and (engine.min_batch, engine.max_batch) == (sizes.min, sizes.max)
@@ -152,6 +177,7 @@ def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end,
     device = torch.device("cpu")
     assert embedded == ([(b"plan", device, ())] if front_end == "tensorrt" else [])
     assert isinstance(form, FusedSSD300)
+    assert any(isinstance(part, ProjectedBlock) for part in form.modules()) is merged
     assert {parameter.dtype for parameter in form.parameters()} == {torch.float16}
     if front_end == "tensorrt":
         assert (name, rest) == ("own API", (sizes, BuildLimits(streams, 64), cached and Path(cached)))
