@@ -107,6 +107,9 @@ def test_engine_is_fp16_by_size_and_by_distance(gpu_engine):
     assert metadata.parity.passed
     for output in metadata.parity.outputs:
         assert 1e-3 < output.relative_l2 <= 2e-2
+    repeated = metadata.parity.repeatability
+    assert repeated.batch_sizes == (1,) and repeated.again <= 1e-6 and repeated.cuda_graph <= 1e-6
+    assert metadata.build.merged_projections is not None
     assert gpu_engine.stat().st_size / 22_894_902 < 3.5
     assert metadata.machine.gpu == torch.cuda.get_device_name(0)
 
@@ -186,6 +189,8 @@ def test_streams_wait_for_each_other(gpu_engine):
 
 def test_a_range_gives_the_same_as_a_graph_of_any_batch_size(range_engine):
     """Sizes alternate; the graphs of four sizes are kept, each with an execution context of its own."""
+    repeated = read_metadata(range_engine).parity.repeatability
+    assert repeated.batch_sizes == (2, 4, 5, 8) and repeated.in_batch <= 2e-3 and repeated.cuda_graph <= 1e-6
     plain, captured = load_engine(range_engine, cuda_graph=False), load_engine(range_engine)
     images = synthetic_images(8, seed=3).cuda()
     expected = {size: plain(images[:size]) for size in (1, 2, 3, 4, 8)}

@@ -11,7 +11,7 @@ from conftest import runner
 from ssdtrt import config, run
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
-from ssdtrt.errors import WeightsError
+from ssdtrt.errors import CompileError, WeightsError
 from ssdtrt.run import run_job
 
 NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"
@@ -143,6 +143,18 @@ def test_the_backend_goes_by_what_is_missing(batch, count, monkeypatch):
     assert notes[1:] == [f"A CPU engine takes any batch, and is measured at 1, not at {batch}."][: count - 1]
     monkeypatch.setattr(run.runtime, "missing_parts", list)
     assert run._choose_backend(batch, notes.append) == "tensorrt" and len(notes) == count
+
+
+def test_what_the_build_notes_is_a_note_of_the_job(tmp_path, monkeypatch):
+    def build(*_, note, **__):
+        note("built in another layout")
+        raise CompileError("no further")
+
+    monkeypatch.setattr(run, "compile_engine", build)
+    notes = []
+    with pytest.raises(CompileError, match="no further"):
+        run_job(folder=tmp_path / "out", weights="random", note=notes.append)
+    assert notes[-1] == "built in another layout"
 
 
 def test_the_library_refuses_labels_of_another_number(model, tmp_path):

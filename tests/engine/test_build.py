@@ -10,14 +10,16 @@ import time
 import weakref
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import ssdtrt
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
-from ssdtrt.engine.build import BuildJob, build_in_either_layout
+from ssdtrt.engine.build import BuildFailed, BuildJob, build_in_child, build_in_either_layout
 from ssdtrt.errors import BuilderError, CompileError, ParityError
+from ssdtrt.system.progress import silent
 
 pytestmark = pytest.mark.usefixtures("separate_builds")
 FIRST, SECOND = "TensorRT could not build the engine (no kernel).", "The engine is too far."
@@ -146,6 +148,27 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize("in_builder, kind", [(True, BuilderError), (False, CompileError)])
+def test_a_failure_of_tensorrts_builder_is_an_error_of_its_own(monkeypatch, in_builder, kind):
+    class Failing:
+        returncode = 1
+
+        def __init__(self, command, **_):
+            result = BuildFailed(FIRST, in_builder=in_builder)
+            Path(command[3]).with_name("result.json").write_bytes(msgspec.json.encode(result))
+
+        def poll(self):
+            return 1
+
+        def wait(self, timeout=None):
+            return 1
+
+    monkeypatch.setattr(subprocess, "Popen", Failing)
+    with pytest.raises(CompileError) as caught:
+        build_in_child(job_for("tensorrt"), silent)
+    assert type(caught.value) is kind and str(caught.value) == FIRST
 
 
 # In either layout
