@@ -17,6 +17,7 @@ ELSEWHERE = {
     "build_model": "model/test_weights.py",
     "diagnose": "test_doctor.py",
     "evaluate_file": "test_evaluate.py",
+    "profile_engine": "test_gpu.py",
 }
 WITHOUT = {"SSD300", "SsdtrtError"}
 SLOW = {"run_job"}

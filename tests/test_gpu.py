@@ -4,9 +4,11 @@
 the one that `ssdtrt run` wrote.
 """
 
+import doctest
 import json
 import mmap
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssdtrt import config
+from ssdtrt import config, profile_engine
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.bench import bench_files
@@ -156,6 +158,13 @@ def test_outputs_belong_to_the_caller_unless_they_may_be_reused(gpu_engine):
     kept = first[1].clone()
     second = borrowed(images[1])
     assert first[1].data_ptr() == second[1].data_ptr() and not torch.equal(first[1], kept)
+
+
+def test_the_example_of_a_profile(gpu_engine, tmp_path, monkeypatch):
+    shutil.copyfile(gpu_engine, tmp_path / "ssd300.engine.ts")
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(profile_engine, "profile_engine")
+    assert example.examples and doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_an_engine_has_auxiliary_streams_by_itself(gpu_engine):

@@ -64,6 +64,7 @@ def test_the_module_may_be_named_and_json_is_all_on_stdout(alone, module, ssdtrt
         "floor",
         "outputs",
         "detections",
+        "repeatability",
         "passed",
         "schema",
         "kind",
