@@ -3,12 +3,10 @@
 import zipfile
 
 import pytest
-from click.testing import CliRunner
 
 from known import metadata_like, typed, write_metadata
 from ssdtrt import profile_engine
 from ssdtrt.artifact.layers import EngineLayer
-from ssdtrt.cli import main
 from ssdtrt.commands.measure import profile_text
 from ssdtrt.errors import ArtifactError
 from ssdtrt.profile import LayerTime, ProfileReport
@@ -50,8 +48,8 @@ def test_a_cpu_engine_is_refused_before_it_is_loaded(engine):
     assert str(caught.value) == f"{engine} is no TensorRT engine; expected one that ssdtrt compile built on a GPU."
 
 
-def test_a_module_is_refused(module):
-    done = CliRunner().invoke(main, ["profile", str(module)])
+def test_a_module_is_refused(module, ssdtrt):
+    done = ssdtrt("-q", "profile", module)
     assert done.exit_code == 1
     assert done.stderr.splitlines()[0].endswith("is a module; expected a file of kind engine or detector.")
 
