@@ -8,18 +8,17 @@ from pathlib import Path
 from ssdtrt import config
 from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
+from ssdtrt.benchmarking.rounds import INPUT_SETS
 from ssdtrt.benchmarking.timing import time_calls
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.runners.engine_layers import layers_of, time_layers
 from ssdtrt.runners.runner import load_engine
-from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine, plan_in_archive
+from ssdtrt.runners.tensorrt_engine import load_plan, plan_in_archive
 from ssdtrt.system.gpu_errors import gpu_errors
 from ssdtrt.system.progress import Progress, silent
 from ssdtrt.system.report import Report
 from ssdtrt.system.versions import Machine, Versions, installed_versions, this_machine
-
-_INPUT_SETS = 4  # batches used in turn, so that no call finds its input in the cache
 
 
 class LayerTime(Report, frozen=True):
@@ -100,13 +99,13 @@ def profile_engine(
     assert batch is not None
     size = batch_size or batch.opt
     progress("timing whole calls")
-    inputs = [synthetic_images(size, seed=seed).to(runner.device) for seed in range(_INPUT_SETS)]
+    inputs = [synthetic_images(size, seed=seed).to(runner.device) for seed in range(INPUT_SETS)]
     with gpu_errors():
         for images in inputs:
             runner(images)
         call_ms = statistics.median(time_calls(runner, inputs, calls))
         progress("timing each layer")
-        network = PlanNetwork(TensorRTEngine(plan, runner.device), batch.min)
+        network = load_plan(plan, runner.device, batch.min)
         times = time_layers(network, inputs[0], calls, config.WARMUP)
         known = {layer.name: layer for layer in layers_of(network.engine)}
     total = sum(times.values())

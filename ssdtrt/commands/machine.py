@@ -11,7 +11,7 @@ import msgspec
 
 from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dtype
 from ssdtrt.commands.options import check_apart, check_json, json_option, sha256_option, show, terminal
-from ssdtrt.commands.tables import fill, shorten, table
+from ssdtrt.commands.tables import LAYER_COLUMNS, fill, shorten, table
 from ssdtrt.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ssdtrt.diagnosis.report import DoctorReport, Finding
 
 _MIN_VALUE = 24  # columns for a value; with fewer it is shown below its name
-_NAME = 48  # columns of a layer's name
 _MIN_COLUMNS = 60  # for status, check and finding side by side
 
 
@@ -136,7 +135,7 @@ def layers_text(found: Inspection, width: int) -> str:
     total = sum(layer.multiplications or 0 for layer in layers)
     rows = [
         (
-            shorten(layer.name, _NAME),
+            shorten(layer.name, LAYER_COLUMNS),
             layer.operation,
             layer.dtype or "-",
             f"{100 * layer.multiplications / total:.1f} %" if layer.multiplications else "-",

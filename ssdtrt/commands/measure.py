@@ -19,13 +19,12 @@ from ssdtrt.commands.options import (
 )
 from ssdtrt.commands.params import BATCH_SIZE, Names, Sizes
 from ssdtrt.commands.reports import bench_report_options, check_bench, finish_bench
-from ssdtrt.commands.tables import fill, milliseconds, shorten, table
+from ssdtrt.commands.tables import LAYER_COLUMNS, fill, milliseconds, shorten, table
 
 if TYPE_CHECKING:
     from ssdtrt.profile import ProfileReport
 
 _LAYERS = 20  # that the table shows
-_NAME = 48  # columns of a layer's name
 
 
 @click.command()
@@ -106,7 +105,7 @@ def profile_text(report: ProfileReport, width: int, limit: int | None = None) ->
     """
     rows = [
         (
-            shorten(one.layer.name, _NAME),
+            shorten(one.layer.name, LAYER_COLUMNS),
             one.layer.dtype or "-",
             milliseconds(one.median_ms),
             f"{100 * one.share:.1f} %",

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import DetectionAgreement, Repeatability
 
+LAYER_COLUMNS = 48
+"""The columns of a layer's name."""
 _MIN_WIDTH = 20  # columns; narrower terminals are treated as if they had these
 
 

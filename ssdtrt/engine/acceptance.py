@@ -25,7 +25,7 @@ from ssdtrt.model.nms import detect_batch
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
-from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine
+from ssdtrt.runners.tensorrt_engine import load_plan
 from ssdtrt.system.devices import current_device
 
 _TYPED_SHARE = 0.95  # of the multiplications, in the precision of the engine
@@ -153,7 +153,7 @@ def _load(engine: Path, request: BuildRequest, device: torch.device) -> Any:
     """Return the network in a built file."""
     batch = request.batch_range
     if request.format == "plan" and batch is not None:
-        return PlanNetwork(TensorRTEngine(engine.read_bytes(), device), batch.min)
+        return load_plan(engine.read_bytes(), device, batch.min)
     if request.capabilities.on_gpu:
         runtime.import_torch_tensorrt()
     return torchscript.load(engine, device)

@@ -19,7 +19,7 @@ from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.model.nms import PaddedDetections
 from ssdtrt.runners import onnx_runtime, runtime, torchscript
 from ssdtrt.runners.cuda_graph import MAX_GRAPHS, CudaGraphRunner, copy_outputs
-from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine, plan_in_archive
+from ssdtrt.runners.tensorrt_engine import PlanNetwork, load_plan, plan_in_archive
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
 
@@ -241,19 +241,14 @@ def _load(
     if isinstance(metadata, EngineMetadata) and metadata.request.capabilities.on_gpu:
         assert batch is not None
         if metadata.format == "plan":
-            return _load_plan(path.read_bytes(), device, batch.min)
+            return load_plan(path.read_bytes(), device, batch.min)
         runtime.import_torch_tensorrt()  # Registers the class that the file contains.
         written = metadata.request.front_end == "tensorrt"  # Then several contexts can run one range.
         if cuda_graph and written and not batch.static and metadata.kind == "engine":
             plan = plan_in_archive(path)
             if plan is not None:
-                return _load_plan(plan, device, batch.min)
+                return load_plan(plan, device, batch.min)
     return torchscript.load(path, device)
-
-
-def _load_plan(plan: bytes, device: torch.device, min_batch: int) -> PlanNetwork:
-    with gpu_errors():
-        return PlanNetwork(TensorRTEngine(plan, device), min_batch)
 
 
 def _warm_up(runner: FileRunner) -> None:

@@ -18,6 +18,7 @@ from ssdtrt.errors import ArtifactError
 from ssdtrt.formats.plan_file import MAGIC
 from ssdtrt.runners import runtime
 from ssdtrt.system.devices import current_device
+from ssdtrt.system.gpu_errors import gpu_errors
 
 # A text in a pickle is this byte, its length in four, and the text; here one that begins as a plan does, with a letter and
 # "trt", as it is or in base64.
@@ -136,6 +137,17 @@ def _require(accepted: bool, what: str) -> None:
     """Raise RuntimeError unless TensorRT accepted something."""
     if not accepted:
         raise RuntimeError(f"TensorRT refused {what}")
+
+
+def load_plan(plan: bytes, device: torch.device, min_batch: int) -> PlanNetwork:
+    """Load a serialized engine as a network.
+
+    Raises:
+        ArtifactError: If TensorRT refuses it.
+        GpuError: If the GPU fails or has no memory left.
+    """
+    with gpu_errors():
+        return PlanNetwork(TensorRTEngine(plan, device), min_batch)
 
 
 def plan_in_archive(path: Path) -> bytes | None:
