@@ -19,16 +19,15 @@ from ssdtrt.detection.folder_sink import Comparison, FolderSink
 from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
 from ssdtrt.detection.pipeline import Pipeline
 from ssdtrt.detection.results import Detections, ImageDetections, Summary
+from ssdtrt.detection.staging import Stage
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.images.decode import Picture
 from ssdtrt.images.preprocess import to_pixels
 from ssdtrt.images.read_ahead import worker_count
 from ssdtrt.images.reading import PictureReader, PreparedPicture, check_pictures, readable
 from ssdtrt.images.tensors import check_images
-from ssdtrt.images.upload import to_device
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
-from ssdtrt.system.devices import current_device
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 
 UNTRAINED = "untrained: random weights"
@@ -93,12 +92,11 @@ class Detector:
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
         self.workers = workers or worker_count()
         self.device = runner.device
-        self.pipeline = Pipeline(runner, max_detections)
+        self.stage, self.pipeline = Stage(self.device), Pipeline(runner, max_detections)
         self._resize_on_device = self.device.type == "cuda"
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
-        release = self.pipeline.release
-        self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=release)
+        self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=self._release)
 
     def __reduce__(self) -> tuple[Any, ...]:
         options = {name: getattr(self, name) for name in ("threshold", "max_detections", "orient", "workers")}
@@ -183,8 +181,12 @@ class Detector:
 
     def _stage(self, batch: list[PreparedPicture]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""
-        with current_device(self.device):
-            return to_device([one.pixels for one in batch], self.device)
+        return self.stage([one.pixels for one in batch])
+
+    def _release(self) -> None:
+        """Free the captured graphs and the memory that they hold."""
+        self.stage.release()
+        self.pipeline.release()
 
     def _unpack(self, batch: list[PreparedPicture], packed: Tensor) -> Iterator[tuple[int, Detections]]:
         """The detections of at least the threshold, as arrays in each picture's pixels. Releases the batch."""

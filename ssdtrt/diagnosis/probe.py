@@ -83,36 +83,43 @@ def torch_tensorrt_facts() -> TorchTensorrt:
 
 
 def test_build() -> BuildTest:
-    """Build an FP16 engine of one convolution on the current GPU, run it, and compare it with FP32 eager."""
+    """Build an FP16 engine of one convolution on the current GPU, run it, and compare it with FP32 eager.
+
+    It goes the way that `compile` goes by default: TensorRT's own API, and Torch-TensorRT as the runtime.
+    """
     import torch
 
     from ssdtrt import config
     from ssdtrt.artifact.request import BatchRange
-    from ssdtrt.engine.torch_tensorrt_backend import compile_module
-    from ssdtrt.runners import torchscript
+    from ssdtrt.engine.rewrite import FusedSSD300
+    from ssdtrt.engine.tensorrt_backend import BuildLimits, build_plan, embed
+    from ssdtrt.runners import runtime, torchscript
     from ssdtrt.system.devices import pick_device, tf32_disabled
 
-    class Tiny(torch.nn.Module):
-        """One convolution in FP16 that takes and returns float32, as an engine does."""
+    class Tiny(FusedSSD300):
+        """One convolution in place of the network, whose only map is the output [1, 8, 150 * 150]."""
 
         def __init__(self) -> None:
-            super().__init__()
-            self.layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.ReLU())
+            torch.nn.Module.__init__(self)
+            convolution = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+            self.feature_extractor = torch.nn.Sequential(convolution, torch.nn.ReLU())  # type: ignore[assignment]
+            self.additional_blocks, self.heads = torch.nn.ModuleList(), torch.nn.ModuleList([torch.nn.Identity()])
+            self.channels, self.boxes_per_map = 8, [(config.IMAGE_SIZE // 2) ** 2]
+            self.compute_dtype = torch.float32
 
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return self.layers(images.half()).float()
-
+    runtime.check_front_end(runtime.import_torch_tensorrt())
     device = pick_device()
     torch.manual_seed(config.SEED)
-    network = Tiny().eval().to(device)
-    images = torch.rand(1, 3, config.IMAGE_SIZE, config.IMAGE_SIZE).to(device)
+    network = Tiny().eval()
+    images = torch.rand(1, 3, config.IMAGE_SIZE, config.IMAGE_SIZE)
     with torch.no_grad(), tf32_disabled(), torchscript.quiet():
-        expected = network.layers(images).double()
+        expected = network(images).double()
+        network.compute_dtype = torch.float16
         started = time.perf_counter()
-        module = torch.jit.script(network.half())
-        engine = compile_module(module, "fp16", BatchRange.parse(1), _SMALL_WORKSPACE_MIB, device)
+        plan = build_plan(network.half(), BatchRange.parse(1), BuildLimits(workspace_mib=_SMALL_WORKSPACE_MIB))
+        engine = embed(plan, device)
         seconds = time.perf_counter() - started
-        found = torchscript.reload(engine)(images).double()
+        found = torchscript.reload(engine)(images.to(device)).cpu().double()
     distance = float((found - expected).norm() / expected.norm())
     return BuildTest(round(seconds, 1), distance if distance == distance else None)
 

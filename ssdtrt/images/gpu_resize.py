@@ -43,6 +43,12 @@ def resize(pictures: Tensor) -> Tensor:
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
+def constants(height: int, width: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Return the cached tensors that `resize` reads for pictures of a size, for who captures it as a CUDA graph."""
+    weights = [_split_weights(length, device) for length in (height, width)]
+    return (*weights, *(_halves(each.dtype, device) for each in weights))
+
+
 @functools.lru_cache(maxsize=1)
 def order_of_passes() -> str | None:
     """Find out in which order the installed Pillow resizes the two sides.

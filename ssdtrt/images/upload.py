@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor
 from ssdtrt.images.gpu_resize import resize
 
 
-def to_device(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
+def to_device(
+    pictures: Sequence[np.ndarray], device: torch.device, resize: Callable[[Tensor], Tensor] = resize
+) -> Tensor:
     """Copy pictures of any sizes to the device, resized to the network's size.
 
     On a GPU nothing waits for the copies: pictures in memory that is `pinned` must stay as they are until the device
@@ -21,6 +23,7 @@ def to_device(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
     Args:
         pictures: N pictures, uint8 [h, w, 3].
         device: Where to.
+        resize: What resizes the pictures of one size.
 
     Returns:
         uint8 [N, 3, 300, 300], in the order of the pictures.

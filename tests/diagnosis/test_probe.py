@@ -1,41 +1,50 @@
 """What runs in a process of its own: the test build, and an error in one line."""
 
+import copy
+
 import pytest
 import torch
 
 from ssdtrt.diagnosis import probe
 from ssdtrt.diagnosis.probe import describe
-from ssdtrt.engine import torch_tensorrt_backend
+from ssdtrt.engine import tensorrt_backend
 from ssdtrt.errors import CompileError
+from ssdtrt.runners import runtime
+
+
+class Rounded(torch.nn.Module):
+    """In place of an engine: the weights that the writer gets, which are of FP16, and arithmetic in FP32."""
+
+    def __init__(self, network, scale):
+        super().__init__()
+        self.layers = torch.nn.Sequential(copy.deepcopy(network.feature_extractor).float(), torch.nn.Flatten(2))
+        self.scale = scale
+
+    def forward(self, images):
+        return self.layers(images) * self.scale
+
+
+def with_scale(monkeypatch, scale):
+    def build_plan(network, batch, limits):
+        assert str(batch) == "1" and limits.workspace_mib > 0
+        assert {each.dtype for each in network.parameters()} == {network.compute_dtype} == {torch.float16}
+        return network
+
+    monkeypatch.setattr(runtime, "import_torch_tensorrt", lambda: None)
+    monkeypatch.setattr(runtime, "check_front_end", lambda _: None)
+    monkeypatch.setattr(tensorrt_backend, "build_plan", build_plan)
+    monkeypatch.setattr(tensorrt_backend, "embed", lambda network, _: torch.jit.script(Rounded(network, scale)))
 
 
 @pytest.mark.parametrize("scale, low, high", [(1.0, 1e-5, 2e-2), (1.5, 0.45, 0.55)])
 def test_the_test_build_measures_the_distance(monkeypatch, scale, low, high):
-    class Scaled(torch.nn.Module):
-        def __init__(self, layers):
-            super().__init__()
-            self.layers = layers
-            self.scale = scale
-
-        def forward(self, images):
-            return self.layers(images) * self.scale
-
-    def compile_module(module, precision, batch, workspace_mib, device):
-        assert (precision, str(batch)) == ("fp16", "1") and workspace_mib > 0
-        assert module.layers[0].weight.dtype == torch.half
-        return torch.jit.script(Scaled(module.layers.float()))  # Weights rounded to FP16, arithmetic in FP32.
-
-    monkeypatch.setattr(torch_tensorrt_backend, "compile_module", compile_module)
+    with_scale(monkeypatch, scale)
     found = probe.test_build()
     assert low < found.relative_l2 < high and found.seconds >= 0
 
 
 def test_a_test_build_that_is_not_finite(monkeypatch):
-    class Broken(torch.nn.Module):
-        def forward(self, images):
-            return images[:, :1, ::2, ::2] * float("nan")
-
-    monkeypatch.setattr(torch_tensorrt_backend, "compile_module", lambda *_: torch.jit.script(Broken()))
+    with_scale(monkeypatch, float("nan"))
     assert probe.test_build().relative_l2 is None
 
 
