@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,9 +12,7 @@ from torch import Tensor
 from ssdtrt.images.gpu_resize import resize
 
 
-def to_device(
-    pictures: Sequence[np.ndarray], device: torch.device, resize: Callable[[Tensor], Tensor] = resize
-) -> Tensor:
+def to_device(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
     """Copy pictures of any sizes to the device, resized to the network's size.
 
     On a GPU nothing waits for the copies: pictures in memory that is `pinned` must stay as they are until the device
@@ -23,7 +21,6 @@ def to_device(
     Args:
         pictures: N pictures, uint8 [h, w, 3].
         device: Where to.
-        resize: What resizes the pictures of one size.
 
     Returns:
         uint8 [N, 3, 300, 300], in the order of the pictures.
@@ -51,9 +48,14 @@ def _stack(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
         for image, pixels in zip(images, pictures):
             image.copy_(torch.from_numpy(pixels), non_blocking=True)
         return images
-    host = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
+    return on_host(pictures, on_gpu).to(device, non_blocking=True)
+
+
+def on_host(pictures: Sequence[np.ndarray], pinned: bool) -> Tensor:
+    """Copy pictures of one size, uint8 [h, w, 3], to one tensor [n, h, w, 3] on the host, in pinned memory for a GPU."""
+    host = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=pinned)
     np.stack(pictures, out=host.numpy())
-    return host.to(device, non_blocking=True)
+    return host
 
 
 @contextlib.contextmanager

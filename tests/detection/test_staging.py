@@ -6,7 +6,7 @@ from PIL import Image
 
 from ssdtrt.detection import staging
 from ssdtrt.detection.staging import Stage
-from ssdtrt.images.gpu_resize import resize
+from ssdtrt.images.gpu_resize import constants
 from ssdtrt.images.preprocess import resize_image
 from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
 
@@ -45,26 +45,21 @@ def test_on_a_cpu_nothing_is_captured():
 def test_one_picture_of_the_size_of_the_one_before_is_resized_by_a_graph(monkeypatch):
     monkeypatch.setattr(staging, "CudaGraphRunner", Replayed)
     monkeypatch.setattr(Replayed, "captures", 0)
-    stage = Stage(CPU)
-    captures = []
-    for picture in pictures_of((64, 48), (64, 48), (64, 48), (48, 64), (64, 48), (64, 48)):
-        images = stage._resize(torch.from_numpy(picture)[None])
-        assert np.array_equal(images[0].numpy(), resize_image(Image.fromarray(picture)))
-        captures.append((Replayed.captures, stage.graph is not None))
-    assert captures == [(0, False), (1, True), (1, True), (1, False), (1, False), (2, True)]
-    both = torch.from_numpy(np.stack(pictures_of((64, 48), (64, 48))))
-    assert torch.equal(stage._resize(both), resize(both)) and Replayed.captures == 2
-    stage.release()
-    assert stage.graph is None
-    stage._resize(both[:1])
-    assert stage.graph is None
+    stage, again = Stage(CPU), []
+    for picture in pictures_of((64, 48), (64, 48), (64, 48), (48, 64), (64, 48), (64, 48), (300, 300), (300, 300)):
+        again.append(stage._came_twice(picture.shape))
+        if again[-1]:
+            found = stage._replay([picture])
+            assert np.array_equal(found[0].numpy(), resize_image(Image.fromarray(picture)))
+    assert again == [False, True, True, False, False, True, False, False]  # 300x300 needs no resize.
+    assert Replayed.captures == 2 and stage.graph is None
 
 
-def test_the_weights_that_a_graph_reads_outlive_the_cache(monkeypatch):
+def test_the_weights_that_a_graph_reads_are_kept_with_it(monkeypatch):
     monkeypatch.setattr(staging, "CudaGraphRunner", Replayed)
     stage, (picture,) = Stage(CPU), pictures_of((64, 48))
-    for _ in range(2):
-        stage._resize(torch.from_numpy(picture)[None])
-    kept = [each.data_ptr() for each in stage._kept]
-    assert len(kept) == 4 and [tuple(each.shape) for each in stage._kept[:2]] == [(600, 48), (600, 64)]
-    assert kept == [each.data_ptr() for each in staging.constants(48, 64, CPU)]
+    stage._replay([picture])
+    assert [tuple(each.shape) for each in stage._kept] == [(600, 48), (600, 64), (600,), (600,)]
+    assert all(each is cached for each, cached in zip(stage._kept, constants(48, 64, CPU)))
+    stage.release()
+    assert stage.graph is None and stage._kept == ()
