@@ -101,8 +101,17 @@ class PlanNetwork:
         return PlanNetwork(self.engine, self.min_batch)
 
     def attach(self, profiler: Any) -> None:
-        """Let a TensorRT `IProfiler` know the time of each layer in each call from now on."""
+        """Let a TensorRT `IProfiler` know the time of each layer in a call when `report_layer_times` is called.
+
+        By itself TensorRT 8.6 reports nothing of an engine with auxiliary streams.
+        """
         self._context.profiler = self._profiler = profiler  # TensorRT does not keep it alive.
+        self._context.enqueue_emits_profile = False
+
+    def report_layer_times(self) -> None:
+        """Wait for the last call, and hand the time of each of its layers to the attached profiler."""
+        torch.cuda.synchronize(self.engine.device)
+        _require(self._context.report_to_profiler(), "a report of the layers' times")
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the outputs, views of one tensor, for images of any floating-point type on the engine's device."""
