@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssdtrt import config
 from ssdtrt.errors import WeightsError
+from ssdtrt.system.files import decode_text
 from ssdtrt.system.progress import Progress, silent
 
 RECORDED_AS = ("label_map", "label_info", "labels", "class_names", "classes", "names")
-_MARKS = {  # The byte-order marks that are no part of a text; that of UTF-32 begins with UTF-16's.
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 _SHOWN = 3  # names in a note
 
 
@@ -59,8 +52,13 @@ def read_labels(path: str | Path, note: Progress = silent) -> tuple[str, ...]:
     """
     if path == "coco":
         return config.COCO_LABELS[1:]
+    guessed = False
     try:
-        text, guessed = _decoded(Path(path).read_bytes())
+        content = Path(path).read_bytes()
+        try:
+            text = decode_text(content)
+        except UnicodeDecodeError:
+            text, guessed = content.decode("cp1252"), True
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise WeightsError(f"{path} cannot be read as a list of labels ({reason}).") from error
@@ -78,17 +76,6 @@ def read_labels(path: str | Path, note: Progress = silent) -> tuple[str, ...]:
         odd = ", ".join([name for name in found if not name.isascii()][:_SHOWN])
         note(f"{path} is not UTF-8; it was read as Windows-1252 ({odd}). If that is wrong, save it as UTF-8.")
     return found
-
-
-def _decoded(content: bytes) -> tuple[str, bool]:
-    """The text of a file, and whether its encoding is a guess."""
-    for mark, encoding in _MARKS.items():
-        if content.startswith(mark):
-            return content.decode(encoding), False
-    try:
-        return content.decode("utf-8"), False
-    except UnicodeDecodeError:
-        return content.decode("cp1252"), True
 
 
 def without_background(labels: Sequence[str], origin: str = "The list of labels") -> tuple[str, ...]:
