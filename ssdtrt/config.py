@@ -130,6 +130,9 @@ SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf"
 # Exit codes after Ctrl-C and after SIGTERM, as in shells.
 INTERRUPTED = (130, 143)
 
+# How `evaluate` matches classes to categories.
+CLASS_MATCHING = ("name", "position")
+
 # The baselines that a file can be compared with.
 BASELINES = ("eager-fp32", "eager-fp16")
 

@@ -30,6 +30,7 @@ def evaluate_file(
     module: str | Path | None = None,
     device: str | torch.device | None = None,
     against: Sequence[str] = (),
+    match_classes: str = config.CLASS_MATCHING[0],
     results: str | Path | None = None,
     sha256: str | None = None,
     progress: Progress = silent,
@@ -47,6 +48,7 @@ def evaluate_file(
         module: The module that the file was built from, for the baselines; by default searched beside the file.
         device: The device, such as `cuda:1`; by default the one that the file is made for.
         against: Baselines to run on the same pictures: names of config.BASELINES, `eager-fp32` and `eager-fp16`.
+        match_classes: How the classes are matched to the categories: by `name`, or by `position` in order of id.
         results: A file for the detections, as COCO's results.
         sha256: The SHA-256 that the file must have.
         progress: Called with a line about the progress.
@@ -81,10 +83,12 @@ def evaluate_file(
     pictures = find_pictures(known, images)
     progress("loading")
     runner = load_engine(path, device, sha256=sha256)
-    match_categories(known.categories, runner.labels)
+    match_categories(known.categories, runner.labels, match_classes)
     baselines = baseline_runners(runner, module, against)
-    report = _evaluate_runner(runner, Path(path).name, known, pictures, results, progress)
-    others = [_evaluate_runner(one, name, known, pictures, None, progress) for name, one in baselines.items()]
+    report = _evaluate_runner(runner, Path(path).name, known, pictures, match_classes, results, progress)
+    others = [
+        _evaluate_runner(one, name, known, pictures, match_classes, None, progress) for name, one in baselines.items()
+    ]
     settings = replace(report.settings, images=str(images))
     return replace(report, machine=measured_on(runner.device), settings=settings, against=tuple(others))
 
@@ -94,6 +98,7 @@ def _evaluate_runner(
     name: str,
     annotations: Annotations,
     pictures: dict[int, Path],
+    match_classes: str,
     results: str | Path | None,
     progress: Progress,
 ) -> EvalReport:
@@ -122,8 +127,11 @@ def _evaluate_runner(
             yield PictureDetections(ids[index], found.xyxy, found.class_id, found.confidence)
 
     with contextlib.nullcontext() if results is None else CocoResults(results) as writer:
-        every = detections() if writer is None else _written(detections(), writer, annotations, runner.labels)
-        report = evaluate_detections(annotations, every, runner.labels)
+        every = detections()
+        if writer is not None:
+            categories, _ = match_categories(annotations.categories, runner.labels, match_classes)
+            every = _written(every, writer, categories)
+        report = evaluate_detections(annotations, every, runner.labels, match_classes)
     notes = [*report.notes, *memory_notes]
     count = len(pictures)
     if other_size:
@@ -138,10 +146,9 @@ def _evaluate_runner(
 
 
 def _written(
-    detections: Iterable[PictureDetections], results: CocoResults, annotations: Annotations, labels: Sequence[str]
+    detections: Iterable[PictureDetections], results: CocoResults, categories: Sequence[int | None]
 ) -> Iterator[PictureDetections]:
     """The same detections, which are written as COCO's results on the way."""
-    categories, _ = match_categories(annotations.categories, labels)
     for found in detections:
         results.write(found.image_id, *in_categories(categories, found))
         yield found

@@ -235,8 +235,8 @@ def ssdtrt(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments):
-        return runner().invoke(main, [str(argument) for argument in arguments], prog_name="ssdtrt")
+    def call(*arguments, **options):
+        return runner().invoke(main, [str(argument) for argument in arguments], prog_name="ssdtrt", **options)
 
     return call
 

@@ -9,10 +9,12 @@ import pytest
 from coco_files import IDS, by_pycocotools, write_annotations
 from PIL import Image
 
+from known import known_file
 from ssdtrt import evaluate
 from ssdtrt.detect import Detector
 from ssdtrt.errors import AnnotationsError, ArtifactError, SsdtrtError
 from ssdtrt.evaluate import evaluate_file
+from ssdtrt.model.labels import class_names
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.system.versions import installed, measured_on
 
@@ -181,6 +183,20 @@ def test_picture_of_another_size_than_the_annotations_say(engine, photographs, t
     (tmp_path / "sizes.json").write_text(json.dumps(data))
     report = evaluate_file(engine, photographs[0].parent, tmp_path / "sizes.json")
     assert report.notes[0] == (f"1 of 3 pictures have another size than in the annotations ({photographs[1].name})")
+
+
+def test_classes_without_names(tmp_path):
+    """Matched by position only where that is asked, also in the results file; noted in the report."""
+    path = known_file(tmp_path / "numbered.ts", labels=class_names(81, None))
+    Image.new("RGB", (200, 100), (230, 20, 20)).save(tmp_path / "1.png")
+    truth = write_annotations(tmp_path / "t.json", {1: "1.png"}, [(1, IDS[15], [13.05, 6.5, 173.9, 87.0])])
+    with pytest.raises(AnnotationsError, match="--match-classes position.$"):
+        evaluate_file(path, tmp_path, truth, device="cpu", results=tmp_path / "r.json")
+    assert not (tmp_path / "r.json").exists()
+    report = evaluate_file(path, tmp_path, truth, device="cpu", match_classes="position", results=tmp_path / "r.json")
+    assert report.figures["AP"] == 1.0 and report.detections == 3
+    assert report.notes == ("classes are matched to the categories in order of id, as --match-classes position asks",)
+    assert json.loads((tmp_path / "r.json").read_text())[0]["category_id"] == IDS[15]
 
 
 def test_orientation_is_ignored(known, tmp_path):

@@ -265,13 +265,13 @@ def test_five_classes(model, small, tmp_path):
     torch.testing.assert_close(conf, everything[1][:, :5], rtol=0, atol=1e-5)
 
 
-def test_a_model_that_was_not_named_gets_default_labels_and_no_source(tmp_path):
+def test_a_model_that_was_not_named_gets_numbered_labels_and_no_source(tmp_path):
     path = export_module(Toy(), tmp_path / "toy.ts")
     with zipfile.ZipFile(path) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/extra/ssdtrt.json")]
         described = json.loads(archive.read(name))["model"]
     assert described["weights"] is None
-    assert described["labels"][:2] == ["background", "person"] and len(described["labels"]) == 81
+    assert described["labels"][:2] == ["background", "class 1"] and len(described["labels"]) == 81
 
 
 def test_a_trace_keeps_tf32_off_whatever_the_switch_says(tmp_path, monkeypatch):

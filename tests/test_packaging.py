@@ -83,6 +83,7 @@ OPTIONAL = {
     "onnx": "onnx",
     "onnxruntime": "onnx",
     "pynvml": "gpu-state",
+    "safetensors": "safetensors",
 }
 """What the package imports where it is installed, by the extra that brings it."""
 DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "torch_tensorrt": "torch-tensorrt"}

@@ -11,6 +11,7 @@ from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
 from ssdtrt.errors import ArtifactError
 from ssdtrt.formats.archive import check_digest
 from ssdtrt.formats.container import check_intact
+from ssdtrt.model.labels import are_numbered
 from ssdtrt.system.report import Report
 from ssdtrt.system.versions import installed, installed_versions, tensorrt_version, this_machine
 
@@ -27,6 +28,8 @@ _MUST_MATCH = {
     "torch_tensorrt": "Torch-TensorRT",
 }
 
+_NO_NAMES = "the classes have no names, only numbers (ssdtrt export --labels FILE names them)"
+
 
 class Inspection(Report, frozen=True):
     """The metadata of a file, and whether it can run on this machine.
@@ -39,6 +42,7 @@ class Inspection(Report, frozen=True):
         differs: A sentence for each difference from this machine that prevents the file from running. The GPU is not
             compared, which would take torch.
         metadata: The metadata, as JSON types.
+        notes: What a user of the file must know.
     """
 
     kind = "inspection"
@@ -50,6 +54,7 @@ class Inspection(Report, frozen=True):
     checked: bool
     differs: tuple[str, ...]
     metadata: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def inspect_file(path: str | Path, *, check: bool = False, sha256: str | None = None) -> Inspection:
@@ -71,7 +76,15 @@ def inspect_file(path: str | Path, *, check: bool = False, sha256: str | None = 
         check_digest(path, sha256)
     size, parameters = os.path.getsize(path), metadata.model.parameters
     per_parameter = size / parameters if parameters else None
-    return Inspection(str(path), size, per_parameter, check, tuple(_differences(metadata)), metadata.as_dict())
+    return Inspection(
+        file=str(path),
+        bytes=size,
+        bytes_per_parameter=per_parameter,
+        checked=check,
+        differs=tuple(_differences(metadata)),
+        metadata=metadata.as_dict(),
+        notes=(_NO_NAMES,) if are_numbered(metadata.model.labels) else (),
+    )
 
 
 def check_fits(path: Path, metadata: Metadata, device: torch.device) -> None:

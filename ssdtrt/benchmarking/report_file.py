@@ -11,6 +11,7 @@ import msgspec
 from ssdtrt import config
 from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.errors import ReportError, first_line
+from ssdtrt.system.files import decode_text
 
 _MAKE_IT = "Make one with: ssdtrt bench --json FILE"
 _FIRST_BASELINE = "eager FP32"  # in schema 1 the one row that was not a file's
@@ -29,7 +30,7 @@ def read(path: str | Path) -> BenchReport:
     """
     path = Path(path)
     try:
-        data = msgspec.json.decode(path.read_bytes())
+        data = msgspec.json.decode(decode_text(path.read_bytes()))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"{path} is not JSON ({first_line(error)}). {_MAKE_IT}") from error
     return parse(data, str(path))

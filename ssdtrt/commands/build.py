@@ -79,7 +79,7 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
 
         check_installed("onnx", "onnxruntime")
     terminal.progress("loading the weights")
-    names = read_labels(labels) if labels else None
+    names = read_labels(labels, terminal.note) if labels else None
     model = build_model(
         weights, labels=names, sha256=sha256, trust=trust_weights, progress=terminal.progress, note=terminal.note
     )

@@ -109,6 +109,7 @@ def inspection_text(found: Inspection, width: int) -> str:
         ("size", size),
         ("checked", "every byte's checksum" if found.checked else "metadata only (--check reads it all)"),
         ("fits this machine", _fits(found)),
+        *(("note", note) for note in found.notes),
         *_flat({**metadata, **({"layers": f"{len(layers)} (--layers shows them)"} if layers else {})}),
     ]
     column = max(len(name) for name, _ in rows) + 2

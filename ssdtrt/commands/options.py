@@ -26,7 +26,9 @@ device_option = click.option(
 weights_option = click.option(
     "--weights", default=config.WEIGHTS, show_default=True, help="coco, random, or a checkpoint's path."
 )
-labels_option = click.option("--labels", metavar="FILE", help="Class names, one a line, without the background.")
+labels_option = click.option(
+    "--labels", metavar="FILE", help="Class names, one a line, without the background; coco for COCO's."
+)
 trust_option = click.option("--trust-weights", is_flag=True, help="Let the checkpoint run code while it loads.")
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for stdout.")
 markdown_option = click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -82,21 +83,23 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
 
     check_json(jsonl, coco)
     failures: list[ImageError] = []
-    coming = expand(images, sys.stdin, failures)
+    coming = expand(images, sys.stdin.buffer, failures)
     known = None if "-" in images else list(coming)  # A list on stdin may arrive while detecting.
     check_apart(targets, known or [])
     terminal.progress("loading")
     options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
     runner = load_engine(file, device, sha256=sha256)
     detector = Detector(runner, **options)
-    if known is not None and not any(map(os.path.isfile, known)):
-        detect_files(detector, known, [], failures)  # A mistyped name must not replace earlier results.
+    first = list(itertools.islice(coming, 1))
+    if not first and not any(map(os.path.isfile, known or [])):
+        detect_files(detector, known or [], [], failures)  # A mistyped name must not replace earlier results.
         end_with(failures)
     baselines = baseline_runners(runner, module, config.BASELINES[:1] if side_by_side else ())
     baseline = next((Detector(one, **options) for one in baselines.values()), None)
     sinks = _sinks(detector, folder, jsonl, coco, known, baseline, failures)
     total = None if known is None else len(known)
-    summary = detect_files(detector, coming if known is None else known, sinks, failures, total, terminal.progress)
+    pictures = itertools.chain(first, coming) if known is None else known
+    summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
     terminal.done()
     places = [f"{folder}: {summary.pictures} pictures and detections.json"] if folder else []
     places += [target for target in (jsonl, coco) if target and target != "-"]
@@ -142,11 +145,18 @@ def _sinks(
     help=f"Also evaluate {' or '.join(config.BASELINES)}, and compare.",
 )
 @click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
+@click.option(
+    "--match-classes",
+    type=click.Choice(config.CLASS_MATCHING),
+    default=config.CLASS_MATCHING[0],
+    show_default=True,
+    help="How classes are matched to categories.",
+)
 @module_option
 @device_option
 @sha256_option
 @json_option
-def evaluate(engine, images, annotations, against, coco, module, device, sha256, json_file):
+def evaluate(engine, images, annotations, against, coco, match_classes, module, device, sha256, json_file):
     """Compute COCO's twelve figures for ENGINE.
 
     The settings are those of the published evaluation. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
@@ -167,6 +177,7 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
         module=module,
         device=device,
         against=against or (),
+        match_classes=match_classes,
         results=coco,
         sha256=sha256,
         progress=terminal.progress,
@@ -202,7 +213,7 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
         output,
         weights=weights,
         preprocess=preprocess,
-        labels=read_labels(labels) if labels else None,
+        labels=read_labels(labels, terminal.note) if labels else None,
         trust=trust_weights,
         batch=batch_size,
         threshold=threshold,

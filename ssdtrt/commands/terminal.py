@@ -66,10 +66,9 @@ class Terminal:
 
 
 def take_any_name() -> None:
-    """Make stdin and stdout accept file names that are not valid text: they are read unchanged and shown escaped."""
-    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors=errors)
+    """Make stdout accept file names that are not valid text: they are shown escaped."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _open_closed() -> None:

@@ -19,6 +19,8 @@ from ssdtrt.errors import ArtifactError
 from ssdtrt.images.read_ahead import worker_count
 from ssdtrt.system.files import replacing
 
+_MAX_NAME_BYTES = 255  # of a file's name, on nearly every file system
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -122,10 +124,16 @@ def _advising(folder: Path) -> Iterator[None]:
 
 
 def _unused_name(stem: str, names: set[str]) -> str:
-    """`stem`.jpg, or `stem`-2.jpg and so on where that name is taken; adds it to `names`."""
-    name, number = f"{stem}.jpg", 1
+    """`stem`.jpg, or `stem`-2.jpg and so on where that name is taken, cut to what a file system takes; `names` has it."""
+    name, number = _name(stem, ".jpg"), 1
     while name.lower() in names:
         number += 1
-        name = f"{stem}-{number}.jpg"
+        name = _name(stem, f"-{number}.jpg")
     names.add(name.lower())
     return name
+
+
+def _name(stem: str, ending: str) -> str:
+    while len(os.fsencode(stem + ending)) > _MAX_NAME_BYTES:
+        stem = stem[:-1]
+    return stem + ending

@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from ssdtrt import config
 from ssdtrt.errors import AnnotationsError
 
+_BY_POSITION = "classes are matched to the categories in order of id, as --match-classes position asks"
 _SHOWN = 3  # names in a message, before the rest becomes a number
 
 
@@ -171,38 +173,47 @@ def find_pictures(annotations: Annotations, folder: str | Path) -> dict[int, Pat
     return paths
 
 
-def match_categories(categories: Mapping[int, str], labels: Sequence[str]) -> tuple[list[int | None], tuple[str, ...]]:
+def match_categories(
+    categories: Mapping[int, str], labels: Sequence[str], by: str = config.CLASS_MATCHING[0]
+) -> tuple[list[int | None], tuple[str, ...]]:
     """Find the category of each of a model's labels.
 
-    They are matched by name, in upper or lower case, if all names of one side occur on the other. Otherwise they are
-    matched in ascending order of id, if the numbers agree and no name has another place: the labels of a fine-tuned
-    model may be class1, class2 and so on.
+    They are matched by name, in upper or lower case, if all names of one side occur on the other. By position they are
+    matched in ascending order of id, if there are as many labels or more and no name has another place: the labels of
+    a fine-tuned model may be class 1, class 2 and so on.
 
     Args:
         categories: {category id: name} of the annotations, in ascending order of id.
         labels: The model's labels, the background first.
+        by: `name` or `position`.
 
     Returns:
         The category id of each label, and notes on what has no counterpart. The background has none, nor has a label
         whose detections do not count.
 
     Raises:
-        AnnotationsError: If neither is possible.
+        AnnotationsError: If that is not possible.
     """
+    if by not in config.CLASS_MATCHING:
+        raise AnnotationsError(f"Classes cannot be matched by {by!r}; expected {' or '.join(config.CLASS_MATCHING)}.")
     names = [_key(name) for name in categories.values()]
     own = [_key(label) for label in labels[1:]]
     by_name = dict(zip(names, categories))
     shared = by_name.keys() & set(own)
     unique = len(by_name) == len(names) and len(set(own)) == len(own)
-    if unique and shared and len(shared) in (len(names), len(own)):
+    if names == own:
+        return [None, *categories], ()
+    fits = len(names) <= len(own) and all(own[i] == name or own[i] not in names for i, name in enumerate(names))
+    if by == "position" and fits:
+        return [None, *categories, *[None] * (len(own) - len(names))], (_BY_POSITION,)
+    if by == "name" and unique and shared and len(shared) in (len(names), len(own)):
         return [None, *map(by_name.get, own)], _unmatched(categories, labels, shared)
-    if len(names) == len(own) and all(names[i] == own[i] or own[i] not in names for i in range(len(names))):
-        return [None, *categories], () if names == own else ("classes are matched to the categories in order of id",)
+    advice = ", or match them in order of id: --match-classes position" if by == "name" and fits else ""
     raise AnnotationsError(
         f"The annotations' {len(names)} categories do not fit the model's {len(own)} classes: "
         f"{listed(_others(categories.values(), shared)) or 'none'} only in the annotations, "
         f"{listed(_others(labels[1:], shared)) or 'none'} only in the model. "
-        "Name the model's classes as the annotations do: ssdtrt export --labels FILE."
+        f"Name the model's classes as the annotations do (ssdtrt export --labels FILE){advice}."
     )
 
 

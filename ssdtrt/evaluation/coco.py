@@ -33,7 +33,10 @@ class PictureDetections(NamedTuple):
 
 
 def evaluate_detections(
-    annotations: Annotations, detections: Iterable[PictureDetections], labels: Sequence[str] = config.COCO_LABELS
+    annotations: Annotations,
+    detections: Iterable[PictureDetections],
+    labels: Sequence[str] = config.COCO_LABELS,
+    match_classes: str = config.CLASS_MATCHING[0],
 ) -> EvalReport:
     """Compute COCO's figures for boxes.
 
@@ -41,6 +44,7 @@ def evaluate_detections(
         annotations: The pictures and their objects.
         detections: The detections of each picture; one that does not come has none.
         labels: The model's labels, the background first.
+        match_classes: How they are matched to the categories, by `name` or by `position` (see `match_categories`).
 
     Returns:
         The report, with no name, precision and machine yet. Its time is that of taking the detections.
@@ -50,7 +54,7 @@ def evaluate_detections(
         SsdtrtError: If a picture is not in the annotations or comes twice, if a box or a score is not finite, or if
             faster-coco-eval is not installed.
     """
-    categories, notes = match_categories(annotations.categories, labels)
+    categories, notes = match_categories(annotations.categories, labels, match_classes)
     rows: list[dict[str, Any]] = []
     seen: set[int] = set()
     started = time.perf_counter()

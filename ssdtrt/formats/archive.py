@@ -13,6 +13,7 @@ from ssdtrt import config
 from ssdtrt.errors import ArtifactError
 from ssdtrt.formats.regular_file import damaged, read_start
 from ssdtrt.system.digests import check_sha256
+from ssdtrt.system.files import decode_text
 
 _END_RECORD_SIZE = 22  # bytes of a zip archive's end record without a comment
 _SIDECAR_LIMIT = 1 << 16  # bytes
@@ -105,7 +106,7 @@ def _read_sidecar(sidecar: Path, name: str) -> str:
     """Return the digest of the file `name` from the output of sha256sum: lines `DIGEST  NAME`, or a digest alone."""
     try:
         with open(sidecar, "rb") as file:
-            text = file.read(_SIDECAR_LIMIT).decode("utf-8", "replace")
+            text = decode_text(file.read(_SIDECAR_LIMIT), "replace")
     except OSError as error:
         raise ArtifactError(f"{sidecar} cannot be read: {error.strerror}.") from error
     for line in text.splitlines():

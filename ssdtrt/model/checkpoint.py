@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import pickle
 import warnings
 import zipfile
@@ -13,60 +15,54 @@ from packaging.version import Version
 
 from ssdtrt import config
 from ssdtrt.errors import WeightsError, first_line
+from ssdtrt.model.contents import Checkpoint, CheckpointError, find_weights
+from ssdtrt.model.labels import RECORDED_AS
 from ssdtrt.system.progress import Progress, silent
 
-_DDP_PREFIXES = ("module.1.", "module.")
 _SHOWN_CHARACTERS = 160  # of torch's own messages
-
-
-class CheckpointError(WeightsError):
-    """A checkpoint that cannot be used.
-
-    Args:
-        origin: The file, or what a message calls it.
-        reason: The rest of the sentence: what was found, what was expected and what to do.
-    """
-
-    def __init__(self, origin: str | Path, reason: str):
-        super().__init__(origin, reason)
-        self.origin, self.reason = origin, reason
-
-    def __str__(self) -> str:
-        return f"{self.origin} {self.reason}"
+_NO_CHECKSUMS = "{} has no checksums ({}), so damage to it would not be noticed. Check the file with --sha256."
 
 
 def read_checkpoint(
-    path: str | Path, trust: bool = False, note: Progress = silent, *, published: bool = False
-) -> dict[str, torch.Tensor]:
-    """Read the state dict in a checkpoint file.
+    path: str | Path,
+    trust: bool = False,
+    note: Progress = silent,
+    *,
+    published: bool = False,
+    unchecked: bool = True,
+) -> Checkpoint:
+    """Read the state dict and the class names in a checkpoint file of torch's format or of safetensors.
 
-    It may be under the key `model` (NVIDIA's format), under `state_dict`, or be the whole content. A prefix that
-    distributed training put before every key is removed.
+    The state dict may be under the key `model` (NVIDIA's format) or another usual one, or be the whole content. A
+    prefix that wrapping the network put before every key is removed.
 
     Args:
         path: The file.
         trust: Whether the file may run code while it is loaded (`weights_only=False`). Before torch 2.6
             `weights_only=True` is no protection (CVE-2025-32434), so there a file is read only with `trust`.
-        note: Called with a line if the file has no checksums, so that damage would not be noticed.
+        note: Called with a line if the file has no checksums, so that damage would not be noticed, and about what was
+            done to find the weights.
         published: Whether it is NVIDIA's own file, which every version of torch reads.
+        unchecked: Whether no SHA-256 has shown that the file is intact.
 
     Raises:
         WeightsError: If the file is not a checkpoint, or is damaged.
     """
     path = Path(path)
     check_is_checkpoint(path)
+    if _is_safetensors(path):
+        if unchecked:
+            note(_NO_CHECKSUMS.format(path, "the safetensors format"))
+        return find_weights(_load_safetensors(path), path, note)
     if not trust and not published and Version(torch.__version__).release[:2] < config.SAFE_WEIGHTS_ONLY:
         fixed = ".".join(map(str, config.SAFE_WEIGHTS_ONLY))
         raise WeightsError(
             f"{path}: torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, fixed in {fixed}). "
             "Update torch or, if you trust where the file is from, add --trust-weights."
         )
-    if not _check_sums(path):
-        note(
-            f"{path} has no checksums (an old format, or they were switched off), so damage to it would not be "
-            "noticed. Check the file with --sha256."
-        )
-    return _state_dict_in(_load(path, weights_only=not trust), path)
+    if not _check_sums(path) and unchecked:
+        note(_NO_CHECKSUMS.format(path, "an old format, or they were switched off"))
+    return find_weights(_load(path, weights_only=not trust), path, note)
 
 
 def check_is_checkpoint(path: Path) -> None:
@@ -92,7 +88,7 @@ def check_is_checkpoint(path: Path) -> None:
         _check_zip(path)
     elif start.lstrip().startswith(b"<"):
         raise CheckpointError(path, "is an HTML or XML page, not a checkpoint. Fetch it again and look at what came.")
-    elif not start.startswith(b"\x80"):
+    elif not start.startswith(b"\x80") and not _is_safetensors(path):
         raise CheckpointError(path, f"is not a PyTorch checkpoint (it begins with {start[:12]!r}).")
 
 
@@ -160,35 +156,32 @@ def _refused_content(error: pickle.UnpicklingError) -> str | None:
     return text.split("WeightsUnpickler error:")[-1].strip().splitlines()[0] if "nsupported" in text else None
 
 
-def _state_dict_in(loaded: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in what `torch.load` returned, its keys without a prefix of distributed training."""
-    if isinstance(loaded, dict):
-        for key in ("model", "state_dict"):
-            if isinstance(loaded.get(key), dict):
-                loaded = loaded[key]
-                break
-    if (
-        not isinstance(loaded, dict)
-        or not loaded
-        or not all(isinstance(value, torch.Tensor) for value in loaded.values())
-    ):
-        raise CheckpointError(
-            path,
-            f"holds {_describe(loaded)}; expected a state dict, or NVIDIA's format with one under the key 'model'.",
-        )
-    for prefix in _DDP_PREFIXES:
-        if all(str(key).startswith(prefix) for key in loaded):
-            return {key[len(prefix) :]: value for key, value in loaded.items()}
-    return {str(key): value for key, value in loaded.items()}
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: the length of a header in JSON, and that header."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    """The tensors of a safetensors file under `model`, and beside them its metadata on classes, which is JSON."""
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise CheckpointError(path, "is of the safetensors format: pip install 'ssdtrt[safetensors]'") from error
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            recorded = file.metadata() or {}
+            keys = file.keys()
+            loaded: dict[str, Any] = {"model": {key: file.get_tensor(key) for key in keys}}
+    except SafetensorError as error:
+        raise _damaged(path, first_line(error, limit=_SHOWN_CHARACTERS)) from error
+    for key in RECORDED_AS:
+        with contextlib.suppress(KeyError, ValueError):
+            loaded[key] = json.loads(recorded[key])
+    return loaded
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
     size = path.stat().st_size
     return CheckpointError(path, f"is truncated or damaged ({size:,} bytes, {reason}). Fetch it again.")
-
-
-def _describe(loaded: Any) -> str:
-    if isinstance(loaded, dict):
-        shown = ", ".join(map(str, list(loaded)[:5]))
-        return f"a dict with the keys {shown}" if loaded else "an empty dict"
-    return f"an object of type {type(loaded).__name__}"

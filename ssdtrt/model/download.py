@@ -17,7 +17,7 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.errors import FetchError, WeightsError
-from ssdtrt.model.checkpoint import CheckpointError
+from ssdtrt.model.contents import CheckpointError
 from ssdtrt.system.digests import check_sha256, sha256_file
 from ssdtrt.system.files import replacing, write_text
 from ssdtrt.system.progress import Progress, ProgressBar, silent

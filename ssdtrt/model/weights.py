@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.errors import WeightsError
-from ssdtrt.model.checkpoint import CheckpointError, check_is_checkpoint, read_checkpoint
+from ssdtrt.model.checkpoint import check_is_checkpoint, read_checkpoint
+from ssdtrt.model.contents import CheckpointError
 from ssdtrt.model.download import coco_checkpoint
-from ssdtrt.model.labels import class_names
+from ssdtrt.model.labels import class_names, names_of_checkpoint, without_background
 from ssdtrt.model.random import random_model
 from ssdtrt.model.source import WeightsSource
 from ssdtrt.model.ssd import SSD300
@@ -22,6 +23,7 @@ from ssdtrt.system.digests import check_sha256, sha256_file
 from ssdtrt.system.progress import Progress, silent
 
 _SHOWN_KEYS = 4
+_COUNT = "num_batches_tracked"
 
 
 def build_model(
@@ -40,12 +42,13 @@ def build_model(
         weights: `coco` for NVIDIA's checkpoint, which is fetched once into torch's hub cache; the path of a checkpoint,
             whose class heads give the number of classes; or `random`.
         seed: The seed of random weights.
-        labels: The names of the classes without the background; by default COCO's if there are 80, else `class 1`,
-            `class 2` and so on.
+        labels: The names of the classes without the background; by default those that the checkpoint records, or
+            `class 1`, `class 2` and so on where it records none. `coco` and random weights have COCO's.
         sha256: The SHA-256 that the file must have.
         trust: Whether the file may run code while it is loaded (see `ssdtrt.model.checkpoint.read_checkpoint`).
         progress: Called with a line about the progress of a download.
-        note: Called with a line if a file has neither a SHA-256 nor checksums to detect damage.
+        note: Called with a line if a file has neither a SHA-256 nor checksums to detect damage, if not every class has
+            a name, and about what was done to find the weights.
 
     Returns:
         The model, a `torch.nn.Module`: images [N, 3, 300, 300], normalized -> (loc [N, 4, 8732], conf [N, C, 8732]).
@@ -62,45 +65,55 @@ def build_model(
         >>> tuple(loc.shape), tuple(conf.shape), model.labels
         ((1, 4, 8732), (1, 3, 8732), ('background', 'cat', 'dog'))
     """
+    recorded: dict[int, str] = {}
+    labels = None if labels is None else without_background(labels)
     if weights == "random":
         if sha256 is not None:
             raise WeightsError("Random weights come from no file, so there is no SHA-256 to check.")
-        name, digest = "random", None
-        model = random_model(len(labels) + 1 if labels else config.NUM_CLASSES, seed)
+        model, digest = random_model(len(labels) + 1 if labels else config.NUM_CLASSES, seed), None
+        name = "random"
     else:
         name = "coco" if weights == "coco" else Path(weights).name
-        model, digest = _model_from_file(weights, sha256, trust, progress, note)
-    model.labels = class_names(model.num_classes, labels)
+        model, recorded, digest = _model_from_file(weights, sha256, trust, progress, note)
+    if labels is None and name in ("coco", "random") and model.num_classes == config.NUM_CLASSES:
+        labels = config.COCO_LABELS[1:]
+    if labels is None:
+        model.labels, remark = names_of_checkpoint(model.num_classes, recorded)
+        if remark:
+            note(f"{weights} {remark}")
+    else:
+        model.labels = class_names(model.num_classes, labels)
     model.source = WeightsSource(name, state_sha256(model.state_dict()), name != "random", digest)
     return model
 
 
 def _model_from_file(
     weights: str | Path, sha256: str | None, trust: bool, progress: Progress, note: Progress
-) -> tuple[SSD300, str]:
-    """The model with the weights of `coco` or a checkpoint's path, and the file's SHA-256."""
+) -> tuple[SSD300, dict[int, str], str]:
+    """The model with the weights of `coco` or a checkpoint's path, the recorded class names, the file's SHA-256."""
     if weights == "coco":
         path = coco_checkpoint(sha256, functools.partial(_coco_model, trust=trust), progress)
-        return _coco_model(path, trust), sha256_file(path)
+        return *_coco_model(path, trust), sha256_file(path)
     path = Path(weights)
     check_is_checkpoint(path)
-    if sha256 is None:
-        digest = sha256_file(path)
-    else:
-        digest, note = check_sha256(path, sha256, WeightsError), silent
-    return model_from_state(read_checkpoint(path, trust, note), path), digest
+    digest = sha256_file(path) if sha256 is None else check_sha256(path, sha256, WeightsError)
+    found = read_checkpoint(path, trust, note, unchecked=sha256 is None)
+    return model_from_state(found.state, path, note), found.names, digest
 
 
-def _coco_model(path: Path, trust: bool) -> SSD300:
-    return model_from_state(read_checkpoint(path, trust, published=True), path)
+def _coco_model(path: Path, trust: bool) -> tuple[SSD300, dict[int, str]]:
+    found = read_checkpoint(path, trust, published=True)
+    return model_from_state(found.state, path), found.names
 
 
-def model_from_state(state: Mapping[str, Tensor], origin: str | Path) -> SSD300:
+def model_from_state(state: Mapping[str, Tensor], origin: str | Path, note: Progress = silent) -> SSD300:
     """Build SSD300 with these tensors and as many classes as they have, in eval mode.
 
     Args:
-        state: The tensors by name; those of a lower precision become float32.
+        state: The tensors by name; those of a lower precision become float32. `num_batches_tracked`, which counts in
+            training alone, may be missing.
         origin: Their origin, for messages.
+        note: Called with a line if such counts are missing.
 
     Raises:
         WeightsError: If they do not fit the network or are not finite.
@@ -112,7 +125,12 @@ def model_from_state(state: Mapping[str, Tensor], origin: str | Path) -> SSD300:
         classes = heads.shape[0] // boxes
     with torch.device("meta"):
         model = SSD300(classes)
-    _check_fits(state, model.state_dict(), origin)
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state]
+    if missing and all(key.endswith(_COUNT) for key in missing):
+        state = {**state, **{key: torch.zeros((), dtype=torch.int64) for key in missing}}
+        note(f"{origin} is without {len(missing)} {_COUNT}, which only training needs; they are 0.")
+    _check_fits(state, expected, origin)
     tensors = {
         key: value.detach().float() if value.is_floating_point() else value.detach() for key, value in state.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import glob
@@ -16,6 +17,14 @@ try:
     import fcntl
 except ImportError:  # Not on Windows.
     fcntl = None  # type: ignore[assignment]
+
+_MARKS = {  # That of UTF-32 begins with UTF-16's.
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @contextlib.contextmanager
@@ -118,6 +127,20 @@ def write_text(path: str | Path, text: str) -> None:
         return
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def decode_text(content: bytes, errors: str = "strict") -> str:
+    """Decode a text file: UTF-8, or what the byte-order mark at its beginning says, which is no part of the text.
+
+    Args:
+        content: The bytes of the file.
+        errors: As of `bytes.decode`.
+
+    Raises:
+        UnicodeDecodeError: If the content is not in that encoding, unless `errors` is another.
+    """
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    return content.decode(encoding, errors)
 
 
 @contextlib.contextmanager

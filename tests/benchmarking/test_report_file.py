@@ -48,6 +48,14 @@ def test_what_bench_writes_is_what_is_read(tmp_path):
         assert report_file.read(save(tmp_path / "a.json", made.document())) == made
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_report_that_a_shell_wrote_in_another_encoding(encoding, tmp_path):
+    made = bench_report(bench_row("a.ts", "fp16", parity(), case="engine"))
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(made.document()), encoding=encoding)
+    assert report_file.read(path) == made
+
+
 def test_rows():
     graph = row("engine-plain", 0.4, 8, "work/b1.engine.ts", build_seconds=9.0)
     found = report_file.parse(report(eager(), engine(0.5, 8), graph, row("compile", None)), "new.json")

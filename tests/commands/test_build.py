@@ -13,6 +13,7 @@ from command_line import TRUST, assert_refused
 from torch import nn
 
 from known import metadata_like, typed, write_metadata
+from ssdtrt import config
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.artifact.request import BatchRange
@@ -98,11 +99,16 @@ NOTE = (
     "note: {path} has no checksums (an old format, or they were switched off), so damage to it would not be noticed. "
     "Check the file with --sha256.\n"
 )
+PREFIX = "note: {}: the prefix {} of every key was removed.\n"
 
 
 def without_sums(model, path):
     """Saves as torch did before 1.6, and as one kind of distributed training names its keys."""
-    torch.save({"model": prefixed(model.state_dict(), "module.")}, path, _use_new_zipfile_serialization=False)
+    torch.save(
+        {"model": prefixed(model.state_dict(), "module."), "label_map": dict(enumerate(config.COCO_LABELS))},
+        path,
+        _use_new_zipfile_serialization=False,
+    )
 
 
 def test_a_file_without_checksums_is_read_with_a_note(model, ssdtrt, tmp_path):
@@ -115,7 +121,7 @@ def test_a_file_without_checksums_is_read_with_a_note(model, ssdtrt, tmp_path):
     content[content.index(model.conf[0].weight.detach().numpy().tobytes()) + 1000] ^= 1
     path.write_bytes(content)
     done = export(ssdtrt, path)
-    assert (done.exit_code, done.stderr) == (0, NOTE.format(path=path))
+    assert (done.exit_code, done.stderr) == (0, NOTE.format(path=path) + PREFIX.format(path, "module."))
     assert read_metadata(tmp_path / "ssd300.ts").model.weights.sha256 != model.source.sha256
     done = ssdtrt("-q", "export", "--weights", path, *TRUST, "--sha256", good.file_sha256, "-o", "other.ts")
     assert done.exit_code == 1 and f"; expected {good.file_sha256}, " in done.stderr
@@ -131,18 +137,18 @@ def test_checksums_that_were_switched_off_are_none(model, tmp_path):
     finally:
         torch.serialization.set_crc32_options(before)
     notes = []
-    found = build_model(tmp_path / "off.pt", trust=OLD_TORCH, note=notes.append)
+    found = build_model(tmp_path / "off.pt", labels=config.COCO_LABELS[1:], trust=OLD_TORCH, note=notes.append)
     assert found.source.sha256 == model.source.sha256
     assert [f"note: {text}\n" for text in notes] == [NOTE.format(path=tmp_path / "off.pt")]
 
 
 def test_no_note_on_a_file_with_checksums_or_a_digest(whole, model, tmp_path):
     notes = []
-    found = build_model(whole, trust=OLD_TORCH, note=notes.append)
+    found = build_model(whole, labels=config.COCO_LABELS[1:], trust=OLD_TORCH, note=notes.append)
     assert found.source.sha256 == model.source.sha256
     without_sums(model, tmp_path / "old.pt")
     build_model(tmp_path / "old.pt", trust=OLD_TORCH, sha256=sha256_file(tmp_path / "old.pt"), note=notes.append)
-    assert notes == []
+    assert [f"note: {text}\n" for text in notes] == [PREFIX.format(tmp_path / "old.pt", "module.")]
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -210,10 +216,39 @@ def test_the_other_prefix_of_distributed_training(model, ssdtrt, tmp_path):
     path = tmp_path / "training.pt"
     torch.save({**training_state(model), "model": prefixed(model.state_dict(), "module.1.")}, path)
     done = export(ssdtrt, path)
-    assert (done.exit_code, done.stderr) == (0, "")
+    named = f"note: {path} names 2 of its 80 classes (person, bicycle).\n"
+    assert (done.exit_code, done.stderr) == (0, PREFIX.format(path, "module.1.") + named)
     assert done.stdout == "ssd300.ts: traced, 80 classes, weights training.pt\n"
     weights = read_metadata(tmp_path / "ssd300.ts").model.weights
     assert (weights.sha256, weights.trained) == (model.source.sha256, True)
+
+
+def test_class_names_from_the_file_to_its_record(model, ssdtrt, tmp_path):
+    """Those of the checkpoint; without any a note at export and in `inspect`; `--labels` before both."""
+    path = tmp_path / "fine.pt"
+    torch.save({"label_map": {0: "background", 1: "bolt", 2: "nut"}, "model": model.state_dict()}, path)
+    done = export(ssdtrt, path)
+    assert done.stderr == f"note: {path} names 2 of its 80 classes (bolt, nut).\n"
+    assert read_metadata(tmp_path / "ssd300.ts").model.labels[:4] == ("background", "bolt", "nut", "class 3")
+    assert "\nnote " not in ssdtrt("inspect", "ssd300.ts").stdout
+    torch.save(model.state_dict(), path)
+    done = export(ssdtrt, path)
+    assert done.stderr == (
+        f"note: {path} holds no class names: classes are numbered, 1 to 80. "
+        "--labels FILE names them (--labels coco: COCO's 80).\n"
+    )
+    assert read_metadata(tmp_path / "ssd300.ts").model.labels[80] == "class 80"
+    note = "the classes have no names, only numbers (ssdtrt export --labels FILE names them)"
+    assert f"\nnote                        {note}\n" in ssdtrt("inspect", "ssd300.ts").stdout
+    assert json.loads(ssdtrt("inspect", "ssd300.ts", "--json", "-").stdout)["notes"] == [note]
+    done = ssdtrt("-q", "export", "--weights", path, "--labels", "coco", *TRUST)
+    assert done.stderr == "" and read_metadata(tmp_path / "ssd300.ts").model.labels[17] == "dog"
+    assert json.loads(ssdtrt("inspect", "ssd300.ts", "--json", "-").stdout)["notes"] == []
+    (tmp_path / "labels.txt").write_bytes(
+        b"\xff\xfe" + "\r\n".join(f"k\u00e4{n}" for n in range(80)).encode("utf-16-le")
+    )
+    done = ssdtrt("-q", "export", "--weights", path, "--labels", "labels.txt", *TRUST)
+    assert done.stderr == "" and read_metadata(tmp_path / "ssd300.ts").model.labels[1:3] == ("k\u00e40", "k\u00e41")
 
 
 def test_a_pipe_in_a_checkpoints_place_does_not_hang(ssdtrt, tmp_path):

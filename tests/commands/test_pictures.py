@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -141,6 +142,24 @@ def test_a_list_on_stdin_and_pictures_that_lie_in_the_output_folder(known, pictu
     assert done.returncode == 1 and "Error: none.png: no such file." in done.stderr.splitlines()
     assert paths[0].read_bytes() == before
     assert sorted(os.listdir(paths[0].parent)) == ["7.jpg", "7.png", "detections.json", "red-2.jpg", "red.jpg"]
+
+
+def test_an_empty_list_is_an_error_and_costs_no_earlier_results(known, two, ssdtrt, tmp_path):
+    assert ssdtrt("-q", "detect", known, *two, "-o", "out", "--device", "cpu").exit_code == 0
+    before = (tmp_path / "out" / "detections.json").read_bytes()
+    done = ssdtrt("-q", "detect", known, "-", "-o", "out", "--jsonl", "d.jsonl", "--device", "cpu")
+    assert_refused(done, "- (the list on stdin) names no picture.")
+    assert (tmp_path / "out" / "detections.json").read_bytes() == before and not (tmp_path / "d.jsonl").exists()
+
+
+def test_a_list_of_find_print0_in_utf_8_with_a_mark(known, pictures, ssdtrt, tmp_path):
+    """Through the command, with a folder whose name has brackets and a list that has a byte-order mark."""
+    pictures("set [v1]/1.png")
+    call = partial(ssdtrt, "-q", "detect", known, "--device", "cpu", "--jsonl", "-")
+    listed = b"\xef\xbb\xbfpictures/set [v1]/1.png\0"
+    for done in (call("-", input=listed), call("pictures/set [v1]/*.png")):
+        assert done.exit_code == 0, done.stderr
+        assert [strict(line)["image"] for line in done.stdout.splitlines()] == ["pictures/set [v1]/1.png"]
 
 
 def test_side_by_side_draws_the_eager_model_too(module, photographs, ssdtrt, tmp_path):

@@ -22,6 +22,18 @@ def test_folder_holds_pictures_and_json(known, pictures, tmp_path):
     assert lines and lines[-1].startswith("detecting [####################] 2 of 2 images, ")
 
 
+@pytest.mark.parametrize("letter", ["x", "ä"])
+def test_the_longest_names(letter, known, pictures, tmp_path):
+    """A file's name has at most 255 bytes: the number, and the suffix, come off its end."""
+    stem = letter * (251 // len(letter.encode()))
+    paths = [pictures(f"{part}/{stem}.png") for part in "abc"]
+    _, failures = detect_to_folder(Detector(known, "cpu"), paths, tmp_path / "out")
+    cut = stem[: -2 // len(letter.encode())]
+    assert failures == []
+    expected = {f"{stem}.jpg", f"{cut}-2.jpg", f"{cut}-3.jpg", "detections.json"}
+    assert set(os.listdir(tmp_path / "out")) == expected
+
+
 def test_json_schema(known, pictures, tmp_path):
     path = pictures("red.png")
     detect_to_folder(Detector(known, "cpu", max_detections=1), [path], tmp_path / "out")
@@ -157,6 +169,7 @@ def test_unused_name():
     assert [_unused_name(stem, names) for stem in ("a", "a", "A", "b", "a-2")] == [
         "a.jpg", "a-2.jpg", "A-3.jpg", "b.jpg", "a-2-2.jpg"
     ]  # fmt: skip
+    assert _unused_name("é" * 127, set()) == "é" * 125 + ".jpg"
 
 
 def test_pictures_in_the_output_folder_are_not_overwritten(known, pictures):

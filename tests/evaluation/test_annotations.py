@@ -202,27 +202,58 @@ def test_more_categories_than_labels():
     assert notes == ("the model has no class for pets, cat; objects of that kind count as missed",)
 
 
-def test_unnamed_labels_match_in_order_of_id():
-    matched, notes = match_categories({2: "cat", 7: "dog"}, ["background", "class1", "class2"])
+@pytest.mark.parametrize(
+    ("categories", "labels", "only"),
+    [
+        (
+            {2: "cat", 7: "dog"},
+            ["background", "class 1", "class 2"],
+            "2 classes: cat, dog only in the annotations, class 1, class 2 only in the model",
+        ),
+        (
+            {2: "cat", 7: "aeroplane"},
+            ["background", "cat", "airplane"],
+            "2 classes: aeroplane only in the annotations, airplane only in the model",
+        ),
+    ],
+)
+def test_classes_are_matched_by_position_only_where_that_is_asked(categories, labels, only):
+    with pytest.raises(AnnotationsError) as caught:
+        match_categories(categories, labels)
+    assert str(caught.value) == (
+        f"The annotations' 2 categories do not fit the model's {only}. Name the model's classes as the annotations do "
+        "(ssdtrt export --labels FILE), or match them in order of id: --match-classes position."
+    )
+    matched, notes = match_categories(categories, labels, "position")
     assert matched == [None, 2, 7]
-    assert notes == ("classes are matched to the categories in order of id",)
+    assert notes == ("classes are matched to the categories in order of id, as --match-classes position asks",)
 
 
-def test_other_spellings_match_in_order_of_id():
-    matched, notes = match_categories({1: "cat", 2: "aeroplane"}, ["background", "cat", "airplane"])
-    assert matched == [None, 1, 2] and len(notes) == 1
+def test_fewer_categories_than_classes_by_position():
+    matched, _ = match_categories({2: "cat", 7: "dog"}, ["background", "class 1", "class 2", "class 3"], "position")
+    assert matched == [None, 2, 7, None]
+
+
+def test_position_where_names_are_the_same():
+    assert match_categories({2: "cat", 7: "dog"}, ["background", "Cat", "dog"], "position") == ([None, 2, 7], ())
+
+
+def test_unknown_way_to_match():
+    with pytest.raises(AnnotationsError, match="matched by 'order'; expected name or position"):
+        match_categories({2: "cat"}, ["background", "cat"], "order")
 
 
 def test_same_name_twice_matches_in_order_of_id():
     assert match_categories({1: "cat", 2: "cat"}, ["background", "cat", "cat"]) == ([None, 1, 2], ())
 
 
-def test_order_that_contradicts_a_name():
+@pytest.mark.parametrize("by", ["name", "position"])
+def test_order_that_contradicts_a_name(by):
     with pytest.raises(AnnotationsError) as caught:
-        match_categories({1: "aeroplane", 2: "cat"}, ["background", "cat", "airplane"])
+        match_categories({1: "aeroplane", 2: "cat"}, ["background", "cat", "airplane"], by)
     assert str(caught.value) == (
         "The annotations' 2 categories do not fit the model's 2 classes: aeroplane only in the annotations, "
-        "airplane only in the model. Name the model's classes as the annotations do: ssdtrt export --labels FILE."
+        "airplane only in the model. Name the model's classes as the annotations do (ssdtrt export --labels FILE)."
     )
 
 

@@ -515,6 +515,9 @@ def test_the_digest_in_a_file_beside_it(path, whole, line):
         "The file is damaged or a different one: get it again from the source of the digest."
     )
     check_digest(path, digest)  # The argument takes precedence over the file.
+    for encoding in ("utf-8-sig", "utf-16"):  # As some shells write what they redirect.
+        sidecar.write_text(f"{digest}  tiny.ts\r\n", encoding=encoding)
+        check_digest(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no digest here\n", b"1" * 64 + b"  other.ts\n", b"\xff" * 100])

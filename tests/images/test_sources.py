@@ -16,6 +16,7 @@ def tree(tmp_path, monkeypatch):
         "in/b.jpg", "in/a.PNG", "in/notes.txt", "in/.hidden.jpg", "in/10.webp", "in/none",
         "in/deep/er/c.jpeg", "in/deep/a.bmp", "in/.git/d.jpg", "in/Z/e.jpg",
         "odd[1].jpg", "odd1.jpg", "empty/readme.txt", "what?/f.jpg",
+        "set [v1]/a.jpg", "set [v1]/deep/b.jpg", "set v/c.jpg", "sets/1/x [2]/d.jpg",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -26,7 +27,7 @@ def tree(tmp_path, monkeypatch):
 def expanded(*arguments, stdin=""):
     """The paths as text, and what failed."""
     failures = []
-    found = list(expand(arguments, io.StringIO(stdin, newline=""), failures))
+    found = list(expand(arguments, io.BytesIO(stdin if isinstance(stdin, bytes) else stdin.encode()), failures))
     assert all(isinstance(path, Path) for path in found)
     return [str(path) for path in found], [str(failure) for failure in failures]
 
@@ -78,14 +79,54 @@ def test_a_file_whose_name_is_a_pattern_is_that_file(tree):
 def test_a_list_on_stdin(tree):
     text = "in/b.jpg\r\n\n  \r\nin/a b.jpg \nodd[1].jpg\nno.jpg"
     assert expanded("-", stdin=text) == (["in/b.jpg", "in/a b.jpg ", "odd[1].jpg", "no.jpg"], [])
-    assert expanded("-", stdin="") == ([], [])
 
 
-def test_a_list_is_read_as_it_is_needed(tree):
-    stdin = io.StringIO("a.jpg\nb.jpg\n")
-    paths = expand(["-"], stdin, [])
-    assert next(paths) == Path("a.jpg")
-    assert stdin.read() == "b.jpg\n"
+@pytest.mark.parametrize("text", ["", "\n \r\n", "\ufeff", "\0"])
+def test_a_list_that_names_no_picture_is_a_failure(text):
+    assert expanded("-", stdin=text) == ([], ["- (the list on stdin) names no picture."])
+
+
+@pytest.mark.parametrize("end", ["\n", "\0"])
+def test_a_list_is_read_as_it_comes(end):
+    """Each path is there before the next one is written, however the list is cut."""
+    out, into = os.pipe()
+    with open(out, "rb") as stdin, open(into, "wb", buffering=0) as writer:
+        paths = expand(["-"], stdin, [])
+        writer.write(f"a.jpg{end}b".encode())
+        assert next(paths) == Path("a.jpg")
+        writer.write(b".j\xc3")
+        writer.write(b"\xa4" + end.encode())
+        assert next(paths) == Path("b.jä")
+        writer.write(b"last")
+        writer.close()
+        assert list(paths) == [Path("last")]
+
+
+def test_a_list_of_find_print0():
+    """A name may hold anything but a NUL."""
+    assert expanded("-", stdin="in/b.jpg\0a\nb.jpg\0c\r\0 d \0") == (["in/b.jpg", "a\nb.jpg", "c\r", " d "], [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_is_no_part_of_a_path(encoding):
+    mark = "" if encoding == "utf-8-sig" else "\ufeff"
+    assert expanded("-", stdin=f"{mark}in/bä.jpg\r\nc.jpg\r\n".encode(encoding)) == (["in/bä.jpg", "c.jpg"], [])
+    assert expanded("-", stdin="\ufeffa.jpg\n\ufeffb.jpg\n") == (["a.jpg", "b.jpg"], [])
+
+
+def test_names_that_are_no_text(tree):
+    found, _ = expanded("-", stdin=b"caf\xe9.jpg\nlast\xc3")
+    assert [os.fsencode(path) for path in found] == [b"caf\xe9.jpg", b"last\xc3"]
+
+
+def test_brackets_in_the_name_of_a_folder(tree):
+    """They are taken as they are before they are taken as a pattern."""
+    assert expanded("set [v1]/*.jpg") == (["set [v1]/a.jpg"], [])
+    assert expanded("set [v1]/**/*.jpg") == (["set [v1]/a.jpg", "set [v1]/deep/b.jpg"], [])
+    assert expanded(f"{tree}/set [v1]/[ab].jpg") == ([f"{tree}/set [v1]/a.jpg"], [])
+    assert expanded("set [a-z]/*.jpg") == (["set v/c.jpg"], [])
+    assert expanded("sets/*/x [2]/*.jpg") == (["sets/1/x [2]/d.jpg"], [])
+    assert expanded("what?/*.jpg") == (["what?/f.jpg"], [])
 
 
 def test_arguments_keep_their_order(tree):

@@ -3,6 +3,7 @@
 import collections
 import io
 import pickle
+import sys
 import warnings
 import zipfile
 
@@ -13,8 +14,9 @@ from torch import nn
 
 from ssdtrt.errors import WeightsError
 from ssdtrt.export import _to_torchscript
-from ssdtrt.model.checkpoint import CheckpointError, read_checkpoint
-from ssdtrt.model.weights import build_model
+from ssdtrt.model.checkpoint import read_checkpoint
+from ssdtrt.model.contents import CheckpointError
+from ssdtrt.model.weights import build_model, state_sha256
 from ssdtrt.runners.torchscript import save
 
 new_torch_only = pytest.mark.skipif(OLD_TORCH, reason="below torch 2.6 nothing is read without trust")
@@ -30,23 +32,57 @@ FORMATS = {
     "state_dict key": lambda model, state: {"epoch": 3, "state_dict": state},
     "plain": lambda model, state: state,
     "plain, module.": lambda model, state: prefixed(state, "module."),
+    "compiled": lambda model, state: prefixed(state, "_orig_mod."),
+    "compiled in DDP": lambda model, state: {"model": prefixed(state, "module._orig_mod.")},
+    "Lightning": lambda model, state: {"state_dict": prefixed(state, "model."), "hyper_parameters": {"lr": 0.1}},
+    "model_state_dict": lambda model, state: {"model_state_dict": state, "epoch": 3},
+    "net": lambda model, state: {"net": state, "acc": 0.5},
+    "module": lambda model, state: {"module": state},
+    "nested": lambda model, state: {"checkpoint": {"model": state, "step": 1}},
+    "ema": lambda model, state: {"ema_state_dict": state},
+    "without counts": lambda model, state: {key: value for key, value in state.items() if "num_batches" not in key},
+    "a count too few": lambda model, state: {key: value for key, value in state.items() if key != COUNT},
 }
+COUNT = "additional_blocks.1.1.num_batches_tracked"
+NOTES = {
+    "training, module.": ["the prefix module. of every key was removed."],
+    "training, module.1.": ["the prefix module.1. of every key was removed."],
+    "plain, module.": ["the prefix module. of every key was removed."],
+    "compiled": ["the prefix _orig_mod. of every key was removed."],
+    "compiled in DDP": ["the prefix module._orig_mod. of every key was removed."],
+    "Lightning": ["the prefix model. of every key was removed."],
+    "model_state_dict": ["the weights are those under model_state_dict."],
+    "net": ["the weights are those under net."],
+    "module": ["the weights are those under module."],
+    "nested": ["the weights are those under checkpoint > model."],
+    "ema": ["the weights are those under ema_state_dict."],
+    "without counts": ["is without 53 num_batches_tracked, which only training needs; they are 0."],
+    "a count too few": ["is without 1 num_batches_tracked, which only training needs; they are 0."],
+}
+NO_NAMES = "holds no class names: classes are numbered, 1 to 80. --labels FILE names them (--labels coco: COCO's 80)."
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_back_the_same_tensors(name, model, tmp_path):
     path = tmp_path / "checkpoint.pt"
-    state = model.state_dict()
+    state = dict(model.state_dict())
+    for key in [key for key in state if "num_batches" in key]:
+        state[key] = torch.tensor(0)
     torch.save(FORMATS[name](model, state), path)
-    loaded = build_model(path, trust=TRUST)
+    notes = []
+    loaded = build_model(path, trust=TRUST, note=notes.append)
     found = loaded.state_dict()
     assert set(found) == set(state)
     for key, value in state.items():
         assert found[key].dtype == value.dtype
         assert torch.equal(found[key], value), key
-    assert loaded.source.sha256 == model.source.sha256
+    assert loaded.source.sha256 == state_sha256(state)
     assert (loaded.source.name, loaded.source.trained) == ("checkpoint.pt", True)
-    assert loaded.num_classes == 81 and loaded.labels[1] == "person"
+    named = "names 2 of its 80 classes (person, bicycle)."
+    expected = [*NOTES.get(name, []), named if name.startswith("training") else NO_NAMES]
+    assert [note.removeprefix(str(path)).lstrip(": ") for note in notes] == expected
+    person = "person" if name.startswith("training") else "class 1"
+    assert loaded.num_classes == 81 and loaded.labels[1] == person
 
 
 @pytest.mark.skipif(not OLD_TORCH, reason="torch from 2.6 on reads checkpoints safely")
@@ -62,21 +98,66 @@ def test_legacy_format(tmp_path):
     path = tmp_path / "old.pt"
     torch.save({"model": tiny()}, path, _use_new_zipfile_serialization=False)
     assert path.read_bytes()[:1] == b"\x80"
-    found = read_checkpoint(path, trust=TRUST)
+    found = read_checkpoint(path, trust=TRUST).state
     assert list(found) == ["a.weight", "a.bias"]
     assert all(torch.equal(value, tiny()[key]) for key, value in found.items())
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_safetensors(trust, model, tmp_path):
+    """No code is in them, so they need no trust. Names are read from the metadata, which is text."""
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    path, notes = tmp_path / "model.safetensors", []
+    state = {key: value for key, value in prefixed(model.state_dict(), "model.").items() if COUNT not in key}
+    save_file(state, path, metadata={"format": "pt", "label_map": '{"1": "bolt", "2": "nut"}', "names": "bolt, nut"})
+    loaded = build_model(path, trust=trust, note=notes.append)
+    assert loaded.source.sha256 == state_sha256({**model.state_dict(), COUNT: torch.tensor(0)})
+    assert loaded.labels[1:4] == ("bolt", "nut", "class 3")
+    assert notes == [
+        f"{path} has no checksums (the safetensors format), so damage to it would not be noticed. "
+        "Check the file with --sha256.",
+        f"{path}: the prefix model. of every key was removed.",
+        f"{path} is without 1 num_batches_tracked, which only training needs; they are 0.",
+        f"{path} names 2 of its 80 classes (bolt, nut).",
+    ]
+    del notes[:]
+    build_model(path, labels=[str(n) for n in range(80)], sha256=loaded.source.file_sha256, note=notes.append)
+    assert len(notes) == 2 and "checksums" not in notes[0]
+
+
+def test_damaged_safetensors(tmp_path, monkeypatch):
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    whole = tmp_path / "whole.safetensors"
+    save_file(tiny(), whole)
+    content = whole.read_bytes()
+    for place in (9, 60, len(content) - 1):
+        path = write(tmp_path / "cut.safetensors", content[:place])
+        assert_one_line_error(path)
+    assert_one_line_error(path, f"is truncated or damaged ({len(content) - 1} bytes, ", "Fetch it again")
+    broken = write(tmp_path / "broken.safetensors", content[:8] + b"{" + b"x" * (len(content) - 9))
+    assert_one_line_error(broken, "is truncated or damaged")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    assert_one_line_error(whole, "is of the safetensors format: pip install 'ssdtrt[safetensors]'")
 
 
 def test_model_key_comes_before_state_dict(tmp_path):
     path = tmp_path / "both.pt"
     torch.save({"state_dict": {"b": torch.zeros(1)}, "model": tiny()}, path)
-    assert list(read_checkpoint(path, trust=TRUST)) == ["a.weight", "a.bias"]
+    assert list(read_checkpoint(path, trust=TRUST).state) == ["a.weight", "a.bias"]
 
 
-def test_a_prefix_on_some_keys_is_no_ddp_prefix(tmp_path):
+def test_a_prefix_on_some_keys_is_no_prefix(tmp_path):
     path = tmp_path / "mixed.pt"
-    torch.save({"module.a": torch.zeros(1), "b": torch.zeros(1)}, path)
-    assert list(read_checkpoint(path, trust=TRUST)) == ["module.a", "b"]
+    torch.save({"module.conf.0.weight": torch.zeros(1), "b": torch.zeros(1)}, path)
+    assert list(read_checkpoint(path, trust=TRUST).state) == ["module.conf.0.weight", "b"]
+
+
+def test_a_checkpoint_that_holds_itself(tmp_path):
+    content = {}
+    content["model"] = content
+    path = tmp_path / "circle.pt"
+    torch.save(content, path)
+    assert_one_line_error(path, "holds a dict with the keys model; expected a state dict")
 
 
 def test_a_checkpoint_saved_on_a_gpu_is_read_without_one(tmp_path):
@@ -91,7 +172,7 @@ def test_a_checkpoint_saved_on_a_gpu_is_read_without_one(tmp_path):
                 assert changed != content
                 content = changed
             edited.writestr(name, content)
-    found = read_checkpoint(on_gpu, trust=TRUST)
+    found = read_checkpoint(on_gpu, trust=TRUST).state
     assert {value.device.type for value in found.values()} == {"cpu"}
     assert all(torch.equal(value, tiny()[key]) for key, value in found.items())
 
@@ -266,7 +347,7 @@ def test_code_in_a_checkpoint_does_not_run(with_code):
 def test_code_runs_with_trust(with_code):
     """So the test above is no vacuous one."""
     path, marker = with_code
-    assert list(read_checkpoint(path, trust=True)) == ["a.weight", "a.bias"]
+    assert list(read_checkpoint(path, trust=True).state) == ["a.weight", "a.bias"]
     assert marker.read_text() == "the code ran"
 
 

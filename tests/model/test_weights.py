@@ -73,12 +73,39 @@ def test_five_classes_are_taken_from_the_heads(fine_tuned):
     assert (loc.shape, conf.shape) == ((1, 4, 8732), (1, 5, 8732))
 
 
+@pytest.mark.parametrize("label_map", [{0: "background", 1: "bolt", 2: "nut"}, {1: "bolt", 2: "nut"}])
+def test_the_names_in_a_checkpoint_of_81_outputs(label_map, model, tmp_path):
+    """They are its own, not COCO's; the outputs that it does not name are numbered. Given labels come before them."""
+    path, notes = tmp_path / "fine.pt", []
+    torch.save({"label_map": label_map, "model": model.state_dict()}, path)
+    loaded = build_model(path, trust=TRUST, note=notes.append)
+    assert loaded.labels == ("background", "bolt", "nut", *(f"class {number}" for number in range(3, 81)))
+    assert notes == [f"{path} names 2 of its 80 classes (bolt, nut)."]
+    given = [f"part {number}" for number in range(1, 81)]
+    assert build_model(path, labels=given, trust=TRUST, note=notes.append).labels == ("background", *given)
+    assert len(notes) == 1
+
+
+def test_every_name_in_a_checkpoint(fine_tuned, tmp_path):
+    path, notes = tmp_path / "fruit.pt", []
+    names = {0: "background", 1: "apple", 2: "pear", 3: "plum", 4: "fig"}
+    torch.save({"label_map": names, "model": fine_tuned[0]}, path)
+    assert build_model(path, trust=TRUST, note=notes.append).labels == ("background", "apple", "pear", "plum", "fig")
+    assert notes == []
+
+
+def test_a_first_label_background_is_left_out(fine_tuned):
+    given = ["background", "apple", "pear", "plum", "fig"]
+    assert build_model(fine_tuned[1], labels=given, trust=TRUST).labels == tuple(given)
+    assert build_model("random", labels=["background", "cat"]).labels == ("background", "cat")
+
+
 def test_labels_name_the_classes(fine_tuned):
     loaded = build_model(str(fine_tuned[1]), labels=["apple", "pear", "plum", "fig"], trust=TRUST)
     assert loaded.labels == ("background", "apple", "pear", "plum", "fig")
 
 
-@pytest.mark.parametrize("labels", [[], ["apple", "pear", "plum"], ["apple", "pear", "plum", "fig", "background"]])
+@pytest.mark.parametrize("labels", [[], ["apple", "pear", "plum"], ["apple", "pear", "plum", "fig", "lime"]])
 def test_wrong_number_of_labels(labels, fine_tuned):
     message = f"{len(labels)} labels were given; the weights have 4 classes besides the background."
     with pytest.raises(WeightsError) as caught:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from permissions import as_ordinary_user, closed_folder  # noqa: F401
 
 from ssdtrt.system.digests import sha256_file
-from ssdtrt.system.files import BusyError, check_writable, replacing, write_text
+from ssdtrt.system.files import BusyError, check_writable, decode_text, replacing, write_text
 from ssdtrt.system.progress import silent
 
 
@@ -278,3 +278,20 @@ def test_a_folder_of_many_is_not_looked_through(tmp_path, writer):
     with replacing(tmp_path / "file.bin", remove_stale=False):
         pass
     assert len(list(tmp_path.glob(".*.tmp"))) == 1
+
+
+@given(st.text().filter(lambda text: not text.startswith("\ufeff")), st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]))
+def test_text_is_decoded_by_its_mark(text, encoding):
+    if encoding == "utf-16" and text.startswith("\0"):  # UTF-16's mark and a NUL are the mark of UTF-32.
+        return
+    assert decode_text(text.encode(encoding)) == text
+    if not text.startswith("\0"):
+        assert decode_text("\ufeff".encode("utf-16-le") + text.encode("utf-16-le")) == text
+    assert decode_text("\ufeff".encode("utf-16-be") + text.encode("utf-16-be")) == text
+    assert decode_text(text.encode()) == text
+
+
+def test_text_that_is_not_utf_8():
+    with pytest.raises(UnicodeDecodeError):
+        decode_text(b"k\xe4ki")
+    assert decode_text(b"k\xe4ki", "replace") == "k\ufffdki"
