@@ -28,7 +28,7 @@ NMS_PASSES = 6
 NMS_PAIRS = 16_000_000  # pairs of boxes that the exact NMS compares at a time, which bounds memory
 
 # Preprocessing: `eval` resizes the whole picture to 300 x 300, as the published evaluation does; `hub` resizes the
-# shorter side to 300 and takes the center crop, as the utilities of NVIDIA's torch.hub entry do.
+# shorter side to 300 and takes the center crop, pixel by pixel as the utilities of NVIDIA's torch.hub entry do.
 PREPROCESSES = ("eval", "hub")
 PREPROCESS = "eval"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)

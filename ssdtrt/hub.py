@@ -22,14 +22,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ssdtrt import config
 from ssdtrt.errors import ImageError, WeightsError
 from ssdtrt.images.decode import load_image
-from ssdtrt.images.tensors import normalize, prepare
+from ssdtrt.images.preprocess import center_crop
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect
 from ssdtrt.model.random import reference_init
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
 
-_PREPROCESS = "hub"
 _MAX_DETECTIONS = 20
 _THRESHOLD = 0.3
 _TIMEOUT = 30  # seconds without a byte
@@ -106,7 +105,8 @@ class Processing:
     def prepare_input(picture: str | Path | BinaryIO) -> np.ndarray:
         """Prepare one picture.
 
-        It is turned upright (EXIF), its shorter side is resized to 300, and the center of the longer one is cropped.
+        It is turned upright (EXIF), its shorter side is resized to 300, and the center of the longer one is cropped
+        (see `ssdtrt.images.preprocess.center_crop`). `Detector` rounds the same pixels to bytes.
 
         Args:
             picture: A path, an http or https address, or an open file.
@@ -121,8 +121,8 @@ class Processing:
             image = _fetch_image(picture)
         else:
             image = load_image(picture)
-        images = normalize(prepare(image, _PREPROCESS)[None], _PREPROCESS)
-        return np.ascontiguousarray(images[0].permute(1, 2, 0).numpy())  # [H, W, 3]
+        mean, std = (np.array(part, np.float32) for part in config.NORMALIZATION["hub"])
+        return (center_crop(image) / 255 - mean) / std
 
     @staticmethod
     def prepare_tensor(inputs: Sequence[np.ndarray], fp16: bool = False) -> Tensor:
@@ -155,12 +155,12 @@ class Processing:
             predictions: (loc [N, 4, A], conf [N, C, A]).
 
         Returns:
-            For each picture [boxes_xyxy [K, 4], labels [K], scores [K]], K <= 20, best first. Labels are 1..C-1, so
-            that `get_coco_object_dictionary()[label - 1]` is the name.
+            For each picture [boxes_xyxy [K, 4], labels [K], scores [K]], K <= 20, the lowest score first. Labels are
+            1..C-1, so that `get_coco_object_dictionary()[label - 1]` is the name.
         """
         loc, conf = (part.detach() for part in predictions)
         found = detect(loc, conf, default_boxes().to(loc.device), _MAX_DETECTIONS)
-        return [[part.cpu().numpy() for part in detections] for detections in found]
+        return [[part.flip(0).cpu().numpy() for part in detections] for detections in found]
 
     @staticmethod
     def pick_best(detections: Sequence[np.ndarray], threshold: float = _THRESHOLD) -> list[np.ndarray]:

@@ -4,9 +4,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from conftest import build_once
+from ssdtrt.images.preprocess import to_pixels
+from ssdtrt.images.tensors import prepare
 from ssdtrt.runners import torchscript
 
 SOURCES = Path(__file__).parent.parent / "examples" / "cpp"
@@ -21,12 +26,17 @@ pytestmark = [
 
 
 # Both examples in one program, because torch's headers take most of the time; its first argument says which one runs.
+# With `prepare` it writes the prepared picture's bytes.
 BOTH = """
 #include <torch/script.h>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <fstream>
+#include <regex>
+#include <stdexcept>
 #include <string>
+#include "prepare.h"
 #define main example
 namespace run_module {
 #include "run_module.cpp"
@@ -36,6 +46,10 @@ namespace run_detector {
 }
 #undef main
 int main(int argc, char** argv) {
+  if (std::string(argv[1]) == "prepare") {
+    const auto pixels = prepare(run_detector::read_ppm(argv[3]), std::string(argv[2]) == "hub").contiguous();
+    return std::fwrite(pixels.data_ptr<uint8_t>(), 1, pixels.numel(), stdout) == pixels.numel() ? 0 : 1;
+  }
   const bool module = std::string(argv[1]) == "run_module";
   return (module ? run_module::example : run_detector::example)(argc - 1, argv + 1);
 }
@@ -91,3 +105,55 @@ def test_a_detector_prints_what_python_computes(program, detector_file):
         assert [float(value) for value in line[2:]] == pytest.approx(
             [float(scores[i, 0]), *boxes[i, 0].tolist()], abs=2e-5
         )
+
+
+@pytest.fixture
+def ppm(tmp_path, photographs):
+    """A photograph, 427 x 640, as the examples read it, and the same as an image."""
+    with Image.open(photographs[0]) as photograph:
+        image = photograph.convert("RGB").resize((427, 640))
+    image.save(tmp_path / "photograph.ppm")
+    return tmp_path / "photograph.ppm", image
+
+
+@pytest.mark.parametrize("size", [(427, 640), (1200, 500), (825, 1122), (3, 2), (300, 300)])
+@pytest.mark.parametrize("preprocess", ["eval", "hub"])
+def test_pictures_are_prepared_as_in_python(program, tmp_path, size, preprocess):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.ppm")
+    done = subprocess.run([program, "prepare", preprocess, tmp_path / "noise.ppm"], capture_output=True, check=True)
+    found = np.frombuffer(done.stdout, np.uint8).reshape(3, 300, 300).astype(int)
+    difference = np.abs(found - prepare(Image.fromarray(pixels), preprocess).numpy())
+    assert difference.max() <= 1
+    assert preprocess == "eval" or np.count_nonzero(difference) <= 100  # Where a sum is a half, but for rounding.
+
+
+@pytest.mark.parametrize("preprocess", ["eval", "hub"])
+def test_boxes_of_a_picture_are_those_of_python(program, ppm, preprocess, request):
+    """The best box's edges, mapped back with the very numbers with which the picture was cropped."""
+    path, image = ppm
+    if preprocess == "hub":
+        file = build_once(request.getfixturevalue("hub_module"), "hub.detector.ts", detector=True)
+    else:
+        file = request.getfixturevalue("detector_file")
+    done = subprocess.run([program, "run_detector", file, path], capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    with torch.no_grad():
+        boxes, labels, scores, counts = torchscript.load(file)(prepare(image, preprocess)[None])
+    count, label, score, *box = map(float, line.split())
+    # A byte may be another one, so that scores differ a little.
+    assert abs(count - int(counts)) <= 2 and int(counts) > 2
+    close = (labels[0] == label) & ((scores[0] - score).abs() < 2e-2)
+    edges = to_pixels(boxes[0][close].numpy(), 427, 640, preprocess)
+    assert len(edges) and np.abs(edges - box).max(axis=1).min() < 0.5
+
+
+def test_what_is_no_picture_is_an_error(program, detector_file, tmp_path):
+    for name, content, message in (
+        ("text.ppm", b"no picture", "is no binary PPM of 8 bits; expected P6, width, height and 255."),
+        ("short.ppm", b"P6 2 2 255\n12345", "ends too early."),
+    ):
+        (tmp_path / name).write_bytes(content)
+        command = [program, "run_detector", detector_file, tmp_path / name]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (1, f"{tmp_path / name} {message}\n")

@@ -315,10 +315,11 @@ def test_boxes_of_the_middle_square_are_mapped_back(tmp_path, pictures):
 
 
 def test_a_hub_module_is_prepared_as_the_hub_utilities_do(hub_module, photographs):
-    """The same detections as with the utilities' own preparation, in the middle square's coordinates."""
+    """The same detections as with the utilities' own picture rounded to bytes, in the middle square's coordinates."""
     path = photographs[2]  # 600 x 400: the middle square is 100..500.
     utils = nvidia_ssd_processing_utils()
-    images = torch.from_numpy(utils.prepare_input(path)).permute(2, 0, 1)[None]
+    levels = torch.from_numpy(utils.prepare_input(path)).permute(2, 0, 1)[None].add(1).mul(127.5).round()
+    images = levels / 127.5 - 1
     with torchscript.quiet(), torch.no_grad():
         loc, conf = torch.jit.load(str(hub_module))(images)
     ((boxes, labels, scores),) = detect(loc, conf, default_boxes())

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from nvidia_utilities import nvidias_crop
 from packaging.requirements import Requirement
 from PIL import Image
 
@@ -114,18 +115,15 @@ def test_what_makes_no_sense_is_refused():
         nvidia_ssd(backbone="resnet18")
 
 
-def test_input_is_the_center_in_minus_one_to_one(utils, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
-    wide = np.full((400, 600, 3), 255, dtype=np.uint8)
-    wide[:, 100:500] = pixels
-    Image.fromarray(wide).save(tmp_path / "wide.png")
-    found = utils.prepare_input(str(tmp_path / "wide.png"))
+@pytest.mark.parametrize("size", [(427, 640), (600, 400)])
+def test_input_is_what_nvidias_utilities_prepare(utils, tmp_path, size):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
+    picture.save(tmp_path / "picture.png")
+    found = utils.prepare_input(str(tmp_path / "picture.png"))
     assert found.shape == (300, 300, 3) and found.dtype == np.float32 and found.flags["C_CONTIGUOUS"]
-    square = np.asarray(Image.fromarray(pixels).resize((300, 300), Image.Resampling.BILINEAR)).astype(np.float64)
-    expected = (256 * square / 255 - 128) / 128
-    assert np.abs(found - expected)[:, 1:-1].max() < 0.017  # Two levels of 255.
-    levels = prepare(Image.fromarray(wide), "hub").permute(1, 2, 0).numpy()
-    assert np.array_equal(((found.astype(np.float64) + 1) * 127.5).round(), levels)
+    assert np.abs(found - (nvidias_crop(np.asarray(picture)) * 256 - 128) / 128).max() < 2e-6
+    levels = prepare(picture, "hub").permute(1, 2, 0).numpy()  # What a detector gets.
+    assert np.abs((found + 1) * 127.5 - levels).max() < 0.5001
 
 
 def test_pictures_of_every_kind(utils, tmp_path):
@@ -200,11 +198,11 @@ def test_decoded_results(utils):
     found = utils.decode_results((loc, conf))
     assert [[type(part) for part in picture] for picture in found] == [[np.ndarray] * 3] * 2
     boxes, labels, scores = found[0]
-    assert labels.tolist() == [3, 17]
-    expected = [np.exp(logit) / (np.exp(logit) + np.exp(12) + 79) for logit in (15, 13)]
+    assert labels.tolist() == [17, 3]
+    expected = [np.exp(logit) / (np.exp(logit) + np.exp(12) + 79) for logit in (13, 15)]
     assert scores == pytest.approx(expected, abs=1e-5)  # A sum of 81 float32 numbers.
-    assert boxes[1] == pytest.approx([0.065, 0.065, 0.935, 0.935], abs=1e-6)
-    assert boxes[0] == pytest.approx([1 / 6 - 0.345, 1 / 6 - 0.345, 1 / 6 + 0.345, 1 / 6 + 0.345], abs=1e-6)
+    assert boxes[0] == pytest.approx([0.065, 0.065, 0.935, 0.935], abs=1e-6)
+    assert boxes[1] == pytest.approx([1 / 6 - 0.345, 1 / 6 - 0.345, 1 / 6 + 0.345, 1 / 6 + 0.345], abs=1e-6)
     assert [part.shape for part in found[1]] == [(0, 4), (0,), (0,)]
 
 
@@ -214,7 +212,8 @@ def test_at_most_twenty_results(utils):
     for i in range(30):
         conf[0, 1 + i, 40 * i] = 14 + i / 10
     (found,) = utils.decode_results((torch.zeros(1, 4, 8732), conf))
-    assert found[1].tolist() == list(range(30, 10, -1))
+    assert found[1].tolist() == list(range(11, 31))  # The lowest score first, as NVIDIA's.
+    assert all(torch.from_numpy(part).shape[0] == 20 for part in found)
 
 
 def test_best_results(utils):
