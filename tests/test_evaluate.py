@@ -234,6 +234,7 @@ def test_text_ids(known, pictures, tmp_path):
     assert report.figures["AP"] == 0.5 and report.objects == 2
     rows = json.loads((tmp_path / "r.json").read_text())
     assert [(row["image_id"], row["category_id"]) for row in rows] == [("x/1", "kitty"), ("x/1", "pup")]
+    assert by_pycocotools(path, rows)[0][0] == pytest.approx(0.5)
 
 
 def test_subset(known, pictures, tmp_path):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
     from ssdtrt.detection.results import ImageDetections, Summary
     from ssdtrt.errors import ImageError
+    from ssdtrt.evaluation.annotations import Annotations
     from ssdtrt.evaluation.pictures import CocoIds
 
 
@@ -77,6 +78,7 @@ def detect(file, images, output, jsonl, coco, annotations, side_by_side, module,
     targets = {"-o": folder and Path(folder, "detections.json"), "--jsonl": jsonl, "--coco": coco}
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
     from ssdtrt.detect import Detector, detect_files
+    from ssdtrt.evaluation.annotations import read_annotations
     from ssdtrt.images.sources import expand
     from ssdtrt.runners.baseline import baseline_runners
     from ssdtrt.runners.runner import load_engine
@@ -87,6 +89,7 @@ def detect(file, images, output, jsonl, coco, annotations, side_by_side, module,
     # A list on stdin may arrive while detecting; COCO's ids are known before.
     known = None if "-" in images and not coco else list(coming)
     check_apart(targets, known or [])
+    listed = read_annotations(annotations, objects_needed=False) if annotations else None
     terminal.progress("loading")
     runner = load_engine(file, device, sha256=sha256)
     detector = Detector(runner, **options, note=terminal.note)
@@ -95,7 +98,7 @@ def detect(file, images, output, jsonl, coco, annotations, side_by_side, module,
         end_with(failures)
     baselines = baseline_runners(runner, module, config.BASELINES[:1] if side_by_side else ())
     baseline = next((Detector(one, **options, note=terminal.note) for one in baselines.values()), None)
-    sinks = _sinks(detector, folder, jsonl, coco, known, baseline, annotations)
+    sinks = _sinks(detector, folder, jsonl, coco, known, baseline, listed)
     total = None if known is None else len(known)
     summary = detect_files(detector, coming if known is None else known, sinks, failures, total, terminal.progress)
     terminal.done()
@@ -115,7 +118,7 @@ def _sinks(
     coco: str | None,
     pictures: Sequence[Path] | None,
     baseline: Detector | None,
-    annotations: str | None,
+    annotations: Annotations | None,
 ) -> list[FolderSink | JsonLinesSink | CocoSink]:
     """Return the sinks of the detections: a folder, JSON lines, COCO's results."""
     from ssdtrt.detect import folder_sink
@@ -133,12 +136,11 @@ def _sinks(
     return sinks
 
 
-def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: str | None) -> CocoIds:
+def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Annotations | None) -> CocoIds:
     """Return the ids for COCO's results, and show what does not fit the annotations."""
-    from ssdtrt.evaluation.annotations import read_annotations
     from ssdtrt.evaluation.pictures import coco_ids
 
-    ids = coco_ids(pictures, labels, read_annotations(annotations, objects_needed=False) if annotations else None)
+    ids = coco_ids(pictures, labels, annotations)
     for note in ids.notes:
         terminal.note(note)
     return ids

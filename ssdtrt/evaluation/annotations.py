@@ -150,12 +150,15 @@ def _check_ids(
     path: Path, name: str, entries: Sequence[_Image | _Category], key: str, objects: Sequence[CocoObject]
 ) -> None:
     """Refuse ids of one kind that are partly numbers and partly text: which belong together would be a guess."""
-    kind, first = type(entries[0].id), f"{name}[0] has the id {entries[0].id!r}"
-    found = [(f"{name}[{index}] has the id", entry.id) for index, entry in enumerate(entries)]
-    found += [(f"annotations[{index}] has the {key}", getattr(one, key)) for index, one in enumerate(objects)]
-    for place, number in found:
-        if type(number) is not kind:
-            raise AnnotationsError(f"{path}: {place} {number!r}, and {first}; expected only numbers or only text.")
+    first = entries[0].id
+    used = (("annotations", key, [getattr(one, key) for one in objects]), (name, "id", [one.id for one in entries]))
+    for place, field_name, ids in used:
+        odd = next((index for index, number in enumerate(ids) if type(number) is not type(first)), None)
+        if odd is not None:
+            raise AnnotationsError(
+                f"{path}: {place}[{odd}] has the {field_name} {ids[odd]!r}, and {name}[0] has the id {first!r}; "
+                "expected only numbers or only text."
+            )
 
 
 def _image_names(path: Path, entries: Sequence[_Image]) -> dict[CocoId, str]:
@@ -178,7 +181,7 @@ def _category_names(
     """{id: name} in ascending order of id, and a note on each duplicate that no object has, and that is left out."""
     used = {one.category_id for one in objects}
     names: dict[CocoId, str] = {}
-    left_out: dict[CocoId, str] = {}
+    notes: dict[CocoId, str] = {}
     for index, entry in enumerate(entries):
         first = names.setdefault(entry.id, entry.name)
         if _key(first) != _key(entry.name):
@@ -186,19 +189,14 @@ def _category_names(
                 raise AnnotationsError(
                     f"{path}: categories[{index}], {entry.name}, has the id {entry.id!r} of an earlier one, {first}."
                 )
-            left_out[entry.id] = (
-                f"category {entry.id!r} has two names, {first} and {entry.name}, and no object; left out"
-            )
-    known = {_key(names[number]): number for number in sorted(names, reverse=True) if number not in left_out}
-    known.update({_key(names[number]): number for number in names if number in used})
-    for number in sorted(names) if objects else ():
-        other = known.get(_key(names[number]), number)
-        if other != number and number not in used:
-            left_out.setdefault(
-                number,
-                f"category {number!r} has the name of category {other!r}, {names[number]}, and no object; left out",
-            )
-    return {number: names[number] for number in sorted(names) if number not in left_out}, list(left_out.values())
+            notes[entry.id] = f"category {entry.id!r} has two names, {first} and {entry.name}, and no object; left out"
+    taken: dict[str, CocoId] = {}
+    for number in sorted(names.keys() - notes.keys(), key=lambda number: (number not in used, number)):
+        other = taken.setdefault(_key(names[number]), number)
+        if objects and other != number and number not in used:
+            same = f"the name of category {other!r}, {names[number]}"
+            notes[number] = f"category {number!r} has {same}, and no object; left out"
+    return {number: names[number] for number in sorted(names) if number not in notes}, list(notes.values())
 
 
 def _strays(objects: Sequence[CocoObject], images: Collection[CocoId], categories: Collection[CocoId]) -> list[str]:

@@ -76,6 +76,7 @@ def _orientation(path: Path) -> tuple[int, bool]:
             with Image.open(path) as opened:
                 if opened.format == "PNG" and not any("exif" in str(name) for name in opened.info):
                     return 1, False  # Pillow would decode the whole picture, to look behind its pixels.
-                return opened.getexif().get(ExifTags.Base.Orientation, 1), opened.format == "TIFF"
+                found = opened.getexif().get(ExifTags.Base.Orientation)
+                return found if found in range(2, 9) else 1, opened.format == "TIFF"  # Some cameras write 0.
     except Exception:  # As decoders raise; the picture itself was read.
         return 1, False

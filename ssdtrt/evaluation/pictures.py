@@ -80,7 +80,7 @@ class CocoIds:
     Attributes:
         images: {path: image id} of every picture.
         categories: The category id of each label, the background first; None for one whose detections are not written.
-        notes: What does not fit the annotations.
+        notes: What is to be known of the annotations, and what does not fit them.
     """
 
     images: dict[str, CocoId]
@@ -107,7 +107,8 @@ def coco_ids(pictures: Iterable[str | Path], labels: Sequence[str], annotations:
     names = listed(list(annotations.images.values()))
     lacking = f"no id in {annotations.path}, which lists {names}: add them there, or leave them out"
     categories, notes = match_categories(annotations.categories, labels)
-    return CocoIds(_unique(_listed_ids(paths, annotations), paths, lacking), categories, notes)
+    ids = _unique(_listed_ids(paths, annotations), paths, lacking)
+    return CocoIds(ids, categories, (*annotations.notes, *notes))
 
 
 def _number(path: str) -> CocoId | None:

@@ -178,6 +178,10 @@ def test_annotations_without_coco_and_in_its_place(known, two, ssdtrt, tmp_path)
     write_annotations(tmp_path / "a.json", {1: "7.png"}, [])
     done = ssdtrt("detect", known, two[1], "--annotations", "a.json")
     assert done.exit_code == 2 and "--annotations has the ids for COCO's results: give --coco too." in done.stderr
+    done = ssdtrt("-q", "detect", "none.ts", two[1], "--annotations", "none.json", "--coco", "r.json")
+    refused_coco(
+        done, tmp_path, "none.json: no such file. Give an annotation file in COCO's format."
+    )  # Before loading.
     done = ssdtrt("detect", known, two[1], "--annotations", "a.json", "--coco", "a.json")
     assert done.exit_code == 2 and "a.json is an input; give another path for --coco." in done.stderr
 

@@ -62,6 +62,7 @@ def notes(tmp_path):
         ("a.jpg", None, STORED, False, None),
         ("a.jpg", None, None, True, None),
         ("a.jpg", 1, None, False, None),
+        ("a.jpg", 0, None, False, None),
         ("a.jpg", 6, TURNED, False, UPRIGHT),
         ("a.jpg", 6, STORED, False, None),  # As COCO's own are annotated.
         ("a.jpg", 6, None, False, IGNORED),

@@ -144,6 +144,13 @@ def test_ids_by_file_name_and_class_name(listing):
     assert ids.notes == ("the model has no class for cow; objects of that kind count as missed",)
 
 
+def test_an_unused_duplicate_category_is_not_taken(listing):
+    known = listing({1: "a.jpg"}, {7: "dog", 3: "dog"})  # The picture has a 7.
+    ids = coco_ids(["a.jpg"], DOG, known)
+    assert ids.categories == [None, 7]
+    assert ids.notes == ("category 3 has the name of category 7, dog, and no object; left out",)
+
+
 def test_text_ids_by_file_name(listing):
     known = listing({"x": "a.jpg", "y": "b.jpg"}, {"k": "dog"})
     assert coco_ids(["in/b.jpg"], DOG, known).images == {"in/b.jpg": "y"}
