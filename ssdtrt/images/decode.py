@@ -28,8 +28,7 @@ def load_image(picture: Picture, *, orient: bool = True) -> Image.Image:
 
     Args:
         picture: A path, an open file, a PIL image, or a uint8 array [H, W, 3], [H, W, 4] or [H, W].
-        orient: Whether to turn the picture by its EXIF orientation. The published evaluation does not. Pillow turns a
-            TIFF in any case.
+        orient: Whether to turn the picture by its EXIF orientation. The published evaluation does not.
 
     Returns:
         An RGB image. Of an animation it is the first frame, transparency is composed on white, and 16 bits a channel
