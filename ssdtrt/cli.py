@@ -16,9 +16,9 @@ import click
 from ssdtrt import __version__, config
 from ssdtrt.commands.build import compile_, export, parity_text, verify
 from ssdtrt.commands.machine import doctor, inspect
-from ssdtrt.commands.measure import bench, profile
+from ssdtrt.commands.measure import bench, evaluate, profile
 from ssdtrt.commands.options import terminal
-from ssdtrt.commands.pictures import detect, evaluate, run
+from ssdtrt.commands.pictures import detect, run
 from ssdtrt.commands.reports import compare, plot
 from ssdtrt.commands.terminal import columns, take_any_name
 from ssdtrt.errors import ParityError, SsdtrtError

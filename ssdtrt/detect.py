@@ -47,7 +47,7 @@ class Detector:
         device: `cpu`, `cuda` or `cuda:N`; by default what the file is for, for a module the GPU where there is one.
         threshold: The lowest score that is reported, 0..1. Scores of 0.05 and less never are.
         max_detections: The most detections of a picture.
-        orient: Whether pictures are turned by their EXIF orientation.
+        orient: Whether pictures are turned by their EXIF orientation; TIFFs always are.
         workers: How many threads or processes read pictures; by default one for each core.
         sha256: The digest that the file must have.
         note: Told when a batch is halved.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,13 +12,16 @@ from msgspec.structs import replace
 
 from ssdtrt import config
 from ssdtrt.detect import Detector
-from ssdtrt.detection.json_sinks import CocoResults
+from ssdtrt.detection.json_sinks import CocoId, CocoResults, in_categories
 from ssdtrt.errors import ImageError
-from ssdtrt.evaluation.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
-from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, in_categories, load_coco_tools
+from ssdtrt.evaluation.annotations import Annotations, match_categories, read_annotations
+from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, load_coco_tools
+from ssdtrt.evaluation.orientation import orientation_notes
+from ssdtrt.evaluation.pictures import find_pictures
 from ssdtrt.evaluation.report import EvalReport
 from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
+from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 from ssdtrt.system.versions import measured_on
 
@@ -32,14 +36,17 @@ def evaluate_file(
     against: Sequence[str] = (),
     match_classes: str = config.CLASS_MATCHING[0],
     results: str | Path | None = None,
+    orient: bool = False,
+    subset: bool = False,
     sha256: str | None = None,
     progress: Progress = silent,
 ) -> EvalReport:
     """Run a saved file over every picture of an annotation file, and compute COCO's figures.
 
     The settings are those of the published evaluation: score > 0.05, NMS at IoU 0.5, at most 200 detections a picture,
-    EXIF orientation ignored. A picture that cannot be read counts as one without detections and is listed in
-    the report's `failures`. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
+    EXIF orientation ignored (but that of TIFFs, by which Pillow turns them when it reads them). A picture that cannot
+    be read counts as one without detections and is listed in the report's `failures`. Needs faster-coco-eval: pip
+    install 'ssdtrt[eval]'
 
     Args:
         path: An engine, a detector or a module that ssdtrt wrote.
@@ -50,6 +57,9 @@ def evaluate_file(
         against: Baselines to run on the same pictures: names of config.BASELINES, `eager-fp32` and `eager-fp16`.
         match_classes: How the classes are matched to the categories: by `name`, or by `position` in order of id.
         results: A file for the detections, as COCO's results.
+        orient: Whether pictures are turned by their EXIF orientation, for annotations of upright pictures. A note says
+            where the pictures or the annotations call for the other way.
+        subset: Whether pictures that are not in the folder are left out, with their objects and a note.
         sha256: The SHA-256 that the file must have.
         progress: Called with a line about the progress.
 
@@ -80,37 +90,47 @@ def evaluate_file(
     load_coco_tools()
     progress("reading the annotations")
     known = read_annotations(annotations)
-    pictures = find_pictures(known, images)
+    known, pictures = find_pictures(known, images, subset=subset)
     progress("loading")
     runner = load_engine(path, device, sha256=sha256)
     match_categories(known.categories, runner.labels, match_classes)
     baselines = baseline_runners(runner, module, against)
-    report = _evaluate_runner(runner, Path(path).name, known, pictures, match_classes, results, progress)
-    others = [
-        _evaluate_runner(one, name, known, pictures, match_classes, None, progress) for name, one in baselines.items()
-    ]
-    settings = replace(report.settings, images=str(images))
-    return replace(report, machine=measured_on(runner.device), settings=settings, against=tuple(others))
+    each = partial(
+        _evaluate_runner,
+        annotations=known,
+        pictures=pictures,
+        orient=orient,
+        match_classes=match_classes,
+        progress=progress,
+    )
+    report, sizes = each(runner, Path(path).name, results=results)
+    notes = (*orientation_notes(known, pictures, sizes, orient), *report.notes)
+    others = tuple(each(one, name)[0] for name, one in baselines.items())
+    digest = sha256_file(annotations)
+    settings = replace(report.settings, images=str(images), orient=orient, annotations_sha256=digest)
+    return replace(report, machine=measured_on(runner.device), settings=settings, against=others, notes=notes)
 
 
 def _evaluate_runner(
     runner: FileRunner | EagerRunner,
     name: str,
+    *,
     annotations: Annotations,
-    pictures: dict[int, Path],
+    pictures: dict[CocoId, Path],
+    orient: bool,
     match_classes: str,
-    results: str | Path | None,
     progress: Progress,
-) -> EvalReport:
-    """The figures of one runner on the pictures {image id: path}, with notes on what does not fit the annotations."""
+    results: str | Path | None = None,
+) -> tuple[EvalReport, dict[CocoId, tuple[int, int]]]:
+    """The figures of one runner on the pictures {image id: path}, and {image id: size} of those that could be read."""
     failures: list[ImageError] = []
-    other_size: list[str] = []
+    sizes: dict[CocoId, tuple[int, int]] = {}
     memory_notes: list[str] = []
     detector = Detector(
         runner,
         threshold=config.MIN_SCORE,
         max_detections=config.MAX_DETECTIONS,
-        orient=False,
+        orient=orient,
         note=memory_notes.append,
     )
 
@@ -120,9 +140,7 @@ def _evaluate_runner(
         for done, (index, found) in enumerate(
             detector.stream(paths, failures, many=len(paths) >= config.MANY_PICTURES), 1
         ):
-            size = found.width, found.height
-            if annotations.sizes.get(ids[index], size) != size:
-                other_size.append(annotations.images[ids[index]])
+            sizes[ids[index]] = found.width, found.height
             bar.update(done + len(failures))
             yield PictureDetections(ids[index], found.xyxy, found.class_id, found.confidence)
 
@@ -134,21 +152,18 @@ def _evaluate_runner(
         report = evaluate_detections(annotations, every, runner.labels, match_classes)
     notes = [*report.notes, *memory_notes]
     count = len(pictures)
-    if other_size:
-        names = listed(other_size)
-        notes.append(f"{len(other_size)} of {count} pictures have another size than in the annotations ({names})")
     if failures:
         notes.append(f"{len(failures)} of {count} pictures could not be read; they count as without detections")
     if not runner.trained:
         notes.append("untrained: seeded random weights; the figures mean nothing")
     failed = tuple(map(str, failures))
-    return replace(report, name=name, precision=runner.precision, notes=tuple(notes), failures=failed)
+    return replace(report, name=name, precision=runner.precision, notes=tuple(notes), failures=failed), sizes
 
 
 def _written(
-    detections: Iterable[PictureDetections], results: CocoResults, categories: Sequence[int | None]
+    detections: Iterable[PictureDetections], results: CocoResults, categories: Sequence[CocoId | None]
 ) -> Iterator[PictureDetections]:
     """The same detections, which are written as COCO's results on the way."""
     for found in detections:
-        results.write(found.image_id, *in_categories(categories, found))
+        results.write(found.image_id, *in_categories(categories, found.xyxy, found.class_id, found.confidence))
         yield found

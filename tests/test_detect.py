@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -568,13 +569,20 @@ def jsonl(path):
     return [strict(line) for line in text.splitlines()]
 
 
-def three(folder, detector, failures=None):
+class Numbers(dict):
+    """The image ids of pictures whose names are numbers."""
+
+    def __missing__(self, path):
+        return int(Path(path).stem)
+
+
+def three(folder, detector):
     """A sink of every kind in `folder`."""
     labels = detector.runner.labels
     return [
         folder_sink(detector, folder / "out"),
         JsonLinesSink(folder / "d.jsonl", labels),
-        CocoSink(folder / "coco.json", labels, [] if failures is None else failures),
+        CocoSink(folder / "coco.json", Numbers(), config.COCO_CATEGORY_IDS),
     ]
 
 
@@ -607,25 +615,12 @@ def test_every_kind_at_once_says_the_same(detector, pictures, tmp_path):
     assert [found.as_dict() for found in summary.first] == expected
 
 
-def test_a_name_that_is_no_number_is_a_failure_and_the_others_are_written(detector, pictures, tmp_path):
-    names = ["1.png", "two.png", "3.png", "\u0664.png", "-5.png", "6.png"]
-    paths = [pictures(name) for name in names]
-    failures, lines = [], []
-    summary = detect_files(detector, paths, three(tmp_path, detector, failures), failures, len(paths), lines.append)
-    assert written(tmp_path) == (names, names, [1, 3, 6])
-    assert [str(failure) for failure in summary.failures] == [
-        f"{path} is not in COCO's results: expected a number as its name, such as 000139.jpg."
-        for path in (paths[1], paths[3], paths[4])
-    ]
-    assert summary.pictures == 6 and lines[-1].startswith(f"detecting [{20 * '#'}] 6 of 6 images, ")
-
-
 def test_a_broken_picture_among_good_ones(detector, pictures, tmp_path):
     (tmp_path / "2.png").write_bytes(b"no picture")
     failures = []
     paths = [pictures("1.png"), tmp_path / "2.png", pictures("3.png")]
     lines = []
-    summary = detect_files(detector, paths, three(tmp_path, detector, failures), failures, 3, lines.append)
+    summary = detect_files(detector, paths, three(tmp_path, detector), failures, 3, lines.append)
     assert written(tmp_path) == (["1.png", "3.png"], ["1.png", "3.png"], [1, 3])
     assert summary.pictures == 2 and len(summary.failures) == len(failures) == 1
     assert str(failures[0]).startswith(f"{tmp_path / '2.png'} cannot be read as a picture (")
@@ -716,7 +711,7 @@ def test_json_lines_are_there_as_they_come(detector, pictures, tmp_path):
 
 
 def test_lines_and_results_go_to_a_stream_that_stays_open(detector, pictures):
-    for kind in (JsonLinesSink, lambda stream, labels: CocoSink(stream, labels, [])):
+    for kind in (JsonLinesSink, lambda stream, _: CocoSink(stream, Numbers(), config.COCO_CATEGORY_IDS)):
         stream = io.StringIO()
         detect_files(detector, [pictures("1.png")], [kind(stream, detector.runner.labels)])
         assert not stream.closed and strict(stream.getvalue())

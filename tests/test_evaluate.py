@@ -1,6 +1,7 @@
 """A file evaluated on pictures, alone and beside the eager model."""
 
 import doctest
+import hashlib
 import json
 import sys
 
@@ -102,6 +103,7 @@ def test_report_becomes_json(engine, photographs, truth, streamed):
     assert made["settings"] == {
         "annotations": str(truth[0]), "min_score": 0.05, "nms_iou": 0.5, "max_detections": 200,
         "images": str(photographs[0].parent), "faster_coco_eval": installed("faster-coco-eval"),
+        "orient": False, "annotations_sha256": hashlib.sha256(truth[0].read_bytes()).hexdigest(),
     }  # fmt: skip
     assert list(made["against"][0]) == [
         "name", "precision", "figures", "difference", "detections", "seconds", "images_per_second"
@@ -199,12 +201,81 @@ def test_classes_without_names(tmp_path):
     assert json.loads((tmp_path / "r.json").read_text())[0]["category_id"] == IDS[15]
 
 
-def test_orientation_is_ignored(known, tmp_path):
-    """As the published evaluation does: boxes are those of the pixels as they are stored."""
+# The cat that `known` finds in a red picture of 200 x 100, and in the same one turned by a quarter.
+CAT, CAT_UPRIGHT = [13.05, 6.5, 173.9, 87.0], [6.5, 13.05, 87.0, 173.9]
+
+
+def turned(folder, name, box, size):
+    """A picture stored as 200 x 100 that stands upright as 100 x 200, and its annotations."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (200, 100), (230, 20, 20)).save(tmp_path / "turned.jpg", exif=exif)
-    objects = [(1, IDS[15], [13.05, 6.5, 173.9, 87.0])]
-    path = write_annotations(tmp_path / "turned.json", {1: "turned.jpg"}, objects)
-    report = evaluate_file(known, tmp_path, path, device="cpu")
-    assert report.figures["AP"] == 1.0 and report.detections == 3 and report.notes == ()
+    Image.new("RGB", (200, 100), (230, 20, 20)).save(folder / name, exif=exif)
+    path = write_annotations(folder / "turned.json", {1: name}, [(1, IDS[15], box)])
+    data = json.loads(path.read_text())
+    if size:
+        data["images"][0].update(width=size[0], height=size[1])
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, box, size, orient, ap, note",
+    [
+        # As the published evaluation does: boxes are those of the pixels as they are stored.
+        ("a.jpg", CAT, (200, 100), False, 1.0, None),
+        ("a.jpg", CAT, None, False, 1.0, "have an EXIF orientation that was ignored, as in the published evaluation; "
+         "if they are annotated upright, give --orient"),
+        ("a.jpg", CAT_UPRIGHT, (100, 200), False, 0.0, "were not turned by their EXIF orientation, but are annotated "
+         "upright, as the recorded sizes show: give --orient"),
+        ("a.jpg", CAT_UPRIGHT, (100, 200), True, 1.0, None),
+        ("a.jpg", CAT, (200, 100), True, 0.0, "were turned by their EXIF orientation, but are annotated as they are "
+         "stored, as the recorded sizes show: leave out --orient"),
+        ("a.tif", CAT_UPRIGHT, (100, 200), False, 1.0, "are TIFFs with an orientation, by which they are always turned"),
+    ],
+)  # fmt: skip
+def test_orientation(known, tmp_path, name, box, size, orient, ap, note):
+    path = turned(tmp_path, name, box, size)
+    report = evaluate_file(known, tmp_path, path, device="cpu", orient=orient)
+    assert report.figures["AP"] == ap and report.detections == 3 and report.settings.orient is orient
+    assert report.notes == (() if note is None else (f"1 of 1 pictures {note} ({name})",))
+
+
+def test_text_ids(known, pictures, tmp_path):
+    """As with numbers, also in the results that are written; the figures by pycocotools, too."""
+    pictures("1.png")
+    objects = [("x/1", "kitty", CAT), ("x/1", "pup", [150, 0, 40, 90])]
+    path = write_annotations(tmp_path / "a.json", {"x/1": "1.png"}, objects, {"kitty": "cat", "pup": "dog"})
+    report = evaluate_file(known, tmp_path / "pictures", path, device="cpu", results=tmp_path / "r.json")
+    assert [(row.category_id, row.ap) for row in report.classes] == [("kitty", 1.0), ("pup", 0.0)]
+    assert report.figures["AP"] == 0.5 and report.objects == 2
+    rows = json.loads((tmp_path / "r.json").read_text())
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [("x/1", "kitty"), ("x/1", "pup")]
+    assert by_pycocotools(path, rows)[0][0] == pytest.approx(0.5)
+
+
+def test_subset(known, pictures, tmp_path):
+    pictures("1.png")
+    names = {1: "1.png", 2: "2.png"}
+    path = write_annotations(tmp_path / "a.json", names, [(1, IDS[15], CAT), (2, IDS[15], CAT)])
+    with pytest.raises(AnnotationsError, match="1 of the 2 pictures .* are not in .*: 2.png. .*--subset"):
+        evaluate_file(known, tmp_path / "pictures", path, device="cpu")
+    report = evaluate_file(known, tmp_path / "pictures", path, device="cpu", subset=True)
+    assert (report.figures["AP"], report.images, report.objects) == (1.0, 1, 1)
+    assert report.notes == (
+        f"a subset: 1 of 2 pictures are not in {tmp_path / 'pictures'}; they and their 1 objects are left out (2.png)",
+    )
+
+
+def test_files_as_other_tools_write_them(known, pictures, tmp_path):
+    """Backslashes, an address in place of a name, and a category that nobody uses with the name of another."""
+    pictures("a/1.png")
+    pictures("2.png")
+    data = {
+        "images": [{"id": 1, "file_name": "a\\1.png"}, {"id": 2, "coco_url": "http://localhost/val/2.png"}],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+        "annotations": [{"image_id": image, "category_id": 1, "bbox": CAT} for image in (1, 2)],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    report = evaluate_file(known, tmp_path / "pictures", tmp_path / "a.json", device="cpu")
+    assert report.figures["AP"] == 1.0
+    assert report.notes[0] == "category 0 has the name of category 1, cat, and no object; left out"

@@ -23,6 +23,7 @@ from ssdtrt.benchmarking import report, report_file
 from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
 from ssdtrt.detection.results import Detection, ImageDetections
 from ssdtrt.diagnosis.report import DoctorReport, Finding
+from ssdtrt.evaluation.compare import ComparedFigure, EvalComparison
 from ssdtrt.evaluation.report import ClassFigures, EvalReport, EvalSettings
 from ssdtrt.model.source import WeightsSource
 from ssdtrt.run import RunReport
@@ -231,7 +232,7 @@ DOCUMENTS = [
     (ParityReport, OutputDistance, DetectionAgreement, Repeatability),
     (report.BenchReport, report.BenchSettings, report.BenchRow, report.HostTimes, report.PartTime,
      report.BatchGpuState, GpuState, MeasuredOn, Versions),
-    (CompareReport, ComparedRow), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
+    (CompareReport, ComparedRow), (EvalComparison, ComparedFigure), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
     (RunReport,), (ImageDetections, Detection),
 ]  # fmt: skip
 RECORDED_IN_FILES = (

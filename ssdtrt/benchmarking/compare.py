@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from ssdtrt.benchmarking import report_file
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.errors import ReportError
-from ssdtrt.system.report import Report
+from ssdtrt.system.report import Report, differing
 from ssdtrt.system.versions import MeasuredOn
 
 _ROUNDING = 1e-9  # so that a limit that is just met is met
@@ -172,30 +172,20 @@ def _violation(row: ComparedRow, limit: float, source: str) -> str:
 def differences(old: BenchReport, new: BenchReport) -> list[str]:
     """Return what makes the figures of two reports incomparable, each in words."""
     on_gpu = bool(old.machine.gpu or new.machine.gpu)
-    found = _differing(old.machine, new.machine, _DEVICE if on_gpu else _PROCESSOR)
-    found += _differing(old.machine.versions, new.machine.versions, _GPU_VERSIONS if on_gpu else _CPU_VERSIONS)
+    found = differing(old.machine, new.machine, _DEVICE if on_gpu else _PROCESSOR)
+    found += differing(old.machine.versions, new.machine.versions, _GPU_VERSIONS if on_gpu else _CPU_VERSIONS)
     recorded = {
         name: words
         for name, words in _SETTINGS.items()
         if None not in (getattr(old.settings, name), getattr(new.settings, name))
     }
-    return found + _differing(old.settings, new.settings, recorded)
+    return found + differing(old.settings, new.settings, recorded)
 
 
 def _remarks(old: BenchReport, new: BenchReport) -> list[str]:
     """What differs and may explain a small change, each in words."""
-    found = _differing(old.machine.versions, new.machine.versions, _WORTH_KNOWING)
-    return found + _differing(old.machine, new.machine, _PROCESSOR) if old.machine.gpu else found
-
-
-def _differing(then: Report, now: Report, names: dict[str, str]) -> list[str]:
-    """The values of these fields that differ, in words."""
-    pairs = [(words, getattr(then, name), getattr(now, name)) for name, words in names.items()]
-    return [f"{words} was {_in_words(old)}, is {_in_words(new)}" for words, old, new in pairs if old != new]
-
-
-def _in_words(value: Any) -> str:
-    return "none" if value is None else "on" if value is True else "off" if value is False else str(value)
+    found = differing(old.machine.versions, new.machine.versions, _WORTH_KNOWING)
+    return found + differing(old.machine, new.machine, _PROCESSOR) if old.machine.gpu else found
 
 
 def _labels(report: BenchReport) -> str:

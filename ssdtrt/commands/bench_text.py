@@ -1,4 +1,4 @@
-"""A benchmark and a comparison of two as text for a terminal, and what their Markdown shares with it."""
+"""A benchmark and a comparison of two, as text for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from ssdtrt import config
 from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
-from ssdtrt.commands.tables import fill, match_rate, milliseconds, stacked, table
+from ssdtrt.commands.tables import Table, fill, markdown_page, match_rate, milliseconds, stacked, table
 from ssdtrt.system.gpu_state import GpuState
-
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""A header, and rows of as many cells."""
 
 _NAME = ("runner", "batch")
 _SPEED = ("median ms", "p90", "p99", "max", "images/s", "speed-up", "95 % of it")
@@ -34,6 +31,11 @@ def bench_text(report: BenchReport, width: int) -> str:
     if lines := bench_notes(report):
         blocks.append("\n".join(fill(line, width) for line in lines))
     return "\n\n".join(blocks)
+
+
+def bench_markdown(report: BenchReport) -> str:
+    """Return what the terminal shows of a benchmark."""
+    return markdown_page("ssdtrt bench", bench_heading(report), bench_tables(report), bench_notes(report))
 
 
 def bench_heading(report: BenchReport) -> list[str]:
@@ -72,6 +74,13 @@ def compare_text(report: CompareReport, width: int) -> str:
     lines.append(table(*compare_table(report), width))
     lines += [f"note: {note}" for note in report.notes]
     return "\n".join([*lines, *compare_verdict(report)])
+
+
+def compare_markdown(report: CompareReport) -> str:
+    """Return what the terminal shows of a comparison, with the failures."""
+    heading = [report.machine.line, f"{report.old} to {report.new}, median ms of a batch"]
+    notes = [*report.notes, *compare_verdict(report), *report.failures]
+    return markdown_page("ssdtrt compare", heading, [compare_table(report)], notes)
 
 
 def compare_table(report: CompareReport) -> Table:

@@ -1,4 +1,4 @@
-"""The commands that measure saved files: bench, profile."""
+"""The commands that measure saved files: bench, evaluate, profile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from ssdtrt.commands.options import (
     terminal,
 )
 from ssdtrt.commands.params import BATCH_SIZE, Names, Sizes
-from ssdtrt.commands.reports import bench_report_options, check_bench, finish_bench
+from ssdtrt.commands.reports import (
+    bench_report_options,
+    check_bench,
+    check_evaluation,
+    evaluation_report_options,
+    finish_bench,
+    finish_evaluation,
+)
 from ssdtrt.commands.tables import LAYER_COLUMNS, fill, milliseconds, shorten, table
 
 if TYPE_CHECKING:
@@ -67,6 +74,53 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
     )
     finish_bench(report, json_file, **report_options)
     terminal.hint("detect", files[0], "IMAGE...")
+
+
+@click.command()
+@click.argument("engine", default=config.ENGINE_FILE)
+@click.option("--images", required=True, metavar="DIR", help="The folder of the pictures.")
+@click.option("--annotations", required=True, metavar="FILE", help="Their annotations, in COCO's instances format.")
+@click.option(
+    "--against",
+    type=Names(config.BASELINES),
+    metavar="NAME[,NAME]",
+    help=f"Also evaluate {' or '.join(config.BASELINES)}, and compare.",
+)
+@click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
+@click.option(
+    "--match-classes",
+    type=click.Choice(config.CLASS_MATCHING),
+    default=config.CLASS_MATCHING[0],
+    show_default=True,
+    help="How classes are matched to categories.",
+)
+@click.option("--orient", is_flag=True, help="Turn pictures by their EXIF orientation, for upright annotations.")
+@click.option("--subset", is_flag=True, help="Leave out the pictures that are not there, and their objects.")
+@module_option
+@device_option
+@sha256_option
+@json_option
+@evaluation_report_options
+def evaluate(engine, images, annotations, against, coco, json_file, **options):
+    """Compute COCO's twelve figures for ENGINE.
+
+    The settings are those of the published evaluation. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
+
+    Example: ssdtrt evaluate ssd300.engine.ts --images val2017 --annotations instances_val2017.json
+    """
+    if coco == "-":
+        raise click.UsageError("--coco needs a file: the figures go to stdout.")
+    report_options = {name: options.pop(name) for name in ("markdown_file", "min_ap", "max_ap_drop")}
+    inputs = [engine, options["module"], annotations, f"{engine}.sha256"]
+    check_evaluation(inputs, against, {"--json": json_file, "--coco": coco}, **report_options)
+    from ssdtrt.evaluate import evaluate_file
+
+    terminal.progress("loading")
+    report = evaluate_file(
+        engine, images, annotations, against=against or (), results=coco, progress=terminal.progress, **options
+    )
+    finish_evaluation(report, json_file, **report_options)
+    terminal.hint("bench", engine)
 
 
 @click.command()

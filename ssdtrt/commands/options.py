@@ -123,7 +123,7 @@ def show(
 
             write_text(Path(file), written)
     if page:
-        from ssdtrt.commands.markdown import append_summary
+        from ssdtrt.commands.tables import append_summary
 
         if problem := append_summary(page):
             terminal.note(problem)

@@ -1,4 +1,4 @@
-"""The commands that run on pictures: detect, evaluate, run."""
+"""The commands that run on pictures: detect, run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,17 @@ from ssdtrt.commands.options import (
     check_json,
     device_option,
     end_with,
-    json_option,
     labels_option,
     module_option,
     preprocess_option,
     sha256_option,
-    show,
     terminal,
     threshold_option,
     trust_option,
     weights_option,
 )
-from ssdtrt.commands.params import BATCH_SIZE, Names
-from ssdtrt.commands.tables import fill, shorten, table
+from ssdtrt.commands.params import BATCH_SIZE
+from ssdtrt.commands.tables import fill, table
 
 if TYPE_CHECKING:
     from ssdtrt.detect import Detector
@@ -38,7 +36,8 @@ if TYPE_CHECKING:
     from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
     from ssdtrt.detection.results import ImageDetections, Summary
     from ssdtrt.errors import ImageError
-    from ssdtrt.evaluation.report import EvalReport
+    from ssdtrt.evaluation.annotations import Annotations
+    from ssdtrt.evaluation.pictures import CocoIds
 
 
 @click.command()
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
 )
 @click.option("--jsonl", metavar="FILE", help="A line of JSON a picture instead, as they come; - for stdout.")
 @click.option("--coco", metavar="FILE", help="COCO's results instead; - for stdout.")
+@click.option("--annotations", metavar="FILE", help="Has the ids for --coco, by the names of pictures and classes.")
 @threshold_option
 @click.option(
     "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 )
 @device_option
 @sha256_option
-def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by_side, module, workers, device, sha256):
+def detect(file, images, output, jsonl, coco, annotations, side_by_side, module, device, sha256, **options):
     """Detect objects in IMAGEs with FILE.
 
     IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin. Annotated pictures
@@ -73,10 +73,13 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     """
     if side_by_side and (jsonl or coco) and not output:
         raise click.UsageError("--side-by-side draws pictures: give -o too.")
+    if annotations and not coco:
+        raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
     folder = output or (None if jsonl or coco else config.DETECT_DIR)
     targets = {"-o": folder and Path(folder, "detections.json"), "--jsonl": jsonl, "--coco": coco}
-    check_apart(targets, [file, module, f"{file}.sha256"])
+    check_apart(targets, [file, module, annotations, f"{file}.sha256"])
     from ssdtrt.detect import Detector, detect_files
+    from ssdtrt.evaluation.annotations import read_annotations
     from ssdtrt.images.sources import expand
     from ssdtrt.runners.baseline import baseline_runners
     from ssdtrt.runners.runner import load_engine
@@ -84,19 +87,20 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
     check_json(jsonl, coco)
     failures: list[ImageError] = []
     coming = expand(images, sys.stdin.buffer, failures)
-    known = None if "-" in images else list(coming)  # A list on stdin may arrive while detecting.
+    # A list on stdin may arrive while detecting; COCO's ids are known before.
+    known = None if "-" in images and not coco else list(coming)
     check_apart(targets, known or [])
+    listed = read_annotations(annotations, objects_needed=False) if annotations else None
     terminal.progress("loading")
-    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
     runner = load_engine(file, device, sha256=sha256)
-    detector = Detector(runner, **options)
+    detector = Detector(runner, **options, note=terminal.note)
     first = list(itertools.islice(coming, 1))
     if not first and not any(map(os.path.isfile, known or [])):
         detect_files(detector, known or [], [], failures)  # A mistyped name must not replace earlier results.
         end_with(failures)
     baselines = baseline_runners(runner, module, config.BASELINES[:1] if side_by_side else ())
-    baseline = next((Detector(one, **options) for one in baselines.values()), None)
-    sinks = _sinks(detector, folder, jsonl, coco, known, baseline, failures)
+    baseline = next((Detector(one, **options, note=terminal.note) for one in baselines.values()), None)
+    sinks = _sinks(detector, folder, jsonl, coco, known, baseline, listed)
     total = None if known is None else len(known)
     pictures = itertools.chain(first, coming) if known is None else known
     summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
@@ -117,74 +121,32 @@ def _sinks(
     coco: str | None,
     pictures: Sequence[Path] | None,
     baseline: Detector | None,
-    failures: list[ImageError],
+    annotations: Annotations | None,
 ) -> list[FolderSink | JsonLinesSink | CocoSink]:
     """Return the sinks of the detections: a folder, JSON lines, COCO's results."""
     from ssdtrt.detect import folder_sink
     from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
 
     labels = detector.runner.labels
+    ids = _coco_ids(pictures or (), labels, annotations) if coco else None  # Before anything is written.
     sinks: list[FolderSink | JsonLinesSink | CocoSink] = []
     if folder:
         sinks.append(folder_sink(detector, folder, pictures, baseline))
     if jsonl:
         sinks.append(JsonLinesSink(sys.stdout if jsonl == "-" else jsonl, labels))
-    if coco:
-        sinks.append(CocoSink(sys.stdout if coco == "-" else coco, labels, failures))
+    if coco and ids is not None:
+        sinks.append(CocoSink(sys.stdout if coco == "-" else coco, ids.images, ids.categories))
     return sinks
 
 
-@click.command()
-@click.argument("engine", default=config.ENGINE_FILE)
-@click.option("--images", required=True, metavar="DIR", help="The folder of the pictures.")
-@click.option("--annotations", required=True, metavar="FILE", help="Their annotations, in COCO's instances format.")
-@click.option(
-    "--against",
-    type=Names(config.BASELINES),
-    metavar="NAME[,NAME]",
-    help=f"Also evaluate {' or '.join(config.BASELINES)}, and compare.",
-)
-@click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
-@click.option(
-    "--match-classes",
-    type=click.Choice(config.CLASS_MATCHING),
-    default=config.CLASS_MATCHING[0],
-    show_default=True,
-    help="How classes are matched to categories.",
-)
-@module_option
-@device_option
-@sha256_option
-@json_option
-def evaluate(engine, images, annotations, against, coco, match_classes, module, device, sha256, json_file):
-    """Compute COCO's twelve figures for ENGINE.
+def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Annotations | None) -> CocoIds:
+    """Return the ids for COCO's results, and show what does not fit the annotations."""
+    from ssdtrt.evaluation.pictures import coco_ids
 
-    The settings are those of the published evaluation. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
-
-    Example: ssdtrt evaluate ssd300.engine.ts --images val2017 --annotations instances_val2017.json
-    """
-    if coco == "-":
-        raise click.UsageError("--coco needs a file: the figures go to stdout.")
-    check_apart({"--json": json_file, "--coco": coco}, [engine, module, annotations, f"{engine}.sha256"])
-    from ssdtrt.evaluate import evaluate_file
-
-    check_json(json_file, coco)
-    terminal.progress("loading")
-    report = evaluate_file(
-        engine,
-        images,
-        annotations,
-        module=module,
-        device=device,
-        against=against or (),
-        match_classes=match_classes,
-        results=coco,
-        sha256=sha256,
-        progress=terminal.progress,
-    )
-    show(report, json_file, evaluation_text)
-    end_with(report.failures)
-    terminal.hint("bench", engine)
+    ids = coco_ids(pictures, labels, annotations)
+    for note in ids.notes:
+        terminal.note(note)
+    return ids
 
 
 @click.command()
@@ -247,48 +209,3 @@ def summary_text(summary: Summary, width: int) -> str:
     if summary.pictures:
         lines.append(fill(f"{summary.detections} objects in {summary.pictures} pictures, {rate:,.1f} images/s", width))
     return "\n".join(lines)
-
-
-def evaluation_text(report: EvalReport, width: int) -> str:
-    """Return COCO's figures, with those of the baselines and the differences, then all classes, and the notes."""
-    from ssdtrt.evaluation.report import FIGURES
-
-    settings = report.settings
-    head = [
-        *([report.machine.line] if report.machine else []),
-        f"{report.name} {report.precision.upper()} on {settings.annotations}: {report.images} pictures, "
-        f"{report.objects} objects, {report.detections} detections, {report.images_per_second:,.1f} images/s",
-        f"score > {settings.min_score:g}, NMS at IoU {settings.nms_iou:g}, at most {settings.max_detections} "
-        "detections a picture, EXIF orientation ignored",
-    ]
-    header = ["figure", "engine" if report.against else "value"]
-    for baseline in report.against:
-        header += [baseline.name, f"vs {baseline.name}"]
-    figures = table(header, [_figure_cells(report, name) for name in FIGURES], width)
-    parts = ["\n".join(fill(line, width) for line in head), figures, _classes_table(report, width)]
-    if report.notes:
-        parts.append("\n".join(fill(f"note: {note}", width) for note in report.notes))
-    return "\n\n".join(parts)
-
-
-def _figure_cells(report: EvalReport, name: str) -> list[str]:
-    """Return one figure of the report, then for each baseline its figure and the signed difference to it."""
-    cells = [name, _fraction(report.figures[name])]
-    for baseline in report.against:
-        difference = report.minus(baseline)[name]
-        cells += [_fraction(baseline.figures[name]), "-" if difference is None else f"{difference:+.4f}"]
-    return cells
-
-
-def _classes_table(report: EvalReport, width: int) -> str:
-    """Return a table of the classes by AP, those without objects last; names are shortened if it is too wide."""
-    header = ("class", "AP", "AP50", "objects")
-    ordered = sorted(report.classes, key=lambda row: (row.ap is None, -(row.ap or 0.0)))
-    rows = [(row.name, _fraction(row.ap), _fraction(row.ap50), str(row.objects)) for row in ordered]
-    room = width - sum(2 + max(map(len, column)) for column in list(zip(header, *rows))[1:])
-    return table(header, [(shorten(name, max(room, 8)), *cells) for name, *cells in rows], width)
-
-
-def _fraction(value: float | None) -> str:
-    """Return a figure of 0..1 with three decimals, as COCO does."""
-    return "-" if value is None else f"{value:.3f}"

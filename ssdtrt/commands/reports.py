@@ -6,7 +6,7 @@ import click
 
 from ssdtrt import config
 from ssdtrt.commands.options import check_apart, check_json, end_with, json_option, markdown_option, show
-from ssdtrt.commands.params import Percent, Positive
+from ssdtrt.commands.params import Percent, Positive, Score
 
 
 def bench_report_options(command: Callable) -> Callable:
@@ -39,8 +39,7 @@ def check_bench(inputs, json_file, *, markdown_file, plot_file, **_):
 def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, max_latency_ms):
     """Show and write the report, then end with 1 where a file's row violates a threshold."""
     from ssdtrt.benchmarking.thresholds import violations
-    from ssdtrt.commands.bench_text import bench_text
-    from ssdtrt.commands.markdown import bench_markdown
+    from ssdtrt.commands.bench_text import bench_markdown, bench_text
 
     show(report, json_file, bench_text, markdown_file, bench_markdown)
     if plot_file:
@@ -48,6 +47,41 @@ def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, ma
 
         plot_reports({"": report}, plot_file)
     end_with(violations(report, min_speedup, max_latency_ms))
+
+
+def evaluation_report_options(command: Callable) -> Callable:
+    """Add the options of `evaluate` about its report, but for --json, which `finish_evaluation` takes."""
+    options = (
+        markdown_option,
+        click.option("--min-ap", type=Score(), metavar="X", help="Exit code 1 where AP is below X, of 0..1."),
+        click.option(
+            "--max-ap-drop",
+            type=Score(),
+            metavar="Y",
+            help="Exit code 1 where AP is more than Y, of 0..1, below that of --against.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_evaluation(inputs, against, outputs, *, markdown_file, max_ap_drop, **_):
+    """Refuse what cannot be written or compared, before anything is evaluated."""
+    if max_ap_drop is not None and not against:
+        raise click.UsageError("--max-ap-drop compares with a baseline: give --against eager-fp32 too.")
+    outputs = {**outputs, "--markdown": markdown_file}
+    check_apart(outputs, inputs)
+    check_json(*outputs.values())
+
+
+def finish_evaluation(report, json_file, *, markdown_file, min_ap, max_ap_drop):
+    """Show and write the report, then end with 1 where a picture could not be read or AP violates a threshold."""
+    from ssdtrt.commands.evaluation_text import evaluation_markdown, evaluation_text
+    from ssdtrt.evaluation.thresholds import violations
+
+    show(report, json_file, evaluation_text, markdown_file, evaluation_markdown)
+    end_with([*report.failures, *violations(report, min_ap, max_ap_drop)])
 
 
 @click.command()
@@ -61,25 +95,43 @@ def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, ma
     help="Exit code 1 where a row's median grew by more than N %, or is missing in NEW.",
 )
 @click.option("--files-only", is_flag=True, help="Hold only the rows of files to it, not the baselines.")
-@click.option("--force", is_flag=True, help="Compare different GPUs, versions or settings too.")
+@click.option(
+    "--max-ap-drop",
+    type=Score(),
+    metavar="Y",
+    help="Of evaluations: exit code 1 where AP fell by more than Y, of 0..1.",
+)
+@click.option("--force", is_flag=True, help="Compare different GPUs, versions, pictures or settings too.")
 @json_option
 @markdown_option
-def compare(old, new, limit, files_only, force, json_file, markdown_file):
-    """Compare NEW, a report of ssdtrt bench --json, with an OLD one.
+def compare(old, new, limit, files_only, max_ap_drop, force, json_file, markdown_file):
+    """Compare NEW, a report of ssdtrt bench or evaluate --json, with an OLD one.
 
-    Rows belong together by case, file name, precision and batch size. Reports with another GPU, versions or clock are
-    refused.
+    Rows of benchmarks belong together by case, file name, precision and batch size; reports with another GPU, versions
+    or clock are refused. So are evaluations of other pictures or annotations.
 
     Example: ssdtrt compare old.json new.json --fail-if-slower 5%
     """
-    from ssdtrt.benchmarking.compare import compare_files
-    from ssdtrt.commands.bench_text import compare_text
-    from ssdtrt.commands.markdown import compare_markdown
+    from ssdtrt.commands import bench_text, evaluation_text
+    from ssdtrt.evaluation.report_file import is_evaluation
 
     check_apart({"--json": json_file, "--markdown": markdown_file}, [old, new])
     check_json(json_file, markdown_file)
+    if is_evaluation(old):
+        if limit is not None or files_only:
+            raise click.UsageError(f"{old} is an evaluation, whose limit is --max-ap-drop.")
+        from ssdtrt.evaluation.compare import compare_evaluations
+
+        found = compare_evaluations(old, new, limit=max_ap_drop, force=force)
+        show(found, json_file, evaluation_text.compare_text, markdown_file, evaluation_text.compare_markdown)
+        end_with(found.failures)
+        return
+    if max_ap_drop is not None:
+        raise click.UsageError(f"{old} is no evaluation, which --max-ap-drop is for.")
+    from ssdtrt.benchmarking.compare import compare_files
+
     report = compare_files(old, new, limit=limit, files_only=files_only, force=force)
-    show(report, json_file, compare_text, markdown_file, compare_markdown)
+    show(report, json_file, bench_text.compare_text, markdown_file, bench_text.compare_markdown)
     end_with(report.failures)
 
 

@@ -1,15 +1,21 @@
-"""Text for terminals: tables, or lists if the terminal is narrow, and numbers with few digits."""
+"""Tables and numbers as text for terminals, or lists if the terminal is narrow, and as GitHub's Markdown."""
 
 from __future__ import annotations
 
+import os
+import re
 import textwrap
 from collections.abc import Sequence
 
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import DetectionAgreement, Repeatability
 
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""A header, and rows of as many cells."""
 LAYER_COLUMNS = 48
 """The columns of a layer's name."""
+_SUMMARY = "GITHUB_STEP_SUMMARY"  # set by GitHub Actions: the file whose text is shown with the job
+_SPECIAL = re.compile(r"([\\|`*_<>\[\]~$&])")
 _MIN_WIDTH = 20  # columns; narrower terminals are treated as if they had these
 
 
@@ -81,3 +87,40 @@ def repeatability_lines(found: Repeatability | None, width: int) -> list[str]:
         f"run again: {found.again:.1e}{graph} (bound {config.REPEAT_BOUND:.0e})",
     )
     return [fill(line, width) for line in lines]
+
+
+def markdown_page(title: str, heading: Sequence[str], tables: Sequence[Table], notes: Sequence[str]) -> str:
+    """Return a title, the paragraphs of a heading, tables and a list of notes, with a line end."""
+    parts = [
+        f"### {_escape(title)}",
+        *map(_escape, heading),
+        *(_markdown_table(header, rows) for header, rows in tables),
+    ]
+    if notes:
+        parts.append("\n".join(f"- {_escape(note)}" for note in notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def append_summary(text: str) -> str | None:
+    """Add the text to the summary of a GitHub Actions job, where there is one; return the reason where that failed."""
+    path = os.environ.get(_SUMMARY)
+    if not path:
+        return None
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        return f"the job's summary {path} cannot be written: {error.strerror or error}"
+    return None
+
+
+def _escape(text: str) -> str:
+    """Text that shows as it is, on one line, also in a table."""
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, the first column left and the others right."""
+    marks = ["---", *["--:"] * (len(header) - 1)]
+    lines = [[_escape(cell) for cell in header], marks, *([_escape(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssdtrt import config
 from ssdtrt.detection.results import Detection, Detections
 from ssdtrt.detection.text_output import TextOutput
-from ssdtrt.errors import ImageError, SsdtrtError
+from ssdtrt.errors import SsdtrtError
+
+CocoId = int | str
+"""The id of a picture or of a category in COCO's files: a number, or text where an annotation file has text."""
 
 
 class JsonLinesSink:
@@ -100,13 +101,13 @@ class CocoResults:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.output.close("\n]\n", broken=kind is not None)
 
-    def write(self, image_id: int, boxes_xyxy: ArrayLike, category_ids: ArrayLike, scores: ArrayLike) -> None:
+    def write(self, image_id: CocoId, boxes_xyxy: ArrayLike, category_ids: ArrayLike, scores: ArrayLike) -> None:
         """Write one picture's detections.
 
         Args:
-            image_id: COCO's number of the picture.
+            image_id: The id of the picture.
             boxes_xyxy: Boxes [K, 4] in the picture's pixels.
-            category_ids: COCO's numbers of the classes [K].
+            category_ids: The ids of the categories [K].
             scores: Scores [K], 0..1.
 
         Raises:
@@ -117,31 +118,31 @@ class CocoResults:
             return
         if not np.isfinite(values).all():
             raise SsdtrtError(f"Picture {image_id}: a box or score is not finite; COCO's results have no such number.")
-        row_format = f'\n{{"image_id": {image_id}, "category_id": %d, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}}'
-        rows = [
-            row_format % (category, *row) for category, row in zip(np.asarray(category_ids).tolist(), values.tolist())
-        ]
+        row_format = (
+            f'\n{{"image_id": {_quoted(image_id)}, "category_id": %s, "bbox": [%.9g, %.9g, %.9g, %.9g], "score": %.9g}}'
+        )
+        categories = map(json.dumps, np.asarray(category_ids).tolist())
+        rows = [row_format % (category, *row) for category, row in zip(categories, values.tolist())]
         self.output.write(self._separator + ",".join(rows))
         self._separator = ","
 
 
 class CocoSink:
-    """Writes COCO's results of pictures whose file names are COCO's numbers, such as 000139.jpg.
-
-    Labels become COCO's category ids where they are COCO's 80, and stay 1..C-1 otherwise.
+    """Writes COCO's results of pictures and classes whose ids are known.
 
     Args:
         target: A path or a text stream, which stays open.
-        labels: The names of the model's classes, the background first.
-        failures: Takes an error for each picture with another name.
+        images: {path: image id} of every picture that will come.
+        categories: The category id of each label; detections of one without an id are not written.
 
     Raises:
         ArtifactError: For a path that cannot be written.
     """
 
-    def __init__(self, target: str | os.PathLike | TextIO, labels: Sequence[str], failures: list[ImageError]):
-        self._results, self._failures = CocoResults(target), failures
-        self._categories = config.COCO_CATEGORY_IDS if tuple(labels) == config.COCO_LABELS else range(len(labels))
+    def __init__(
+        self, target: str | os.PathLike | TextIO, images: Mapping[str, CocoId], categories: Sequence[CocoId | None]
+    ):
+        self._results, self._images, self._categories = CocoResults(target), images, categories
 
     def __enter__(self) -> CocoSink:
         return self
@@ -151,16 +152,24 @@ class CocoSink:
 
     def write(self, found: Detections) -> None:
         """Write one picture's detections."""
-        stem = Path(found.image).stem
-        if not (stem.isascii() and stem.isdigit()):
-            self._failures.append(
-                ImageError(
-                    f"{found.image} is not in COCO's results: expected a number as its name, such as 000139.jpg."
-                )
-            )
-            return
-        categories = [self._categories[label] for label in found.class_id.tolist()]
-        self._results.write(int(stem), found.xyxy, categories, found.confidence)
+        rows = in_categories(self._categories, found.xyxy, found.class_id, found.confidence)
+        self._results.write(self._images[found.image], *rows)
+
+
+def in_categories(
+    categories: Sequence[CocoId | None], xyxy: np.ndarray, class_id: np.ndarray, confidence: np.ndarray
+) -> tuple[np.ndarray, list[CocoId], np.ndarray]:
+    """Return the detections whose label has a category: boxes xyxy [K, 4], category ids [K], scores [K].
+
+    Args:
+        categories: The category id of each label, None for one without.
+        xyxy: The boxes of one picture's detections.
+        class_id: Their labels.
+        confidence: Their scores.
+    """
+    ids = [categories[label] for label in class_id.tolist()]
+    chosen = [index for index, category in enumerate(ids) if category is not None]
+    return xyxy[chosen], [category for category in ids if category is not None], confidence[chosen]
 
 
 def to_xywh(boxes_xyxy: ArrayLike) -> np.ndarray:
@@ -174,5 +183,5 @@ def _columns(*parts: ArrayLike) -> np.ndarray:
     return np.column_stack([np.asarray(part, dtype=np.float32) for part in parts])
 
 
-def _quoted(label: str) -> str:
+def _quoted(label: CocoId) -> str:
     return json.dumps(label).replace("%", "%%")

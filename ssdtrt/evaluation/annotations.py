@@ -7,11 +7,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
 from ssdtrt import config
+from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import AnnotationsError
 
 _BY_POSITION = "classes are matched to the categories in order of id, as --match-classes position asks"
@@ -29,16 +31,15 @@ class CocoObject(msgspec.Struct, frozen=True):
         iscrowd: Whether it is a group of objects, in which detections count neither as found nor as wrong.
     """
 
-    image_id: int
-    category_id: int
+    image_id: CocoId
+    category_id: CocoId
     bbox: tuple[float, float, float, float]
     area: float | None = None
     iscrowd: bool | int | None = None
 
-    def as_coco(self, number: int) -> dict[str, Any]:
-        """Return the object as COCO's evaluation takes it, with the id `number`."""
+    def as_coco(self) -> dict[str, Any]:
+        """Return the object as COCO's evaluation takes it, without an id of its own."""
         return {
-            "id": number,
             "image_id": self.image_id,
             "category_id": self.category_id,
             "bbox": list(self.bbox),
@@ -48,21 +49,28 @@ class CocoObject(msgspec.Struct, frozen=True):
 
 
 class _Image(msgspec.Struct):
-    id: int
-    file_name: str
+    id: CocoId
+    file_name: str | None = None
+    coco_url: Any = None
     width: float | None = None
     height: float | None = None
 
+    @property
+    def name(self) -> str:
+        """The file's name, or else the last part of its address; "" where there is neither."""
+        url = self.coco_url if isinstance(self.coco_url, str) else ""
+        return self.file_name or unquote(url.partition("?")[0].rpartition("/")[2])
+
 
 class _Category(msgspec.Struct):
-    id: int
+    id: CocoId
     name: str
 
 
 class _Instances(msgspec.Struct):
     images: list[_Image]
     categories: list[_Category]
-    annotations: list[CocoObject]
+    annotations: list[CocoObject] = []  # COCO publishes files without, for pictures whose objects are secret.
 
 
 @dataclass(frozen=True)
@@ -79,23 +87,26 @@ class Annotations:
     """
 
     path: Path
-    images: dict[int, str]
-    categories: dict[int, str]
+    images: dict[CocoId, str]
+    categories: dict[CocoId, str]
     objects: tuple[CocoObject, ...]
-    sizes: dict[int, tuple[float, float]] = field(default_factory=dict)
+    sizes: dict[CocoId, tuple[float, float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
-def read_annotations(path: str | Path) -> Annotations:
+def read_annotations(path: str | Path, *, objects_needed: bool = True) -> Annotations:
     """Read a file of COCO's `instances` format.
 
-    As in COCO's own evaluation, objects of a picture or a category that is not listed are left out, with a note.
+    Ids are numbers or text, the same for all of a kind. As in COCO's own evaluation, objects of a picture or a category
+    that is not listed are left out, with a note; so are categories that no object has, and that share their id or
+    their name with another.
 
     Args:
         path: The file.
+        objects_needed: Whether a file without objects, of pictures and categories alone, is refused.
 
     Raises:
-        AnnotationsError: If the file cannot be read, is not of that format, or lists no object.
+        AnnotationsError: If the file cannot be read, is not of that format, or lists no object that is needed.
     """
     path = Path(path)
     try:
@@ -103,20 +114,25 @@ def read_annotations(path: str | Path) -> Annotations:
     except msgspec.ValidationError as error:
         raise AnnotationsError(f"{path} is not in COCO's instances format: {error}.") from error
     for name in _Instances.__struct_fields__:
-        if not getattr(data, name):
+        if not getattr(data, name) and (objects_needed or name != "annotations"):
             raise AnnotationsError(f"{path} lists no {name}; there is nothing to compare with.")
+    _check_ids(path, "images", data.images, "image_id", data.annotations)
+    _check_ids(path, "categories", data.categories, "category_id", data.annotations)
     for index, one in enumerate(data.annotations):
         if not all(map(math.isfinite, (*one.bbox, one.area or 0.0))):
             raise AnnotationsError(f"{path}: annotations[{index}] has a bbox or an area that is not finite.")
-    images = {number: image.file_name for number, image in _by_id(path, "images", data.images).items()}
-    categories = {number: category.name for number, category in _by_id(path, "categories", data.categories).items()}
+    images = _image_names(path, data.images)
+    categories, notes = _category_names(path, data.categories, data.annotations)
+    strays = _strays(data.annotations, images, categories)
     objects = tuple(one for one in data.annotations if one.image_id in images and one.category_id in categories)
-    if all(one.iscrowd for one in objects):
-        raise AnnotationsError(f"{path} has no object in the pictures and categories that it lists.")
-    count = len(data.annotations)
-    note = f"{count - len(objects)} of {count} annotations are of pictures or categories that are not listed; left out"
+    if objects_needed and all(one.iscrowd for one in objects):
+        reason = f": {listed(strays)}" if strays else ", but for crowds"
+        raise AnnotationsError(f"{path} has no object in the pictures and categories that it lists{reason}.")
+    if strays:
+        few = f"{len(strays)} of {len(data.annotations)} annotations"
+        notes.append(f"{few} are of pictures or categories that are not listed; left out ({listed(strays)})")
     sizes = {one.id: (one.width, one.height) for one in data.images if one.width is not None and one.height is not None}
-    return Annotations(path, images, categories, objects, sizes, (note,) if len(objects) < count else ())
+    return Annotations(path, images, categories, objects, sizes, tuple(notes))
 
 
 def _read_json(path: Path) -> Any:
@@ -132,50 +148,73 @@ def _read_json(path: Path) -> Any:
         raise AnnotationsError(f"{path} is not JSON ({error}); expected annotations in COCO's format.") from error
 
 
-_Entry = TypeVar("_Entry", _Image, _Category)
+def _check_ids(
+    path: Path, name: str, entries: Sequence[_Image | _Category], key: str, objects: Sequence[CocoObject]
+) -> None:
+    """Refuse ids of one kind that are partly numbers and partly text: which belong together would be a guess."""
+    first = entries[0].id
+    used = (("annotations", key, [getattr(one, key) for one in objects]), (name, "id", [one.id for one in entries]))
+    for place, field_name, ids in used:
+        odd = next((index for index, number in enumerate(ids) if type(number) is not type(first)), None)
+        if odd is not None:
+            raise AnnotationsError(
+                f"{path}: {place}[{odd}] has the {field_name} {ids[odd]!r}, and {name}[0] has the id {first!r}; "
+                "expected only numbers or only text."
+            )
 
 
-def _by_id(path: Path, name: str, entries: Sequence[_Entry]) -> dict[int, _Entry]:
-    """{id: entry} in ascending order of id."""
-    found: dict[int, _Entry] = {}
+def _image_names(path: Path, entries: Sequence[_Image]) -> dict[CocoId, str]:
+    """{id: file name} in ascending order of id."""
+    names: dict[CocoId, str] = {}
     for index, entry in enumerate(entries):
-        if entry.id in found:
-            raise AnnotationsError(f"{path}: {name}[{index}] has the id {entry.id} of an earlier one.")
-        found[entry.id] = entry
-    return dict(sorted(found.items()))
+        if not entry.name:
+            raise AnnotationsError(f"{path}: images[{index}], id {entry.id!r}, has neither file_name nor coco_url.")
+        if entry.id in names:
+            raise AnnotationsError(
+                f"{path}: images[{index}], {entry.name}, has the id {entry.id!r} of an earlier one, {names[entry.id]}."
+            )
+        names[entry.id] = entry.name
+    return {number: names[number] for number in sorted(names)}
 
 
-def find_pictures(annotations: Annotations, folder: str | Path) -> dict[int, Path]:
-    """Return {image id: path} of every picture that the annotations list.
+def _category_names(
+    path: Path, entries: Sequence[_Category], objects: Sequence[CocoObject]
+) -> tuple[dict[CocoId, str], list[str]]:
+    """{id: name} in ascending order of id, and a note on each duplicate that no object has, and that is left out."""
+    used = {one.category_id for one in objects}
+    names: dict[CocoId, str] = {}
+    notes: dict[CocoId, str] = {}
+    for index, entry in enumerate(entries):
+        first = names.setdefault(entry.id, entry.name)
+        if _key(first) != _key(entry.name):
+            if entry.id in used or not objects:
+                raise AnnotationsError(
+                    f"{path}: categories[{index}], {entry.name}, has the id {entry.id!r} of an earlier one, {first}."
+                )
+            notes[entry.id] = f"category {entry.id!r} has two names, {first} and {entry.name}, and no object; left out"
+    taken: dict[str, CocoId] = {}
+    for number in sorted(names.keys() - notes.keys(), key=lambda number: (number not in used, number)):
+        other = taken.setdefault(_key(names[number]), number)
+        if objects and other != number and number not in used:
+            same = f"the name of category {other!r}, {names[number]}"
+            notes[number] = f"category {number!r} has {same}, and no object; left out"
+    return {number: names[number] for number in sorted(names) if number not in notes}, list(notes.values())
 
-    Args:
-        annotations: The annotations.
-        folder: The folder of the pictures.
 
-    Raises:
-        AnnotationsError: If some of them are not in the folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        reason = "is not a directory" if folder.exists() else "does not exist"
-        raise AnnotationsError(f"{folder} {reason}; expected the directory of the pictures.")
-    paths = {image: folder / name for image, name in annotations.images.items()}
-    missing = [annotations.images[image] for image, path in paths.items() if not path.is_file()]
-    if len(missing) == len(paths):
-        raise AnnotationsError(
-            f"{folder} holds none of the {len(paths)} pictures that {annotations.path} lists ({listed(missing)})."
-        )
-    if missing:
-        raise AnnotationsError(
-            f"{len(missing)} of the {len(paths)} pictures that {annotations.path} lists are not in {folder}: "
-            f"{listed(missing)}. Their objects would count as missed: add them, or remove them from the list."
-        )
-    return paths
+def _strays(objects: Sequence[CocoObject], images: Collection[CocoId], categories: Collection[CocoId]) -> list[str]:
+    """What each object of no listed picture or category is of."""
+    strays = []
+    for index, one in enumerate(objects):
+        if one.image_id not in images:
+            strays.append(f"annotations[{index}] of image {one.image_id!r}")
+        elif one.category_id not in categories:
+            strays.append(f"annotations[{index}] of category {one.category_id!r}")
+    return strays
 
 
 def match_categories(
-    categories: Mapping[int, str], labels: Sequence[str], by: str = config.CLASS_MATCHING[0]
-) -> tuple[list[int | None], tuple[str, ...]]:
+    categories: Mapping[CocoId, str], labels: Sequence[str], by: str = config.CLASS_MATCHING[0]
+) -> tuple[list[CocoId | None], tuple[str, ...]]:
     """Find the category of each of a model's labels.
 
     They are matched by name, in upper or lower case, if all names of one side occur on the other. By position they are
@@ -217,7 +256,7 @@ def match_categories(
     )
 
 
-def _unmatched(categories: Mapping[int, str], labels: Sequence[str], shared: Collection[str]) -> tuple[str, ...]:
+def _unmatched(categories: Mapping[CocoId, str], labels: Sequence[str], shared: Collection[str]) -> tuple[str, ...]:
     notes = []
     no_category = _others(labels[1:], shared)
     if no_category:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssdtrt import config
-from ssdtrt.detection.json_sinks import to_xywh
+from ssdtrt.detection.json_sinks import CocoId, in_categories, to_xywh
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.evaluation.annotations import Annotations, match_categories
 from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport, EvalSettings
@@ -26,7 +26,7 @@ class PictureDetections(NamedTuple):
         confidence: Scores [K], 0..1.
     """
 
-    image_id: int
+    image_id: CocoId
     xyxy: np.ndarray
     class_id: np.ndarray
     confidence: np.ndarray
@@ -56,7 +56,7 @@ def evaluate_detections(
     """
     categories, notes = match_categories(annotations.categories, labels, match_classes)
     rows: list[dict[str, Any]] = []
-    seen: set[int] = set()
+    seen: set[CocoId] = set()
     started = time.perf_counter()
     for found in detections:
         if found.image_id not in annotations.images or found.image_id in seen:
@@ -64,7 +64,7 @@ def evaluate_detections(
                 f"The detections of picture {found.image_id} came twice, or {annotations.path} does not list it."
             )
         seen.add(found.image_id)
-        rows += _coco_rows(found.image_id, *in_categories(categories, found))
+        rows += _coco_rows(found.image_id, *in_categories(categories, found.xyxy, found.class_id, found.confidence))
     seconds = time.perf_counter() - started
     figures, classes = _coco_figures(annotations, rows)
     return EvalReport(
@@ -88,22 +88,8 @@ def evaluate_detections(
     )
 
 
-def in_categories(
-    categories: Sequence[int | None], found: PictureDetections
-) -> tuple[np.ndarray, list[int], np.ndarray]:
-    """Return those detections whose label has a category: boxes xyxy [K, 4], category ids [K], scores [K].
-
-    Args:
-        categories: The category id of each label, as `match_categories` returns them.
-        found: The detections of one picture.
-    """
-    ids = [categories[label] for label in found.class_id.tolist()]
-    chosen = [index for index, category in enumerate(ids) if category is not None]
-    return found.xyxy[chosen], [category for category in ids if category is not None], found.confidence[chosen]
-
-
 def _coco_rows(
-    image_id: int, boxes_xyxy: np.ndarray, category_ids: Sequence[int], scores: np.ndarray
+    image_id: CocoId, boxes_xyxy: np.ndarray, category_ids: Sequence[CocoId], scores: np.ndarray
 ) -> list[dict[str, Any]]:
     """One picture's detections as COCO's evaluation takes them, without their ids."""
     boxes_xywh = to_xywh(boxes_xyxy)
@@ -135,15 +121,16 @@ def _coco_figures(
 ) -> tuple[dict[str, float | None], tuple[ClassFigures, ...]]:
     """The twelve figures, and those of each category by id. The rows get their ids."""
     coco, coco_eval = load_coco_tools()
-    images = [{"id": image} for image in annotations.images]
-    categories = [{"id": number, "name": name} for number, name in annotations.categories.items()]
-    # Numbered from 1: a 0 means "not matched" to COCO's evaluation, and a file may repeat its ids.
-    objects = [one.as_coco(number) for number, one in enumerate(annotations.objects, 1)]
-    for number, row in enumerate(rows, 1):
-        row["id"] = number
-    truth, found = (
-        coco({"images": images, "categories": categories, "annotations": entries}) for entries in (objects, rows)
-    )
+    # COCO's evaluation takes numbers; these keep the order, which decides between equal scores.
+    images = {image: number for number, image in enumerate(annotations.images, 1)}
+    categories = {category: number for number, category in enumerate(annotations.categories, 1)}
+    listed = {"images": [{"id": number} for number in images.values()]}
+    listed["categories"] = [{"id": number} for number in categories.values()]
+    for entries in (objects := [one.as_coco() for one in annotations.objects], rows):
+        # From 1: a 0 means "not matched" to COCO's evaluation, and a file may repeat its ids.
+        for number, entry in enumerate(entries, 1):
+            entry.update(id=number, image_id=images[entry["image_id"]], category_id=categories[entry["category_id"]])
+    truth, found = (coco({**listed, "annotations": entries}) for entries in (objects, rows))
     run = coco_eval(truth, found, iouType="bbox", print_function=lambda *_: None)
     run.evaluate()
     run.accumulate()

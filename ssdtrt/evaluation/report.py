@@ -17,14 +17,14 @@ class ClassFigures(Report, frozen=True):
 
     Attributes:
         name: Its name in the annotations.
-        category_id: Its id in the annotations.
+        category_id: Its id in the annotations: a number, or text where they have text.
         ap: AP, 0..1; None if there is no object.
         ap50: AP at IoU 0.50, 0..1; None if there is no object.
         objects: The number of objects, without crowds.
     """
 
     name: str
-    category_id: int
+    category_id: int | str
     ap: float | None
     ap50: float | None
     objects: int
@@ -40,6 +40,8 @@ class EvalSettings(Report, frozen=True):
         max_detections: The most detections of one picture.
         images: The folder of the pictures; None for detections that were not made here.
         faster_coco_eval: The version of faster-coco-eval, which computed the figures.
+        orient: Whether pictures were turned by their EXIF orientation; TIFFs always are.
+        annotations_sha256: The SHA-256 of the annotation file.
     """
 
     annotations: str
@@ -48,6 +50,8 @@ class EvalSettings(Report, frozen=True):
     max_detections: int
     images: str | None = None
     faster_coco_eval: str | None = None
+    orient: bool = False
+    annotations_sha256: str | None = None
 
 
 class EvalReport(Report, frozen=True):

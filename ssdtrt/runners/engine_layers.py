@@ -8,7 +8,6 @@ import re
 import statistics
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ssdtrt.artifact.layers import EngineLayer

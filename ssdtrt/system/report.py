@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,6 +37,22 @@ class Report(msgspec.Struct, frozen=True):
     def document(self) -> dict[str, Any]:
         """Return the JSON document that a command writes: `schema` and `kind`, then `as_dict`."""
         return {"schema": self.schema, "kind": self.kind, **self.as_dict()}
+
+
+def differing(old: Report, new: Report, names: Mapping[str, str]) -> list[str]:
+    """Return the values that differ, in words.
+
+    Args:
+        old: A record.
+        new: A later one.
+        names: The fields that are compared, and what to call them.
+    """
+    pairs = [(words, getattr(old, name), getattr(new, name)) for name, words in names.items()]
+    return [f"{words} was {_in_words(then)}, is {_in_words(now)}" for words, then, now in pairs if then != now]
+
+
+def _in_words(value: Any) -> str:
+    return "none" if value is None else "on" if value is True else "off" if value is False else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -193,3 +193,61 @@ def test_verdict():
 def test_a_narrow_comparison_is_stacked():
     shown = text.compare_text(compared(), 40)
     assert "\nb1.engine.ts FP16\n  batch: 8\n  old ms: 2.000\n  new ms: -\n  change: failed in new\n" in shown
+
+
+def test_a_benchmark_as_markdown():
+    parts = (PartTime("network", 8, 1.5, 1.75),)
+    page = text.bench_markdown(
+        bench_report(BASELINE_ROW, ENGINE_ROW, FAILED_ROW, machine=ON_GPU, notes=("a|b",), parts=parts)
+    )
+    assert page == (
+        "### ssdtrt bench\n"
+        "\n"
+        "Some GPU, torch 2.9.0, Torch-TensorRT 2.9.1, TensorRT 10.1, driver 550.54\n"
+        "\n"
+        "40 calls a row in 10 interleaved rounds after 3 to warm up, host monotonic clock, TF32 disabled\n"
+        "\n"
+        "| runner | batch | median ms | p90 | p99 | max | images/s | speed-up | 95 % of it |\n"
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |\n"
+        "| eager-fp32 | 8 | 14.12 | 14.50 | 120.4 | 121.0 | 566 | 1.00x | - |\n"
+        "| ssd300.engine.ts FP16 | 8 | 1.765 | 1.800 | 9.999 | 12.35 | 4,532 | 8.00x | 7.51-8.13 |\n"
+        "| compile FP16 | 8 | failed | - | - | - | - | - | - |\n"
+        "\n"
+        "| runner | batch | CV | host ms | first ms | build s | MiB | rel. L2 | matched |\n"
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |\n"
+        "| eager-fp32 | 8 | 1.2 % | 14.20 | 1234.5 | - | - | - | - |\n"
+        "| ssd300.engine.ts FP16 | 8 | 1.2 % | 1.900 | 2.000 | 120 | 1,234 | 1.2e-03 | 95.0 % |\n"
+        "\n"
+        "| part, host time | batch | median ms | p90 |\n"
+        "| --- | --: | --: | --: |\n"
+        "| network | 8 | 1.500 | 1.750 |\n"
+        "\n"
+        "- failed: compile FP16, batch 8: no Triton\n"
+        "- note: a\\|b\n"
+    )
+
+
+def test_tables_without_a_row_are_left_out_of_markdown():
+    lines = text.bench_markdown(bench_report(FAILED_ROW, machine=ON_CPU)).splitlines()
+    assert lines[2] == "Some CPU, 2 cores, torch 2.9.0"
+    assert sum(line.startswith("| ---") for line in lines) == 1
+    assert lines[-1] == "- failed: compile FP16, batch 8: no Triton"
+
+
+def test_a_comparison_as_markdown():
+    old = report(eager(8.0), engine(1.0), engine(2.0, 8), engine(3.0, 32), json_row("compile", None))
+    new = report(eager(7.2), engine(1.1234), engine(None, 8), engine(4.0, 64), json_row("compile", None))
+    reports = report_file.parse(old, "a"), report_file.parse(new, "b")
+    found = compare(*reports, sources=("old.json", "new|1.json"), limit=0.05)
+    lines = text.compare_markdown(found).splitlines()
+    assert lines[0] == "### ssdtrt compare" and lines[4] == r"old.json to new\|1.json, median ms of a batch"
+    assert lines[6:10] == [
+        "| runner | batch | old ms | new ms | change |",
+        "| --- | --: | --: | --: | --: |",
+        "| eager-fp32 | 1 | 8.000 | 7.200 | -10.0 % |",
+        "| b1.engine.ts FP16 | 1 | 1.000 | 1.123 | +12.3 % SLOWER |",
+    ]
+    assert lines[-4] == "- FAILED: 3 of the rows broke the limit of 5 %"
+    assert lines[-1] == (
+        r"- b1.engine.ts FP16, batch 32 is not in new\|1.json; expected every row of the old report. Measure it too."
+    )

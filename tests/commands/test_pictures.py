@@ -19,14 +19,12 @@ from PIL import Image
 from known import BLUE, RED, known_file
 from ssdtrt import config
 from ssdtrt.bench import bench_files
-from ssdtrt.commands.pictures import detections_text, evaluation_text, summary_text
+from ssdtrt.commands.pictures import detections_text, summary_text
 from ssdtrt.detect import Detector
 from ssdtrt.detection.results import Detection, ImageDetections, Summary
-from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport, EvalSettings
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.runners import torchscript
 from ssdtrt.runners.runner import FileRunner, load_engine
-from ssdtrt.system.versions import MeasuredOn, Versions
 from ssdtrt.verify import verify_engine
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -113,13 +111,92 @@ def test_an_output_that_cannot_be_written_is_refused_before_any_work(known, two,
     assert done.stderr == f"Error: {message}\n"
 
 
-def test_a_name_that_is_no_number_ends_with_1_and_the_others_are_written(known, pictures, ssdtrt, tmp_path):
-    names = [pictures("1.png"), pictures("street.png"), pictures("3.png")]
-    done = ssdtrt("-q", "detect", known, *names, "--coco", "r.json", "--device", "cpu")
-    assert done.exit_code == 1
-    assert {row["image_id"] for row in strict((tmp_path / "r.json").read_text())} == {1, 3}
-    wanted = "expected a number as its name, such as 000139.jpg."
-    assert done.stderr == f"Error: {names[1]} is not in COCO's results: {wanted}\n"
+def refused_coco(done, folder, start):
+    """The command ended with 1 and one line that starts so, before it wrote anything."""
+    assert (done.exit_code, done.stdout) == (1, "") and isinstance(done.exception, SystemExit)
+    assert done.stderr.startswith(f"Error: {start}") and len(done.stderr.splitlines()) == 1
+    assert not {"r.json", "out", "d.jsonl"} & set(os.listdir(folder))
+
+
+def ran(monkeypatch):
+    """The list of the calls of the network, one of which is that of loading."""
+    calls = []
+    real = FileRunner.__call__
+    monkeypatch.setattr(FileRunner, "__call__", lambda runner, images: calls.append(1) or real(runner, images))
+    return calls
+
+
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (
+            ["1.png", "street.png"],
+            "pictures/street.png has no number as name, such as 000139.jpg, to be the id: give --",
+        ),
+        (
+            ["a/0001.png", "b/1.png"],
+            "pictures/a/0001.png and pictures/b/1.png both have the id 1. Leave one out, or gi",
+        ),
+        (["1.png", "1.png"], "given more than once: pictures/1.png. Give each picture once."),
+    ],
+)
+def test_coco_ids_in_doubt_end_before_the_first_picture(names, message, known, pictures, ssdtrt, monkeypatch, tmp_path):
+    for name in names:
+        pictures(name)
+    calls = ran(monkeypatch)
+    arguments = [known, *(f"pictures/{name}" for name in names), "--device", "cpu"]
+    done = ssdtrt("-q", "detect", *arguments, "--coco", "r.json", "--jsonl", "d.jsonl", "-o", "out")
+    refused_coco(done, tmp_path, f"No COCO results: {message}")
+    assert len(calls) == 1
+
+
+def test_labels_that_are_not_cocos_end_before_the_first_picture(two, ssdtrt, tmp_path):
+    odd = known_file(tmp_path / "odd.ts", labels=("background", "pothole", *config.COCO_LABELS[2:]))
+    done = ssdtrt("-q", "detect", odd, *two, "--coco", "r.json", "--device", "cpu")
+    refused_coco(done, tmp_path, "No COCO results: pothole among the model's 80 classes: not COCO's, so the category")
+
+
+def test_annotations_have_the_ids_of_pictures_and_classes(pictures, ssdtrt, tmp_path):
+    """Pictures with one name in two folders, and a model with one class of its own."""
+    odd = known_file(tmp_path / "odd.ts", labels=("background", "pothole", *config.COCO_LABELS[2:]))
+    pictures("a/street.png")
+    pictures("b/street.png", BLUE, (60, 40))
+    names = {"left": "a\\street.png", "right": "b/street.png"}
+    write_annotations(tmp_path / "a.json", names, [], {"c": "cat", "p": "pothole"})
+    done = ssdtrt("-q", "detect", odd, "pictures", "--coco", "r.json", "--annotations", "a.json", "--device", "cpu")
+    assert done.exit_code == 0, done.stderr
+    rows = strict((tmp_path / "r.json").read_text())
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [("left", "c"), ("left", "p"), ("right", "p")]
+    assert done.stderr == "note: 78 of 80 classes are no category here; their detections do not count\n"
+    pictures("c.png")
+    (tmp_path / "r.json").unlink()
+    done = ssdtrt("-q", "detect", odd, "pictures", "--coco", "r.json", "--annotations", "a.json", "--device", "cpu")
+    assert done.exit_code == 1 and not (tmp_path / "r.json").exists()
+    assert done.stderr.startswith("Error: No COCO results: pictures/c.png has no id in a.json, which lists a\\street.")
+
+
+def test_annotations_without_coco_and_in_its_place(known, two, ssdtrt, tmp_path):
+    write_annotations(tmp_path / "a.json", {1: "7.png"}, [])
+    done = ssdtrt("detect", known, two[1], "--annotations", "a.json")
+    assert done.exit_code == 2 and "--annotations has the ids for COCO's results: give --coco too." in done.stderr
+    done = ssdtrt("-q", "detect", "none.ts", two[1], "--annotations", "none.json", "--coco", "r.json")
+    refused_coco(
+        done, tmp_path, "none.json: no such file. Give an annotation file in COCO's format."
+    )  # Before loading.
+    done = ssdtrt("detect", known, two[1], "--annotations", "a.json", "--coco", "a.json")
+    assert done.exit_code == 2 and "a.json is an input; give another path for --coco." in done.stderr
+
+
+def test_a_list_on_stdin_is_read_before_coco_results_begin(known, two, tmp_path):
+    command = [sys.executable, "-m", "ssdtrt", "-q", "detect", str(known), "-", "--coco", "-", "--device", "cpu"]
+    run = lambda text: subprocess.run(  # noqa: E731
+        command, cwd=tmp_path, env=ENVIRONMENT, input=text, capture_output=True, text=True
+    )
+    done = run(f"{two[0]}\n{two[1]}\n")
+    assert {row["image_id"] for row in strict(done.stdout)} == {139, 7} and done.returncode == 0
+    done = run(f"{two[0]}\n{two[0]}\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: No COCO results: given more than once: {two[0]}. Give each picture once.\n"
 
 
 def test_a_folder_and_a_pattern(known, two, pictures, ssdtrt):
@@ -167,43 +244,6 @@ def test_side_by_side_draws_the_eager_model_too(module, photographs, ssdtrt, tmp
     assert done.exit_code == 0, done.stderr
     with Image.open(tmp_path / "out" / photographs[2].name.replace(".png", ".jpg")) as opened:
         assert 1200 <= opened.width <= 1240
-
-
-def test_evaluate_against_eager_gives_json_alone_on_stdout(engine, photographs, ssdtrt, tmp_path):
-    """On what the engine itself finds, so that the figures are 1 and the FP32 model's are the same."""
-    objects = []
-    for number, found in enumerate(Detector(engine, threshold=0.4)(photographs), 1):
-        for one in found.detections:
-            left, top, right, bottom = one.box
-            objects.append((number, config.COCO_CATEGORY_IDS[one.label_id], [left, top, right - left, bottom - top]))
-    images = {number: path.name for number, path in enumerate(photographs, 1)}
-    categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
-    annotations = write_annotations(tmp_path / "a.json", images, objects, categories)
-    arguments = ["--images", photographs[0].parent, "--annotations", annotations]
-    done = ssdtrt("evaluate", engine, *arguments, "--against", "eager-fp32", "--json", "-", "--coco", "r.json")
-    assert done.exit_code == 0, done.stderr
-    report = strict(done.stdout)
-    assert report["figures"]["AP"] == pytest.approx(1.0, abs=1e-9) and report["images"] == 3
-    (baseline,) = report["against"]
-    assert (baseline["name"], baseline["precision"]) == ("eager-fp32", "fp32")
-    differences = [value for value in baseline["difference"].values() if value is not None]
-    assert len(differences) >= 6 and max(map(abs, differences)) <= 0.001
-    rows = strict((tmp_path / "r.json").read_text())
-    assert len(rows) == report["detections"] and {row["image_id"] for row in rows} == {1, 2, 3}
-
-
-def test_evaluate_shows_the_figures_and_ends_with_1_for_a_broken_picture(known, pictures, ssdtrt, tmp_path):
-    pictures("1.png")
-    (tmp_path / "pictures" / "2.png").write_bytes(b"no picture")
-    categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
-    objects = [(1, 17, [13.0, 6.5, 174.0, 87.0])]
-    annotations = write_annotations(tmp_path / "a.json", {1: "1.png", 2: "2.png"}, objects, categories)
-    arguments = ["--images", "pictures", "--annotations", annotations, "--device", "cpu"]
-    done = ssdtrt("-q", "evaluate", known, *arguments)
-    assert done.exit_code == 1 and done.stderr.startswith("Error: pictures/2.png cannot be read as a picture (")
-    rows = [line.split() for line in done.stdout.splitlines()]
-    assert ["AP", "1.000"] in rows and ["cat", "1.000", "1.000", "1"] in rows
-    assert "note: 1 of 2 pictures could not be read; they count as without detections" in done.stdout
 
 
 def test_detect_follows_the_preparation_that_the_file_records(known, photographs, ssdtrt, tmp_path):
@@ -434,75 +474,3 @@ def test_summary_text():
     lines = summary_text(Summary(1500, 4000, 3.0, first, ()), 80).splitlines()
     assert lines[1:] == ["a.jpg          0     -", "and 1499 more", "4000 objects in 1500 pictures, 500.0 images/s"]
     assert summary_text(Summary(0, 0, 0.0, (), ()), 80) == "no picture was read"
-
-
-def evaluation(name="ssd300.engine.ts", precision="fp16", first=0.2504, against=(), **changes):
-    """A report whose figures fall by 0.01 from `first`; there is no large object."""
-    figures = {figure: first - 0.01 * index for index, figure in enumerate(FIGURES)}
-    figures.update(APl=None, ARl=None)
-    values = {
-        "classes": (
-            ClassFigures("baseball glove", 40, 0.1234, 0.3336, 148),
-            ClassFigures("cat", 17, 0.5, 0.75, 202),
-            ClassFigures("hair drier", 89, None, None, 0),
-            ClassFigures("dog", 18, 0.0, 0.0, 218),
-        ),
-        "images": 5000, "objects": 36335, "detections": 298000, "seconds": 4.0, "images_per_second": 1250.0,
-        "machine": MeasuredOn(cpu="Some CPU", cores=2, versions=Versions(torch="2.9.0")),
-        "settings": EvalSettings("instances_val2017.json", 0.05, 0.5, 200),
-        "notes": ("classes are matched to the categories in order of id",),
-    }  # fmt: skip
-    return EvalReport(name, precision, figures, against=against, **{**values, **changes})
-
-
-BASELINES = (evaluation("eager-fp32", "fp32", 0.2506), evaluation("eager-fp16", "fp16", 0.25))
-
-
-def test_evaluation_text():
-    assert evaluation_text(evaluation(against=BASELINES), 100) == (
-        "Some CPU, 2 cores, torch 2.9.0\n"
-        "ssd300.engine.ts FP16 on instances_val2017.json: 5000 pictures, 36335 objects, 298000 detections,\n"
-        "1,250.0 images/s\n"
-        "score > 0.05, NMS at IoU 0.5, at most 200 detections a picture, EXIF orientation ignored\n"
-        "\n"
-        "figure  engine  eager-fp32  vs eager-fp32  eager-fp16  vs eager-fp16\n"
-        "AP       0.250       0.251        -0.0002       0.250        +0.0004\n"
-        "AP50     0.240       0.241        -0.0002       0.240        +0.0004\n"
-        "AP75     0.230       0.231        -0.0002       0.230        +0.0004\n"
-        "APs      0.220       0.221        -0.0002       0.220        +0.0004\n"
-        "APm      0.210       0.211        -0.0002       0.210        +0.0004\n"
-        "APl          -           -              -           -              -\n"
-        "AR1      0.190       0.191        -0.0002       0.190        +0.0004\n"
-        "AR10     0.180       0.181        -0.0002       0.180        +0.0004\n"
-        "AR100    0.170       0.171        -0.0002       0.170        +0.0004\n"
-        "ARs      0.160       0.161        -0.0002       0.160        +0.0004\n"
-        "ARm      0.150       0.151        -0.0002       0.150        +0.0004\n"
-        "ARl          -           -              -           -              -\n"
-        "\n"
-        "class              AP   AP50  objects\n"
-        "cat             0.500  0.750      202\n"
-        "baseball glove  0.123  0.334      148\n"
-        "dog             0.000  0.000      218\n"
-        "hair drier          -      -        0\n"
-        "\n"
-        "note: classes are matched to the categories in order of id"
-    )
-
-
-def test_evaluation_text_without_baselines():
-    lines = evaluation_text(evaluation(notes=()), 10_000).splitlines()
-    assert lines[1].endswith("298000 detections, 1,250.0 images/s")
-    assert lines[4:6] == ["figure  value", "AP      0.250"] and lines[-1] == "hair drier          -      -        0"
-
-
-def test_narrow_evaluation_text():
-    odd = ClassFigures("a name that is much too long for here", 1, 0.9, 0.9, 7)
-    made = evaluation()
-    text = evaluation_text(evaluation(classes=(*made.classes, odd)), 40)
-    assert all(len(line) <= 40 for line in text.splitlines())
-    assert "\nfigure  value\nAP      0.250\n" in text
-    assert "\na name that is...  0.900  0.900        7\ncat                0.500  0.750      202\n" in text
-    assert "\nssd300.engine.ts FP16 on\ninstances_val2017.json: 5000 pictures,\n" in text
-    stacked = evaluation_text(evaluation(against=BASELINES), 40)
-    assert all(len(line) <= 40 for line in stacked.splitlines())
-    assert "\nAP\n  engine: 0.250\n  eager-fp32: 0.251\n  vs eager-fp32: -0.0002\n  eager-fp16: 0.250\n" in stacked

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from saved_evaluations import evaluation
 
 from conftest import ROOT
 from saved_reports import GPU, ON_GPU, VERSIONS, bench_report, bench_row, eager, report, save
@@ -115,11 +116,46 @@ def test_files_that_cannot_be_compared(reports, ssdtrt, tmp_path):
         assert (done.exit_code, done.stdout, done.stderr) == (1, "", f"Error: {message}\n")
 
 
-def test_compare_imports_no_torch(tmp_path):
-    save(tmp_path / "a.json", OLD)
+def test_evaluations_are_compared(ssdtrt, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    save(tmp_path / "old.json", evaluation(0.25).document())
+    save(tmp_path / "new.json", evaluation(0.2).document())
+    arguments = ("compare", "old.json", "new.json", "--json", "c.json", "--markdown", "c.md")
+    done = ssdtrt(*arguments, "--max-ap-drop", "0.01")
+    assert done.exit_code == 1
+    assert done.stderr == "Error: AP fell from 0.25 to 0.2, by 0.05; expected at most 0.01.\n"
+    assert done.stdout.splitlines()[-1] == "FAILED: AP broke the limit of 0.01"
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert (found["kind"], found["passed"], found["limit"]) == ("compare-evaluation", False, 0.01)
+    page = (tmp_path / "c.md").read_text()
+    assert page.startswith("### ssdtrt compare\n") and "\n| AP | 0.250 | 0.200 | -0.0500 |\n" in page
+    assert (tmp_path / "summary.md").read_text() == page + "\n"
+    done = ssdtrt(*arguments, "--max-ap-drop", "0.05")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert ssdtrt(*arguments).exit_code == 0
+
+
+def test_a_benchmark_and_an_evaluation_are_not_compared(reports, ssdtrt, tmp_path):
+    reports(OLD, OLD)
+    save(tmp_path / "e.json", evaluation().document())
+    for arguments, code, message in (
+        (("old.json", "e.json"), 1, "Error: e.json is a report of kind 'evaluation'; expected a benchmark report."),
+        (("e.json", "old.json"), 1, "Error: old.json is a report of kind 'bench'; expected an evaluation."),
+        (("e.json", "none.json"), 1, "Error: none.json: No such file or directory"),
+        (("e.json", "e.json", "--fail-if-slower", "5%"), 2, "e.json is an evaluation, whose limit is --max-ap-drop."),
+        (("old.json", "new.json", "--max-ap-drop", "0.1"), 2, "old.json is no evaluation, which --max-ap-drop is for."),
+        (("e.json", "e.json", "--max-ap-drop", "5"), 2, "5.0 is not in the range 0<=x<=1."),
+    ):
+        done = ssdtrt("compare", *arguments)
+        assert (done.exit_code, done.stdout) == (code, "") and message in done.stderr
+
+
+@pytest.mark.parametrize("limit", ["--fail-if-slower 5%", "--max-ap-drop 0.1"])
+def test_compare_imports_no_torch(limit, tmp_path):
+    save(tmp_path / "a.json", OLD if limit.endswith("%") else evaluation().document())
     code = (
         "import sys; from ssdtrt.cli import main\n"
-        "try: main('compare a.json a.json --fail-if-slower 5% --json c.json --markdown c.md'.split())\n"
+        f"try: main('compare a.json a.json {limit} --json c.json --markdown c.md'.split())\n"
         "finally: print(sorted({'torch', 'torchvision', 'numpy', 'PIL', 'matplotlib'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -1,9 +1,19 @@
-"""Tables, lists where there is no room, and words where there is no number."""
+"""Tables, lists where there is no room, words where there is no number; Markdown, and a job's summary."""
 
 import pytest
 
 from ssdtrt.artifact.parity_report import DetectionAgreement, Repeatability
-from ssdtrt.commands.tables import fill, match_rate, milliseconds, repeatability_lines, shorten, table
+from ssdtrt.commands import tables
+from ssdtrt.commands.tables import (
+    append_summary,
+    fill,
+    markdown_page,
+    match_rate,
+    milliseconds,
+    repeatability_lines,
+    shorten,
+    table,
+)
 
 
 def test_table():
@@ -62,3 +72,52 @@ def test_repeatability_lines():
     found = Repeatability((1, 8, 17, 32), 1.6e-2, 1.5e-3, 8, 4, 0.0, 2e-7)
     assert repeatability_lines(found, 80)[1] == "run again: 0.0e+00, as a CUDA graph 2.0e-07 (bound 1e-06)"
     assert max(map(len, "\n".join(repeatability_lines(found, 40)).splitlines())) <= 40
+
+
+@pytest.mark.parametrize(
+    "text, escaped",
+    [
+        ("b8.engine.ts FP16", "b8.engine.ts FP16"),
+        ("a|b", r"a\|b"),
+        (r"a\|b", r"a\\\|b"),
+        ("_a_*b*`c`", r"\_a\_\*b\*\`c\`"),
+        ("<b> &lt; [x](y) ~~z~~ $1$", r"\<b\> \&lt; \[x\](y) \~\~z\~\~ \$1\$"),
+        ("two\nlines\tand  more", "two lines and more"),
+    ],
+)
+def test_escape(text, escaped):
+    assert tables._escape(text) == escaped
+
+
+def test_markdown_table():
+    assert tables._markdown_table(("runner", "ms"), [("a|b", "1.5"), ("c", "-")]) == (
+        "| runner | ms |\n| --- | --: |\n| a\\|b | 1.5 |\n| c | - |"
+    )
+
+
+def test_markdown_page():
+    page = markdown_page("title", ["about_it", "how"], [(("a", "b"), [("1", "2")])], ["one", "two|three"])
+    assert page == ("### title\n\nabout\\_it\n\nhow\n\n| a | b |\n| --- | --: |\n| 1 | 2 |\n\n- one\n- two\\|three\n")
+    assert markdown_page("t", [], [(("a",), []), (("b",), [])], []) == "### t\n\n| a |\n| --- |\n\n| b |\n| --- |\n"
+
+
+def test_summary_is_added_to(tmp_path, monkeypatch):
+    path = tmp_path / "summary.md"
+    path.write_text("before\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(path))
+    assert append_summary("one\n") is None and append_summary("two\n") is None
+    assert path.read_text() == "before\none\n\ntwo\n\n"
+
+
+def test_no_summary_outside_a_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    assert append_summary("one") is None
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "")
+    assert append_summary("one") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_summary_that_cannot_be_written_is_a_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    assert append_summary("one") == f"the job's summary {tmp_path} cannot be written: Is a directory"

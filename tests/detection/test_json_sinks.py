@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from ssdtrt import config
 from ssdtrt.detection.json_sinks import CocoResults, CocoSink, JsonLinesSink, JsonListSink, to_xywh
 from ssdtrt.detection.results import Detection, Detections, ImageDetections
 from ssdtrt.errors import ArtifactError, SsdtrtError
@@ -115,21 +114,23 @@ def test_coco_results_have_no_nan(tmp_path):
     assert [row["image_id"] for row in strict((tmp_path / "r").read_text())] == [3, 3]
 
 
-@pytest.mark.parametrize(
-    "labels, numbers",
-    [
-        (config.COCO_LABELS, [1, 11, 13, 14, 90]),
-        (["background", *(f"kind {number}" for number in range(1, 81))], [1, 11, 12, 13, 80]),
-    ],
-)
-def test_the_80_classes_have_cocos_numbers_and_others_keep_theirs(tmp_path, labels, numbers):
-    arrays = np.tile(BOXES[:1], (5, 1)), np.int64([1, 11, 12, 13, 80]), np.tile(SCORES[:1], 5)
-    failures = []
-    with CocoSink(tmp_path / "r.json", labels, failures) as sink:
-        sink.write(Detections("000139.jpg", 9, 9, *arrays))
+def test_coco_results_have_the_ids_that_are_given_and_leave_out_what_has_none(tmp_path):
+    arrays = np.tile(BOXES[:1], (3, 1)), np.int64([1, 2, 3]), SCORES[[0, 1, 0]]
+    with CocoSink(tmp_path / "r.json", {"a/x.jpg": 139, "b/x.jpg": 7}, [None, 17, None, 90]) as sink:
+        for name in ("b/x.jpg", "a/x.jpg"):
+            sink.write(Detections(name, 9, 9, *arrays))
     rows = strict((tmp_path / "r.json").read_text())
-    assert [row["category_id"] for row in rows] == numbers and {row["image_id"] for row in rows} == {139}
-    assert failures == []
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [(7, 17), (7, 90), (139, 17), (139, 90)]
+    assert [np.float32(row["score"]) for row in rows[:2]] == [SCORES[0], SCORES[0]]
+
+
+def test_ids_may_be_text(tmp_path):
+    with CocoResults(tmp_path / "r.json") as out:
+        out.write('100% "a"', BOXES, ["cat", "d\u00e9j\u00e0"], SCORES)
+    rows = strict((tmp_path / "r.json").read_text())
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [
+        ('100% "a"', "cat"), ('100% "a"', "d\u00e9j\u00e0")
+    ]  # fmt: skip
 
 
 def test_boxes_are_not_written_to():

@@ -6,7 +6,7 @@ import pytest
 
 from ssdtrt import config
 from ssdtrt.errors import AnnotationsError, SsdtrtError
-from ssdtrt.evaluation.annotations import CocoObject, find_pictures, listed, match_categories, read_annotations
+from ssdtrt.evaluation.annotations import CocoObject, listed, match_categories, read_annotations
 
 BOX = {"id": 7, "image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], "area": 9, "iscrowd": 0}
 FORMAT = "is not in COCO's instances format:"
@@ -43,7 +43,7 @@ def test_read(saved):
         CocoObject(2, 1, (1, 2, 3, 4.5), area=9, iscrowd=0), CocoObject(2, 1, (1, 2, 3, 4.5), area=9, iscrowd=1)
     )  # fmt: skip
     expected = {"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], "area": 9, "iscrowd": 1}
-    assert known.objects[1].as_coco(5) == {"id": 5, **expected}
+    assert known.objects[1].as_coco() == expected
     assert known.sizes == {} and known.notes == ()
 
 
@@ -56,12 +56,12 @@ def test_sizes_are_read_where_they_are_given(saved):
 def test_area_and_crowd_may_be_left_out(saved, given):
     bare = {"image_id": 2, "category_id": 1, "bbox": [1, 2, 3, 4.5], **given}
     (one,) = read_annotations(saved(data(annotations=[bare]))).objects
-    assert (one.as_coco(1)["area"], one.as_coco(1)["iscrowd"]) == (13.5, 0)
+    assert (one.as_coco()["area"], one.as_coco()["iscrowd"]) == (13.5, 0)
 
 
 def test_an_area_of_0_is_kept(saved):
     (one,) = read_annotations(saved(data(annotations=[{**BOX, "area": 0}]))).objects
-    assert one.as_coco(1)["area"] == 0
+    assert one.as_coco()["area"] == 0
 
 
 def test_what_is_not_needed_may_be_anything(saved):
@@ -77,7 +77,10 @@ def test_byte_order_mark(saved):
 def test_objects_of_what_is_not_listed_are_left_out(saved):
     known = read_annotations(saved(data(annotations=[BOX, {**BOX, "image_id": 3}, {**BOX, "category_id": 2}])))
     assert len(known.objects) == 1
-    assert known.notes == ("2 of 3 annotations are of pictures or categories that are not listed; left out",)
+    assert known.notes == (
+        "2 of 3 annotations are of pictures or categories that are not listed; left out "
+        "(annotations[1] of image 3, annotations[2] of category 2)",
+    )
 
 
 def test_no_such_file(tmp_path):
@@ -108,16 +111,30 @@ def test_not_json(tmp_path, content):
         (data(annotations=[]), "lists no annotations; there is nothing to compare with."),
         (
             {"images": data()["images"], "categories": data()["categories"]},
-            f"{FORMAT} Object missing required field `annotations`.",
+            "lists no annotations; there is nothing to compare with.",
         ),
-        (data(images=[{"id": 1}]), f"{FORMAT} Object missing required field `file_name` - at `$.images[0]`."),
-        (data(images=[{"id": "1", "file_name": "a"}]), f"{FORMAT} Expected `int`, got `str` - at `$.images[0].id`."),
-        (data(images=[{"id": 1, "file_name": "a"}] * 2), ": images[1] has the id 1 of an earlier one."),
+        (data(images=[{"id": 1}]), ": images[0], id 1, has neither file_name nor coco_url."),
+        (
+            data(images=[{"id": 1, "file_name": 5}]),
+            f"{FORMAT} Expected `str | null`, got `int` - at `$.images[0].file_name`.",
+        ),
+        (
+            data(images=[{"id": "2", "file_name": "a"}]),
+            ": annotations[0] has the image_id 2, and images[0] has the id '2'; expected only numbers or only text.",
+        ),
+        (
+            data(images=[{"id": 1, "file_name": "a"}, {"id": "b", "file_name": "b"}]),
+            ": images[1] has the id 'b', and images[0] has the id 1; expected only numbers or only text.",
+        ),
+        (
+            data(categories=[{"id": 1, "name": "a"}, {"id": "2", "name": "b"}]),
+            ": categories[1] has the id '2', and categories[0] has the id 1; expected only numbers or only text.",
+        ),
+        (data(images=[{"id": 1, "file_name": "a"}] * 2), ": images[1], a, has the id 1 of an earlier one, a."),
         (
             data(categories=[{"id": True, "name": "a"}]),
-            f"{FORMAT} Expected `int`, got `bool` - at `$.categories[0].id`.",
+            f"{FORMAT} Expected `int | str`, got `bool` - at `$.categories[0].id`.",
         ),
-        (data(categories=[{"id": 4, "name": "a"}] * 2), ": categories[1] has the id 4 of an earlier one."),
         (data(annotations=[BOX, 3]), f"{FORMAT} Expected `object`, got `int` - at `$.annotations[1]`."),
         (data(annotations=[{**BOX, "bbox": [1, 2, 3]}]), f"{FORMAT} Expected `array` of length 4, got 3 - at `$.annot"),
         (data(annotations=[{**BOX, "bbox": [1, 2, 3, None]}]), f"{FORMAT} Expected `float`, got `null` - at `$.annot"),
@@ -131,14 +148,20 @@ def test_not_json(tmp_path, content):
         ),
         (
             data(annotations=[{**BOX, "image_id": "2"}]),
-            f"{FORMAT} Expected `int`, got `str` - at `$.annotations[0].image_id`.",
+            ": annotations[0] has the image_id '2', and images[0] has the id 9; expected only numbers or only text.",
         ),
         (
             data(annotations=[{**BOX, "area": "9"}]),
             f"{FORMAT} Expected `float | null`, got `str` - at `$.annotations[0].area`.",
         ),
-        (data(annotations=[{**BOX, "image_id": 5}]), "has no object in the pictures and categories that it lists."),
-        (data(annotations=[{**BOX, "iscrowd": 1}]), "has no object in the pictures and categories that it lists."),
+        (
+            data(annotations=[{**BOX, "image_id": 5}]),
+            "has no object in the pictures and categories that it lists: annotations[0] of image 5.",
+        ),
+        (
+            data(annotations=[{**BOX, "iscrowd": 1}]),
+            "has no object in the pictures and categories that it lists, but for crowds.",
+        ),
     ],
 )
 def test_wrong_structure(saved, content, message):
@@ -149,33 +172,65 @@ def test_wrong_structure(saved, content, message):
     assert str(caught.value).removeprefix(str(path)).strip().startswith(message)
 
 
-def test_pictures_are_found(saved, tmp_path):
-    for name in ("a.jpg", "b.jpg"):
-        (tmp_path / name).touch()
-    known = read_annotations(saved(data()))
-    assert list(find_pictures(known, tmp_path).items()) == [(2, tmp_path / "a.jpg"), (9, tmp_path / "b.jpg")]
+def test_ids_may_be_text(saved):
+    one = {**BOX, "image_id": "b", "category_id": "k1"}
+    images = [{"id": "b", "file_name": "b.jpg"}, {"id": "a", "file_name": "a.jpg"}]
+    known = read_annotations(saved(data(images=images, categories=[{"id": "k1", "name": "cat"}], annotations=[one])))
+    assert list(known.images.items()) == [("a", "a.jpg"), ("b", "b.jpg")] and known.categories == {"k1": "cat"}
+    assert (known.objects[0].image_id, known.objects[0].category_id) == ("b", "k1")
 
 
-def test_some_pictures_are_missing(saved, tmp_path):
-    images = [{"id": number, "file_name": f"{number}.jpg"} for number in range(1, 9)]
+def test_a_file_name_that_is_missing_is_the_end_of_the_address(saved):
+    address = "http://images.cocodataset.org/val2017/"
+    images = [
+        {"id": 1, "coco_url": f"{address}000000397133.jpg"},
+        {"id": 2, "file_name": None, "coco_url": f"{address}a%20b.jpg?size=large"},
+        {"id": 3, "file_name": "", "coco_url": "c.jpg"},
+        {"id": 4, "file_name": "d.jpg", "coco_url": 7},
+    ]
     known = read_annotations(saved(data(images=images)))
-    (tmp_path / "3.jpg").touch()
+    assert known.images == {1: "000000397133.jpg", 2: "a b.jpg", 3: "c.jpg", 4: "d.jpg"}
+
+
+@pytest.mark.parametrize(
+    "categories, used, kept, notes",
+    [
+        # As Roboflow writes: the first is the name of the data set, or of a class.
+        ([(0, "dog"), (1, "cat"), (2, "Dog")], (1, 2), {1: "cat", 2: "Dog"},
+         ["category 0 has the name of category 2, dog, and no object; left out"]),
+        ([(4, "dog"), (9, "dog")], (4,), {4: "dog"},
+         ["category 9 has the name of category 4, dog, and no object; left out"]),
+        ([(1, "cat"), (5, "dog"), (3, "dog")], (1,), {1: "cat", 3: "dog"},
+         ["category 5 has the name of category 3, dog, and no object; left out"]),
+        ([(1, "cat"), (2, "cow"), (2, "hen")], (1,), {1: "cat"},
+         ["category 2 has two names, cow and hen, and no object; left out"]),
+        ([(1, "cat"), (1, " CAT")], (1,), {1: "cat"}, []),
+        ([(1, "cat"), (2, "cat")], (1, 2), {1: "cat", 2: "cat"}, []),  # Which is which, their objects say.
+    ],
+)  # fmt: skip
+def test_an_unused_duplicate_category_is_left_out(saved, categories, used, kept, notes):
+    listed = [{"id": number, "name": name} for number, name in categories]
+    objects = [{**BOX, "category_id": number} for number in used]
+    known = read_annotations(saved(data(categories=listed, annotations=objects)))
+    assert list(known.categories.items()) == list(kept.items()) and list(known.notes) == notes
+    assert len(known.objects) == len(used)
+
+
+def test_a_category_of_two_names_that_is_used(saved):
+    path = saved(data(categories=[{"id": 1, "name": "cat"}, {"id": 4, "name": "dog"}, {"id": 1, "name": "cow"}]))
     with pytest.raises(AnnotationsError) as caught:
-        find_pictures(known, tmp_path)
-    assert str(caught.value) == (
-        f"7 of the 8 pictures that {known.path} lists are not in {tmp_path}: 1.jpg, 2.jpg, 4.jpg and 4 more. "
-        "Their objects would count as missed: add them, or remove them from the list."
-    )
+        read_annotations(path)
+    assert str(caught.value) == f"{path}: categories[2], cow, has the id 1 of an earlier one, cat."
 
 
-def test_wrong_folder(saved, tmp_path):
-    known = read_annotations(saved(data()))
-    with pytest.raises(AnnotationsError, match=r" holds none of the 2 pictures that .*json lists \(a.jpg, b.jpg\).$"):
-        find_pictures(known, tmp_path)
-    with pytest.raises(AnnotationsError, match="no does not exist; expected the directory of the pictures.$"):
-        find_pictures(known, tmp_path / "no")
-    with pytest.raises(AnnotationsError, match="val.json is not a directory; expected the directory of the pictures.$"):
-        find_pictures(known, known.path)
+@pytest.mark.parametrize("rest", [{"annotations": []}, {}])
+def test_a_file_of_pictures_and_categories_alone(saved, rest):
+    content = {name: part for name, part in data().items() if name != "annotations"}
+    path = saved({**content, **rest})
+    known = read_annotations(path, objects_needed=False)
+    assert known.images == {2: "a.jpg", 9: "b.jpg"} and known.objects == () and known.notes == ()
+    with pytest.raises(AnnotationsError, match="lists no annotations; there is nothing to compare with.$"):
+        read_annotations(path)
 
 
 def test_cocos_categories_match_by_name():

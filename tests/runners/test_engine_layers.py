@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from ssdtrt.artifact.layers import EngineLayer
-from ssdtrt.runners import engine_layers
 from ssdtrt.runners.engine_layers import layers_of, parse_layers, time_layers
 
 CONVOLUTION = {

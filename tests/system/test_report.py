@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssdtrt.system.report import Report
+from ssdtrt.system.report import Report, differing
 
 
 class Anything(Report, frozen=True):
@@ -87,3 +87,10 @@ def test_reports_are_frozen():
     with pytest.raises(AttributeError):
         report.radius = 3.0
     assert msgspec.structs.replace(report, radius=3.0) == Circle(3.0) and report.radius == 2.0
+
+
+def test_what_differs_in_words():
+    names = {"value": "the value"}
+    assert differing(Anything(True), Anything(True), names) == []
+    assert differing(Anything(True), Anything(None), names) == ["the value was on, is none"]
+    assert differing(Anything(0.5), Anything(False), names) == ["the value was 0.5, is off"]

@@ -1,0 +1,82 @@
+"""Whether pictures lie as their annotations say: their EXIF orientation, and the sizes that annotations record."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from ssdtrt.detection.json_sinks import CocoId
+from ssdtrt.evaluation.annotations import Annotations, listed
+
+_QUARTERS = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
+_NOTES = {
+    "upright": "were not turned by their EXIF orientation, but are annotated upright, as the recorded sizes show: "
+    "give --orient",
+    "stored": "were turned by their EXIF orientation, but are annotated as they are stored, as the recorded sizes show: "
+    "leave out --orient",
+    "stored tiff": "are TIFFs with an orientation, by which they are always turned, but are annotated as they are stored, "
+    "as the recorded sizes show: remove the tag",
+    "ignored": "have an EXIF orientation that was ignored, as in the published evaluation; if they are annotated upright, "
+    "give --orient",
+    "tiff": "are TIFFs with an orientation, by which they are always turned",
+    "exchanged": "have width and height exchanged in the annotations, and no EXIF orientation that says so",
+    "other": "have another size than in the annotations",
+}
+
+
+def orientation_notes(
+    annotations: Annotations, pictures: Mapping[CocoId, Path], sizes: Mapping[CocoId, tuple[int, int]], orient: bool
+) -> tuple[str, ...]:
+    """Return a note on each way in which pictures may not lie as they are annotated.
+
+    Args:
+        annotations: The annotations, whose recorded sizes are compared.
+        pictures: {image id: path} of all pictures.
+        sizes: {image id: (width, height)} of those that were read, as they were evaluated.
+        orient: Whether they were turned by their EXIF orientation; TIFFs always are.
+    """
+    found: dict[str, list[str]] = {}
+    for image, size in sizes.items():
+        kind = _kind(*_orientation(pictures[image]), size, annotations.sizes.get(image), orient)
+        if kind is not None:
+            found.setdefault(kind, []).append(annotations.images[image])
+    return tuple(
+        f"{len(found[kind])} of {len(pictures)} pictures {text} ({listed(found[kind])})"
+        for kind, text in _NOTES.items()
+        if kind in found
+    )
+
+
+def _kind(
+    orientation: int, tiff: bool, size: tuple[int, int], recorded: tuple[float, float] | None, orient: bool
+) -> str | None:
+    """The key in _NOTES of a picture; None where it lies as it is annotated, as far as can be known."""
+    quarter = orientation in _QUARTERS
+    if recorded is not None and recorded != size:
+        if recorded != size[::-1]:
+            return "other"
+        if not quarter:
+            return "exchanged"
+        return "stored tiff" if tiff else "stored" if orient else "upright"
+    if orientation == 1 or orient:
+        return None
+    if tiff:
+        return "tiff"
+    return None if recorded is not None and quarter and size[0] != size[1] else "ignored"
+
+
+def _orientation(path: Path) -> tuple[int, bool]:
+    """A picture's EXIF orientation, 1 for none, and whether it is a TIFF."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as opened:
+                if opened.format == "PNG" and not any("exif" in str(name) for name in opened.info):
+                    return 1, False  # Pillow would decode the whole picture, to look behind its pixels.
+                found = opened.getexif().get(ExifTags.Base.Orientation)
+                return found if found in range(2, 9) else 1, opened.format == "TIFF"  # Some cameras write 0.
+    except Exception:  # As decoders raise; the picture itself was read.
+        return 1, False
