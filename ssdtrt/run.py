@@ -13,9 +13,10 @@ from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
 from ssdtrt.bench import bench_files
 from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.compile import compile_engine
-from ssdtrt.detect import Detector, detect_to_folder
+from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection.results import ImageDetections
-from ssdtrt.errors import ArtifactError, FetchError
+from ssdtrt.detection.settings import check_settings
+from ssdtrt.errors import ArtifactError, FetchError, ImageError
 from ssdtrt.export import export_module
 from ssdtrt.images.decode import load_image
 from ssdtrt.model.ssd import SSD300
@@ -113,6 +114,7 @@ def run_job(
         notes.append(text)
         note(text)
 
+    check_settings(threshold)
     pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
     if not any(map(os.path.isfile, pictures)):
         load_image(pictures[0])  # Raises now, not after everything else is done.
@@ -170,3 +172,30 @@ def _get_model(
     except FetchError as error:
         notice(f"Untrained random weights instead of COCO's, so the detections mean nothing. {error}")
         return build_model("random", labels=labels, progress=progress)
+
+
+def detect_to_folder(
+    detector: Detector, pictures: Sequence[str | Path], folder: str | Path, progress: Progress = silent
+) -> tuple[list[ImageDetections], list[ImageError]]:
+    """Detect in picture files, and write each with its boxes, and `detections.json`, into a folder.
+
+    Args:
+        detector: The detector.
+        pictures: The files.
+        folder: The folder, which is made (see FolderSink).
+        progress: Called with a line about how far it is.
+
+    Returns:
+        The detections, and the errors of the pictures that cannot be read.
+
+    Raises:
+        ArtifactError: Where the folder cannot be written.
+    """
+    failures: list[ImageError] = []
+    found: list[ImageDetections] = []
+    sinks = [folder_sink(detector, folder, pictures)]
+    labels = detector.runner.labels
+    detect_files(
+        detector, pictures, sinks, failures, len(pictures), progress, lambda one: found.append(one.named(labels))
+    )
+    return found, failures

@@ -1,9 +1,12 @@
-"""Tensors from pictures: the network's input, and seeded synthetic images."""
+"""Tensors from pictures: the network's input, seeded synthetic images, and tensors that are pictures themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from typing import cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,6 +16,9 @@ from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import Picture, load_image
 from ssdtrt.images.preprocess import check_preprocess, resize_image
+
+Pictures = Picture | Tensor | Iterable[Picture | Tensor]
+"""One picture, a list of them, or a batch: uint8 arrays [N, H, W, 1 | 3 | 4] or tensors [N, 1 | 3 | 4, H, W]."""
 
 
 def prepare(image: Image.Image, preprocess: str = config.PREPROCESS) -> Tensor:
@@ -114,3 +120,75 @@ def synthetic_pictures(count: int, seed: int = config.SEED) -> Tensor:
         mixed = 0.4 * layers[0] + 0.3 * layers[1] + 0.15 * layers[2] + 0.1 * layers[3] + 0.05 * grain
         pictures.append(((mixed - 0.5) * 1.8 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8))
     return torch.cat(pictures)
+
+
+def is_one_picture(pictures: object) -> bool:
+    """Return whether one picture is given, rather than several.
+
+    Raises:
+        ImageError: For what is neither: an array or a tensor of another shape, or what cannot be iterated.
+    """
+    if type(pictures) is list:
+        return False
+    if isinstance(pictures, (np.ndarray, Tensor)):
+        return _is_one_array(pictures)
+    if isinstance(pictures, (str, os.PathLike, Image.Image)) or hasattr(pictures, "read"):
+        return True
+    if isinstance(pictures, (bytes, bytearray)) or not isinstance(pictures, Iterable):
+        raise ImageError(
+            f"A {type(pictures).__name__} is neither a picture nor a list of pictures; expected paths, open files, "
+            "PIL images, arrays or tensors."
+        )
+    return False
+
+
+def as_list(pictures: Pictures) -> Iterable[Picture | Tensor]:
+    """Return what `pictures` holds; one picture is alone in the list.
+
+    Raises:
+        ImageError: As `is_one_picture` and `channels_last` do.
+    """
+    if is_one_picture(pictures):
+        return [cast(Picture, pictures)]
+    return channels_last(pictures) if isinstance(pictures, Tensor) else cast(Iterable[Picture], pictures)
+
+
+def _is_one_array(pixels: np.ndarray | Tensor) -> bool:
+    """Whether an array or a tensor is one picture, not a batch."""
+    shape, channels = tuple(pixels.shape), (1, 3, 4)
+    tensor = isinstance(pixels, Tensor)
+    at = -3 if tensor else -1  # the dimension of the channels
+    if len(shape) == 2 or (len(shape) == 3 and shape[at] in channels):
+        return True
+    if len(shape) == 4 and shape[at] in channels:
+        return False
+    kind, one = ("A tensor", "[1 | 3 | 4, H, W]") if tensor else ("An array", "[H, W, 1 | 3 | 4]")
+    raise ImageError(
+        f"{kind} {list(shape)} is neither one picture [H, W] or {one} nor a batch [N, {one[1:]} of them; "
+        f"put the channels {'first' if tensor else 'last'}, and give gray pictures as a list."
+    )
+
+
+def channels_last(pixels: Tensor) -> np.ndarray:
+    """View a tensor of one picture or a batch as an array, copied from its device where that is another.
+
+    Args:
+        pixels: uint8 [H, W], [C, H, W] or [N, C, H, W].
+
+    Returns:
+        uint8 [H, W], [H, W, C] or [N, H, W, C].
+
+    Raises:
+        ImageError: For another type, which NumPy may lack.
+    """
+    if pixels.dtype != torch.uint8:
+        advice = (
+            "; floats of 0..1 become that by (x * 255).round().to(torch.uint8)" if pixels.is_floating_point() else ""
+        )
+        raise ImageError(
+            f"A tensor of {str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)} cannot be read as a "
+            f"picture; expected uint8{advice}."
+        )
+    _is_one_array(pixels)
+    last = pixels.movedim(-3, -1) if pixels.dim() > 2 else pixels
+    return last.cpu().numpy()
