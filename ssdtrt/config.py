@@ -62,6 +62,7 @@ ONNX_OPSET = 17
 ONNX_IR_VERSION = 8  # the version of the file format that came with that opset
 RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
+DETECTIONS_FILE = "detections.json"  # in the folder of annotated pictures, which it marks
 PLOT_FILE = "bench.svg"
 METADATA_NAME = "ssdtrt.json"
 SCHEMA = 2

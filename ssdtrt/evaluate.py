@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from msgspec.structs import replace
@@ -16,6 +17,7 @@ from ssdtrt.errors import ImageError
 from ssdtrt.evaluation.annotations import Annotations, find_pictures, listed, match_categories, read_annotations
 from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, in_categories, load_coco_tools
 from ssdtrt.evaluation.report import EvalReport
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.progress import Progress, ProgressBar, silent
@@ -32,6 +34,8 @@ def evaluate_file(
     against: Sequence[str] = (),
     results: str | Path | None = None,
     sha256: str | None = None,
+    value_range: ValueRange | None = None,
+    max_pixels: int | None = None,
     progress: Progress = silent,
 ) -> EvalReport:
     """Run a saved file over every picture of an annotation file, and compute COCO's figures.
@@ -49,6 +53,8 @@ def evaluate_file(
         against: Baselines to run on the same pictures: names of config.BASELINES, `eager-fp32` and `eager-fp16`.
         results: A file for the detections, as COCO's results.
         sha256: The SHA-256 that the file must have.
+        value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
+        max_pixels: The most pixels of a picture (see `load_image`).
         progress: Called with a line about the progress.
 
     Returns:
@@ -83,8 +89,9 @@ def evaluate_file(
     runner = load_engine(path, device, sha256=sha256)
     match_categories(known.categories, runner.labels)
     baselines = baseline_runners(runner, module, against)
-    report = _evaluate_runner(runner, Path(path).name, known, pictures, results, progress)
-    others = [_evaluate_runner(one, name, known, pictures, None, progress) for name, one in baselines.items()]
+    reading = {"value_range": value_range, "max_pixels": max_pixels}
+    report = _evaluate_runner(runner, Path(path).name, known, pictures, results, progress, reading)
+    others = [_evaluate_runner(one, name, known, pictures, None, progress, reading) for name, one in baselines.items()]
     settings = replace(report.settings, images=str(images))
     return replace(report, machine=measured_on(runner.device), settings=settings, against=tuple(others))
 
@@ -96,6 +103,7 @@ def _evaluate_runner(
     pictures: dict[int, Path],
     results: str | Path | None,
     progress: Progress,
+    reading: Mapping[str, Any],
 ) -> EvalReport:
     """The figures of one runner on the pictures {image id: path}, with notes on what does not fit the annotations."""
     failures: list[ImageError] = []
@@ -107,6 +115,7 @@ def _evaluate_runner(
         max_detections=config.MAX_DETECTIONS,
         orient=False,
         note=memory_notes.append,
+        **reading,
     )
 
     def detections() -> Iterator[PictureDetections]:

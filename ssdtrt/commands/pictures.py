@@ -21,6 +21,7 @@ from ssdtrt.commands.options import (
     labels_option,
     module_option,
     preprocess_option,
+    reading_options,
     sha256_option,
     show,
     terminal,
@@ -60,9 +61,12 @@ if TYPE_CHECKING:
     metavar="N",
     help="Threads or processes that read.  [default: one per core]",
 )
+@reading_options
 @device_option
 @sha256_option
-def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by_side, module, workers, device, sha256):
+def detect(
+    file, images, output, jsonl, coco, threshold, max_detections, side_by_side, module, workers, reading, device, sha256
+):
     """Detect objects in IMAGEs with FILE.
 
     IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin. Annotated pictures
@@ -82,13 +86,13 @@ def detect(file, images, output, jsonl, coco, threshold, max_detections, side_by
 
     check_json(jsonl, coco)
     failures: list[ImageError] = []
-    coming = expand(images, sys.stdin, failures)
+    coming = expand(images, sys.stdin, failures, output=folder, note=terminal.note)
     known = None if "-" in images else list(coming)  # A list on stdin may arrive while detecting.
     check_apart(targets, known or [])
     terminal.progress("loading")
-    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, "note": terminal.note}
+    options = {"threshold": threshold, "max_detections": max_detections, "workers": workers, **reading}
     runner = load_engine(file, device, sha256=sha256)
-    detector = Detector(runner, **options)
+    detector = Detector(runner, note=terminal.note, **options)
     if known is not None and not any(map(os.path.isfile, known)):
         detect_files(detector, known, [], failures)  # A mistyped name must not replace earlier results.
         end_with(failures)
@@ -143,10 +147,11 @@ def _sinks(
 )
 @click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
 @module_option
+@reading_options
 @device_option
 @sha256_option
 @json_option
-def evaluate(engine, images, annotations, against, coco, module, device, sha256, json_file):
+def evaluate(engine, images, annotations, against, coco, module, reading, device, sha256, json_file):
     """Compute COCO's twelve figures for ENGINE.
 
     The settings are those of the published evaluation. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
@@ -170,6 +175,7 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
         results=coco,
         sha256=sha256,
         progress=terminal.progress,
+        **reading,
     )
     show(report, json_file, evaluation_text)
     end_with(report.failures)
@@ -184,8 +190,9 @@ def evaluate(engine, images, annotations, against, coco, module, device, sha256,
 @trust_option
 @click.option("--batch-size", type=BATCH_SIZE, default=config.BATCH_SIZE, show_default=True, metavar="N")
 @threshold_option
+@reading_options
 @click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
-def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, output):
+def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, reading, output):
     """Do the whole job: export, compile, bench and detect.
 
     Everything and a report.json are written to DIR. Without IMAGEs it runs on sample photographs. Without a GPU it
@@ -208,6 +215,7 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
         threshold=threshold,
         progress=terminal.progress,
         note=terminal.note,
+        **reading,
     )
     terminal.done()
     click.echo(engine_text(report.folder / config.ENGINE_FILE, report.engine, terminal.width()))

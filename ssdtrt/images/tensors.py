@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -15,7 +16,9 @@ from torch.nn import functional
 from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import Picture, load_image
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import check_preprocess, resize_image
+from ssdtrt.system.progress import Progress, silent
 
 Pictures = Picture | Tensor | Iterable[Picture | Tensor]
 """One picture, a list of them, or a batch: uint8 arrays [N, H, W, 1 | 3 | 4] or tensors [N, 1 | 3 | 4, H, W]."""
@@ -74,12 +77,21 @@ def scale_to(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def to_batch(pictures: Sequence[Picture], preprocess: str = config.PREPROCESS) -> Tensor:
+def to_batch(
+    pictures: Sequence[Picture],
+    preprocess: str = config.PREPROCESS,
+    value_range: ValueRange | None = None,
+    max_pixels: int | None = None,
+    note: Progress = silent,
+) -> Tensor:
     """Load, resize and normalize pictures of any kind.
 
     Args:
         pictures: Paths, open files, PIL images or uint8 arrays; N of them.
         preprocess: `eval` or `hub`.
+        value_range: As for `load_image`.
+        max_pixels: As for `load_image`.
+        note: As for `load_image`, with the picture's name.
 
     Returns:
         The network's input [N, 3, 300, 300], float32.
@@ -87,7 +99,14 @@ def to_batch(pictures: Sequence[Picture], preprocess: str = config.PREPROCESS) -
     Raises:
         ImageError: For a picture that cannot be read, or another `preprocess`.
     """
-    return normalize(torch.stack([prepare(load_image(picture), preprocess) for picture in pictures]), preprocess)
+    prepared = []
+    for number, picture in enumerate(pictures, 1):
+        notes: list[str] = []
+        image = load_image(picture, value_range=value_range, max_pixels=max_pixels, note=notes.append)
+        prepared.append(prepare(image, preprocess))
+        for text in notes:
+            note(f"{picture if isinstance(picture, (str, Path)) else f'picture {number}'}: {text}.")
+    return normalize(torch.stack(prepared), preprocess)
 
 
 def synthetic_images(count: int, seed: int = config.SEED, preprocess: str = config.PREPROCESS) -> Tensor:
