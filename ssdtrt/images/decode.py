@@ -178,7 +178,7 @@ def _load(image: Image.Image, value_range: ValueRange | None, note: Progress) ->
     if levels is None:
         return image
     copy = image.copy()
-    copy.paste(Image.fromarray(levels, image.mode))
+    copy.paste(Image.frombytes(image.mode, image.size, levels.tobytes()))
     return copy
 
 

@@ -121,7 +121,6 @@ class PictureReader:
     ) -> PreparedPicture | ImageError:
         """Load a picture, and resize it unless pictures stay `whole` and it is small enough for that."""
         index, picture = numbered
-        notes: list[str] = []
         try:
             if whole and not keep and isinstance(picture, np.ndarray) and picture.shape[2:] == (3,):
                 check_array(picture)
@@ -129,6 +128,7 @@ class PictureReader:
                     return PreparedPicture(index, "", _size_of(picture), _read_only(picture))
             if isinstance(picture, torch.Tensor):
                 picture = channels_last(picture)
+            notes: list[str] = []
             image = load_image(
                 picture,
                 orient=self.orient,
