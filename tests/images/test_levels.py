@@ -112,7 +112,8 @@ COLORS = np.array([[[4095, 0, 1000], [2000, 3000, 16]]], np.uint16)
 def test_colors_of_twelve_bits(tmp_path, place):
     (tmp_path / "deep").write_bytes(deep_files(COLORS)[place])
     expected = [[[255, 0, 62], [125, 187, 1]]]
-    for picture in (tmp_path / "deep", io.BytesIO((tmp_path / "deep").read_bytes()), Image.open(tmp_path / "deep")):
+    content = (tmp_path / "deep").read_bytes()
+    for picture in (tmp_path / "deep", io.BytesIO(content), Image.open(io.BytesIO(content))):
         notes = []
         assert np.asarray(load_image(picture, note=notes.append)).tolist() == expected
         assert notes == [NOTE.format("0..4095")]
