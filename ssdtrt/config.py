@@ -62,6 +62,7 @@ ONNX_OPSET = 17
 ONNX_IR_VERSION = 8  # the version of the file format that came with that opset
 RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
+DETECTIONS_FILE = "detections.json"  # in the folder of annotated pictures, which it marks
 PLOT_FILE = "bench.svg"
 METADATA_NAME = "ssdtrt.json"
 SCHEMA = 2
@@ -121,6 +122,7 @@ THRESHOLD = 0.4
 DETECT_BATCH = {"cuda": 32, "cpu": 2}  # on two cores 2 are as fast as 8, and Ctrl-C waits for the batch to end
 MAX_WORKERS = 16  # threads or processes that read pictures; no more than there are cores
 MANY_PICTURES = 200  # from this number on, processes read the pictures instead of threads
+PICTURE_NOTES = 10  # different notes on how pictures were read, before the rest is one more
 # The largest pictures that are resized on the GPU; reader processes have shared memory for so many pixels.
 GPU_RESIZE_PIXELS = 640 * 640
 GPU_RESIZE_SIDE = 1280

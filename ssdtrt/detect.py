@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from ssdtrt.detection.folder_sink import Comparison, FolderSink
 from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
 from ssdtrt.detection.pipeline import Pipeline
 from ssdtrt.detection.results import Detections, ImageDetections, Summary
+from ssdtrt.detection.settings import check_settings
 from ssdtrt.detection.staging import Stage
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.images.decode import Picture
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import to_pixels
 from ssdtrt.images.read_ahead import worker_count
-from ssdtrt.images.reading import PictureReader, PreparedPicture, check_pictures, readable
-from ssdtrt.images.tensors import check_images
+from ssdtrt.images.reading import PictureNotes, PictureReader, PreparedPicture, readable
+from ssdtrt.images.tensors import Pictures, as_list, check_images, is_one_picture
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.progress import Progress, ProgressBar, silent
@@ -50,7 +52,10 @@ class Detector:
         orient: Whether pictures are turned by their EXIF orientation; TIFFs always are.
         workers: How many threads or processes read pictures; by default one for each core.
         sha256: The digest that the file must have.
-        note: Told when a batch is halved.
+        value_range: Which values of pictures of more than 8 bits become black and white; by default the range that
+            each picture fills, with a note.
+        max_pixels: The most pixels of a picture; by default twice PIL.Image.MAX_IMAGE_PIXELS, as Pillow does.
+        note: Told when a batch is halved, and what is to be known about how a picture was read.
 
     Attributes:
         runner: The loaded file.
@@ -60,11 +65,12 @@ class Detector:
         ArtifactError: Where the file is damaged, of another kind, or for another machine.
         CompileError: Where Torch-TensorRT or a GPU is missing.
         GpuError: Where the GPU fails or is full.
+        SsdtrtError: For a setting out of its range.
 
     Example:
         >>> from ssdtrt import Detector
         >>> detector = Detector("ssd300.ts", threshold=0.5)
-        >>> (found,) = detector(["street.jpg"])
+        >>> found = detector("street.jpg")
         >>> found.width, found.height
         (640, 480)
         >>> [detection.label for detection in found.detections]
@@ -81,8 +87,11 @@ class Detector:
         orient: bool = True,
         workers: int | None = None,
         sha256: str | None = None,
+        value_range: ValueRange | None = None,
+        max_pixels: int | None = None,
         note: Progress = silent,
     ):
+        check_settings(threshold, max_detections, workers, value_range, max_pixels)
         if isinstance(path, (str, Path)):
             runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256, reuse_outputs=True)
         elif sha256 is None:
@@ -90,16 +99,18 @@ class Detector:
         else:
             raise ArtifactError("The SHA-256 of a runner is checked where its file is loaded; give it to load_engine.")
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
-        self.workers = workers or worker_count()
+        self.workers, self.value_range, self.max_pixels = workers or worker_count(), value_range, max_pixels
         self.device = runner.device
         self.stage, self.pipeline = Stage(self.device), Pipeline(runner, max_detections)
+        self._notes = PictureNotes(note)
         self._resize_on_device = self.device.type == "cuda"
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
         self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=self._release)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        options = {name: getattr(self, name) for name in ("threshold", "max_detections", "orient", "workers")}
+        names = ("threshold", "max_detections", "orient", "workers", "value_range", "max_pixels")
+        options = {name: getattr(self, name) for name in names}
         return partial(Detector, **options), (self.runner,)
 
     @property
@@ -111,24 +122,31 @@ class Detector:
     def batch_size(self, size: int) -> None:
         self.batches.size = size
 
-    def __call__(self, pictures: Iterable[Picture]) -> list[ImageDetections]:
+    @overload
+    def __call__(self, pictures: list[Any] | tuple[Any, ...]) -> list[ImageDetections]: ...
+    @overload
+    def __call__(self, pictures: Pictures) -> Any: ...
+    def __call__(self, pictures: Pictures) -> list[ImageDetections] | ImageDetections:
         """Detect in pictures and return the detections of each, in their order.
 
         Args:
-            pictures: Paths, open files, PIL images, or uint8 arrays [H, W, 3] or [H, W], mixed as you like.
+            pictures: Paths, open files, PIL images, uint8 arrays [H, W] or [H, W, 1 | 3 | 4] or uint8 tensors
+                [1 | 3 | 4, H, W], mixed as you like, or a batch of such arrays or tensors. Or one picture.
 
         Returns:
-            For each picture its detections, the best first, with boxes in the pixels of the original.
+            For each picture its detections, the best first, with boxes in the pixels of the original; for one picture
+            these alone, without a list.
 
         Raises:
-            ImageError: For a picture that cannot be read, or for one picture where a list is expected.
+            ImageError: For a picture that cannot be read, or what is neither a picture nor several.
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
-        return [found.named(self.runner.labels) for _, found in self.stream(pictures)]
+        found = [found.named(self.runner.labels) for _, found in self.stream(pictures)]
+        return found[0] if is_one_picture(pictures) else found
 
     def stream(
         self,
-        pictures: Iterable[Picture],
+        pictures: Pictures,
         failures: list[ImageError] | None = None,
         *,
         keep: bool = False,
@@ -146,22 +164,23 @@ class Detector:
                 as fast as there are cores.
 
         Raises:
-            ImageError: For a picture that cannot be read, without `failures`, or for one picture instead of a list.
+            ImageError: For a picture that cannot be read, without `failures`, or what is neither a picture nor several.
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
-        check_pictures(pictures)
+        listed = as_list(pictures)
         ahead = 2 * max(self.batch_size, self.workers)
-        reader = PictureReader(self.runner.preprocess, self.orient, self.workers, ahead)
+        settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels
+        reader = PictureReader(self.runner.preprocess, *settings)
         if many and not keep:
             held = 2 * self.batch_size  # One batch runs while another is gathered.
-            paths = cast(Iterable[str | Path], pictures)
+            paths = cast(Iterable[str | Path], listed)
             prepared = reader.with_processes(paths, held, self.device, self._resize_on_device)
-        elif reader.few_in_memory(pictures, self.batch_size, self._resize_on_device):
-            prepared = reader.at_once(cast(Sequence[Picture], pictures), keep, self._resize_on_device)
+        elif reader.few_in_memory(listed, self.batch_size, self._resize_on_device):
+            prepared = reader.at_once(cast(Sequence[Picture], listed), keep, self._resize_on_device)
         else:
-            prepared = reader.with_threads(pictures, keep)
+            prepared = reader.with_threads(listed, keep)
         with contextlib.closing(prepared):
-            for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures))):
+            for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures, self._notes))):
                 yield from self._unpack(batch, packed)
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
@@ -217,7 +236,7 @@ def folder_sink(
     runner, comparison = detector.runner, None
     if baseline is not None:
         captions = f"{runner.name} {runner.precision.upper()}", baseline.runner.name
-        comparison = Comparison(lambda picture: baseline([picture])[0], captions)
+        comparison = Comparison(lambda picture: baseline(picture), captions)
     return FolderSink(folder, runner.labels, pictures, "" if runner.trained else UNTRAINED, comparison)
 
 
@@ -270,30 +289,3 @@ def detect_files(
         if total:  # The last pictures may be unreadable.
             bar.update(total)
     return Summary(count, detections, time.perf_counter() - started, tuple(first), tuple(failures))
-
-
-def detect_to_folder(
-    detector: Detector, pictures: Sequence[str | Path], folder: str | Path, progress: Progress = silent
-) -> tuple[list[ImageDetections], list[ImageError]]:
-    """Detect in picture files, and write each with its boxes, and `detections.json`, into a folder.
-
-    Args:
-        detector: The detector.
-        pictures: The files.
-        folder: The folder, which is made (see FolderSink).
-        progress: Called with a line about how far it is.
-
-    Returns:
-        The detections, and the errors of the pictures that cannot be read.
-
-    Raises:
-        ArtifactError: Where the folder cannot be written.
-    """
-    failures: list[ImageError] = []
-    found: list[ImageDetections] = []
-    sinks = [folder_sink(detector, folder, pictures)]
-    labels = detector.runner.labels
-    detect_files(
-        detector, pictures, sinks, failures, len(pictures), progress, lambda one: found.append(one.named(labels))
-    )
-    return found, failures

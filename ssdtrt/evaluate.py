@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, load_
 from ssdtrt.evaluation.orientation import orientation_notes
 from ssdtrt.evaluation.pictures import find_pictures
 from ssdtrt.evaluation.report import EvalReport
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.digests import sha256_file
@@ -39,6 +41,8 @@ def evaluate_file(
     orient: bool = False,
     subset: bool = False,
     sha256: str | None = None,
+    value_range: ValueRange | None = None,
+    max_pixels: int | None = None,
     progress: Progress = silent,
 ) -> EvalReport:
     """Run a saved file over every picture of an annotation file, and compute COCO's figures.
@@ -61,6 +65,8 @@ def evaluate_file(
             where the pictures or the annotations call for the other way.
         subset: Whether pictures that are not in the folder are left out, with their objects and a note.
         sha256: The SHA-256 that the file must have.
+        value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
+        max_pixels: The most pixels of a picture (see `load_image`).
         progress: Called with a line about the progress.
 
     Returns:
@@ -101,6 +107,7 @@ def evaluate_file(
         pictures=pictures,
         orient=orient,
         match_classes=match_classes,
+        reading={"value_range": value_range, "max_pixels": max_pixels},
         progress=progress,
     )
     report, sizes = each(runner, Path(path).name, results=results)
@@ -120,6 +127,7 @@ def _evaluate_runner(
     orient: bool,
     match_classes: str,
     progress: Progress,
+    reading: Mapping[str, Any],
     results: str | Path | None = None,
 ) -> tuple[EvalReport, dict[CocoId, tuple[int, int]]]:
     """The figures of one runner on the pictures {image id: path}, and {image id: size} of those that could be read."""
@@ -132,6 +140,7 @@ def _evaluate_runner(
         max_detections=config.MAX_DETECTIONS,
         orient=orient,
         note=memory_notes.append,
+        **reading,
     )
 
     def detections() -> Iterator[PictureDetections]:

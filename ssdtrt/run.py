@@ -6,18 +6,20 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
 from ssdtrt.bench import bench_files
 from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.compile import compile_engine
-from ssdtrt.detect import Detector, detect_to_folder
+from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection.results import ImageDetections
-from ssdtrt.errors import ArtifactError, FetchError
+from ssdtrt.detection.settings import check_settings
+from ssdtrt.errors import ArtifactError, FetchError, ImageError
 from ssdtrt.export import export_module
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
 from ssdtrt.runners import runtime
@@ -74,6 +76,8 @@ def run_job(
     trust: bool = False,
     batch: str | int = config.BATCH_SIZE,
     threshold: float = config.THRESHOLD,
+    value_range: ValueRange | None = None,
+    max_pixels: int | None = None,
     progress: Progress = silent,
     note: Progress = silent,
 ) -> RunReport:
@@ -92,6 +96,8 @@ def run_job(
         trust: Whether the checkpoint may run code while it is loaded.
         batch: The batch size, or "MIN:OPT:MAX", of a TensorRT engine.
         threshold: The lowest score of a detection, 0..1.
+        value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
+        max_pixels: The most pixels of a picture (see `load_image`).
         progress: Called with a line of text for each step.
         note: Called with each thing that is done differently than asked; the report has them too.
 
@@ -113,6 +119,8 @@ def run_job(
         notes.append(text)
         note(text)
 
+    settings: dict[str, Any] = {"threshold": threshold, "value_range": value_range, "max_pixels": max_pixels}
+    check_settings(**settings)
     pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
     if not any(map(os.path.isfile, pictures)):
         load_image(pictures[0])  # Raises now, not after everything else is done.
@@ -124,9 +132,8 @@ def run_job(
         module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress, note=notice
     )
     bench = bench_files([engine], progress=progress)
-    found, failures = detect_to_folder(Detector(engine, threshold=threshold, note=notice), pictures, folder, progress)
-    metadata = read_metadata(engine, ("engine",))
-    assert isinstance(metadata, EngineMetadata)
+    found, failures = detect_to_folder(Detector(engine, note=notice, **settings), pictures, folder, progress)
+    metadata = cast(EngineMetadata, read_metadata(engine, ("engine",)))
     report = RunReport(
         folder=folder,
         trained=metadata.trained,
@@ -170,3 +177,30 @@ def _get_model(
     except FetchError as error:
         notice(f"Untrained random weights instead of COCO's, so the detections mean nothing. {error}")
         return build_model("random", labels=labels, progress=progress)
+
+
+def detect_to_folder(
+    detector: Detector, pictures: Sequence[str | Path], folder: str | Path, progress: Progress = silent
+) -> tuple[list[ImageDetections], list[ImageError]]:
+    """Detect in picture files, and write each with its boxes, and `detections.json`, into a folder.
+
+    Args:
+        detector: The detector.
+        pictures: The files.
+        folder: The folder, which is made (see FolderSink).
+        progress: Called with a line about how far it is.
+
+    Returns:
+        The detections, and the errors of the pictures that cannot be read.
+
+    Raises:
+        ArtifactError: Where the folder cannot be written.
+    """
+    failures: list[ImageError] = []
+    found: list[ImageDetections] = []
+    sinks = [folder_sink(detector, folder, pictures)]
+    labels = detector.runner.labels
+    detect_files(
+        detector, pictures, sinks, failures, len(pictures), progress, lambda one: found.append(one.named(labels))
+    )
+    return found, failures

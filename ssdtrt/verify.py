@@ -13,10 +13,12 @@ from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.engine.parity import compare
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.tensors import synthetic_images, to_batch
 from ssdtrt.runners.baseline import eager_model, find_module
 from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.gpu_errors import gpu_errors
+from ssdtrt.system.progress import Progress, silent
 
 
 @gpu_errors()
@@ -27,6 +29,9 @@ def verify_engine(
     module: str | Path | None = None,
     device: str | torch.device | None = None,
     sha256: str | None = None,
+    value_range: ValueRange | None = None,
+    max_pixels: int | None = None,
+    note: Progress = silent,
 ) -> ParityReport:
     """Compare a file with FP32 eager, by the criteria of `compile_engine`.
 
@@ -37,6 +42,9 @@ def verify_engine(
             the current one.
         device: `cpu`, `cuda` or `cuda:N`; by default the device that the file was built for.
         sha256: The SHA-256 that the file must have.
+        value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
+        max_pixels: The most pixels of a picture (see `load_image`).
+        note: Told what is to be known about how a picture was read.
 
     Returns:
         The distances, whether they pass (`passed`), and the reason if they do not (`failure`).
@@ -61,7 +69,7 @@ def verify_engine(
     if place is None:
         raise ArtifactError(f"{path} cannot be verified: {reason}.")
     if pictures:
-        images = to_batch(pictures, runner.preprocess)
+        images = to_batch(pictures, runner.preprocess, value_range, max_pixels, note)
     else:
         images = synthetic_images(config.PARITY_IMAGES, config.SEED + 1, runner.preprocess)
     sizes = runner.batch.sizes if runner.batch else (config.PARITY_BATCH[runner.device.type],)

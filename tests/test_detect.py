@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from picture_files import png
 from PIL import Image
 
 from known import BLUE, CAT, DOG, PERSON, RED, known_file
@@ -236,35 +237,95 @@ def test_orientation_may_be_left_alone(known, tmp_path):
 @pytest.mark.parametrize(
     "given, message",
     [
-        ("a.jpg", "^a.jpg is one picture; expected a list of pictures.$"),
-        (np.zeros((300, 300, 3), np.uint8), r"^An array \[300, 300, 3\] is one picture; expected a list of pictures.$"),
-        (
-            torch.zeros(1, 300, 300, 3, dtype=torch.uint8),
-            r"^A tensor \[1, 300, 300, 3\] is no list of pictures; expected",
-        ),
-        (
-            [np.zeros((300, 300, 3), np.float32)],
-            r"^An array of float32 \[300, 300, 3\] cannot be read as a picture; exp",
-        ),
-        (
-            [np.zeros((3, 300, 300), np.uint8)],
-            r"^An array of uint8 \[3, 300, 300\] cannot be read as a picture; expected",
-        ),
+        ([np.zeros((300, 300, 3), np.float32)], "An array of float32 [300, 300, 3] cannot be read as a picture; exp"),
+        (np.zeros((300, 300, 3), np.float32), "An array of float32 [300, 300, 3] cannot be read as a picture; expec"),
+        ([np.zeros((3, 300, 300), np.uint8)], "An array of uint8 [3, 300, 300] cannot be read as a picture; expected"),
+        (np.zeros((3, 300, 300), np.uint8), "An array [3, 300, 300] is neither one picture [H, W] or [H, W, 1 | 3"),
         (
             [torch.zeros(3, 300, 300)],
-            "^A Tensor cannot be read as a picture; expected a path, a PIL image or a uint8 arr",
+            "A tensor of float32 [3, 300, 300] cannot be read as a picture; expected uint8; fl",
         ),
+        (torch.zeros(1, 300, 300, 3), "A tensor [1, 300, 300, 3] is neither one picture [H, W] or [1 | 3 | 4, H, W]"),
+        ([torch.zeros(300, 300, 3).byte()], "A tensor [300, 300, 3] is neither one picture [H, W] or [1 | 3 | 4, H"),
+        ([None], "A NoneType cannot be read as a picture; expected a path, a PIL image or a uint8 array."),
+        (None, "A NoneType is neither a picture nor a list of pictures; expected paths, open files, PIL images"),
+        ("no.jpg", "no.jpg: no such file."),
     ],
 )
-def test_what_is_no_list_of_pictures_is_one_line(known, given, message):
-    with pytest.raises(ImageError, match=message) as caught:
+def test_what_is_neither_a_picture_nor_several_is_one_line(known, given, message):
+    with pytest.raises(ImageError) as caught:
         Detector(known, "cpu")(given)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
 
 
-def test_an_array_of_pictures_is_a_list(known):
-    pictures = np.stack([np.full((50, 60, 3), color, np.uint8) for color in (RED, BLUE)])
-    assert [found.detections[0].label for found in Detector(known, "cpu")(pictures)] == ["cat", "car"]
+def test_one_picture_gives_one_result(known, pictures):
+    detector, path = Detector(known, "cpu"), pictures("red.png", size=(80, 60))
+    rgb = np.full((60, 80, 3), RED, np.uint8)
+    gray = rgb[..., 1]
+    tensor = torch.from_numpy(rgb).permute(2, 0, 1)
+    (expected,) = detector([path])
+    given = [
+        path,
+        str(path),
+        Image.open(path),
+        io.BytesIO(path.read_bytes()),
+        rgb,
+        np.dstack([rgb, 255 - gray]),
+        tensor,
+    ]
+    for one in given:
+        found = detector(one)
+        assert (found.width, found.height, found.detections) == (80, 60, expected.detections)
+        assert found == detector([one])[0]
+    dark = [detector(one) for one in (gray, gray[..., None], torch.from_numpy(gray), torch.from_numpy(gray)[None])]
+    assert dark == [detector([gray])[0]] * 4 and dark[0].detections[0].label == "car"
+
+
+def test_a_batch_gives_a_list(known):
+    colors = [RED, BLUE]
+    batch = np.stack([np.full((50, 60, 3), color, np.uint8) for color in colors])
+    tensors = torch.from_numpy(batch).permute(0, 3, 1, 2)
+    detector = Detector(known, "cpu")
+    for given in (batch, list(batch), tuple(batch), iter(batch), tensors, list(tensors), batch[:1], tensors[:1]):
+        found = detector(given)
+        assert [one.detections[0].label for one in found] == ["cat", "car"][: len(found)]
+        assert all((one.width, one.height) == (60, 50) for one in found)
+    assert len(detector(batch)) == len(detector(tensors)) == 2 and len(detector(batch[:1])) == 1
+    assert len(detector(np.zeros((2, 50, 60, 1), np.uint8))) == len(detector(torch.zeros(2, 1, 50, 60).byte())) == 2
+
+
+def test_settings_out_of_range_are_refused(known):
+    for settings in (
+        {"threshold": 5},
+        {"max_detections": 0},
+        {"workers": 0},
+        {"max_pixels": 0},
+        {"value_range": (1, 0)},
+    ):
+        with pytest.raises(SsdtrtError, match=r"^(The .* is|[a-z_]+ is) .*; expected "):
+            Detector(known, "cpu", **settings)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_notes_on_pictures_and_what_they_advise(known, tmp_path, many):
+    """Red in 12 bits is seen as red, with one note; with another range it is black."""
+    row = b"\0" + np.array([[4000, 0, 0]] * 20, ">u2").tobytes()
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path in paths:
+        path.write_bytes(png(20, 10, 16, 2, row * 10))
+    notes = []
+    detector = Detector(known, "cpu", workers=2, note=notes.append)
+    labels = [detector.runner.labels[found.class_id[0]] for _, found in detector.stream(paths, many=many)]
+    assert labels == ["cat"] * 3
+    assert notes == [
+        f"{paths[0]}: its values of more than 8 bits are read as 0..4095, the range that they fill; "
+        "--range (value_range) gives another."
+    ]
+    detector = Detector(known, "cpu", workers=2, note=pytest.fail, value_range=(0, 65535))
+    assert [detector.runner.labels[found.class_id[0]] for _, found in detector.stream(paths, many=many)] == ["car"] * 3
+    detector = pickle.loads(pickle.dumps(Detector(known, "cpu", value_range=(0, 65535), max_pixels=199)))
+    with pytest.raises(ImageError, match="has more than 199 pixels; --max-pixels"):
+        list(detector.stream(paths, many=many))
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,13 @@ def streamed(monkeypatch):
     ran = []
 
     def watched(runner, note, **settings):
-        assert settings == {"threshold": 0.05, "max_detections": 200, "orient": False}
+        assert settings == {
+            "threshold": 0.05,
+            "max_detections": 200,
+            "orient": False,
+            "value_range": None,
+            "max_pixels": None,
+        }
         ran.append(runner)
         return Detector(runner, note=note, **settings)
 

@@ -76,6 +76,7 @@ cli.main(["compile", sys.argv[1], "--backend", "torchscript"], standalone_mode=F
 cli.main(["detect", "ssd300.engine.ts", sys.argv[2]])
 """
 OPTIONAL = {
+    "pillow_heif": "heif",
     "torch_tensorrt": "tensorrt",
     "tensorrt": "tensorrt",
     "faster_coco_eval": "eval",

@@ -11,7 +11,7 @@ from conftest import runner
 from ssdtrt import config, run
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
-from ssdtrt.errors import CompileError, WeightsError
+from ssdtrt.errors import CompileError, SsdtrtError, WeightsError
 from ssdtrt.run import run_job
 
 NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"
@@ -161,3 +161,9 @@ def test_the_library_refuses_labels_of_another_number(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "all.pt")
     with pytest.raises(WeightsError, match="2 labels were given; the weights have 80 classes besides the background"):
         run_job([], tmp_path / "out", weights=tmp_path / "all.pt", labels=["bolt", "nut"], trust=bool(TRUST))
+
+
+def test_a_threshold_out_of_range_is_refused_before_any_work(tmp_path):
+    with pytest.raises(SsdtrtError, match=r"^The threshold is 5; expected a number of 0..1.$"):
+        run_job(folder=tmp_path / "out", weights="random", threshold=5)
+    assert not (tmp_path / "out").exists()

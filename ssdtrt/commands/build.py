@@ -21,6 +21,7 @@ from ssdtrt.commands.options import (
     labels_option,
     module_option,
     preprocess_option,
+    reading_options,
     sha256_option,
     show,
     terminal,
@@ -199,10 +200,11 @@ def compile_(
 @click.argument("engine", default=config.ENGINE_FILE)
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @module_option
+@reading_options
 @device_option
 @sha256_option
 @json_option
-def verify(engine, images, module, device, sha256, json_file):
+def verify(engine, images, module, reading, device, sha256, json_file):
     """Compare ENGINE with the FP32 model.
 
     The comparison runs on the IMAGEs, or on seeded ones if none is given. The exit code is 1 if ssdtrt compile would
@@ -215,7 +217,7 @@ def verify(engine, images, module, device, sha256, json_file):
 
     check_json(json_file)
     terminal.progress("comparing with FP32 eager")
-    report = verify_engine(engine, images, module=module, device=device, sha256=sha256)
+    report = verify_engine(engine, images, module=module, device=device, sha256=sha256, note=terminal.note, **reading)
     show(report, json_file, parity_text)
     end_with(filter(None, [report.failure]))
     terminal.hint("bench", engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from ssdtrt import config
-from ssdtrt.commands.params import Device, Score
+from ssdtrt.commands.params import Device, Score, Values
 from ssdtrt.commands.terminal import Terminal
 from ssdtrt.system.report import Report
 
@@ -46,6 +47,26 @@ preprocess_option = click.option(
     show_default=True,
     help="eval: the whole picture resized; hub: its center crop.",
 )
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options on how pictures are read; the command takes them as the dict `reading`."""
+
+    @click.option(
+        "--range",
+        "value_range",
+        type=Values(),
+        metavar="LOW:HIGH",
+        help="Which values of pictures of more than 8 bits become black and white.  [default: those that they fill]",
+    )
+    @click.option(
+        "--max-pixels", type=click.IntRange(min=1), metavar="N", help="Most pixels of a picture.  [default: Pillow's]"
+    )
+    @functools.wraps(command)
+    def with_reading(*arguments: Any, value_range: Any, max_pixels: int | None, **others: Any) -> Any:
+        return command(*arguments, reading={"value_range": value_range, "max_pixels": max_pixels}, **others)
+
+    return with_reading
 
 
 def format_option(formats: Sequence[str], text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

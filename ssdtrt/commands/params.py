@@ -112,3 +112,20 @@ class Positive(click.ParamType):
         if not 0 < number < math.inf:
             self.fail(f"{value!r} is not a number above 0.", param, ctx)
         return number
+
+
+class Values(click.ParamType):
+    """LOW:HIGH, two finite numbers."""
+
+    name = "values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """Parse it."""
+        low, _, high = value.partition(":")
+        try:
+            found = float(low), float(high)
+        except ValueError:
+            found = math.nan, math.nan
+        if not -math.inf < found[0] < found[1] < math.inf:
+            self.fail(f"{value!r} is not LOW:HIGH, such as 0:4095.", param, ctx)
+        return found

@@ -21,6 +21,7 @@ from ssdtrt.commands.options import (
     labels_option,
     module_option,
     preprocess_option,
+    reading_options,
     sha256_option,
     terminal,
     threshold_option,
@@ -61,9 +62,10 @@ if TYPE_CHECKING:
     metavar="N",
     help="Threads or processes that read.  [default: one per core]",
 )
+@reading_options
 @device_option
 @sha256_option
-def detect(file, images, output, jsonl, coco, annotations, side_by_side, module, device, sha256, **options):
+def detect(file, images, output, jsonl, coco, annotations, side_by_side, module, reading, device, sha256, **options):
     """Detect objects in IMAGEs with FILE.
 
     IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin. Annotated pictures
@@ -86,12 +88,13 @@ def detect(file, images, output, jsonl, coco, annotations, side_by_side, module,
 
     check_json(jsonl, coco)
     failures: list[ImageError] = []
-    coming = expand(images, sys.stdin.buffer, failures)
+    coming = expand(images, sys.stdin.buffer, failures, output=folder, note=terminal.note)
     # A list on stdin may arrive while detecting; COCO's ids are known before.
     known = None if "-" in images and not coco else list(coming)
     check_apart(targets, known or [])
     listed = read_annotations(annotations, objects_needed=False) if annotations else None
     terminal.progress("loading")
+    options |= reading
     runner = load_engine(file, device, sha256=sha256)
     detector = Detector(runner, **options, note=terminal.note)
     first = list(itertools.islice(coming, 1))
@@ -157,8 +160,9 @@ def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Anno
 @trust_option
 @click.option("--batch-size", type=BATCH_SIZE, default=config.BATCH_SIZE, show_default=True, metavar="N")
 @threshold_option
+@reading_options
 @click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
-def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, output):
+def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, reading, output):
     """Do the whole job: export, compile, bench and detect.
 
     Everything and a report.json are written to DIR. Without IMAGEs it runs on sample photographs. Without a GPU it
@@ -181,6 +185,7 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
         threshold=threshold,
         progress=terminal.progress,
         note=terminal.note,
+        **reading,
     )
     terminal.done()
     click.echo(engine_text(report.folder / config.ENGINE_FILE, report.engine, terminal.width()))

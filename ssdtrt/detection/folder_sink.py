@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from ssdtrt import config
 from ssdtrt.detection.drawing import draw_detections, side_by_side
 from ssdtrt.detection.json_sinks import JsonListSink
 from ssdtrt.detection.results import Detections, ImageDetections
@@ -67,7 +68,7 @@ class FolderSink:
             self._folder.mkdir(parents=True, exist_ok=True)
             if self._keep_files:
                 self._names = {name.lower() for name in os.listdir(self._folder)}
-            self._json = JsonListSink(self._folder / "detections.json", self._labels)
+            self._json = JsonListSink(self._folder / config.DETECTIONS_FILE, self._labels)
         self._pool = ThreadPoolExecutor(worker_count(), thread_name_prefix="ssdtrt-draw")
         return self
 

@@ -16,7 +16,8 @@ from typing import IO, BinaryIO, NamedTuple
 import numpy as np
 
 from ssdtrt.errors import ImageError, SsdtrtError
-from ssdtrt.images.reader_process import REQUEST, RESPONSE, decode, encode, shared_slots, slot_bytes
+from ssdtrt.images.levels import ValueRange
+from ssdtrt.images.reader_process import REQUEST, RESPONSE, ReaderSettings, decode, encode, shared_slots, slot_bytes
 from ssdtrt.system.child import child_environment
 
 _SILENCE_SECONDS = 0.5  # without a response, after which it is checked whether a process has died
@@ -29,11 +30,13 @@ class PooledPicture(NamedTuple):
         size: Its (width, height).
         pixels: uint8 [h, w, 3], in its own size or resized.
         slot: The slot that holds the pixels.
+        notes: What is to be known about how it was read.
     """
 
     size: tuple[int, int]
     pixels: np.ndarray
     slot: int
+    notes: tuple[str, ...] = ()
 
 
 class ReaderPool:
@@ -49,9 +52,22 @@ class ReaderPool:
         orient: Whether pictures are turned by their EXIF orientation.
         preprocess: How pictures are resized, `eval` or `hub`.
         whole: Whether a picture that fits a slot keeps its own size; others are resized.
+        value_range: Which values of more than 8 bits become black and white (see `load_image`).
+        max_pixels: How many pixels of a picture are read at most (see `load_image`).
     """
 
-    def __init__(self, workers: int, depth: int, held: int, *, orient: bool, preprocess: str, whole: bool = False):
+    def __init__(
+        self,
+        workers: int,
+        depth: int,
+        held: int,
+        *,
+        orient: bool,
+        preprocess: str,
+        whole: bool = False,
+        value_range: ValueRange | None = None,
+        max_pixels: int | None = None,
+    ):
         self.depth = max(depth, workers)
         slots = self.depth + held  # A slot is requested or waits to be taken (`depth`), or it is the caller's (`held`).
         self.free = list(range(slots))
@@ -64,7 +80,7 @@ class ReaderPool:
         self._poll.register(self._responses, select.POLLIN)
         with _shared_file(slots * slot_bytes(whole)) as file, os.fdopen(writing, "wb") as responses:
             self.memory = shared_slots(file.fileno(), slots, whole)
-            settings = [str(slots), preprocess, str(int(orient)), str(int(whole))]
+            settings = [str(slots), ReaderSettings(preprocess, orient, whole, value_range, max_pixels).to_text()]
             self.processes = [_start(file.fileno(), settings, responses) for _ in range(workers)]
 
     def __enter__(self) -> ReaderPool:
@@ -115,14 +131,15 @@ class ReaderPool:
     def _take(self, slot: int) -> PooledPicture | ImageError:
         while slot not in self._received:
             self._receive()
-        width, height, stored_width, stored_height = self._received.pop(slot)
+        width, height, stored_width, stored_height, noted = self._received.pop(slot)
         memory = self.memory[slot]
         if not width:
             message = decode(memory[:height].tobytes())
             self.free_slot(slot)
             return ImageError(message)
         pixels = memory[: stored_width * stored_height * 3].reshape(stored_height, stored_width, 3)
-        return PooledPicture((width, height), pixels, slot)
+        notes = decode(memory[pixels.size : pixels.size + noted].tobytes())
+        return PooledPicture((width, height), pixels, slot, tuple(notes.splitlines()))
 
     def _receive(self) -> None:
         """Wait for a response, and take all that have come."""

@@ -1,21 +1,23 @@
 """A process that reads pictures: paths in, pixels into shared memory, short responses out. Started by `reader_pool`.
 
-    python -m ssdtrt.images.reader_process FD SLOTS PREPROCESS ORIENT WHOLE
+    python -m ssdtrt.images.reader_process FD SLOTS SETTINGS
 
-maps SLOTS slots of the open file FD; ORIENT and WHOLE are 0 or 1. A request is REQUEST and then the path in UTF-8. The
-response is RESPONSE; for a picture that cannot be read it has width 0, and its height is the length of the message, in
-UTF-8, that the slot then holds. All responses have one length, so that many processes can write to one pipe. The
-process ends when its input does. No torch here.
+maps SLOTS slots of the open file FD; SETTINGS are ReaderSettings as JSON. A request is REQUEST and then the path in
+UTF-8. The response is RESPONSE; for a picture that cannot be read it has width 0, and its height is the length of the
+message, in UTF-8, that the slot then holds. Notes, a line each, follow the pixels in the slot. All responses have one
+length, so that many processes can write to one pipe. The process ends when its input does. No torch here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import os
 import signal
 import struct
 import sys
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,10 +25,41 @@ from PIL import Image
 from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import fits_device_resize, resize_image
 
 REQUEST = struct.Struct("=ii")  # slot, bytes of the path
-RESPONSE = struct.Struct("=5i")  # slot, the picture's width and height, the width and height of the pixels in the slot
+# Slot, the picture's width and height, the width and height of the pixels in the slot, bytes of the notes.
+RESPONSE = struct.Struct("=6i")
+_NOTES = 4096  # bytes of a slot for notes
+
+
+class ReaderSettings(NamedTuple):
+    """How a process reads pictures.
+
+    Attributes:
+        preprocess: How they are resized, `eval` or `hub`.
+        orient: Whether they are turned by their EXIF orientation.
+        whole: Whether a picture that fits a slot keeps its own size.
+        value_range: As for `load_image`.
+        max_pixels: As for `load_image`.
+    """
+
+    preprocess: str
+    orient: bool
+    whole: bool
+    value_range: ValueRange | None = None
+    max_pixels: int | None = None
+
+    def to_text(self) -> str:
+        """Return them as JSON."""
+        return json.dumps(self)
+
+    @classmethod
+    def from_text(cls, text: str) -> ReaderSettings:
+        """Read what `to_text` returned."""
+        preprocess, orient, whole, value_range, max_pixels = json.loads(text)
+        return cls(preprocess, orient, whole, value_range and tuple(value_range), max_pixels)
 
 
 def encode(text: str) -> bytes:
@@ -41,7 +74,7 @@ def decode(data: bytes) -> str:
 
 def slot_bytes(whole: bool) -> int:
     """Return the size of a slot, for pictures in their own size or for resized ones."""
-    return 3 * (config.GPU_RESIZE_PIXELS if whole else config.IMAGE_SIZE**2)
+    return 3 * (config.GPU_RESIZE_PIXELS if whole else config.IMAGE_SIZE**2) + _NOTES
 
 
 def shared_slots(file: int, slots: int, whole: bool) -> np.ndarray:
@@ -55,31 +88,43 @@ def _pixels(image: Image.Image, preprocess: str, whole: bool) -> np.ndarray:
     return np.asarray(image) if whole and fits_device_resize(*image.size) else resize_image(image, preprocess)
 
 
-def _respond(path: str, slot: np.ndarray, preprocess: str, orient: bool, whole: bool) -> tuple[int, int, int, int]:
+def _respond(path: str, slot: np.ndarray, settings: ReaderSettings) -> tuple[int, int, int, int, int]:
     """Read a picture into its slot; return a RESPONSE without the slot's number."""
+    notes: list[str] = []
     try:
-        image = load_image(path, orient=orient)
-        pixels = _pixels(image, preprocess, whole)
+        image = load_image(
+            path,
+            orient=settings.orient,
+            value_range=settings.value_range,
+            max_pixels=settings.max_pixels,
+            note=notes.append,
+        )
+        pixels = _pixels(image, settings.preprocess, settings.whole)
     except ImageError as error:
-        message = encode(str(error))[: len(slot)]
-        slot[: len(message)] = np.frombuffer(message, dtype=np.uint8)
-        return 0, len(message), 0, 0
+        return 0, _write(slot, encode(str(error))), 0, 0, 0
     height, width = pixels.shape[:2]
     slot[: pixels.size].reshape(pixels.shape)[:] = pixels
-    return *image.size, width, height
+    return *image.size, width, height, _write(slot[pixels.size :], encode("\n".join(notes)))
 
 
-def main(file: int, slots: int, preprocess: str, orient: bool, whole: bool) -> None:
+def _write(memory: np.ndarray, text: bytes) -> int:
+    """Write as much of a text as there is room for; return how much."""
+    text = text[: len(memory)]
+    memory[: len(text)] = np.frombuffer(text, dtype=np.uint8)
+    return len(text)
+
+
+def main(file: int, slots: int, settings: ReaderSettings) -> None:
     """Respond to requests until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the input.
-    memory, requests = shared_slots(file, slots, whole), sys.stdin.buffer
+    memory, requests = shared_slots(file, slots, settings.whole), sys.stdin.buffer
     with contextlib.suppress(BrokenPipeError):  # The parent is gone.
         while len(head := requests.read(REQUEST.size)) == REQUEST.size:
             slot, length = REQUEST.unpack(head)
             path = decode(requests.read(length))
-            response = RESPONSE.pack(slot, *_respond(path, memory[slot], preprocess, orient, whole))
+            response = RESPONSE.pack(slot, *_respond(path, memory[slot], settings))
             os.write(sys.stdout.fileno(), response)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "1", sys.argv[5] == "1")
+    main(int(sys.argv[1]), int(sys.argv[2]), ReaderSettings.from_text(sys.argv[3]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import Picture, check_array, load_image
 from ssdtrt.images.gpu_resize import order_of_passes
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import fits_device_resize, resize_image
 from ssdtrt.images.read_ahead import in_order
 from ssdtrt.images.reader_pool import ReaderPool
+from ssdtrt.images.tensors import channels_last
 from ssdtrt.images.upload import pinned
+from ssdtrt.system.progress import Progress
 
 
 def _release_nothing() -> None:
@@ -38,6 +41,7 @@ class PreparedPicture:
         pixels: uint8 [h, w, 3], resized to 300x300 or, for `to_device`, in its own size.
         picture: The picture itself, RGB, where it is kept.
         release: To be called when `pixels` are not used any more, which may then change.
+        notes: What is to be known about how it was read (see `load_image`).
     """
 
     index: int
@@ -46,6 +50,7 @@ class PreparedPicture:
     pixels: np.ndarray
     picture: Image.Image | None = None
     release: Callable[[], None] = _release_nothing
+    notes: tuple[str, ...] = ()
 
 
 Prepared = Generator[PreparedPicture | ImageError, None, None]
@@ -60,14 +65,18 @@ class PictureReader:
         orient: Whether they are turned by their EXIF orientation.
         workers: How many threads or processes read them.
         ahead: How many pictures are read ahead at most.
+        value_range: Which values of more than 8 bits become black and white (see `load_image`).
+        max_pixels: How many pixels of a picture are read at most (see `load_image`).
     """
 
     preprocess: str
     orient: bool
     workers: int
     ahead: int
+    value_range: ValueRange | None = None
+    max_pixels: int | None = None
 
-    def with_threads(self, pictures: Iterable[Picture], keep: bool = False) -> Prepared:
+    def with_threads(self, pictures: Iterable[Picture | torch.Tensor], keep: bool = False) -> Prepared:
         """Read pictures of any kind with threads, which start at once.
 
         Args:
@@ -108,7 +117,7 @@ class PictureReader:
         return resize_on_device and self.preprocess == "eval" and order_of_passes() is not None
 
     def _read(
-        self, numbered: tuple[int, Picture], keep: bool = False, whole: bool = False
+        self, numbered: tuple[int, Picture | torch.Tensor], keep: bool = False, whole: bool = False
     ) -> PreparedPicture | ImageError:
         """Load a picture, and resize it unless pictures stay `whole` and it is small enough for that."""
         index, picture = numbered
@@ -117,13 +126,22 @@ class PictureReader:
                 check_array(picture)
                 if fits_device_resize(*_size_of(picture)):
                     return PreparedPicture(index, "", _size_of(picture), _read_only(picture))
-            image = load_image(picture, orient=self.orient)
+            if isinstance(picture, torch.Tensor):
+                picture = channels_last(picture)
+            notes: list[str] = []
+            image = load_image(
+                picture,
+                orient=self.orient,
+                value_range=self.value_range,
+                max_pixels=self.max_pixels,
+                note=notes.append,
+            )
         except ImageError as error:
             return error
         name = str(picture) if isinstance(picture, (str, Path)) else ""
         stays = whole and fits_device_resize(*image.size)
         pixels = _read_only(np.asarray(image)) if stays else resize_image(image, self.preprocess)
-        return PreparedPicture(index, name, image.size, pixels, image if keep else None)
+        return PreparedPicture(index, name, image.size, pixels, image if keep else None, notes=tuple(notes))
 
     def with_processes(
         self, paths: Iterable[str | Path], held: int, device: torch.device, resize_on_device: bool
@@ -146,7 +164,14 @@ class PictureReader:
         whole = self.whole(resize_on_device)
         with (
             ReaderPool(
-                self.workers, self.ahead, held, orient=self.orient, preprocess=self.preprocess, whole=whole
+                self.workers,
+                self.ahead,
+                held,
+                orient=self.orient,
+                preprocess=self.preprocess,
+                whole=whole,
+                value_range=self.value_range,
+                max_pixels=self.max_pixels,
             ) as pool,
             pinned(pool.memory, device),
         ):
@@ -156,7 +181,7 @@ class PictureReader:
                     yield read
                 else:
                     release = partial(pool.free_slot, read.slot)
-                    yield PreparedPicture(index, name, read.size, read.pixels, release=release)
+                    yield PreparedPicture(index, name, read.size, read.pixels, release=release, notes=read.notes)
 
 
 def _is_decoded(picture: object) -> bool:
@@ -179,46 +204,48 @@ def _read_only(pixels: np.ndarray) -> np.ndarray:
     return view
 
 
+class PictureNotes:
+    """Passes on what is noted about pictures, each text once, with the first picture that it is about.
+
+    Args:
+        note: Told the first config.PICTURE_NOTES of them, and that there are more.
+    """
+
+    def __init__(self, note: Progress):
+        self._note, self._seen = note, set[str]()
+
+    def tell(self, one: PreparedPicture) -> None:
+        """Tell the notes of a picture that are new."""
+        for text in one.notes:
+            if text in self._seen or len(self._seen) > config.PICTURE_NOTES:
+                continue
+            self._seen.add(text)
+            more = len(self._seen) > config.PICTURE_NOTES
+            name = one.name or f"picture {one.index + 1}"
+            self._note("There are notes on more pictures." if more else f"{name}: {text}.")
+
+
 def readable(
-    prepared: Iterable[PreparedPicture | ImageError], failures: list[ImageError] | None
+    prepared: Iterable[PreparedPicture | ImageError],
+    failures: list[ImageError] | None,
+    notes: PictureNotes | None = None,
 ) -> Iterator[PreparedPicture]:
     """Yield the pictures that could be read.
 
     Args:
         prepared: What a PictureReader yields.
         failures: Takes the errors of the others; None to raise the first.
+        notes: Takes the notes.
 
     Raises:
         ImageError: For a picture that cannot be read, without `failures`.
     """
     for one in prepared:
         if not isinstance(one, ImageError):
+            if one.notes and notes is not None:
+                notes.tell(one)
             yield one
         elif failures is None:
             raise one
         else:
             failures.append(one)
-
-
-def check_pictures(pictures: object) -> None:
-    """Check what is given as a list of pictures.
-
-    Raises:
-        ImageError: For one picture, or a tensor.
-    """
-    if isinstance(pictures, torch.Tensor):
-        raise ImageError(
-            f"A tensor {list(pictures.shape)} is no list of pictures; expected paths, PIL images or uint8 arrays "
-            "[H, W, 3]."
-        )
-    if isinstance(pictures, (str, os.PathLike)):
-        found = os.fspath(pictures)
-    elif isinstance(pictures, np.ndarray) and pictures.ndim < 4:
-        found = f"An array {list(pictures.shape)}"
-    elif isinstance(pictures, Image.Image):
-        found = "A PIL image"
-    elif hasattr(pictures, "read"):
-        found = "An open file"
-    else:
-        return
-    raise ImageError(f"{found} is one picture; expected a list of pictures.")

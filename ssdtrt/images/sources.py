@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import glob
+import mimetypes
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
+from ssdtrt import config
 from ssdtrt.errors import ImageError
+from ssdtrt.images.decode import content_format, missing_decoder, register_heif
+from ssdtrt.system.progress import Progress, silent
 
 STDIN = "-"
 _CHUNK = 1 << 16  # bytes
 
 
-def expand(arguments: Iterable[str | Path], stdin: BinaryIO, failures: list[ImageError]) -> Iterator[Path]:
+_NO_PICTURES = "no pictures"
+_RAW = "cameras' raw files, to be developed to JPEG or TIFF"
+_RAW_SUFFIXES = frozenset(
+    [".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw", ".x3f"]
+)
+_HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
+_SHOWN = 5  # suffixes in a note
+
+
+def expand(
+    arguments: Iterable[str | Path],
+    stdin: BinaryIO,
+    failures: list[ImageError],
+    *,
+    output: str | Path | None = None,
+    note: Progress = silent,
+) -> Iterator[Path]:
     """Expand arguments to paths, in their order, found as they are taken.
 
     Args:
@@ -27,15 +49,21 @@ def expand(arguments: Iterable[str | Path], stdin: BinaryIO, failures: list[Imag
             it; anything else for itself, whether it exists or not.
         stdin: Where `-` reads from.
         failures: Takes an error for each folder, pattern or list without a picture.
+        output: The folder that will be written to. Folders and patterns leave it out, and those that hold a
+            config.DETECTIONS_FILE, unless they name it themselves.
+        note: Told what was left out of a folder, and why.
     """
     for argument in arguments:
         text = str(argument)
         if text == STDIN:
-            found, problem = _listed(stdin), "(the list on stdin) names no picture"
+            left_out, problem = LeftOut(), "(the list on stdin) names no picture"
+            found: Iterator[Path] = _listed(stdin)
         elif os.path.isdir(text):
-            found, problem = pictures_below(text), "holds no pictures"
+            left_out, problem = LeftOut(), "holds no pictures"
+            found = pictures_below(text, left_out, output)
         elif glob.has_magic(text) and not os.path.exists(text):
-            found, problem = (Path(match) for match in _matches(text)), "matches no file"
+            left_out, problem = LeftOut(), "matches no file"
+            found = _kept(_matches(text), _fixed_part(text)[0] or ".", left_out, output)
         else:
             yield Path(argument)
             continue
@@ -44,7 +72,9 @@ def expand(arguments: Iterable[str | Path], stdin: BinaryIO, failures: list[Imag
             empty = False
             yield path
         if empty:
-            failures.append(ImageError(f"{text} {problem}."))
+            failures.append(ImageError(f"{text} {problem}{f' ({left_out.text()})' if left_out else ''}."))
+        elif left_out:
+            note(f"{text} without {left_out.text()}.")
 
 
 def _listed(stdin: BinaryIO) -> Iterator[Path]:
@@ -73,22 +103,157 @@ def _decoder_of(start: bytes) -> codecs.IncrementalDecoder:
 
 
 def _matches(pattern: str) -> list[str]:
-    """The files that match a pattern, sorted. Folders whose names are patterns, such as `set [v1]`, are taken as such."""
+    """What matches a pattern, sorted. Folders whose names are patterns, such as `set [v1]`, are taken as such."""
+    folder, rest = _fixed_part(pattern)
+    found = glob.glob(os.path.join(glob.escape(folder), rest), recursive=True)
+    if not found:  # The brackets may be those of a folder behind a `*`.
+        found = glob.glob(pattern.replace("[", "[[]"), recursive=True)
+    return sorted(found)
+
+
+def _fixed_part(pattern: str) -> tuple[str, str]:
+    """A pattern as the folder that exists, "" for the current one, and the rest."""
     folder, rest = os.path.split(pattern)
     while folder and not os.path.exists(folder):
         folder, last = os.path.split(folder)
         rest = os.path.join(last, rest)
-    found = glob.glob(os.path.join(glob.escape(folder), rest), recursive=True)
-    if not found:  # The brackets may be those of a folder behind a `*`.
-        found = glob.glob(pattern.replace("[", "[[]"), recursive=True)
-    return sorted(path for path in found if not os.path.isdir(path))
+    return folder, rest
 
 
-def pictures_below(folder: str) -> Iterator[Path]:
-    """Yield the files in a folder and below whose suffix Pillow knows, sorted by name, without hidden ones."""
-    suffixes = Image.registered_extensions()
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                yield Path(parent, name)
+class LeftOut:
+    """What is left out of a folder: folders, and files by the reason and the suffix."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+        self.files: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def __bool__(self) -> bool:
+        return bool(self.folders or self.files)
+
+    def text(self) -> str:
+        """Return it in a line, such as `2 .heic: pip install pillow-heif; 1 .mpg: no pictures`."""
+        parts = []
+        for reason, counts in self.files.items():
+            suffixes = [suffix or "without a suffix" for suffix, _ in counts.most_common(_SHOWN)]
+            more = ", ..." if len(counts) > _SHOWN else ""
+            parts.append(f"{sum(counts.values())} {', '.join(suffixes)}{more}: {reason}")
+        return "; ".join([*parts, *self.folders])
+
+
+def pictures_below(folder: str, left_out: LeftOut | None = None, output: str | Path | None = None) -> Iterator[Path]:
+    """Yield the pictures in a folder and below, sorted by name, without hidden ones.
+
+    What a name does not tell, the content does. Links to folders are followed, but no folder is entered twice.
+
+    Args:
+        folder: The folder.
+        left_out: Takes what is no picture.
+        output: As for `expand`.
+    """
+    left_out = LeftOut() if left_out is None else left_out
+    suffixes = _suffixes()
+    for parent, files in _walk(folder, left_out, _is_output_folder(output)):
+        for name in files:
+            path, suffix = os.path.join(parent, name), _suffix(name)
+            reason = None if suffix in suffixes else _why_not(path, suffix)
+            if reason is None:
+                yield Path(path)
+            else:
+                left_out.files[reason][suffix] += 1
+
+
+def _walk(root: str, left_out: LeftOut, is_output: Callable[[str], bool]) -> Iterator[tuple[str, list[str]]]:
+    """Each folder that is no hidden and no output folder, with its files; each once, by its own name before a link's."""
+    real_root = os.path.realpath(root)
+    seen = {real_root}
+
+    def enters(path: str) -> bool:
+        real = os.path.realpath(path)
+        if real in seen or (os.path.islink(path) and _comes_by_itself(real, real_root)):
+            return False
+        if is_output(path):
+            left_out.folders.append(f"{path}: detections were written there")
+            return False
+        seen.add(real)
+        return True
+
+    def unreadable(error: OSError) -> None:
+        left_out.folders.append(f"{error.filename}: {error.strerror}")
+
+    for parent, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in visible if enters(os.path.join(parent, name))]
+        yield parent, sorted(name for name in files if not name.startswith("."))
+
+
+def _comes_by_itself(real: str, real_root: str) -> bool:
+    """Whether a folder lies below the root without a hidden one between them."""
+    parts = Path(os.path.relpath(real, real_root)).parts
+    return not any(part.startswith(".") for part in parts)  # `..` begins with a dot too.
+
+
+def _kept(matches: Iterable[str], start: str, left_out: LeftOut, output: str | Path | None) -> Iterator[Path]:
+    """The files among the matches, without output folders other than the `start`, by the shortest name of each."""
+    is_output, real = _is_output_folder(output), functools.cache(os.path.realpath)
+    shortest: dict[tuple[str, str], str] = {}
+    for match in sorted(matches, key=lambda match: match.count(os.sep)):
+        parent, name = os.path.split(match)
+        if not os.path.isdir(match):
+            shortest.setdefault((real(parent), name), match)
+    for match in sorted(shortest.values()):
+        parent, name = os.path.split(match)
+        if is_output(parent or ".") and real(parent) != real(start):
+            left_out.files[f"in {parent or '.'}, where detections were written"][_suffix(name)] += 1
+        else:
+            yield Path(match)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _is_output_folder(output: str | Path | None) -> Callable[[str], bool]:
+    """A function that says whether a folder is the output folder, or one of an earlier run."""
+    place = None if output is None else os.path.realpath(output)
+
+    @functools.cache
+    def is_output(folder: str) -> bool:
+        marked = os.path.isfile(os.path.join(folder, config.DETECTIONS_FILE))
+        return marked or (place is not None and os.path.realpath(folder) == place)
+
+    return is_output
+
+
+def _suffixes() -> frozenset[str]:
+    """The suffixes of the formats that Pillow decodes: it knows some by name alone."""
+    known = Image.registered_extensions()
+
+    def decodes(name: str) -> bool:
+        opener = Image.OPEN[name][0] if name in Image.OPEN else None
+        stub = isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+        return opener is not None and not stub and name != "MPEG"
+
+    return frozenset(suffix for suffix, name in known.items() if decodes(name))
+
+
+def _why_not(path: str, suffix: str) -> str | None:
+    """Why a file whose suffix Pillow does not know is left out; None for a picture."""
+    if suffix in _RAW_SUFFIXES:
+        return _RAW
+    if suffix in _HEIF_SUFFIXES:
+        return None if register_heif() else "pip install pillow-heif"
+    kind = _TYPES.guess_type(f"x{suffix}")[0] or "image/"
+    if not kind.startswith("image/") and kind != "application/octet-stream":
+        return _NO_PICTURES
+    if not os.path.isfile(path):
+        return "no files"
+    try:
+        if content_format(path):
+            return None
+        with open(path, "rb") as file:
+            return missing_decoder(file.read(12)) or _NO_PICTURES
+    except OSError as error:
+        return error.strerror or type(error).__name__
+
+
+_TYPES = mimetypes.MimeTypes()  # Python's own, not those of the machine

@@ -1,9 +1,13 @@
-"""Tensors from pictures: the network's input, and seeded synthetic images."""
+"""Tensors from pictures: the network's input, seeded synthetic images, and tensors that are pictures themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -12,7 +16,12 @@ from torch.nn import functional
 from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import Picture, load_image
+from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import check_preprocess, resize_image
+from ssdtrt.system.progress import Progress, silent
+
+Pictures = Picture | Tensor | Iterable[Picture | Tensor]
+"""One picture, a list of them, or a batch: uint8 arrays [N, H, W, 1 | 3 | 4] or tensors [N, 1 | 3 | 4, H, W]."""
 
 
 def prepare(image: Image.Image, preprocess: str = config.PREPROCESS) -> Tensor:
@@ -68,12 +77,21 @@ def scale_to(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
-def to_batch(pictures: Sequence[Picture], preprocess: str = config.PREPROCESS) -> Tensor:
+def to_batch(
+    pictures: Sequence[Picture],
+    preprocess: str = config.PREPROCESS,
+    value_range: ValueRange | None = None,
+    max_pixels: int | None = None,
+    note: Progress = silent,
+) -> Tensor:
     """Load, resize and normalize pictures of any kind.
 
     Args:
         pictures: Paths, open files, PIL images or uint8 arrays; N of them.
         preprocess: `eval` or `hub`.
+        value_range: As for `load_image`.
+        max_pixels: As for `load_image`.
+        note: As for `load_image`, with the picture's name.
 
     Returns:
         The network's input [N, 3, 300, 300], float32.
@@ -81,7 +99,14 @@ def to_batch(pictures: Sequence[Picture], preprocess: str = config.PREPROCESS) -
     Raises:
         ImageError: For a picture that cannot be read, or another `preprocess`.
     """
-    return normalize(torch.stack([prepare(load_image(picture), preprocess) for picture in pictures]), preprocess)
+    prepared = []
+    for number, picture in enumerate(pictures, 1):
+        notes: list[str] = []
+        image = load_image(picture, value_range=value_range, max_pixels=max_pixels, note=notes.append)
+        prepared.append(prepare(image, preprocess))
+        for text in notes:
+            note(f"{picture if isinstance(picture, (str, Path)) else f'picture {number}'}: {text}.")
+    return normalize(torch.stack(prepared), preprocess)
 
 
 def synthetic_images(count: int, seed: int = config.SEED, preprocess: str = config.PREPROCESS) -> Tensor:
@@ -114,3 +139,75 @@ def synthetic_pictures(count: int, seed: int = config.SEED) -> Tensor:
         mixed = 0.4 * layers[0] + 0.3 * layers[1] + 0.15 * layers[2] + 0.1 * layers[3] + 0.05 * grain
         pictures.append(((mixed - 0.5) * 1.8 + 0.5).clamp(0, 1).mul(255).round().to(torch.uint8))
     return torch.cat(pictures)
+
+
+def is_one_picture(pictures: object) -> bool:
+    """Return whether one picture is given, rather than several.
+
+    Raises:
+        ImageError: For what is neither: an array or a tensor of another shape, or what cannot be iterated.
+    """
+    if type(pictures) is list:
+        return False
+    if isinstance(pictures, (np.ndarray, Tensor)):
+        return _is_one_array(pictures)
+    if isinstance(pictures, (str, os.PathLike, Image.Image)) or hasattr(pictures, "read"):
+        return True
+    if isinstance(pictures, (bytes, bytearray)) or not isinstance(pictures, Iterable):
+        raise ImageError(
+            f"A {type(pictures).__name__} is neither a picture nor a list of pictures; expected paths, open files, "
+            "PIL images, arrays or tensors."
+        )
+    return False
+
+
+def as_list(pictures: Pictures) -> Iterable[Picture | Tensor]:
+    """Return what `pictures` holds; one picture is alone in the list.
+
+    Raises:
+        ImageError: As `is_one_picture` and `channels_last` do.
+    """
+    if is_one_picture(pictures):
+        return [cast(Picture, pictures)]
+    return channels_last(pictures) if isinstance(pictures, Tensor) else cast(Iterable[Picture], pictures)
+
+
+def _is_one_array(pixels: np.ndarray | Tensor) -> bool:
+    """Whether an array or a tensor is one picture, not a batch."""
+    shape, channels = tuple(pixels.shape), (1, 3, 4)
+    tensor = isinstance(pixels, Tensor)
+    at = -3 if tensor else -1  # the dimension of the channels
+    if len(shape) == 2 or (len(shape) == 3 and shape[at] in channels):
+        return True
+    if len(shape) == 4 and shape[at] in channels:
+        return False
+    kind, one = ("A tensor", "[1 | 3 | 4, H, W]") if tensor else ("An array", "[H, W, 1 | 3 | 4]")
+    raise ImageError(
+        f"{kind} {list(shape)} is neither one picture [H, W] or {one} nor a batch [N, {one[1:]} of them; "
+        f"put the channels {'first' if tensor else 'last'}, and give gray pictures as a list."
+    )
+
+
+def channels_last(pixels: Tensor) -> np.ndarray:
+    """View a tensor of one picture or a batch as an array, copied from its device where that is another.
+
+    Args:
+        pixels: uint8 [H, W], [C, H, W] or [N, C, H, W].
+
+    Returns:
+        uint8 [H, W], [H, W, C] or [N, H, W, C].
+
+    Raises:
+        ImageError: For another type, which NumPy may lack.
+    """
+    if pixels.dtype != torch.uint8:
+        advice = (
+            "; floats of 0..1 become that by (x * 255).round().to(torch.uint8)" if pixels.is_floating_point() else ""
+        )
+        raise ImageError(
+            f"A tensor of {str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)} cannot be read as a "
+            f"picture; expected uint8{advice}."
+        )
+    _is_one_array(pixels)
+    last = pixels.movedim(-3, -1) if pixels.dim() > 2 else pixels
+    return last.cpu().numpy()

@@ -4,7 +4,7 @@ import click
 import pytest
 
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.commands.params import Device, Names, Percent, Positive, Range, Score, Sizes
+from ssdtrt.commands.params import Device, Names, Percent, Positive, Range, Score, Sizes, Values
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,8 @@ from ssdtrt.commands.params import Device, Names, Percent, Positive, Range, Scor
         (Score(), "0.5", 0.5),
         (Percent(), "2.5 %", 0.025),
         (Positive(), "1e-3", 1e-3),
+        (Values(), "0:4095", (0, 4095)),
+        (Values(), "-1:1.5", (-1, 1.5)),
     ],
 )
 def test_values(kind, text, value):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from coco_files import write_annotations
 from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, strict
+from picture_files import png
 from PIL import Image
 
 from known import BLUE, RED, known_file
@@ -204,6 +205,52 @@ def test_a_folder_and_a_pattern(known, two, pictures, ssdtrt):
     done = ssdtrt("detect", known, "pictures", "pictures/d*/*.png", "--jsonl", "-", "--device", "cpu")
     images = [strict(line)["image"] for line in done.stdout.splitlines()]
     assert images == ["pictures/000139.png", "pictures/7.png", "pictures/deep/8.png", "pictures/deep/8.png"]
+
+
+def test_what_a_run_drew_is_no_picture_of_the_next(known, two, ssdtrt):
+    """Three times in the same folder, and into another one."""
+    for number, options in enumerate(([], [], [], ["-o", "b"])):
+        done = ssdtrt("-q", "detect", known, ".", *options, "--device", "cpu")
+        assert done.exit_code == 0 and "6 objects in 2 pictures" in done.stdout
+        note = "note: . without ./detections: detections were written there.\n"
+        assert done.stderr == (note if number else "")
+    done = ssdtrt("-q", "detect", known, "detections", "--jsonl", "-", "--device", "cpu")
+    assert [strict(line)["image"] for line in done.stdout.splitlines()] == ["detections/000139.jpg", "detections/7.jpg"]
+
+
+def test_what_a_folder_is_read_without_is_noted(known, two, ssdtrt, tmp_path):
+    (tmp_path / "pictures" / "a.dng").touch()
+    (tmp_path / "pictures" / "clip.mpg").touch()
+    done = ssdtrt("-q", "detect", known, "pictures", "--jsonl", "-", "--device", "cpu")
+    assert done.exit_code == 0 and len(done.stdout.splitlines()) == 2
+    assert done.stderr.splitlines()[0] == (
+        "note: pictures without 1 .dng: cameras' raw files, to be developed to JPEG or TIFF; 1 .mpg: no pictures."
+    )
+
+
+def test_ranges_and_limits_of_pixels_are_options(known, module, ssdtrt, tmp_path):
+    """A red picture of 12 bits, for every command that reads pictures."""
+    row = b"\0" + np.array([[4000, 0, 0]] * 20, ">u2").tobytes()
+    (tmp_path / "1.png").write_bytes(png(20, 10, 16, 2, row * 10))
+    note = "1.png: its values of more than 8 bits are read as 0..4095, the range that they fill; --range (value_range) gives"
+    many = "1.png cannot be read as a picture (it has more than 199 pixels; --max-pixels (max_pixels) allows more)."
+    call = ["-q", "detect", known, "1.png", "--jsonl", "-", "--device", "cpu"]
+    for options, label in (([], "cat"), (["--range", "-5:4095"], "cat"), (["--range", "0:65535"], "car")):
+        done = ssdtrt(*call, *options)
+        assert strict(done.stdout)["detections"][0]["label"] == label
+        assert (note in done.stderr) == (not options)
+    assert many in ssdtrt(*call, "--max-pixels", 199).stderr
+    for wrong in ("5", "5:1", "a:b", "0:inf", "nan:1"):
+        done = ssdtrt(*call, "--range", wrong)
+        assert done.exit_code == 2 and f"'{wrong}' is not LOW:HIGH, such as 0:4095." in done.stderr
+    write_annotations(tmp_path / "a.json", {1: "1.png"}, [(1, 3, [0, 0, 9, 9])])
+    call = ["-q", "evaluate", known, "--images", ".", "--annotations", "a.json", "--device", "cpu", "--json", "-"]
+    assert any(one.startswith(note) for one in strict(ssdtrt(*call).stdout)["notes"])
+    assert strict(ssdtrt(*call, "--range", "0:4095").stdout)["notes"] == []
+    assert strict(ssdtrt(*call, "--max-pixels", 199).stdout)["failures"] == [many]
+    call = ["-q", "verify", module, "1.png", "--device", "cpu", "--json", "-"]
+    assert note in ssdtrt(*call).stderr and ssdtrt(*call, "--range", "0:4095").stderr == ""
+    assert many in ssdtrt(*call, "--max-pixels", 199).stderr
 
 
 def test_a_list_on_stdin_and_pictures_that_lie_in_the_output_folder(known, pictures, tmp_path):

@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from known import BLUE, CAT, RED, known_file
-from ssdtrt.detect import UNTRAINED, Detector, detect_files, detect_to_folder, folder_sink
+from ssdtrt.detect import UNTRAINED, Detector, detect_files, folder_sink
 from ssdtrt.detection.folder_sink import _unused_name
 from ssdtrt.errors import ArtifactError, ImageError
+from ssdtrt.run import detect_to_folder
 
 
 def test_folder_holds_pictures_and_json(known, pictures, tmp_path):

@@ -2,17 +2,20 @@
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from picture_files import chunk, png
 from PIL import Image, TiffImagePlugin
 
 from ssdtrt.errors import ImageError
-from ssdtrt.images.decode import load_image
+from ssdtrt.images.decode import content_format, load_image
+from ssdtrt.system.child import child_environment
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 YELLOW, CYAN, GREY = (255, 255, 0), (0, 255, 255), (90, 90, 90)
@@ -132,9 +135,10 @@ def test_one_bit(tmp_path):
 
 @pytest.mark.parametrize("value, level", [(0, 0), (257, 1), (25700, 100), (25828, 100), (25829, 101), (65535, 255)])
 def test_sixteen_bits(tmp_path, value, level):
-    image = Image.fromarray(np.full((3, 4), value, dtype=np.uint16))
+    pixels = np.full((3, 4), value, dtype=np.uint16)
+    pixels[2, 3] = 65535  # It holds 16 bits.
     for name in ("deep.png", "deep.tif"):
-        image.save(tmp_path / name)
+        Image.fromarray(pixels).save(tmp_path / name)
         assert color(tmp_path / name) == (level,) * 3
 
 
@@ -143,17 +147,6 @@ def test_sixteen_bits_of_either_byte_order(mode, order):
     pixels = np.array([[0, 25700], [65535, 514]]).astype(order)
     image = Image.frombytes(mode, (2, 2), pixels.tobytes())
     assert np.asarray(load_image(image))[..., 1].tolist() == [[0, 100], [255, 2]]
-
-
-def chunk(name, data):
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-
-def png(width, height, bits, kind, data, *chunks):
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
-    parts = [chunk(*part) for part in chunks]
-    end = [chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join([header, *parts, *end])
 
 
 def test_sixteen_bits_a_channel():
@@ -172,18 +165,6 @@ def test_premultiplied_alpha(mode):
     image = Image.new(mode.upper(), (2, 1), (100,) * (len(mode) - 1) + (255,)).convert(mode)
     image.putpixel((1, 0), (0,) * len(mode))
     assert np.asarray(load_image(image)).tolist() == [[[100] * 3, [255] * 3]]
-
-
-def test_thirty_two_bits_are_taken_as_sixteen():
-    assert color(Image.new("I", (2, 2), 25700)) == (100, 100, 100)
-    assert color(Image.new("I", (2, 2), 70000)) == (255, 255, 255)
-
-
-def test_floats(tmp_path):
-    image = Image.new("F", (2, 1), 100.0)
-    image.putpixel((1, 0), 300.0)
-    image.save(tmp_path / "floats.tif")
-    assert (color(tmp_path / "floats.tif"), color(tmp_path / "floats.tif", (1, 0))) == ((100,) * 3, (255,) * 3)
 
 
 def test_first_picture_of_an_animation(tmp_path):
@@ -256,6 +237,7 @@ def test_arrays():
     assert found.size == (7, 5) and np.array_equal(np.asarray(found), pixels)
     gray = load_image(pixels[:, :, 0])
     assert np.array_equal(np.asarray(gray), np.repeat(pixels[:, :, :1], 3, axis=2))
+    assert np.array_equal(np.asarray(load_image(pixels[:, :, :1])), np.asarray(gray))
 
 
 def test_array_that_is_a_view():
@@ -280,14 +262,14 @@ def test_rgb_in_memory_is_not_copied():
     "shape, dtype",
     [
         ((4, 5, 3), np.float32), ((4, 5, 3), np.int64), ((4, 5, 3), np.uint16), ((4, 5), np.float32),
-        ((4, 5), np.int32), ((4, 5), np.int64), ((3, 4, 5), np.uint8), ((4, 5, 1), np.uint8), ((4, 5, 6), np.uint8),
+        ((4, 5), np.int32), ((4, 5), np.int64), ((3, 4, 5), np.uint8), ((4, 5, 2), np.uint8), ((4, 5, 6), np.uint8),
         ((1, 4, 5, 3), np.uint8), ((5,), np.uint8), ((), np.uint8), ((0, 5, 3), np.uint8), ((5, 0, 3), np.uint8),
     ],
 )  # fmt: skip
 def test_wrong_array(shape, dtype):
     assert refusal(np.zeros(shape, dtype=dtype)) == (
         f"An array of {dtype.__name__} {list(shape)} cannot be read as a picture; "
-        "expected uint8 [H, W, 3], [H, W, 4] or [H, W]."
+        "expected uint8 [H, W] or [H, W, 1 | 3 | 4]."
     )
 
 
@@ -316,13 +298,102 @@ def test_not_a_picture_in_words(tmp_path):
         assert refusal(file) == f"{tmp_path / 'empty.png'} {reason}"
 
 
-@pytest.mark.parametrize("side", [10_000, 20_000, 60_000])  # Pillow warns of the first and refuses the others.
+TOO_MANY = "cannot be read as a picture (it has more than {:,} pixels; --max-pixels (max_pixels) allows more)."
+MANY = "it has more than {:,} pixels, from where Pillow warns of decompression bombs, and is read"
+
+
+def test_a_jpeg_of_108_megapixels_is_read_with_a_note(tmp_path):
+    path, notes = tmp_path / "phone.jpg", []
+    Image.new("L", (12_000, 9_000), 200).save(path)
+    image = load_image(path, note=notes.append)
+    assert image.size == (12_000, 9_000) and image.getpixel((11_999, 8_999)) == (200, 200, 200)
+    assert notes == [MANY.format(89_478_485)] and Image.MAX_IMAGE_PIXELS == 89_478_485
+
+
+@pytest.mark.parametrize("side", [13_378, 20_000, 60_000])
 def test_too_many_pixels(tmp_path, side):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(side, side, 8, 2, bytes(100)))
-    assert refusal(path) == (
-        f"{path} cannot be read as a picture (it has more than 89,478,485 pixels, PIL.Image.MAX_IMAGE_PIXELS)."
+    assert refusal(path) == f"{path} {TOO_MANY.format(178_956_970)}"
+
+
+def test_max_pixels(tmp_path, monkeypatch):
+    """Beyond the limits of Pillow, here 50 with a warning and 100 at all, and below them."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    for size, most, noted in (
+        ((10, 5), None, False),
+        ((10, 10), None, True),
+        ((11, 10), 110, True),
+        ((9, 1), 9, False),
+    ):
+        random_picture(*size).save(tmp_path / "a.png")
+        notes = []
+        assert load_image(tmp_path / "a.png", max_pixels=most, note=notes.append).size == size
+        assert notes == [MANY.format(50)] * noted and Image.MAX_IMAGE_PIXELS == 50
+    for size, most in (((101, 1), None), ((111, 1), 110), ((10, 1), 9)):
+        random_picture(*size).save(tmp_path / "a.png")
+        with pytest.raises(ImageError) as caught:
+            load_image(tmp_path / "a.png", max_pixels=most)
+        assert str(caught.value) == f"{tmp_path / 'a.png'} {TOO_MANY.format(most or 100)}"
+    assert load_image(random_picture(20, 20)).size == (20, 20)  # What is in memory already is no bomb.
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    random_picture(20, 20).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png").size == (20, 20)
+
+
+def test_a_raw_file_is_not_its_preview(tmp_path):
+    for tag, value in ((50706, b"\1\4\0\0"), (254, 1)):  # A DNG's version, and a preview as first picture.
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags.tagtype[tag] = 1 if tag == 50706 else 4
+        tags[tag] = value
+        random_picture(16, 12).save(tmp_path / "raw.dng", format="TIFF", tiffinfo=tags)
+        assert refusal(tmp_path / "raw.dng") == (
+            f"{tmp_path / 'raw.dng'} cannot be read as a picture (a camera's raw file, of which Pillow reads the "
+            "preview alone; develop it to JPEG or TIFF)."
+        )
+        assert content_format(str(tmp_path / "raw.dng")) is None
+
+
+def test_heic_with_pillow_heif(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.new("RGB", (64, 48), (250, 0, 0))).save(tmp_path / "a.heic", quality=100)
+    for picture in (tmp_path / "a.heic", io.BytesIO((tmp_path / "a.heic").read_bytes())):
+        found = load_image(picture)
+        assert found.size == (64, 48) and found.getpixel((9, 9)) == pytest.approx((250, 0, 0), abs=3)
+
+
+@pytest.mark.parametrize(
+    "brand, advice", [(b"heic", "HEIC: pip install pillow-heif"), (b"avif", "AVIF: pip install 'pillow>=11.3'")]
+)
+def test_what_must_be_installed_for_a_picture_is_said(tmp_path, brand, advice):
+    """In a process without pillow-heif, and without Pillow's own AVIF."""
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftyp" + brand + bytes(16))
+    code = (
+        "import io, sys\n"
+        "sys.modules.update({'pillow_heif': None, 'PIL.AvifImagePlugin': None})\n"
+        "from ssdtrt.errors import ImageError\n"
+        "from ssdtrt.images.decode import load_image\n"
+        "for picture in (sys.argv[1], io.BytesIO(open(sys.argv[1], 'rb').read())):\n"
+        "    try: load_image(picture)\n"
+        "    except ImageError as error: print(error)\n"
     )
+    command = [sys.executable, "-W", "ignore", "-c", code, "a.jpg"]
+    done = subprocess.run(command, capture_output=True, text=True, env=child_environment(), cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        f"{name} cannot be read as a picture ({advice})." for name in ("a.jpg", "The BytesIO")
+    ], done.stderr
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_the_content_tells_a_format(tmp_path, kind):
+    random_picture(9, 7).save(tmp_path / "a", format=kind)
+    assert content_format(str(tmp_path / "a")) == kind
+
+
+@pytest.mark.parametrize("content", [b"", b"text", bytes(100), b"\x00\x00\x01\xba" + bytes(60), b"P6", b"\xff\xd8\xff"])
+def test_the_content_tells_what_is_no_picture(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert content_format(str(tmp_path / "a")) is None
 
 
 def odd_animation():

@@ -47,7 +47,7 @@ def given_back(readers, paths):
 def test_pictures_come_in_order_with_their_sizes(readers, colors):
     found = list(given_back(readers, colors))
     assert [read.size for read in found] == [(10 + number, 20) for number in range(12)]
-    for number, (_, pixels, _) in enumerate(found):
+    for number, (_, pixels, *_) in enumerate(found):
         assert pixels.shape == (300, 300, 3) and pixels.dtype == np.uint8
         assert (pixels == number * 20).all()
     assert sorted(readers.free) == list(range(7)) and readers.loads == [0, 0]
@@ -111,7 +111,7 @@ def test_pixels_are_those_of_this_process(photographs, tmp_path, orient, preproc
     turned.save(tmp_path / "turned.jpg", exif=exif)
     paths = [*photographs, tmp_path / "turned.jpg"]
     with ReaderPool(2, 8, 4, orient=orient, preprocess=preprocess) as readers:
-        for path, (size, pixels, _) in zip(paths, readers.read(paths)):
+        for path, (size, pixels, *_) in zip(paths, readers.read(paths)):
             image = load_image(path, orient=orient)
             assert size == image.size
             assert np.array_equal(pixels, resize_image(image, preprocess))

@@ -2,7 +2,6 @@
 
 import io
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from PIL import Image
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
-from ssdtrt.images.reading import PictureReader, check_pictures, readable
+from ssdtrt.images.reading import PictureNotes, PictureReader, PreparedPicture, readable
 from ssdtrt.images.upload import to_device
 
 CPU = torch.device("cpu")
@@ -112,30 +111,31 @@ def test_no_more_is_taken_than_is_read_ahead(mixed, way):
     assert len(taken) <= 3 + 4
 
 
-@pytest.mark.parametrize(
-    "given, message",
-    [
-        ("a.jpg", "a.jpg is one picture; expected a list of pictures."),
-        (Path("a.jpg"), "a.jpg is one picture; expected a list of pictures."),
-        (Image.new("RGB", (3, 2)), "A PIL image is one picture; expected a list of pictures."),
-        (io.BytesIO(), "An open file is one picture; expected a list of pictures."),
-        (np.zeros((48, 64, 3), np.uint8), "An array [48, 64, 3] is one picture; expected a list of pictures."),
-        (np.zeros((48, 64), np.uint8), "An array [48, 64] is one picture; expected a list of pictures."),
-        (
-            torch.zeros(1, 300, 300, 3, dtype=torch.uint8),
-            "A tensor [1, 300, 300, 3] is no list of pictures; expected paths, PIL images or uint8 arrays [H, W, 3].",
-        ),
-    ],
-)
-def test_one_picture_is_no_list(given, message):
-    with pytest.raises(ImageError) as caught:
-        check_pictures(given)
-    assert str(caught.value) == message
+@needs_processes
+@pytest.mark.parametrize("way", ["with_threads", "with_processes"])
+def test_ranges_limits_and_notes_go_everywhere(tmp_path, way):
+    """The same values, refusals and notes whoever reads; a picture of 12 bits and one of too many pixels."""
+    rest = () if way == "with_threads" else (9, CPU, False)
+    Image.fromarray(np.full((20, 30), 2000, np.uint16)).save(tmp_path / "deep.png")
+    Image.new("L", (31, 20)).save(tmp_path / "large.png")
+    paths = [tmp_path / "deep.png", tmp_path / "large.png"]
+    deep, large = getattr(reader(), way)(paths, *rest)
+    assert (deep.pixels == 125).all() and not large.notes  # 2000 of 4095
+    assert [note.partition(",")[0] for note in deep.notes] == ["its values of more than 8 bits are read as 0..4095"]
+    settings = PictureReader("eval", True, workers=2, ahead=4, value_range=(1000, 3000), max_pixels=600)
+    deep, large = getattr(settings, way)(paths, *rest)
+    assert (deep.pixels == 128).all() and deep.notes == ()
+    assert str(large).startswith(f"{paths[1]} cannot be read as a picture (it has more than 600 pixels; --max-pixels")
 
 
-@pytest.mark.parametrize("given", [[], ["a.jpg"], (Path("a"),), iter(["a"]), np.zeros((2, 4, 5, 3), np.uint8)])
-def test_lists_of_pictures(given):
-    assert check_pictures(given) is None
+def test_notes_are_told_once_each_and_not_without_end():
+    told = []
+    notes = PictureNotes(told.append)
+    for number in range(30):
+        texts = ("same", "same") if number < 10 else ("same", f"note {number}")
+        notes.tell(PreparedPicture(number, "" if number % 2 else f"{number}.png", (1, 1), np.zeros(1), notes=texts))
+    assert told[:3] == ["0.png: same.", "10.png: note 10.", "picture 12: note 11."]
+    assert len(told) == 11 and told[-1] == "There are notes on more pictures."
 
 
 # Pictures in memory
@@ -160,7 +160,17 @@ def test_at_once_gives_what_threads_give(preprocess, whole, keep):
     exif[0x0112] = 6
     turned = Image.fromarray(arrays[2])
     turned.info["exif"] = exif.tobytes()
-    pictures = [*arrays, gray, clear, Image.fromarray(arrays[1]), turned, Image.fromarray(gray)]
+    tensor = torch.from_numpy(arrays[3]).permute(2, 0, 1)
+    pictures = [
+        *arrays,
+        tensor,
+        gray[..., None],
+        gray,
+        clear,
+        Image.fromarray(arrays[1]),
+        turned,
+        Image.fromarray(gray),
+    ]
     expected = list(reader(preprocess).with_threads(pictures, keep))
     found = list(reader(preprocess).at_once(pictures, keep, whole))
     sizes = {one.pixels.shape[:2] for one in found}
@@ -181,6 +191,8 @@ def test_at_once_gives_what_threads_give(preprocess, whole, keep):
         np.zeros((0, 64, 3), np.uint8),
         np.zeros((2, 3, 48, 3), np.uint8),
         np.zeros(3, np.uint8),
+        np.zeros((48, 64, 2), np.uint8),
+        torch.zeros(3, 48, 64),
     ],
 )
 def test_what_is_wrong_with_an_array_is_said_in_its_place(bad, whole):

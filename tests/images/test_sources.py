@@ -2,11 +2,16 @@
 
 import io
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ssdtrt.images.sources import expand, pictures_below
+from ssdtrt.system.child import child_environment
 
 
 @pytest.fixture
@@ -24,10 +29,12 @@ def tree(tmp_path, monkeypatch):
     return tmp_path
 
 
-def expanded(*arguments, stdin=""):
+def expanded(*arguments, stdin="", **options):
     """The paths as text, and what failed."""
     failures = []
-    found = list(expand(arguments, io.BytesIO(stdin if isinstance(stdin, bytes) else stdin.encode()), failures))
+    found = list(
+        expand(arguments, io.BytesIO(stdin if isinstance(stdin, bytes) else stdin.encode()), failures, **options)
+    )
     assert all(isinstance(path, Path) for path in found)
     return [str(path) for path in found], [str(failure) for failure in failures]
 
@@ -137,4 +144,139 @@ def test_arguments_keep_their_order(tree):
 def test_a_folder_or_pattern_without_a_picture_is_a_failure(tree):
     found, failures = expanded("empty", "in/b.jpg", "in/*.gif", "in/d[ef]ep/no*")
     assert found == ["in/b.jpg"]
-    assert failures == ["empty holds no pictures.", "in/*.gif matches no file.", "in/d[ef]ep/no* matches no file."]
+    assert failures == [
+        "empty holds no pictures (1 .txt: no pictures).",
+        "in/*.gif matches no file.",
+        "in/d[ef]ep/no* matches no file.",
+    ]
+
+
+# What a folder holds beside pictures
+
+
+def noted(*arguments, **options):
+    """The paths as text, and the notes."""
+    notes = []
+    found, failures = expanded(*arguments, note=notes.append, **options)
+    assert failures == []
+    return found, notes
+
+
+def test_the_content_tells_where_the_name_does_not(tmp_path, monkeypatch):
+    """Names without a suffix, with another program's, and with one that Pillow knows and cannot read."""
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("in")
+    for name, kind in (
+        ("0001", "PNG"),
+        ("shot.jpg_large", "JPEG"),
+        ("x.0", "WEBP"),
+        ("odd.mpo", "GIF"),
+        ("a.jpg", "BMP"),
+    ):
+        Image.new("RGB", (3, 2)).save(f"in/{name}", format=kind)
+    for name, content in (
+        ("README", b"text"), ("b.mpg", b"\0\0\1\xba" + bytes(50)), ("c.h5", b"\x89HDF\r\n\x1a\n"), ("d.pdf", b"%PDF-1.4"),
+        ("e.npy", b"\x93NUMPY"), ("f.txt", b"a"), ("g.txt", b"b"), ("h.svg", b"<svg/>"), (".DS_Store", b"x"), ("empty", b""),
+    ):  # fmt: skip
+        (tmp_path / "in" / name).write_bytes(content)
+    found, notes = noted("in")
+    assert found == ["in/0001", "in/a.jpg", "in/odd.mpo", "in/shot.jpg_large", "in/x.0"]
+    assert notes == ["in without 9 without a suffix, .txt, .mpg, .h5, .pdf, ...: no pictures."]
+    with open("in/b.mpg", "wb") as file:  # Named so, and a picture all the same: the name tells.
+        Image.new("RGB", (3, 2)).save(file, format="PNG")
+    assert noted("in")[0] == found
+
+
+def test_what_was_left_out_and_why(tmp_path, monkeypatch):
+    """In a process without pillow-heif."""
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("in")
+    for name, content in (
+        ("a.jpg", b""), ("b.HEIC", b""), ("c.heic", b""), ("phone", b"\0\0\0\x1cftypheic" + bytes(9)),
+        ("d.dng", b"II*\0"), ("e.CR2", b"II*\0"), ("labels.txt", b""),
+    ):  # fmt: skip
+        (tmp_path / "in" / name).write_bytes(content)
+    os.symlink("nowhere", "in/broken")
+    os.mkfifo("in/pipe")
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from ssdtrt.images.sources import expand\n"
+        "print(list(map(str, expand(sys.argv[1:], sys.stdin, sys.argv, note=print))))\n"
+        "print(sys.argv[-1])\n"
+    )
+    os.mkdir("all")
+    shutil.copyfile("in/c.heic", "all/c.heic")
+    command = [sys.executable, "-c", code, "in", "all"]
+    done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
+    assert done.stdout.splitlines() == [
+        "in without 2 .heic: pip install pillow-heif; 2 without a suffix: no files; 2 .dng, .cr2: cameras' raw files, "
+        "to be developed to JPEG or TIFF; 1 .txt: no pictures; 1 without a suffix: HEIC: pip install pillow-heif.",
+        "['in/a.jpg']",
+        "all holds no pictures (1 .heic: pip install pillow-heif).",
+    ], done.stderr
+
+
+def test_heic_is_a_picture_with_pillow_heif(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.new("RGB", (64, 48))).save(tmp_path / "a.heic")
+    shutil.copyfile(tmp_path / "a.heic", tmp_path / "b")
+    assert noted(tmp_path) == ([str(tmp_path / "a.heic"), str(tmp_path / "b")], [])
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree, not_root):
+    os.chmod("in/deep/er", 0)
+    found, notes = noted("in/deep")
+    os.chmod("in/deep/er", 0o700)
+    assert (found, notes) == (["in/deep/a.bmp"], ["in/deep without in/deep/er: Permission denied."])
+
+
+def test_links_are_followed_without_circles(tree):
+    """To folders outside and to hidden ones; not to one that comes by itself, and back up."""
+    os.makedirs("other/more")
+    for name in ("other/o.jpg", "other/more/m.jpg", "in/.git/deep.jpg"):
+        Path(name).touch()
+    os.symlink("../../other", "in/deep/a_link")
+    os.symlink("../other/more", "in/more")  # Once is enough.
+    os.symlink("..", "in/Z/up")
+    os.symlink("../in", "other/back")
+    os.symlink("../..", "other/more/top")  # The whole tree, which holds `in` again.
+    os.symlink("Z", "in/A_comes_by_itself")
+    os.symlink(".git", "in/hidden")
+    os.symlink("b.jpg", "in/linked.jpg")
+    found, _ = noted("in")
+    assert found == [
+        "in/10.webp", "in/a.PNG", "in/b.jpg", "in/linked.jpg", "in/Z/e.jpg", "in/deep/a.bmp", "in/deep/a_link/o.jpg",
+        "in/deep/er/c.jpeg", "in/hidden/d.jpg", "in/hidden/deep.jpg", "in/more/m.jpg", "in/more/top/odd1.jpg",
+        "in/more/top/odd[1].jpg", "in/more/top/what?/f.jpg",
+    ]  # fmt: skip
+
+
+def test_a_pattern_gives_a_picture_once_where_a_link_leads_back(tree):
+    os.symlink("..", "in/Z/up")
+    assert expanded("in/**/*.jp*g") == (["in/Z/e.jpg", "in/b.jpg", "in/deep/er/c.jpeg"], [])
+
+
+def test_output_folders_are_left_out_unless_named(tree):
+    for name in ("in/out/a.jpg", "in/earlier/a.jpg", "in/earlier/detections.json"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    usual = ["in/10.webp", "in/a.PNG", "in/b.jpg", "in/Z/e.jpg", "in/deep/a.bmp", "in/deep/er/c.jpeg"]
+    others = "in without 2 without a suffix, .txt: no pictures; in/earlier: detections were written there"
+    found, notes = noted("in", output="in/out/")
+    assert found == usual and notes == [f"{others}; in/out: detections were written there."]
+    assert noted("in", output="elsewhere") == ([*usual, "in/out/a.jpg"], [f"{others}."])
+    assert noted("in/out", "in/earlier", output="in/out")[0] == ["in/out/a.jpg", "in/earlier/a.jpg"]
+    found, notes = noted("in/**/a.*", output="in/out")
+    assert found == ["in/a.PNG", "in/deep/a.bmp"] and notes == [
+        "in/**/a.* without 1 .jpg: in in/earlier, where detections were written; "
+        "1 .jpg: in in/out, where detections were written."
+    ]
+    assert noted("in/o*t/*.jpg", "in/out/*.jpg", output="other")[0] == ["in/out/a.jpg"] * 2
+    assert noted("in/earlier/*.jpg", "in/out/*.jpg", output="in/out") == (["in/earlier/a.jpg", "in/out/a.jpg"], [])
+    assert expanded("in/o*t/*.jpg", output="in/out")[1] == [
+        "in/o*t/*.jpg matches no file (1 .jpg: in in/out, where detections were written)."
+    ]
+    os.chdir("in/out")
+    assert noted("*.jpg", output=".") == (["a.jpg"], [])
+    os.chdir("..")
+    assert noted("*/a.jpg", output=".")[0] == ["out/a.jpg"]

@@ -1,6 +1,7 @@
 """Pictures resized in both ways and normalized, and synthetic ones."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,16 @@ from PIL import Image
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import to_pixels
-from ssdtrt.images.tensors import check_images, normalize, prepare, synthetic_images, to_batch
+from ssdtrt.images.tensors import (
+    as_list,
+    channels_last,
+    check_images,
+    is_one_picture,
+    normalize,
+    prepare,
+    synthetic_images,
+    to_batch,
+)
 
 MEAN = np.array([0.485, 0.456, 0.406])
 STD = np.array([0.229, 0.224, 0.225])
@@ -196,3 +206,63 @@ def test_synthetic_images_leave_the_random_state():
     before = torch.get_rng_state()
     synthetic_images(2)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# Tensors and arrays that are pictures
+
+
+FILE = io.BytesIO()
+RGB, GRAY = np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "a.jpg", Path("a.jpg"), Image.new("RGB", (3, 2)), FILE, GRAY, RGB, RGB[..., :1], np.zeros((9, 9, 4), np.uint8),
+        torch.zeros(48, 64, dtype=torch.uint8), *(torch.zeros(n, 48, 64, dtype=torch.uint8) for n in (1, 3, 4)),
+    ],
+)  # fmt: skip
+def test_one_picture(given):
+    assert is_one_picture(given) and as_list(given) == [given]
+
+
+@pytest.mark.parametrize(
+    "given", [[], ["a.jpg"], (Path("a"),), iter(["a"]), RGB[None], RGB[None, ..., :1], np.zeros((2, 9, 9, 4), np.uint8)]
+)
+def test_lists_of_pictures(given):
+    assert not is_one_picture(given) and as_list(given) is given
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_batch_of_tensors_is_a_view_of_arrays(channels):
+    batch = torch.arange(2 * channels * 5 * 7).to(torch.uint8).view(2, channels, 5, 7)
+    found = as_list(batch)
+    assert found.shape == (2, 5, 7, channels) and found.dtype == np.uint8
+    assert found[1, 2, 3].tolist() == batch[1, :, 2, 3].tolist()
+    assert np.shares_memory(found, batch.numpy())
+    assert np.array_equal(channels_last(batch[0]), found[0])
+    assert np.array_equal(channels_last(batch[0, 0]), found[0, :, :, 0])
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (None, "A NoneType is neither a picture nor a list of pictures; expected paths, open files, PIL images,"),
+        (b"\xff\xd8\xff", "A bytes is neither a picture nor a list of pictures; expected paths, open files, PIL images,"),
+        (0.5, "A float is neither a picture nor a list of pictures; expected paths, open files, PIL images, arrays or"),
+        (np.zeros((3, 48, 64)), "An array [3, 48, 64] is neither one picture [H, W] or [H, W, 1 | 3 | 4] nor a batch ["),
+        (np.zeros((9, 48, 64)), "An array [9, 48, 64] is neither one picture [H, W] or [H, W, 1 | 3 | 4] nor a batch ["),
+        (np.zeros((2, 3, 48, 64)), "An array [2, 3, 48, 64] is neither one picture [H, W] or [H, W, 1 | 3 | 4] nor a"),
+        (np.zeros(3), "An array [3] is neither one picture [H, W] or [H, W, 1 | 3 | 4] nor a batch [N, H, W, 1 | 3 | 4]"),
+        (np.zeros(()), "An array [] is neither one picture"),
+        (torch.zeros(48, 64, 3), "A tensor [48, 64, 3] is neither one picture [H, W] or [1 | 3 | 4, H, W] nor a batch [N"),
+        (torch.zeros(2, 48, 64, 3), "A tensor [2, 48, 64, 3] is neither one picture [H, W] or [1 | 3 | 4, H, W] nor a"),
+        (torch.zeros(1, 1, 3, 48, 64), "A tensor [1, 1, 3, 48, 64] is neither one picture"),
+        (torch.zeros(2, 3, 48, 64), "A tensor of float32 [2, 3, 48, 64] cannot be read as a picture; expected uint8; floats"),
+        (torch.zeros(2, 3, 4, 4).long(), "A tensor of int64 [2, 3, 4, 4] cannot be read as a picture; expected uint8."),
+    ],
+)  # fmt: skip
+def test_what_is_neither_is_one_line(given, message):
+    with pytest.raises(ImageError) as caught:
+        as_list(given)
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)

@@ -1,0 +1,34 @@
+"""The settings of a detector."""
+
+import numpy as np
+import pytest
+
+from ssdtrt.detection.settings import check_settings
+from ssdtrt.errors import SsdtrtError
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 0.5, np.float32(0.4), np.float64(1)])
+def test_settings_in_their_range(threshold):
+    assert check_settings(threshold, 1, 16, (-1.5, 2), 10**9) is None
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"threshold": 5}, "The threshold is 5; expected a number of 0..1."),
+        ({"threshold": -0.1}, "The threshold is -0.1; expected a number of 0..1."),
+        ({"threshold": float("nan")}, "The threshold is nan; expected a number of 0..1."),
+        ({"threshold": "0.5"}, "The threshold is '0.5'; expected a number of 0..1."),
+        ({"max_detections": 0}, "max_detections is 0; expected a whole number from 1 up."),
+        ({"workers": 0}, "workers is 0; expected a whole number from 1 up."),
+        ({"workers": 1.5}, "workers is 1.5; expected a whole number from 1 up."),
+        ({"max_pixels": 0}, "max_pixels is 0; expected a whole number from 1 up."),
+        ({"value_range": (5, 5)}, "The range of values is (5, 5); expected two numbers, the lower one first."),
+        ({"value_range": (5,)}, "The range of values is (5,); expected two numbers, the lower one first."),
+        ({"value_range": (0, float("inf"))}, "The range of values is (0, inf); expected two numbers, the lower one first."),
+    ],
+)  # fmt: skip
+def test_settings_out_of_their_range(settings, message):
+    with pytest.raises(SsdtrtError) as caught:
+        check_settings(**{"threshold": 0.5, **settings})
+    assert str(caught.value) == message
