@@ -13,6 +13,7 @@ from ssdtrt.commands.options import (
     device_option,
     json_option,
     module_option,
+    reading_options,
     sha256_option,
     show,
     terminal,
@@ -97,11 +98,12 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
 @click.option("--orient", is_flag=True, help="Turn pictures by their EXIF orientation, for upright annotations.")
 @click.option("--subset", is_flag=True, help="Leave out the pictures that are not there, and their objects.")
 @module_option
+@reading_options
 @device_option
 @sha256_option
 @json_option
 @evaluation_report_options
-def evaluate(engine, images, annotations, against, coco, json_file, **options):
+def evaluate(engine, images, annotations, against, coco, reading, json_file, **options):
     """Compute COCO's twelve figures for ENGINE.
 
     The settings are those of the published evaluation. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
@@ -116,9 +118,8 @@ def evaluate(engine, images, annotations, against, coco, json_file, **options):
     from ssdtrt.evaluate import evaluate_file
 
     terminal.progress("loading")
-    report = evaluate_file(
-        engine, images, annotations, against=against or (), results=coco, progress=terminal.progress, **options
-    )
+    options |= {"against": against or (), "results": coco, "progress": terminal.progress, **reading}
+    report = evaluate_file(engine, images, annotations, **options)
     finish_evaluation(report, json_file, **report_options)
     terminal.hint("bench", engine)
 

@@ -27,7 +27,29 @@ _CHUNK = 1 << 16  # bytes
 _NO_PICTURES = "no pictures"
 _RAW = "cameras' raw files, to be developed to JPEG or TIFF"
 _RAW_SUFFIXES = frozenset(
-    [".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw", ".x3f"]
+    [
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".dng",
+        ".erf",
+        ".iiq",
+        ".kdc",
+        ".mef",
+        ".mos",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pef",
+        ".raf",
+        ".raw",
+        ".rw2",
+        ".srw",
+        ".x3f",
+    ]
 )
 _HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 _SHOWN = 5  # suffixes in a note
