@@ -38,6 +38,7 @@ NORMALIZATION = {"eval": (_IMAGENET_MEAN, _IMAGENET_STD), "hub": ((0.5, 0.5, 0.5
 
 # Resizing on a GPU.
 RESIZE_BATCH = 16  # pictures that are resized at a time, which bounds memory
+RESIZE_GRAPH_AFTER = 30  # pictures of one size, one by one; then their resize is captured as a CUDA graph
 RESIZE_CACHE = 128  # side lengths whose interpolation weights are cached; those of 640 pixels take 1.5 MB
 
 # Weights.

@@ -49,13 +49,13 @@ class Detector:
         device: `cpu`, `cuda` or `cuda:N`; by default what the file is for, for a module the GPU where there is one.
         threshold: The lowest score that is reported, 0..1. Scores of 0.05 and less never are.
         max_detections: The most detections of a picture.
-        orient: Whether pictures are turned by their EXIF orientation; TIFFs always are.
+        orient: Whether pictures are turned by their EXIF orientation; TIFFs and HEICs always are.
         workers: How many threads or processes read pictures; by default one for each core.
         sha256: The digest that the file must have.
         value_range: Which values of pictures of more than 8 bits become black and white; by default the range that
             each picture fills, with a note.
         max_pixels: The most pixels of a picture; by default twice PIL.Image.MAX_IMAGE_PIXELS, as Pillow does.
-        note: Told when a batch is halved, and what is to be known about how a picture was read.
+        note: Called with a line when a batch is halved, and what is to be known about how a picture was read.
 
     Attributes:
         runner: The loaded file.
@@ -99,7 +99,10 @@ class Detector:
         else:
             raise ArtifactError("The SHA-256 of a runner is checked where its file is loaded; give it to load_engine.")
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
-        self.workers, self.value_range, self.max_pixels = workers or worker_count(), value_range, max_pixels
+        self.workers = workers or worker_count()
+        # Python's own numbers, for other processes too.
+        self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+        self.max_pixels = None if max_pixels is None else int(max_pixels)
         self.device = runner.device
         self.stage, self.pipeline = Stage(self.device), Pipeline(runner, max_detections)
         self._notes = PictureNotes(note)

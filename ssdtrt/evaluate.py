@@ -114,7 +114,15 @@ def evaluate_file(
     notes = (*orientation_notes(known, pictures, sizes, orient), *report.notes)
     others = tuple(each(one, name)[0] for name, one in baselines.items())
     digest = sha256_file(annotations)
-    settings = replace(report.settings, images=str(images), orient=orient, annotations_sha256=digest)
+    settings = replace(
+        report.settings,
+        images=str(images),
+        orient=orient,
+        annotations_sha256=digest,
+        match_classes=match_classes,
+        value_range=value_range,
+        max_pixels=max_pixels,
+    )
     return replace(report, machine=measured_on(runner.device), settings=settings, against=others, notes=notes)
 
 
@@ -133,13 +141,13 @@ def _evaluate_runner(
     """The figures of one runner on the pictures {image id: path}, and {image id: size} of those that could be read."""
     failures: list[ImageError] = []
     sizes: dict[CocoId, tuple[int, int]] = {}
-    memory_notes: list[str] = []
+    notes_of_run: list[str] = []
     detector = Detector(
         runner,
         threshold=config.MIN_SCORE,
         max_detections=config.MAX_DETECTIONS,
         orient=orient,
-        note=memory_notes.append,
+        note=notes_of_run.append,
         **reading,
     )
 
@@ -159,7 +167,7 @@ def _evaluate_runner(
             categories, _ = match_categories(annotations.categories, runner.labels, match_classes)
             every = _written(every, writer, categories)
         report = evaluate_detections(annotations, every, runner.labels, match_classes)
-    notes = [*report.notes, *memory_notes]
+    notes = [*report.notes, *notes_of_run]
     count = len(pictures)
     if failures:
         notes.append(f"{len(failures)} of {count} pictures could not be read; they count as without detections")

@@ -10,6 +10,7 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.detection.settings import check_settings
 from ssdtrt.engine.parity import compare
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.decode import load_image
@@ -44,7 +45,7 @@ def verify_engine(
         sha256: The SHA-256 that the file must have.
         value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
         max_pixels: The most pixels of a picture (see `load_image`).
-        note: Told what is to be known about how a picture was read.
+        note: Called with what is to be known about how a picture was read.
 
     Returns:
         The distances, whether they pass (`passed`), and the reason if they do not (`failure`).
@@ -61,6 +62,7 @@ def verify_engine(
         >>> report.passed, report.images, report.bound
         (True, 1, 0.0001)
     """
+    check_settings(0, value_range=value_range, max_pixels=max_pixels)
     for picture in pictures:
         if not os.path.isfile(picture):
             load_image(picture)  # Raises, before the slow steps.

@@ -110,6 +110,7 @@ def test_report_becomes_json(engine, photographs, truth, streamed):
         "annotations": str(truth[0]), "min_score": 0.05, "nms_iou": 0.5, "max_detections": 200,
         "images": str(photographs[0].parent), "faster_coco_eval": installed("faster-coco-eval"),
         "orient": False, "annotations_sha256": hashlib.sha256(truth[0].read_bytes()).hexdigest(),
+        "match_classes": "name", "value_range": None, "max_pixels": None,
     }  # fmt: skip
     assert list(made["against"][0]) == [
         "name", "precision", "figures", "difference", "detections", "seconds", "images_per_second"
@@ -198,7 +199,7 @@ def test_classes_without_names(tmp_path):
     path = known_file(tmp_path / "numbered.ts", labels=class_names(81, None))
     Image.new("RGB", (200, 100), (230, 20, 20)).save(tmp_path / "1.png")
     truth = write_annotations(tmp_path / "t.json", {1: "1.png"}, [(1, IDS[15], [13.05, 6.5, 173.9, 87.0])])
-    with pytest.raises(AnnotationsError, match="--match-classes position.$"):
+    with pytest.raises(AnnotationsError, match="--match-classes position, in order of id.$"):
         evaluate_file(path, tmp_path, truth, device="cpu", results=tmp_path / "r.json")
     assert not (tmp_path / "r.json").exists()
     report = evaluate_file(path, tmp_path, truth, device="cpu", match_classes="position", results=tmp_path / "r.json")
@@ -236,7 +237,7 @@ def turned(folder, name, box, size):
         ("a.jpg", CAT_UPRIGHT, (100, 200), True, 1.0, None),
         ("a.jpg", CAT, (200, 100), True, 0.0, "were turned by their EXIF orientation, but are annotated as they are "
          "stored, as the recorded sizes show: leave out --orient"),
-        ("a.tif", CAT_UPRIGHT, (100, 200), False, 1.0, "are TIFFs with an orientation, by which they are always turned"),
+        ("a.tif", CAT_UPRIGHT, (100, 200), False, 1.0, "are TIFFs or HEICs with an orientation, by which they are always turned"),
     ],
 )  # fmt: skip
 def test_orientation(known, tmp_path, name, box, size, orient, ap, note):

@@ -351,7 +351,8 @@ def test_arrays_without_threads_give_what_their_files_give_on_the_gpu(gpu_engine
         assert found.detections == expected.detections and found.width == expected.width
 
 
-def test_a_picture_size_that_comes_twice_is_resized_by_a_graph(gpu_engine):
+def test_a_picture_size_that_comes_often_is_resized_by_a_graph(gpu_engine, monkeypatch):
+    monkeypatch.setattr(config, "RESIZE_GRAPH_AFTER", 1)
     random, detector = np.random.default_rng(0), Detector(gpu_engine)
     for height, width, captured in (
         (480, 640, 0),

@@ -25,9 +25,9 @@ def evaluation_text(report: EvalReport, width: int) -> str:
     return "\n\n".join(parts)
 
 
-def evaluation_markdown(report: EvalReport) -> str:
-    """Return what the terminal shows of an evaluation."""
-    notes = [f"note: {note}" for note in report.notes]
+def evaluation_markdown(report: EvalReport, problems: Sequence[object] = ()) -> str:
+    """Return what the terminal shows of an evaluation, and the problems that end it with exit code 1."""
+    notes = [*(f"note: {note}" for note in report.notes), *map(str, problems)]
     return markdown_page("ssdtrt evaluate", _heading(report), _tables(report), notes)
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 )
 @click.option("--jsonl", metavar="FILE", help="A line of JSON a picture instead, as they come; - for stdout.")
 @click.option("--coco", metavar="FILE", help="COCO's results instead; - for stdout.")
-@click.option("--annotations", metavar="FILE", help="Has the ids for --coco, by the names of pictures and classes.")
+@click.option("--annotations", metavar="FILE", help="A COCO file that gives --coco its picture and category ids.")
 @threshold_option
 @click.option(
     "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True

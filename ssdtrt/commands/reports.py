@@ -80,8 +80,9 @@ def finish_evaluation(report, json_file, *, markdown_file, min_ap, max_ap_drop):
     from ssdtrt.commands.evaluation_text import evaluation_markdown, evaluation_text
     from ssdtrt.evaluation.thresholds import violations
 
-    show(report, json_file, evaluation_text, markdown_file, evaluation_markdown)
-    end_with([*report.failures, *violations(report, min_ap, max_ap_drop)])
+    problems = [*report.failures, *violations(report, min_ap, max_ap_drop)]
+    show(report, json_file, evaluation_text, markdown_file, lambda one: evaluation_markdown(one, problems))
+    end_with(problems)
 
 
 @click.command()

@@ -25,7 +25,7 @@ class BatchRunner:
             a row for each item. That function is called before the next `start`.
         size: The most items of a batch; smaller after a batch did not fit.
         smallest: The fewest items that a batch is halved to.
-        note: Told of each halving.
+        note: Called with a line on each halving.
         release: Called before a smaller batch is tried, to free what only the larger size needed.
     """
 

@@ -27,7 +27,9 @@ def check_settings(
     for name, count in counts.items():
         if count is not None and not (isinstance(count, Integral) and count >= 1):
             raise SsdtrtError(f"{name} is {count!r}; expected a whole number from 1 up.")
-    if value_range is not None and not (
-        len(value_range) == 2 and -math.inf < value_range[0] < value_range[1] < math.inf
-    ):
+    try:
+        low, high = map(float, (0, 1) if value_range is None else value_range)
+    except (TypeError, ValueError):
+        low, high = math.inf, -math.inf
+    if not -math.inf < low < high < math.inf:
         raise SsdtrtError(f"The range of values is {value_range!r}; expected two numbers, the lower one first.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 from ssdtrt import config
 from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import AnnotationsError
+from ssdtrt.system.files import decode_text
 
 _BY_POSITION = "classes are matched to the categories in order of id, as --match-classes position asks"
 _SHOWN = 3  # names in a message, before the rest becomes a number
@@ -137,7 +139,7 @@ def read_annotations(path: str | Path, *, objects_needed: bool = True) -> Annota
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return json.loads(decode_text(path.read_bytes()))
     except FileNotFoundError as error:
         raise AnnotationsError(f"{path}: no such file. Give an annotation file in COCO's format.") from error
     except IsADirectoryError as error:
@@ -247,7 +249,8 @@ def match_categories(
         return [None, *categories, *[None] * (len(own) - len(names))], (_BY_POSITION,)
     if by == "name" and unique and shared and len(shared) in (len(names), len(own)):
         return [None, *map(by_name.get, own)], _unmatched(categories, labels, shared)
-    advice = ", or match them in order of id: --match-classes position" if by == "name" and fits else ""
+    numbered = all(re.fullmatch(r"class\s?\d+", name) for name in own if name not in by_name)
+    advice = ", or evaluate with --match-classes position, in order of id" if by == "name" and fits and numbered else ""
     raise AnnotationsError(
         f"The annotations' {len(names)} categories do not fit the model's {len(own)} classes: "
         f"{listed(_others(categories.values(), shared)) or 'none'} only in the annotations, "
@@ -261,7 +264,7 @@ def _unmatched(categories: Mapping[CocoId, str], labels: Sequence[str], shared: 
     no_category = _others(labels[1:], shared)
     if no_category:
         count = len(labels) - 1
-        notes.append(f"{len(no_category)} of {count} classes are no category here; their detections do not count")
+        notes.append(f"{len(no_category)} of {count} classes are no category here; their detections are left out")
     no_label = _others(categories.values(), shared)
     if no_label:
         notes.append(f"the model has no class for {listed(no_label)}; objects of that kind count as missed")

@@ -19,6 +19,8 @@ _SETTINGS = {
     "nms_iou": "IoU of NMS",
     "max_detections": "most detections of a picture",
     "orient": "EXIF orientation",
+    "match_classes": "matching of classes",
+    "value_range": "range of values",
 }
 _WORTH_KNOWING = {"faster_coco_eval": "faster-coco-eval"}
 
@@ -128,11 +130,15 @@ def _differences(old: EvalReport, new: EvalReport) -> list[str]:
     found = differing(old, new, _COUNTS)
     before, after = ({name: row.objects for name, row in _by_name(report).items()} for report in (old, new))
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    found += [f"objects of {name} were {_count(before, name)}, are {_count(after, name)}" for name in names[:3]]
+    for name in names[:3]:
+        if name in before and name in after:
+            found.append(f"objects of {name} were {before[name]}, are {after[name]}")
+        else:
+            found.append(f"class {name} is only in the {'old' if name in before else 'new'} report")
     recorded = {
         name: words
         for name, words in _SETTINGS.items()
-        if None not in (getattr(old.settings, name), getattr(new.settings, name))
+        if name != "annotations_sha256" or None not in (getattr(old.settings, name), getattr(new.settings, name))
     }
     return found + differing(old.settings, new.settings, recorded)
 
@@ -143,7 +149,3 @@ def _by_name(report: EvalReport) -> dict[str, ClassFigures]:
     for row in report.classes:
         found[f"{row.name} ({row.category_id})" if row.name in found else row.name] = row
     return found
-
-
-def _count(objects: dict[str, int], name: str) -> str:
-    return str(objects[name]) if name in objects else "of no class"

@@ -17,11 +17,11 @@ _NOTES = {
     "give --orient",
     "stored": "were turned by their EXIF orientation, but are annotated as they are stored, as the recorded sizes show: "
     "leave out --orient",
-    "stored tiff": "are TIFFs with an orientation, by which they are always turned, but are annotated as they are stored, "
-    "as the recorded sizes show: remove the tag",
+    "stored always": "are TIFFs or HEICs with an orientation, by which they are always turned, but are annotated as they "
+    "are stored, as the recorded sizes show: remove the tag",
     "ignored": "have an EXIF orientation that was ignored, as in the published evaluation; if they are annotated upright, "
     "give --orient",
-    "tiff": "are TIFFs with an orientation, by which they are always turned",
+    "always": "are TIFFs or HEICs with an orientation, by which they are always turned",
     "exchanged": "have width and height exchanged in the annotations, and no EXIF orientation that says so",
     "other": "have another size than in the annotations",
 }
@@ -36,11 +36,14 @@ def orientation_notes(
         annotations: The annotations, whose recorded sizes are compared.
         pictures: {image id: path} of all pictures.
         sizes: {image id: (width, height)} of those that were read, as they were evaluated.
-        orient: Whether they were turned by their EXIF orientation; TIFFs always are.
+        orient: Whether they were turned by their EXIF orientation; TIFFs and HEICs always are.
     """
     found: dict[str, list[str]] = {}
     for image, size in sizes.items():
-        kind = _kind(*_orientation(pictures[image]), size, annotations.sizes.get(image), orient)
+        recorded = annotations.sizes.get(image)
+        if orient and recorded in (None, size):
+            continue  # Whatever its orientation is, it lies as it is annotated, as far as can be known.
+        kind = _kind(*_orientation(pictures[image]), size, recorded, orient)
         if kind is not None:
             found.setdefault(kind, []).append(annotations.images[image])
     return tuple(
@@ -51,7 +54,7 @@ def orientation_notes(
 
 
 def _kind(
-    orientation: int, tiff: bool, size: tuple[int, int], recorded: tuple[float, float] | None, orient: bool
+    orientation: int, always: bool, size: tuple[int, int], recorded: tuple[float, float] | None, orient: bool
 ) -> str | None:
     """The key in _NOTES of a picture; None where it lies as it is annotated, as far as can be known."""
     quarter = orientation in _QUARTERS
@@ -60,23 +63,25 @@ def _kind(
             return "other"
         if not quarter:
             return "exchanged"
-        return "stored tiff" if tiff else "stored" if orient else "upright"
+        return "stored always" if always else "stored" if orient else "upright"
     if orientation == 1 or orient:
         return None
-    if tiff:
-        return "tiff"
+    if always:
+        return "always"
     return None if recorded is not None and quarter and size[0] != size[1] else "ignored"
 
 
 def _orientation(path: Path) -> tuple[int, bool]:
-    """A picture's EXIF orientation, 1 for none, and whether it is a TIFF."""
+    """A picture's EXIF orientation, 1 for none, and whether it is turned by it in any case, as TIFFs and HEICs are."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as opened:
                 if opened.format == "PNG" and not any("exif" in str(name) for name in opened.info):
                     return 1, False  # Pillow would decode the whole picture, to look behind its pixels.
-                found = opened.getexif().get(ExifTags.Base.Orientation)
-                return found if found in range(2, 9) else 1, opened.format == "TIFF"  # Some cameras write 0.
+                # pillow-heif turns a picture when it opens it, and keeps what it was turned by.
+                found = opened.info.get("original_orientation") or opened.getexif().get(ExifTags.Base.Orientation)
+                always = opened.format in ("TIFF", "HEIF")
+                return found if found in range(2, 9) else 1, always  # Some cameras write 0.
     except Exception:  # As decoders raise; the picture itself was read.
         return 1, False

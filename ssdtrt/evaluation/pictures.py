@@ -38,7 +38,7 @@ def find_pictures(
         reason = "is not a directory" if folder.exists() else "does not exist"
         raise AnnotationsError(f"{folder} {reason}; expected the directory of the pictures.")
     paths = {image: _in_folder(folder, name) for image, name in annotations.images.items()}
-    there = {image: path for image, path in paths.items() if path.is_file()}
+    there = {image: path for image, path in paths.items() if os.path.isfile(path)}
     missing = [name for image, name in annotations.images.items() if image not in there]
     if not there:
         raise AnnotationsError(
@@ -54,7 +54,7 @@ def find_pictures(
 
 def _in_folder(folder: Path, name: str) -> Path:
     path = folder / name
-    return folder / name.replace("\\", "/") if "\\" in name and not path.is_file() else path
+    return folder / name.replace("\\", "/") if "\\" in name and not os.path.isfile(path) else path
 
 
 def _only(annotations: Annotations, images: Mapping[CocoId, Path], folder: Path) -> Annotations:
@@ -119,16 +119,18 @@ def _number(path: str) -> CocoId | None:
 
 def _listed_ids(paths: Sequence[str], annotations: Annotations) -> dict[str, CocoId | None]:
     """{path: image id}: of the file names that a path ends with the longest one's."""
-    known: dict[tuple[str, ...], CocoId] = {}
+    known: dict[tuple[str, ...], list[CocoId]] = {}
     for image, name in annotations.images.items():
-        other = known.setdefault(_parts(name), image)
-        if other != image:
-            raise AnnotationsError(f"{annotations.path} lists {name} twice, with the ids {other!r} and {image!r}.")
+        known.setdefault(_parts(name), []).append(image)
     found: dict[str, CocoId | None] = {}
     for path in paths:
         parts = _parts(os.path.abspath(path))
         ends = (parts[start:] for start in range(len(parts)))
-        found[path] = next((known[end] for end in ends if end in known), None)
+        images = next((known[end] for end in ends if end in known), [None])
+        if len(images) > 1:
+            ids = " and ".join(map(repr, images))
+            raise AnnotationsError(f"{annotations.path} lists {path} more than once, with the ids {ids}.")
+        found[path] = images[0]
     return found
 
 

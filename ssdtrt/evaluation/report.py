@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ssdtrt import config
 from ssdtrt.system.report import Report
 from ssdtrt.system.versions import MeasuredOn
 
@@ -40,8 +41,12 @@ class EvalSettings(Report, frozen=True):
         max_detections: The most detections of one picture.
         images: The folder of the pictures; None for detections that were not made here.
         faster_coco_eval: The version of faster-coco-eval, which computed the figures.
-        orient: Whether pictures were turned by their EXIF orientation; TIFFs always are.
+        orient: Whether pictures were turned by their EXIF orientation; TIFFs and HEICs always are.
         annotations_sha256: The SHA-256 of the annotation file.
+        match_classes: How the classes were matched to the categories: by `name` or `position`.
+        value_range: The values of pictures of more than 8 bits that became black and white; None for those that each
+            picture fills.
+        max_pixels: The most pixels of a picture; None for Pillow's limit.
     """
 
     annotations: str
@@ -52,6 +57,9 @@ class EvalSettings(Report, frozen=True):
     faster_coco_eval: str | None = None
     orient: bool = False
     annotations_sha256: str | None = None
+    match_classes: str = config.CLASS_MATCHING[0]
+    value_range: tuple[float, float] | None = None
+    max_pixels: int | None = None
 
 
 class EvalReport(Report, frozen=True):

@@ -9,6 +9,7 @@ import msgspec
 
 from ssdtrt.errors import ReportError, first_line
 from ssdtrt.evaluation.report import FIGURES, EvalReport
+from ssdtrt.system.files import decode_text
 
 _MAKE_IT = "Make one with: ssdtrt evaluate --json FILE"
 
@@ -16,7 +17,7 @@ _MAKE_IT = "Make one with: ssdtrt evaluate --json FILE"
 def is_evaluation(path: str | Path) -> bool:
     """Return whether a file holds a report of `ssdtrt evaluate --json`; False also for what cannot be read."""
     try:
-        return _is_evaluation(msgspec.json.decode(Path(path).read_bytes()))
+        return _is_evaluation(msgspec.json.decode(decode_text(Path(path).read_bytes())))
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
 
@@ -29,7 +30,7 @@ def read(path: str | Path) -> EvalReport:
         OSError: Where the file cannot be read.
     """
     try:
-        data = msgspec.json.decode(Path(path).read_bytes())
+        data = msgspec.json.decode(decode_text(Path(path).read_bytes()))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"{path} is not JSON ({first_line(error)}). {_MAKE_IT}") from error
     if not _is_evaluation(data):

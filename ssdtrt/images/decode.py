@@ -50,7 +50,7 @@ def load_image(
         orient: Whether to turn the picture by its EXIF orientation. The published evaluation does not.
         value_range: Which values of more than 8 bits become black and white; by default what the picture holds.
         max_pixels: How many pixels are read; by default twice PIL.Image.MAX_IMAGE_PIXELS, as Pillow does.
-        note: Told where `value_range` was derived from the pixels, and where Pillow would warn of the number of pixels.
+        note: Called with a line where `value_range` was derived from the pixels, and where Pillow would warn of the number of pixels.
 
     Returns:
         An RGB image. Of an animation it is the first frame, transparency is composed on white, and more than 8 bits a
@@ -162,7 +162,10 @@ def _is_preview(opened: Any) -> bool:
 def _check_opened(opened: Image.Image, max_pixels: int | None, usual: int | None, note: Progress) -> None:
     """Refuse previews and more than `max_pixels`; note more than Pillow's `usual` number."""
     if _is_preview(opened):
-        raise ValueError("a camera's raw file, of which Pillow reads the preview alone; develop it to JPEG or TIFF")
+        raise ValueError(
+            "its first picture is a preview, as in a camera's raw file, and Pillow reads that alone; "
+            "develop it to JPEG or TIFF, or save the full picture by itself"
+        )
     pixels = opened.width * opened.height
     if pixels > (max_pixels or (2 * usual if usual else pixels)):
         raise Image.DecompressionBombError
@@ -174,7 +177,7 @@ def _load(image: Image.Image, value_range: ValueRange | None, note: Progress) ->
     """Load the pixels of an opened image; where it has 16 bits a channel, return a copy of 8, by their range."""
     values = sixteen_bit_channels(image)
     image.load()
-    levels = None if values is None else channels_to_levels(values, value_range, note)
+    levels = None if values is None else channels_to_levels(values, value_range, note, alpha=image.mode == "RGBA")
     if levels is None:
         return image
     copy = image.copy()

@@ -18,6 +18,7 @@ ValueRange = tuple[float, float]
 
 _TOPS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
 _SLACK = 0.25  # the share by which floating-point values may pass a range at either end: filters overshoot
+_LEAST_SHARE = 0.1  # of a range that floating-point values must reach to count as filling it
 _DEEP = re.compile(r";16[BLN]$")  # Pillow's name of such a layout, of which it keeps the high bytes
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
@@ -34,8 +35,8 @@ def to_levels(image: Image.Image, value_range: ValueRange | None, note: Progress
         image: An image of mode I, I;16 (either byte order) or F.
         value_range: The values that become black and white, others are clipped; None for the range that the pixels
             fill: 0 to 2^8, 2^10, 2^12, 2^14 or 2^16 less one, for floating-point values also 0..1, and where none of
-            these holds the pixels, the least and the greatest.
-        note: Told of a range that was derived, unless it is that of 16 bits.
+            these holds the pixels, or floating-point values reach no tenth of it, the least and the greatest.
+        note: Called with a line on a range that was derived, unless it is that of 16 bits.
     """
     values = np.asarray(image).astype(np.float64)
     found = value_range or _filled(values, image.mode == "F")
@@ -69,24 +70,28 @@ def sixteen_bit_channels(image: Image.Image) -> np.ndarray | None:
     return high.astype(np.uint16) << 8 | low
 
 
-def channels_to_levels(values: np.ndarray, value_range: ValueRange | None, note: Progress) -> np.ndarray | None:
+def channels_to_levels(
+    values: np.ndarray, value_range: ValueRange | None, note: Progress, *, alpha: bool
+) -> np.ndarray | None:
     """Convert channels of 16 bits to 8 bits, by the range that the colors fill.
 
     Args:
-        values: uint16 [H, W, channels]; the fourth one is alpha, which keeps its own range where it is larger.
+        values: uint16 [H, W, channels].
         value_range: As for `to_levels`.
         note: As for `to_levels`.
+        alpha: Whether the fourth channel is alpha, which keeps its own range where that is larger.
 
     Returns:
         uint8 [H, W, channels]; None where the colors fill 16 bits, which Pillow converts.
     """
-    found = value_range or _filled(values[..., :3], False)
+    colors = values[..., :3] if alpha else values
+    found = value_range or _filled(colors, False)
     if found == (0, 65535):
         return None
     if value_range is None:
         note(_derived(found))
     levels = _scaled(values.astype(np.float64), found)
-    if values.shape[2] == 4 and values[..., 3].max() > found[1]:
+    if alpha and values[..., 3].max() > found[1]:
         levels[..., 3] = values[..., 3] >> 8
     return levels
 
@@ -100,6 +105,9 @@ def _filled(values: np.ndarray, floating: bool) -> ValueRange:
     for top in (1, *_TOPS) if floating else _TOPS:
         slack = _SLACK if floating else 0
         if -slack * most <= least and most <= top * (1 + slack):
+            # Floating-point values far below the next range are none of its pictures: 0..2 is not 0..255.
+            if floating and 0 < most < top * _LEAST_SHARE:
+                break
             return 0, top
     return (least, most) if least < most else (min(least, 0.0), max(most, 0.0))
 

@@ -122,12 +122,12 @@ class PictureReader:
         """Load a picture, and resize it unless pictures stay `whole` and it is small enough for that."""
         index, picture = numbered
         try:
+            if isinstance(picture, torch.Tensor):
+                picture = channels_last(picture)
             if whole and not keep and isinstance(picture, np.ndarray) and picture.shape[2:] == (3,):
                 check_array(picture)
                 if fits_device_resize(*_size_of(picture)):
                     return PreparedPicture(index, "", _size_of(picture), _read_only(picture))
-            if isinstance(picture, torch.Tensor):
-                picture = channels_last(picture)
             notes: list[str] = []
             image = load_image(
                 picture,
@@ -186,13 +186,15 @@ class PictureReader:
 
 def _is_decoded(picture: object) -> bool:
     """Whether a picture is pixels in memory; one that Pillow opened from a file may not be."""
-    return isinstance(picture, np.ndarray) or type(picture) is Image.Image
+    return isinstance(picture, (np.ndarray, torch.Tensor)) or type(picture) is Image.Image
 
 
 def _size_of(picture: Any) -> tuple[int, int]:
-    """The (width, height) of a decoded picture; of an array that is no picture anything."""
+    """The (width, height) of a decoded picture; of an array or a tensor that is no picture anything."""
     if isinstance(picture, Image.Image):
         return picture.size
+    if isinstance(picture, torch.Tensor):
+        return (int(picture.shape[-1]), int(picture.shape[-2])) if picture.dim() > 1 else (0, 0)
     height, width = picture.shape[:2] if picture.ndim > 1 else (0, 0)
     return width, height
 
@@ -208,7 +210,7 @@ class PictureNotes:
     """Passes on what is noted about pictures, each text once, with the first picture that it is about.
 
     Args:
-        note: Told the first config.PICTURE_NOTES of them, and that there are more.
+        note: Called with the first config.PICTURE_NOTES of them, and that there are more.
     """
 
     def __init__(self, note: Progress):

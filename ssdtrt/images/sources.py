@@ -24,7 +24,7 @@ STDIN = "-"
 _CHUNK = 1 << 16  # bytes
 
 
-_NO_PICTURES = "no pictures"
+_NO_PICTURES = "no picture"
 _RAW = "cameras' raw files, to be developed to JPEG or TIFF"
 _RAW_SUFFIXES = frozenset(
     [
@@ -73,7 +73,7 @@ def expand(
         failures: Takes an error for each folder, pattern or list without a picture.
         output: The folder that will be written to. Folders and patterns leave it out, and those that hold a
             config.DETECTIONS_FILE, unless they name it themselves.
-        note: Told what was left out of a folder, and why.
+        note: Called with a line on what was left out of a folder, and why.
     """
     for argument in arguments:
         text = str(argument)
@@ -96,7 +96,7 @@ def expand(
         if empty:
             failures.append(ImageError(f"{text} {problem}{f' ({left_out.text()})' if left_out else ''}."))
         elif left_out:
-            note(f"{text} without {left_out.text()}.")
+            note(f"{text}: {left_out.text()}.")
 
 
 def _listed(stdin: BinaryIO) -> Iterator[Path]:
@@ -106,6 +106,8 @@ def _listed(stdin: BinaryIO) -> Iterator[Path]:
     separator, rest, chunk = "\n", "", b" "
     while chunk:
         chunk = read(_CHUNK)
+        if decoder is None and len(chunk) == 1:
+            chunk += read(1)  # A byte-order mark has two bytes or more.
         decoder = decoder or _decoder_of(chunk)
         rest += decoder.decode(chunk, final=not chunk)
         separator = "\0" if "\0" in rest else separator  # No path has one: it is `find -print0`.
@@ -153,13 +155,15 @@ class LeftOut:
         return bool(self.folders or self.files)
 
     def text(self) -> str:
-        """Return it in a line, such as `2 .heic: pip install pillow-heif; 1 .mpg: no pictures`."""
-        parts = []
+        """Return it in a line, such as `left out 2 files (.heic): pip install pillow-heif; 1 (.mpg): no picture`."""
+        parts: list[str] = []
         for reason, counts in self.files.items():
-            suffixes = [suffix or "without a suffix" for suffix, _ in counts.most_common(_SHOWN)]
+            suffixes = [suffix or "no suffix" for suffix, _ in counts.most_common(_SHOWN)]
             more = ", ..." if len(counts) > _SHOWN else ""
-            parts.append(f"{sum(counts.values())} {', '.join(suffixes)}{more}: {reason}")
-        return "; ".join([*parts, *self.folders])
+            count = sum(counts.values())
+            files = "" if parts else " file" if count == 1 else " files"
+            parts.append(f"{count}{files} ({', '.join(suffixes)}{more}): {reason}")
+        return "left out " + "; ".join([*parts, *(f"the folder {folder}" for folder in self.folders)])
 
 
 def pictures_below(folder: str, left_out: LeftOut | None = None, output: str | Path | None = None) -> Iterator[Path]:
@@ -194,7 +198,7 @@ def _walk(root: str, left_out: LeftOut, is_output: Callable[[str], bool]) -> Ite
         if real in seen or (os.path.islink(path) and _comes_by_itself(real, real_root)):
             return False
         if is_output(path):
-            left_out.folders.append(f"{path}: detections were written there")
+            left_out.folders.append(f"{path}: results of an earlier run; name it to read it")
             return False
         seen.add(real)
         return True
@@ -225,7 +229,9 @@ def _kept(matches: Iterable[str], start: str, left_out: LeftOut, output: str | P
     for match in sorted(shortest.values()):
         parent, name = os.path.split(match)
         if is_output(parent or ".") and real(parent) != real(start):
-            left_out.files[f"in {parent or '.'}, where detections were written"][_suffix(name)] += 1
+            left_out.files[f"in {parent or '.'}, which has results of an earlier run; name it to read it"][
+                _suffix(name)
+            ] += 1
         else:
             yield Path(match)
 
@@ -253,7 +259,7 @@ def _suffixes() -> frozenset[str]:
     def decodes(name: str) -> bool:
         opener = Image.OPEN[name][0] if name in Image.OPEN else None
         stub = isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
-        return opener is not None and not stub and name != "MPEG"
+        return opener is not None and not stub and name not in ("MPEG", "EPS")  # EPS needs Ghostscript.
 
     return frozenset(suffix for suffix, name in known.items() if decodes(name))
 
@@ -268,7 +274,7 @@ def _why_not(path: str, suffix: str) -> str | None:
     if not kind.startswith("image/") and kind != "application/octet-stream":
         return _NO_PICTURES
     if not os.path.isfile(path):
-        return "no files"
+        return "no regular file, or a broken link"
     try:
         if content_format(path):
             return None

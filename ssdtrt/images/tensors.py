@@ -91,7 +91,7 @@ def to_batch(
         preprocess: `eval` or `hub`.
         value_range: As for `load_image`.
         max_pixels: As for `load_image`.
-        note: As for `load_image`, with the picture's name.
+        note: As for `load_image`, with the name of the first picture that it is about.
 
     Returns:
         The network's input [N, 3, 300, 300], float32.
@@ -100,11 +100,13 @@ def to_batch(
         ImageError: For a picture that cannot be read, or another `preprocess`.
     """
     prepared = []
+    noted: set[str] = set()
     for number, picture in enumerate(pictures, 1):
         notes: list[str] = []
         image = load_image(picture, value_range=value_range, max_pixels=max_pixels, note=notes.append)
         prepared.append(prepare(image, preprocess))
-        for text in notes:
+        for text in [text for text in notes if text not in noted]:
+            noted.add(text)
             note(f"{picture if isinstance(picture, (str, Path)) else f'picture {number}'}: {text}.")
     return normalize(torch.stack(prepared), preprocess)
 
@@ -168,7 +170,7 @@ def as_list(pictures: Pictures) -> Iterable[Picture | Tensor]:
         ImageError: As `is_one_picture` and `channels_last` do.
     """
     if is_one_picture(pictures):
-        return [cast(Picture, pictures)]
+        return [channels_last(pictures) if isinstance(pictures, Tensor) else cast(Picture, pictures)]
     return channels_last(pictures) if isinstance(pictures, Tensor) else cast(Iterable[Picture], pictures)
 
 
@@ -184,7 +186,7 @@ def _is_one_array(pixels: np.ndarray | Tensor) -> bool:
     kind, one = ("A tensor", "[1 | 3 | 4, H, W]") if tensor else ("An array", "[H, W, 1 | 3 | 4]")
     raise ImageError(
         f"{kind} {list(shape)} is neither one picture [H, W] or {one} nor a batch [N, {one[1:]} of them; "
-        f"put the channels {'first' if tensor else 'last'}, and give gray pictures as a list."
+        f"expected pictures of pixels, with the channels {'first' if tensor else 'last'}; give gray ones as a list."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,11 @@ def read_labels(path: str | Path, note: Progress = silent) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise WeightsError(f"{path} cannot be read as a list of labels ({reason}).") from error
-    names = [line.strip().strip("\ufeff") for line in text.splitlines()]  # A mark inside is from a list put before.
+    # A mark inside is from a list put before. Other white space inside, such as no-break spaces, becomes spaces.
+    names = [" ".join(line.replace("\ufeff", "").split()) for line in text.splitlines()]
     names = [name for name in names if name]
     for name in names:
-        if not name.isprintable():
+        if any(unicodedata.category(letter) == "Cc" for letter in name):
             raise WeightsError(
                 f"{path} cannot be read as a list of labels ({name[:20]!a} is no name). Save it as UTF-8."
             )
@@ -118,7 +120,7 @@ def recorded_names(loaded: Mapping[Any, Any]) -> dict[int, str]:
             found = {number: name for name, number in found.items()}
         pairs = [(str(number), name) for number, name in found.items()]
         if all(number.isdecimal() and isinstance(name, str) and name.strip() for number, name in pairs):
-            return {int(number): name.strip() for number, name in pairs}
+            return {int(number): " ".join(name.split()) for number, name in pairs}
     return {}
 
 
@@ -130,6 +132,8 @@ def names_by_number(num_classes: int, recorded: Mapping[int, str]) -> dict[int, 
         recorded: {number: name}. A 0 is the background, or the first class where the names count from 0.
     """
     last = max(recorded)
+    if any(number > 0 and _is_background(name) for number, name in recorded.items()):
+        return None
     if 0 in recorded and not _is_background(recorded[0]) and last != num_classes - 1:
         if last != num_classes - 2:
             return None

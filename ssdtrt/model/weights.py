@@ -129,7 +129,7 @@ def model_from_state(state: Mapping[str, Tensor], origin: str | Path, note: Prog
     missing = [key for key in expected if key not in state]
     if missing and all(key.endswith(_COUNT) for key in missing):
         state = {**state, **{key: torch.zeros((), dtype=torch.int64) for key in missing}}
-        note(f"{origin} is without {len(missing)} {_COUNT}, which only training needs; they are 0.")
+        note(f"{origin} lacks {len(missing)} {_COUNT}, which only training needs; they are 0.")
     _check_fits(state, expected, origin)
     tensors = {
         key: value.detach().float() if value.is_floating_point() else value.detach() for key, value in state.items()

@@ -168,7 +168,7 @@ def test_annotations_have_the_ids_of_pictures_and_classes(pictures, ssdtrt, tmp_
     assert done.exit_code == 0, done.stderr
     rows = strict((tmp_path / "r.json").read_text())
     assert [(row["image_id"], row["category_id"]) for row in rows] == [("left", "c"), ("left", "p"), ("right", "p")]
-    assert done.stderr == "note: 78 of 80 classes are no category here; their detections do not count\n"
+    assert done.stderr == "note: 78 of 80 classes are no category here; their detections are left out\n"
     pictures("c.png")
     (tmp_path / "r.json").unlink()
     done = ssdtrt("-q", "detect", odd, "pictures", "--coco", "r.json", "--annotations", "a.json", "--device", "cpu")
@@ -212,7 +212,7 @@ def test_what_a_run_drew_is_no_picture_of_the_next(known, two, ssdtrt):
     for number, options in enumerate(([], [], [], ["-o", "b"])):
         done = ssdtrt("-q", "detect", known, ".", *options, "--device", "cpu")
         assert done.exit_code == 0 and "6 objects in 2 pictures" in done.stdout
-        note = "note: . without ./detections: detections were written there.\n"
+        note = "note: .: left out the folder ./detections: results of an earlier run; name it to read it.\n"
         assert done.stderr == (note if number else "")
     done = ssdtrt("-q", "detect", known, "detections", "--jsonl", "-", "--device", "cpu")
     assert [strict(line)["image"] for line in done.stdout.splitlines()] == ["detections/000139.jpg", "detections/7.jpg"]
@@ -224,7 +224,7 @@ def test_what_a_folder_is_read_without_is_noted(known, two, ssdtrt, tmp_path):
     done = ssdtrt("-q", "detect", known, "pictures", "--jsonl", "-", "--device", "cpu")
     assert done.exit_code == 0 and len(done.stdout.splitlines()) == 2
     assert done.stderr.splitlines()[0] == (
-        "note: pictures without 1 .dng: cameras' raw files, to be developed to JPEG or TIFF; 1 .mpg: no pictures."
+        "note: pictures: left out 1 file (.dng): cameras' raw files, to be developed to JPEG or TIFF; 1 (.mpg): no picture."
     )
 
 

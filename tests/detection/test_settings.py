@@ -25,6 +25,7 @@ def test_settings_in_their_range(threshold):
         ({"max_pixels": 0}, "max_pixels is 0; expected a whole number from 1 up."),
         ({"value_range": (5, 5)}, "The range of values is (5, 5); expected two numbers, the lower one first."),
         ({"value_range": (5,)}, "The range of values is (5,); expected two numbers, the lower one first."),
+        ({"value_range": 5}, "The range of values is 5; expected two numbers, the lower one first."),
         ({"value_range": (0, float("inf"))}, "The range of values is (0, inf); expected two numbers, the lower one first."),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ssdtrt import config
 from ssdtrt.detection import staging
 from ssdtrt.detection.staging import Stage
 from ssdtrt.images.gpu_resize import constants
@@ -42,16 +43,18 @@ def test_on_a_cpu_nothing_is_captured():
     assert stage.graph is None
 
 
-def test_one_picture_of_the_size_of_the_one_before_is_resized_by_a_graph(monkeypatch):
+def test_pictures_of_one_size_are_resized_by_a_graph_from_the_third_on(monkeypatch):
+    monkeypatch.setattr(config, "RESIZE_GRAPH_AFTER", 2)
     monkeypatch.setattr(staging, "CudaGraphRunner", Replayed)
     monkeypatch.setattr(Replayed, "captures", 0)
     stage, again = Stage(CPU), []
-    for picture in pictures_of((64, 48), (64, 48), (64, 48), (48, 64), (64, 48), (64, 48), (300, 300), (300, 300)):
-        again.append(stage._came_twice(picture.shape))
+    sizes = [*[(64, 48)] * 4, (48, 64), *[(64, 48)] * 3, *[(300, 300)] * 3]
+    for picture in pictures_of(*sizes):
+        again.append(stage._comes_often(picture.shape))
         if again[-1]:
             found = stage._replay([picture])
             assert np.array_equal(found[0].numpy(), resize_image(Image.fromarray(picture)))
-    assert again == [False, True, True, False, False, True, False, False]  # 300x300 needs no resize.
+    assert again == [False, False, True, True, False, False, False, True, False, False, False]  # 300x300 needs none.
     assert Replayed.captures == 2 and stage.graph is None
 
 

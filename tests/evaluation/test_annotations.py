@@ -248,7 +248,7 @@ def test_names_come_before_order():
 def test_fewer_categories_than_labels():
     matched, notes = match_categories({3: "car", 8: "person"}, ["background", "person", "bicycle", "car"])
     assert matched == [None, 8, None, 3]
-    assert notes == ("1 of 3 classes are no category here; their detections do not count",)
+    assert notes == ("1 of 3 classes are no category here; their detections are left out",)
 
 
 def test_more_categories_than_labels():
@@ -273,11 +273,13 @@ def test_more_categories_than_labels():
     ],
 )
 def test_classes_are_matched_by_position_only_where_that_is_asked(categories, labels, only):
+    """Which is advised where all that the model lacks is names."""
+    advice = ", or evaluate with --match-classes position, in order of id" if "class 1" in labels else ""
     with pytest.raises(AnnotationsError) as caught:
         match_categories(categories, labels)
     assert str(caught.value) == (
         f"The annotations' 2 categories do not fit the model's {only}. Name the model's classes as the annotations do "
-        "(ssdtrt export --labels FILE), or match them in order of id: --match-classes position."
+        f"(ssdtrt export --labels FILE){advice}."
     )
     matched, notes = match_categories(categories, labels, "position")
     assert matched == [None, 2, 7]

@@ -59,11 +59,13 @@ def test_limit(compared, new, limit, failures):
         ({"images": 3}, "number of pictures was 2, is 3"),
         ({"objects": 4}, "number of objects was 3, is 4"),
         ({"classes": (ClassFigures("cat", 17, 0.5, 0.75, 2), ClassFigures("cow", 18, 0.5, 0.5, 1))},
-         "objects of cat were 3, are 2; objects of dog were 0, are of no class; objects of cow were of no class, are 1"),
+         "objects of cat were 3, are 2; class dog is only in the old report; class cow is only in the new report"),
         ({"settings": replace(SETTINGS, annotations_sha256="1" * 64)},
          f"SHA-256 of the annotations was {'0' * 64}, is {'1' * 64}"),
         ({"settings": replace(SETTINGS, orient=True)}, "EXIF orientation was off, is on"),
         ({"settings": replace(SETTINGS, min_score=0.1)}, "lowest score was 0.05, is 0.1"),
+        ({"settings": replace(SETTINGS, value_range=(0.0, 4095.0))}, "range of values was none, is (0.0, 4095.0)"),
+        ({"settings": replace(SETTINGS, match_classes="position")}, "matching of classes was name, is position"),
     ],
 )  # fmt: skip
 def test_what_is_not_comparable(compared, changes, text):

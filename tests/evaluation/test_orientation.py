@@ -22,7 +22,7 @@ IGNORED = (
     "have an EXIF orientation that was ignored, as in the published evaluation; if they are annotated upright, "
     "give --orient"
 )
-TIFF = "are TIFFs with an orientation, by which they are always turned"
+TIFF = "are TIFFs or HEICs with an orientation, by which they are always turned"
 STORED_TIFF = f"{TIFF}, but are annotated as they are stored, as the recorded sizes show: remove the tag"
 EXCHANGED = "have width and height exchanged in the annotations, and no EXIF orientation that says so"
 ANOTHER = "have another size than in the annotations"
@@ -112,6 +112,16 @@ def test_a_square_picture_may_be_turned_unseen(tmp_path):
     found = orientation_notes(known, {1: tmp_path / "a.jpg"}, {1: (50, 50)}, False)
     assert found == (f"1 of 1 pictures {IGNORED} (a.jpg)",)
     assert orientation_notes(known, {1: tmp_path / "a.jpg"}, {}, False) == ()  # It could not be read.
+
+
+def test_a_heic_is_turned_whatever_is_asked(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    path, exif = tmp_path / "a.heic", Image.Exif()
+    exif[0x0112] = 6
+    heif.from_pillow(Image.new("RGB", STORED, "red")).save(path, exif=exif.tobytes())
+    truth = read_annotations(write_annotations(tmp_path / "a.json", {1: "a.heic"}, [(1, 1, [0, 0, 9, 9])], {1: "cat"}))
+    assert load_image(path, orient=False).size == load_image(path).size == TURNED
+    assert orientation_notes(truth, {1: path}, {1: TURNED}, False) == (f"1 of 1 pictures {TIFF} (a.heic)",)
 
 
 def test_a_tiff_is_turned_whatever_is_asked(tmp_path):

@@ -181,4 +181,4 @@ def test_one_file_name_of_two_ids(listing):
     known = listing({3: "v/a.jpg", 9: "v\\a.jpg"})
     with pytest.raises(AnnotationsError) as caught:
         coco_ids(["v/a.jpg"], DOG, known)
-    assert str(caught.value) == f"{known.path} lists v\\a.jpg twice, with the ids 3 and 9."
+    assert str(caught.value) == f"{known.path} lists v/a.jpg more than once, with the ids 3 and 9."

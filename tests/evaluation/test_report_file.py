@@ -66,3 +66,9 @@ def test_what_is_no_evaluation(saved, data, message):
 def test_what_cannot_be_read_is_none(saved, tmp_path):
     assert not is_evaluation(tmp_path / "none.json") and not is_evaluation(tmp_path)
     assert not is_evaluation(saved("text")) and not is_evaluation(saved({"kind": "bench"}))
+
+
+def test_a_report_that_a_shell_wrote_in_utf_16(saved):
+    path = saved(evaluation(0.25).document())
+    path.write_bytes(path.read_text().encode("utf-16"))
+    assert is_evaluation(path) and read(path).figures["AP"] == 0.25

@@ -348,8 +348,8 @@ def test_a_raw_file_is_not_its_preview(tmp_path):
         tags[tag] = value
         random_picture(16, 12).save(tmp_path / "raw.dng", format="TIFF", tiffinfo=tags)
         assert refusal(tmp_path / "raw.dng") == (
-            f"{tmp_path / 'raw.dng'} cannot be read as a picture (a camera's raw file, of which Pillow reads the "
-            "preview alone; develop it to JPEG or TIFF)."
+            f"{tmp_path / 'raw.dng'} cannot be read as a picture (its first picture is a preview, as in a camera's "
+            "raw file, and Pillow reads that alone; develop it to JPEG or TIFF, or save the full picture by itself)."
         )
         assert content_format(str(tmp_path / "raw.dng")) is None
 

@@ -11,6 +11,7 @@ from picture_files import png, tiff
 from PIL import Image
 
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.levels import channels_to_levels
 
 NOTE = "its values of more than 8 bits are read as {}, the range that they fill; --range (value_range) gives another"
 
@@ -63,6 +64,9 @@ def test_a_range_may_be_given(tmp_path):
         ([float("nan"), float("-inf"), 1.0], [0, 0, 255], "0..1"),
         ([float("inf"), 0.5, 1.0], [255, 128, 255], "0..1"),
         ([float("nan")] * 3, [0, 0, 0], "0..1"),
+        ([0.0] * 3, [0, 0, 0], "0..1"),
+        ([0.0, 1.0, 2.0], [0, 128, 255], "0..2"),  # Nearly black as a picture of 0..255.
+        ([0.0, 0.005, 0.01], [0, 128, 255], "0..0.01"),
     ],
 )
 def test_floats(tmp_path, values, expected, found):
@@ -150,3 +154,12 @@ def test_the_orientation_of_deep_colors_is_kept():
 def test_eight_bits_are_left_alone():
     image = Image.fromarray(np.array([[0, 1, 3]], np.uint8))
     assert levels(image, (0, 3)) == ([[0, 1, 3]], [])
+
+
+def test_sixteen_bits_of_cmyk_have_one_range_for_all_four():
+    values = np.full((1, 2, 4), 3000, np.uint16)
+    values[..., 3] = 20000
+    found = channels_to_levels(values, None, lambda line: None, alpha=False)
+    assert found is None  # 16 bits, which Pillow converts.
+    values[..., 3] = 4000
+    assert channels_to_levels(values, None, lambda line: None, alpha=False).tolist() == [[[187, 187, 187, 249]] * 2]

@@ -220,9 +220,11 @@ def test_which_lists_gain_nothing_from_threads(mixed, monkeypatch):
     assert few([Image.fromarray(small)], 1) and few([small[..., 0]], 1) and few([np.zeros(3)], 1)
     assert not few([small, small], 1) and few([small] * 9, 1, True) and not few([small, large], 1, True)
     assert few([small, np.zeros(3), Image.fromarray(small)], 1, True)
+    tensors = [torch.from_numpy(each.copy()).permute(2, 0, 1) for each in (small, large)]
+    assert few(tensors[:1] * 9, 1, True) and not few(tensors, 1, True) and few([torch.zeros(3)] * 2, 1, True)
     assert not reader("hub").few_in_memory([small, small], 1, True)
     with Image.open(mixed[0]) as opened:
-        for other in (mixed[0], str(mixed[0]), opened, io.BytesIO(), torch.zeros(3)):
+        for other in (mixed[0], str(mixed[0]), opened, io.BytesIO()):
             assert not few([small, other], 9, True)
     assert not few(iter([small]), 9, True) and not few(None, 9)
     monkeypatch.setattr("ssdtrt.images.reading.order_of_passes", lambda: None)  # A Pillow that is not known.

@@ -145,7 +145,7 @@ def test_a_folder_or_pattern_without_a_picture_is_a_failure(tree):
     found, failures = expanded("empty", "in/b.jpg", "in/*.gif", "in/d[ef]ep/no*")
     assert found == ["in/b.jpg"]
     assert failures == [
-        "empty holds no pictures (1 .txt: no pictures).",
+        "empty holds no pictures (left out 1 file (.txt): no picture).",
         "in/*.gif matches no file.",
         "in/d[ef]ep/no* matches no file.",
     ]
@@ -181,7 +181,7 @@ def test_the_content_tells_where_the_name_does_not(tmp_path, monkeypatch):
         (tmp_path / "in" / name).write_bytes(content)
     found, notes = noted("in")
     assert found == ["in/0001", "in/a.jpg", "in/odd.mpo", "in/shot.jpg_large", "in/x.0"]
-    assert notes == ["in without 9 without a suffix, .txt, .mpg, .h5, .pdf, ...: no pictures."]
+    assert notes == ["in: left out 9 files (no suffix, .txt, .mpg, .h5, .pdf, ...): no picture."]
     with open("in/b.mpg", "wb") as file:  # Named so, and a picture all the same: the name tells.
         Image.new("RGB", (3, 2)).save(file, format="PNG")
     assert noted("in")[0] == found
@@ -209,10 +209,11 @@ def test_what_was_left_out_and_why(tmp_path, monkeypatch):
     command = [sys.executable, "-c", code, "in", "all"]
     done = subprocess.run(command, capture_output=True, text=True, env=child_environment())
     assert done.stdout.splitlines() == [
-        "in without 2 .heic: pip install pillow-heif; 2 without a suffix: no files; 2 .dng, .cr2: cameras' raw files, "
-        "to be developed to JPEG or TIFF; 1 .txt: no pictures; 1 without a suffix: HEIC: pip install pillow-heif.",
+        "in: left out 2 files (.heic): pip install pillow-heif; 2 (no suffix): no regular file, or a broken link; "
+        "2 (.dng, .cr2): cameras' raw files, to be developed to JPEG or TIFF; 1 (.txt): no picture; "
+        "1 (no suffix): HEIC: pip install pillow-heif.",
         "['in/a.jpg']",
-        "all holds no pictures (1 .heic: pip install pillow-heif).",
+        "all holds no pictures (left out 1 file (.heic): pip install pillow-heif).",
     ], done.stderr
 
 
@@ -261,20 +262,21 @@ def test_output_folders_are_left_out_unless_named(tree):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).touch()
     usual = ["in/10.webp", "in/a.PNG", "in/b.jpg", "in/Z/e.jpg", "in/deep/a.bmp", "in/deep/er/c.jpeg"]
-    others = "in without 2 without a suffix, .txt: no pictures; in/earlier: detections were written there"
+    earlier = "results of an earlier run; name it to read it"
+    others = f"in: left out 2 files (no suffix, .txt): no picture; the folder in/earlier: {earlier}"
     found, notes = noted("in", output="in/out/")
-    assert found == usual and notes == [f"{others}; in/out: detections were written there."]
+    assert found == usual and notes == [f"{others}; the folder in/out: {earlier}."]
     assert noted("in", output="elsewhere") == ([*usual, "in/out/a.jpg"], [f"{others}."])
     assert noted("in/out", "in/earlier", output="in/out")[0] == ["in/out/a.jpg", "in/earlier/a.jpg"]
     found, notes = noted("in/**/a.*", output="in/out")
     assert found == ["in/a.PNG", "in/deep/a.bmp"] and notes == [
-        "in/**/a.* without 1 .jpg: in in/earlier, where detections were written; "
-        "1 .jpg: in in/out, where detections were written."
+        f"in/**/a.*: left out 1 file (.jpg): in in/earlier, which has {earlier}; "
+        f"1 (.jpg): in in/out, which has {earlier}."
     ]
     assert noted("in/o*t/*.jpg", "in/out/*.jpg", output="other")[0] == ["in/out/a.jpg"] * 2
     assert noted("in/earlier/*.jpg", "in/out/*.jpg", output="in/out") == (["in/earlier/a.jpg", "in/out/a.jpg"], [])
     assert expanded("in/o*t/*.jpg", output="in/out")[1] == [
-        "in/o*t/*.jpg matches no file (1 .jpg: in in/out, where detections were written)."
+        f"in/o*t/*.jpg matches no file (left out 1 file (.jpg): in in/out, which has {earlier})."
     ]
     os.chdir("in/out")
     assert noted("*.jpg", output=".") == (["a.jpg"], [])

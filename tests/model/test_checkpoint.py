@@ -56,8 +56,8 @@ NOTES = {
     "module": ["the weights are those under module."],
     "nested": ["the weights are those under checkpoint > model."],
     "ema": ["the weights are those under ema_state_dict."],
-    "without counts": ["is without 53 num_batches_tracked, which only training needs; they are 0."],
-    "a count too few": ["is without 1 num_batches_tracked, which only training needs; they are 0."],
+    "without counts": ["lacks 53 num_batches_tracked, which only training needs; they are 0."],
+    "a count too few": ["lacks 1 num_batches_tracked, which only training needs; they are 0."],
 }
 NO_NAMES = "holds no class names: classes are numbered, 1 to 80. --labels FILE names them (--labels coco: COCO's 80)."
 
@@ -117,7 +117,7 @@ def test_safetensors(trust, model, tmp_path):
         f"{path} has no checksums (the safetensors format), so damage to it would not be noticed. "
         "Check the file with --sha256.",
         f"{path}: the prefix model. of every key was removed.",
-        f"{path} is without 1 num_batches_tracked, which only training needs; they are 0.",
+        f"{path} lacks 1 num_batches_tracked, which only training needs; they are 0.",
         f"{path} names 2 of its 80 classes (bolt, nut).",
     ]
     del notes[:]

@@ -6,6 +6,7 @@ from ssdtrt.errors import WeightsError
 from ssdtrt.model.labels import (
     are_numbered,
     class_names,
+    names_by_number,
     names_of_checkpoint,
     read_labels,
     recorded_names,
@@ -162,3 +163,13 @@ def test_no_names():
     assert note == (
         "holds no class names: classes are numbered, 1 to 2. --labels FILE names them (--labels coco: COCO's 80)."
     )
+
+
+def test_white_space_in_names_is_a_space_and_letters_are_letters(tmp_path):
+    (tmp_path / "labels.txt").write_text("traffic\xa0light\nstop\tsign\nm\u200cn\n", encoding="utf-8")
+    assert read_labels(tmp_path / "labels.txt") == ("traffic light", "stop sign", "m\u200cn")
+
+
+def test_recorded_names_with_a_background_among_the_classes_are_not_used():
+    assert names_by_number(3, {1: "background", 2: "dog"}) is None
+    assert recorded_names({"label_map": {1: "traffic\n light"}}) == {1: "traffic light"}
