@@ -110,7 +110,7 @@ def compare_verdict(report: CompareReport) -> list[str]:
         lines.append(
             f"NOT COMPARABLE: {count} of {len(judged)} judged rows: the machine changed, or times vary, by more than {limit}"
         )
-    return lines or [f"passed: none of {len(judged)} judged rows is slower by more than {limit}"]
+    return lines or [f"passed: {len(judged)} of {len(judged)} judged rows kept the limit of {limit}"]
 
 
 def _change(row: ComparedRow) -> str:
