@@ -117,6 +117,9 @@ BENCH_CASES = (
     "engine",
     "engine-plain",
 )
+# The case, by the kind of device, that tells whether a machine changed from one report to the next: always measured, and
+# not bound by how fast the processor launches kernels, which on a GPU FP32 eager is at small batches.
+MACHINE_CASES = {"cuda": "eager-fp16-graph", "cpu": "eager-fp32"}
 
 # Detecting and drawing.
 THRESHOLD = 0.4
@@ -132,6 +135,7 @@ SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf"
 
 # Exit codes after Ctrl-C and after SIGTERM, as in shells.
 INTERRUPTED = (130, 143)
+NOT_COMPARABLE = 3  # the exit code of `compare` where neither "slower" nor "not slower" can be said
 
 # How `evaluate` matches classes to categories.
 CLASS_MATCHING = ("name", "position")

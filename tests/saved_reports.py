@@ -32,9 +32,14 @@ def row(case, median_ms, batch_size=1, file=None, precision="fp16", speedup=2.0,
     return {**data, **changes}
 
 
-def eager(median_ms=8.0, batch_size=1):
+def eager(median_ms=8.0, batch_size=1, **changes):
     """The row of the FP32 baseline."""
-    return row("eager-fp32", median_ms, batch_size, precision="fp32", speedup=1.0)
+    return row("eager-fp32", median_ms, batch_size, precision="fp32", speedup=1.0, **changes)
+
+
+def graph(median_ms=4.0, batch_size=1, **changes):
+    """The row that tells whether a machine with a GPU changed."""
+    return row("eager-fp16-graph", median_ms, batch_size, **changes)
 
 
 def engine(median_ms=1.0, batch_size=1, file="work/b1.engine.ts", **changes):

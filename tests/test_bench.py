@@ -307,6 +307,31 @@ def test_memory_ends_the_sweep_of_one_runner_only(engine, monkeypatch):
     assert report.rows[3].reason == "out of memory (RuntimeError: CUDA error: out of memory)"
 
 
+def test_without_the_fp32_baseline_there_is_no_speed_up(engine, monkeypatch):
+    """Its memory runs out at batch 2, so it is not tried at 3; no other row takes its place."""
+    load = bench.eager_model
+
+    def small(*arguments):
+        model = load(*arguments)
+        forward = model.forward
+
+        def limited(images):
+            if len(images) > 1:
+                raise RuntimeError("CUDA error: out of memory")
+            return forward(images)
+
+        model.forward = limited
+        return model
+
+    monkeypatch.setattr(bench, "eager_model", small)
+    report = bench_files([engine], batch_sizes=[1, 2, 3], rounds=1, iterations=1, warmup=1)
+    assert [(row.case, row.batch_size, row.status, row.speedup is None) for row in report.rows] == [
+        ("eager-fp32", 1, "ok", False), ("engine", 1, "ok", False),
+        ("eager-fp32", 2, "failed", True), ("engine", 2, "ok", True),
+        ("engine", 3, "ok", True),
+    ]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def not_compared(model, engine, tmp_path_factory):
     """A report of two engines, one without a module and one beside another file of its name, and their paths."""

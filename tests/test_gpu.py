@@ -457,9 +457,10 @@ def test_shared_memory_is_pinned_and_let_go():
 def test_bench_measures_with_cuda_events_and_compares(gpu_engine, gpu_dir):
     report = bench_files([gpu_engine, gpu_dir / "ssd300.ts"], rounds=2, iterations=5)
     assert report.settings.clock == "CUDA events, calls back to back"
-    assert [row.name for row in report.rows] == ["eager-fp32", str(gpu_engine), str(gpu_dir / "ssd300.ts")]
-    eager, engine, module = report.rows
-    assert eager.speedup == 1 and engine.samples == 10
+    files = [str(gpu_engine), str(gpu_dir / "ssd300.ts")]
+    assert [row.name for row in report.rows] == ["eager-fp32", "eager-fp16-graph", *files]
+    eager, graph, engine, module = report.rows
+    assert eager.speedup == 1 and graph.ok and engine.samples == 10
     assert engine.agreement.passed and module.agreement.passed
     assert all(row.memory_mib > 20 for row in report.rows)
     assert report.machine.gpu == torch.cuda.get_device_name(0)
@@ -494,8 +495,12 @@ def test_bench_says_when_memory_ends_a_sweep(gpu_dir):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     said = [(row.batch_size, row.status) for row in report.rows]
-    assert said == [(1, "ok"), (1, "ok"), (64, "failed"), (64, "failed")]
-    assert all(row.reason.startswith("out of memory (") for row in report.rows[2:])
+    names = [row.case for row in report.rows]
+    assert names[:3] == ["eager-fp32", "eager-fp16-graph", "torchscript"] and said[:3] == [(1, "ok")] * 3
+    large = {row.case: row for row in report.rows[3:] if row.batch_size == 64}
+    for case in ("eager-fp32", "torchscript"):
+        assert large[case].reason.startswith("out of memory (")
+    assert not {"eager-fp32", "torchscript"} & {row.case for row in report.rows if row.batch_size == 128}
 
 
 def test_engine_does_not_run_on_a_cpu(gpu_engine):

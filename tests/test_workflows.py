@@ -62,9 +62,15 @@ def test_the_gate_builds_measures_and_compares():
     shown = make("bench-gate").stdout
     steps = [shown.index(text) for text in (" export ", " compile ", " bench ", "scripts/baseline.py", " compare ")]
     assert steps == sorted(steps)
-    assert "for size in 1 8 32 128;" in shown and "--fail-if-slower 10% --files-only" in shown
+    assert "for size in 1 8 32 128;" in shown and "--fail-if-slower 10%" in shown
     shown = make("bench-gate", "GATE_BACKEND=torchscript", "GATE_LIMIT=3%").stdout
-    assert "--backend torchscript" in shown and "for size" not in shown and "--fail-if-slower 3% " in shown
+    assert "--backend torchscript" in shown and "for size" not in shown and "--fail-if-slower 3%\n" in shown
+
+
+def test_what_cannot_be_compared_with_itself_becomes_no_baseline():
+    shown = make("bench-baseline").stdout
+    compared = shown.index(" compare build/gate/bench.json build/gate/bench.json --fail-if-slower 10%")
+    assert compared < shown.index("scripts/baseline.py build/gate/bench.json --record")
 
 
 PASSING = "def test_it(): pass\n"

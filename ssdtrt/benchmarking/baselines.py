@@ -87,7 +87,9 @@ def check_names(names: Sequence[str]) -> None:
 def baseline_cases(
     names: Sequence[str], model: torch.nn.Module, module: Path | None, device: torch.device
 ) -> list[BenchmarkCase]:
-    """Return the cases of these names that run no file of the user's, the FP32 baseline first and always.
+    """Return the cases of these names that run no file of the user's, the FP32 baseline first.
+
+    That is always among them, and so is the one that tells whether the machine changed (config.MACHINE_CASES).
 
     Args:
         names: Some of config.BENCH_CASES.
@@ -122,7 +124,7 @@ def baseline_cases(
             required=name == BASELINE,
         )
         for name, (precision, make) in makers.items()
-        if name == BASELINE or name in names
+        if name in (BASELINE, config.MACHINE_CASES[device.type], *names)
     ]
 
 

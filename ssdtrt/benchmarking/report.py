@@ -17,7 +17,7 @@ from ssdtrt.system.versions import MeasuredOn
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
-FILE_CASES = ("torchscript", "engine", "engine-plain")  # the cases that run a file
+_BESIDE_ENGINES = ("torchscript", "engine-plain")  # what is a baseline in a report that has engines
 
 
 class HostTimes(Report, frozen=True):
@@ -99,7 +99,7 @@ class BenchRow(Report, frozen=True):
     @property
     def is_file(self) -> bool:
         """Whether it is one of the files that were measured, or the module that they were built from."""
-        return self.file is not None and self.case in FILE_CASES
+        return self.file is not None
 
     @property
     def built(self) -> bool:
@@ -195,6 +195,16 @@ class BenchReport(Report, frozen=True):
     rows: Annotated[tuple[BenchRow, ...], msgspec.Meta(min_length=1)]
     notes: tuple[str, ...] = ()
     parts: tuple[PartTime, ...] = ()
+
+    @property
+    def judged(self) -> tuple[BenchRow, ...]:
+        """The rows that a limit is for: those of files, or without any those of the caller's own runners.
+
+        Beside engines, the module that they were built from and the engines without a CUDA graph are baselines.
+        """
+        engines = any(row.case == "engine" for row in self.rows)
+        files = [row for row in self.rows if row.is_file and not (engines and row.case in _BESIDE_ENGINES)]
+        return tuple(files or [row for row in self.rows if not row.case])
 
     @property
     def with_file_names(self) -> BenchReport:

@@ -8,8 +8,8 @@ from ssdtrt.benchmarking.report import BenchReport, BenchRow
 def violations(report: BenchReport, min_speedup: float | None = None, max_latency_ms: float | None = None) -> list[str]:
     """Return a sentence for each threshold that a row of a file violates.
 
-    A row without the figure violates both, and so does a report without a file's row. Beside engines a module counts as
-    a baseline.
+    Which rows these are, `BenchReport.judged` says. A row without the figure violates both, and so does a report without
+    a file's row.
 
     Args:
         report: The report.
@@ -18,8 +18,7 @@ def violations(report: BenchReport, min_speedup: float | None = None, max_latenc
     """
     if min_speedup is None and max_latency_ms is None:
         return []
-    files = [row for row in report.with_file_names.rows if row.is_file]
-    rows = [row for row in files if row.case != "torchscript"] or files
+    rows = [row for row in report.with_file_names.judged if row.is_file]
     if not rows:
         return ["The report has no row of a file; expected one for the threshold."]
     return [text for row in rows for text in _violations_of(row, min_speedup, max_latency_ms)]

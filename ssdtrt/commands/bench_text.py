@@ -16,6 +16,7 @@ _DETAILS = ("CV", "host ms", "first ms", "compile s", "build s", "MiB", "rel. L2
 _PARTS = ("part, host time", "batch", "median ms", "p90")
 _COMPARED = ("runner", "batch", "old ms", "new ms", "change")
 _IN_WORDS = {"missing": "only in old", "new": "only in new", "failed": "failed in new"}
+_JUDGED = {"slower": " SLOWER", "not comparable": " NOT COMPARABLE"}
 _SHORTEST = 12  # characters of a runner's name, below which a list is easier to read than a table
 
 
@@ -79,7 +80,7 @@ def compare_text(report: CompareReport, width: int) -> str:
 def compare_markdown(report: CompareReport) -> str:
     """Return what the terminal shows of a comparison, with the failures."""
     heading = [report.machine.line, f"{report.old} to {report.new}, median ms of a batch"]
-    notes = [*report.notes, *compare_verdict(report), *report.failures]
+    notes = [*report.notes, *compare_verdict(report), *report.failures, *report.not_comparable]
     return markdown_page("ssdtrt compare", heading, [compare_table(report)], notes)
 
 
@@ -101,17 +102,22 @@ def compare_verdict(report: CompareReport) -> list[str]:
     """Return a line on whether the limit holds; none where there is no limit."""
     if report.limit is None:
         return []
+    judged = [row.verdict for row in report.rows if row.judged and row.verdict not in ("new", "not judged")]
+    limit, lines = f"{100 * report.limit:g} %", []
     if report.failures:
-        return [f"FAILED: {len(report.failures)} of the rows broke the limit of {100 * report.limit:g} %"]
-    rows = "row of a file" if report.files_only else "row"
-    return [f"passed: no {rows} is slower by more than {100 * report.limit:g} %"]
+        lines.append(f"FAILED: {len(report.failures)} of {len(judged)} judged rows broke the limit of {limit}")
+    if count := judged.count("not comparable"):
+        lines.append(
+            f"NOT COMPARABLE: {count} of {len(judged)} judged rows: the machine changed, or times vary, by more than {limit}"
+        )
+    return lines or [f"passed: {len(judged)} of {len(judged)} judged rows kept the limit of {limit}"]
 
 
 def _change(row: ComparedRow) -> str:
-    """How much slower the new one is, or which of the two there is."""
+    """How much slower the new one is, and what was made of it; or which of the two there is."""
     if row.change is None:
         return _IN_WORDS.get(row.verdict, "not measured")
-    return f"{100 * row.change:+.1f} %" + (" SLOWER" if row.verdict == "slower" else "")
+    return f"{100 * row.change:+.1f} %" + _JUDGED.get(row.verdict, "")
 
 
 def _listed(row: BenchRow) -> str:

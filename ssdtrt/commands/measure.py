@@ -52,8 +52,8 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
 
     Without FILEs it measures ssd300.engine.ts. The names for --against are eager-tf32, eager-fp16, eager-fp16-graph,
     eager-bf16, torchscript (the module), onnxruntime (its weights in ONNX Runtime), compile (torch.compile) and
-    engine-plain (FILEs without a CUDA graph); eager-fp32 and engine (FILEs) are always measured. What cannot run here
-    has a row with the reason.
+    engine-plain (FILEs without a CUDA graph); eager-fp32, engine (FILEs) and on a GPU eager-fp16-graph are always
+    measured. What cannot run here has a row with the reason.
 
     Example: ssdtrt bench ssd300.engine.ts --against compile,engine-plain --json bench.json
     """

@@ -150,11 +150,11 @@ def show(
             terminal.note(problem)
 
 
-def end_with(failures: Iterable[object]) -> None:
-    """Show a line for each failure, and exit with code 1 if there is one."""
+def end_with(failures: Iterable[object], code: int = 1) -> None:
+    """Show a line for each failure, and exit with this code if there is one."""
     terminal.done()
     lines = [f"Error: {failure}" for failure in failures]
     for line in lines:
         click.echo(line, err=True)
     if lines:
-        sys.exit(1)
+        sys.exit(code)

@@ -86,16 +86,19 @@ class Score(click.ParamType):
 
 
 class Percent(click.ParamType):
-    """A percentage with its sign, such as 5% or 2.5 %, as a fraction: 5 alone would be ambiguous."""
+    """A percentage, such as 5, 5% or 2.5 %, as a fraction. 0.05 without the sign could be either, and is refused."""
 
     name = "percent"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse it."""
-        found = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,6})?) ?%", value)
+        found = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,6})?)( ?%)?", value)
         if not found:
-            self.fail(f"{value!r} is not a percentage with its sign, such as 5% or 2.5%.", param, ctx)
-        return float(found[1]) / 100
+            self.fail(f"{value!r} is not a percentage, such as 5, 5% or 2.5%.", param, ctx)
+        number = float(found[1])
+        if 0 < number < 1 and not found[2]:
+            self.fail(f"{value!r} may be {number:g} % or {100 * number:g} %; give it with its sign.", param, ctx)
+        return number / 100
 
 
 class Positive(click.ParamType):

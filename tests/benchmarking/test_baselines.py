@@ -50,6 +50,12 @@ def test_every_name_is_known_and_nothing_else():
 
 def test_the_baseline_is_first_and_always_there(tiny):
     assert [one.case for one in baseline_cases((), tiny, None, CPU)] == ["eager-fp32"]
+    on_gpu = baseline_cases(["eager-fp16"], tiny, None, torch.device("cuda"))
+    assert [one.case for one in on_gpu] == [
+        "eager-fp32",
+        "eager-fp16",
+        "eager-fp16-graph",
+    ]  # The last tells of the GPU.
     assert [one.case for one in baseline_cases(["compile", "engine", "eager-tf32"], tiny, None, CPU)] == [
         "eager-fp32", "eager-tf32", "compile"
     ]  # fmt: skip

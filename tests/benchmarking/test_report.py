@@ -105,6 +105,8 @@ def test_report_without_notes():
         ({"case": "engine-plain", "file": "b1.engine.ts"}, True, "b1.engine.ts FP16, engine-plain"),
         ({"case": "eager-fp16"}, False, "eager-fp16"),
         ({"case": "compile"}, False, "compile FP16"),
+        ({"case": "onnxruntime", "file": "ssd300.onnx"}, True, "ssd300.onnx FP16, onnxruntime"),
+        ({"case": "onnxruntime"}, False, "onnxruntime FP16"),
         ({"name": "mine"}, False, "mine FP16"),
     ],
 )

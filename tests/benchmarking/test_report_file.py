@@ -99,8 +99,8 @@ def test_every_recorded_report_is_read_compared_and_drawn(path, tmp_path):
     assert {one.case for one in found.rows} <= {*config.BENCH_CASES, ""}
     for one in found.rows:
         assert not one.case or one.name in (one.case, one.file, f"{one.file} graph", f"{one.file} plain")
-    compared = compare_files(path, path, limit=0.0)
-    assert compared.passed and len(compared.rows) == len(data["rows"])
+    compared = compare_files(path, path, limit=0.25)  # Calls without a CUDA graph varied by up to 24 %.
+    assert compared.verdict == "passed" and len(compared.rows) == len(data["rows"])
     assert all(one.change == 0 for one in compared.rows)
     assert plot.plot_reports({path.name: found}, tmp_path / "a.svg").stat().st_size > 1000
 

@@ -55,6 +55,15 @@ def test_a_row_without_a_speed_up_violates_it():
     ]
 
 
+def test_an_onnx_file_is_held_to_them_and_an_engine_without_its_cuda_graph_is_not():
+    onnx = row("onnxruntime", 4.0, file="ssd300.onnx", precision="fp32", speedup=2.0)
+    plain = row("engine-plain", 1.5, file="work/b1.engine.ts", speedup=5.3)
+    data = report(eager(8.0), onnx, engine(1.0, speedup=8.0), plain)
+    assert violations(data, min_speedup=6.0) == [
+        "ssd300.onnx FP32, onnxruntime, batch 1 is 2x as fast as FP32 eager; expected at least 6x."
+    ]
+
+
 def test_a_module_counts_as_a_baseline_beside_engines_and_alone_as_a_file():
     module = row("torchscript", 7.9, file="ssd300.ts", speedup=1.01)
     assert violations(report(eager(8.0), engine(1.0, speedup=8.0), module), min_speedup=5.0) == []

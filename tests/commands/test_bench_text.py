@@ -183,11 +183,17 @@ def test_compared():
 
 def test_verdict():
     lines = text.compare_text(compared(0.125), 200).splitlines()
-    assert lines[5].endswith("+12.3 %") and lines[-1] == "FAILED: 2 of the rows broke the limit of 12.5 %"
-    lines = text.compare_text(compared(0.1, files_only=True), 200).splitlines()
-    assert lines[5].endswith("+12.3 % SLOWER") and lines[-1] == "FAILED: 3 of the rows broke the limit of 10 %"
-    same = compare(report_file.parse(OLD, "a"), report_file.parse(OLD, "b"), limit=0.05, files_only=True)
-    assert text.compare_text(same, 200).endswith("\npassed: no row of a file is slower by more than 5 %")
+    assert lines[5].endswith("+12.3 %") and lines[-1] == "FAILED: 2 of 3 judged rows broke the limit of 12.5 %"
+    lines = text.compare_text(compared(0.1), 200).splitlines()
+    assert lines[5].endswith("+12.3 % SLOWER") and lines[-1] == "FAILED: 3 of 3 judged rows broke the limit of 10 %"
+    lines = text.compare_text(compared(0.005), 200).splitlines()  # All times vary by 1 %.
+    assert lines[4].endswith("-10.0 %") and lines[5].endswith("+12.3 % NOT COMPARABLE")
+    assert lines[-2:] == [
+        "FAILED: 2 of 3 judged rows broke the limit of 0.5 %",
+        "NOT COMPARABLE: 1 of 3 judged rows: the machine changed, or times vary, by more than 0.5 %",
+    ]
+    same = compare(report_file.parse(OLD, "a"), report_file.parse(OLD, "b"), limit=0.05)
+    assert text.compare_text(same, 200).endswith("\npassed: 3 of 3 judged rows kept the limit of 5 %")
 
 
 def test_a_narrow_comparison_is_stacked():
@@ -247,7 +253,8 @@ def test_a_comparison_as_markdown():
         "| eager-fp32 | 1 | 8.000 | 7.200 | -10.0 % |",
         "| b1.engine.ts FP16 | 1 | 1.000 | 1.123 | +12.3 % SLOWER |",
     ]
-    assert lines[-4] == "- FAILED: 3 of the rows broke the limit of 5 %"
+    assert lines[-4] == "- FAILED: 3 of 3 judged rows broke the limit of 5 %"
     assert lines[-1] == (
-        r"- b1.engine.ts FP16, batch 32 is not in new\|1.json; expected every row of the old report. Measure it too."
+        r"- b1.engine.ts FP16, batch 32 is not in new\|1.json; expected every row of a file in the old report. "
+        "Measure it too."
     )
