@@ -80,13 +80,9 @@ def page(tmp_path):
     return make
 
 
-def headings(page):
-    return [text for text in page.texts if f"#{re.sub(r'[^a-z0-9]+', '-', text.lower())}" in page.values("href")]
-
-
 def test_the_figures_of_recorded_reports_are_on_the_page(page):
     found = page(RECORDED / "h200-b1-default.json", RECORDED / "h200-accuracy.json", RECORDED / "h200-verify-b8.json")
-    assert found.tables["Every measured row"][:3] == [
+    assert found.tables["Every measured row (h200-b1-default.json)"][:3] == [
         ["runner", "batch", "median ms", "speed-up", "95 % of it", "images/s", "p99 ms", "memory MiB", "build s"],
         ["eager-fp32", "1", "7.919", "1.00x", "1.00 to 1.00", "126", "7.945", "210", "-"],
         ["ssd300.engine.ts FP16", "1", "0.395", "20.05x", "20.03 to 20.08", "2,532", "0.399", "82", "81"],
@@ -151,7 +147,7 @@ def test_what_was_not_measured_is_said(page, tmp_path):
     ):
         assert text in missing
     assert found.texts.count("not measured") == 3
-    assert ["compile FP16", "8", "failed", *"------"] in found.tables["Every measured row"]
+    assert ["compile FP16", "8", "failed", *"------"] in found.tables["Every measured row (a.json)"]
     found = page(save(tmp_path / "e.json", evaluation().document()))
     missing = found.text.split("What was not measured")[-1]
     assert "How much accuracy a.engine.ts loses against FP32 (e.json)." in missing
@@ -224,7 +220,7 @@ def test_nothing_is_fetched(tmp_path):
 
 
 def test_it_can_be_read_by_keyboard_and_by_ear(page):
-    found = page(RECORDED / "h200-static.json", RECORDED / "h200-accuracy.json")
+    found = page(*(RECORDED / f"{name}.json" for name in ("h200-static", "cpu-torch2.14", "h200-accuracy")))
     levels = [int(tag[1]) for tag in found.tags if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in pairwise(levels))
     ids = found.values("id")
@@ -232,6 +228,7 @@ def test_it_can_be_read_by_keyboard_and_by_ear(page):
     assert ("html", "lang", "en") in found.attributes
     assert found.tags.count("table") == found.tags.count("caption") == found.values("tabindex").count("0")
     assert {value for tag, name, value in found.attributes if (tag, name) == ("th", "scope")} == {"col", "row"}
+    assert len(found.tables) == found.tags.count("table")  # No two have the same name.
     pictures = found.values("role").count("img") + found.values("aria-hidden").count("true")
     markers = [1 for tag, name, _ in found.attributes if (tag, name) == ("svg", "x")]  # in a picture that has a label
     assert pictures + len(markers) == found.tags.count("svg")

@@ -42,8 +42,8 @@ def speed_section(reports: Reports, missing: list[str]) -> ElementTree.Element |
         missing.append("Speed: none of the files is a benchmark. ssdtrt bench --json writes one.")
     parts: list[Content] = []
     for names, bench in grouped(reports.benches):
-        parts += [element("h3", f"{bench.machine.line} ({', '.join(names)})"), *_bench_parts(bench)]
         source = ", ".join(names)
+        parts += [element("h3", f"{bench.machine.line} ({source})"), *_bench_parts(source, bench)]
         missing += [f"{row.label}: {row.reason} ({source})" for row in bench.rows if not row.ok]
         measured = [row for row in bench.rows if row.ok]
         if measured and all(row.speedup_low is None for row in measured):
@@ -69,7 +69,7 @@ def speed_section(reports: Reports, missing: list[str]) -> ElementTree.Element |
     return section("Speed", *parts) if parts else None
 
 
-def _bench_parts(bench: BenchReport) -> list[Content]:
+def _bench_parts(source: str, bench: BenchReport) -> list[Content]:
     """The charts, the table, how it was measured, and the notes."""
     series = lines_of({"": bench})
     sizes = {row.batch_size for rows in series.values() for row in rows}
@@ -86,14 +86,16 @@ def _bench_parts(bench: BenchReport) -> list[Content]:
             lines("Time of a batch, ms (lower is better)", times, lambda time: f"{milliseconds(time)} ms"),
         )
         parts += [element("div", *charts, class_="columns"), legend(list(series))]
-    parts.append(table("Every measured row", _HEADER, [_cells(row) for row in bench.rows]))
+    parts.append(table(f"Every measured row ({source})", _HEADER, [_cells(row) for row in bench.rows]))
     parts.append(element("p", _how(bench), class_="how"))
     if bench.parts:
         rows = [
             (part.name, str(part.batch_size), milliseconds(part.median_ms), milliseconds(part.p90_ms))
             for part in bench.parts
         ]
-        parts.append(table("From pictures to detections, host time", ("part", "batch", "median ms", "p90 ms"), rows))
+        parts.append(
+            table(f"From pictures to detections, host time ({source})", ("part", "batch", "median ms", "p90 ms"), rows)
+        )
     return [*parts, bullets(bench.notes, "notes")]
 
 
