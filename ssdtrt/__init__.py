@@ -11,6 +11,7 @@
     bench_files      measure the latency, throughput and speed-up of saved files
     benchmark        measure your own callables
     profile_engine   measure each layer of a TensorRT engine
+    write_page       make one HTML page of saved reports
     run_job          do all of this in one call
     diagnose         report what this machine lacks for TensorRT engines
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from ssdtrt.model.ssd import SSD300 as SSD300
     from ssdtrt.model.weights import build_model as build_model
     from ssdtrt.profile import profile_engine as profile_engine
+    from ssdtrt.report import write_page as write_page
     from ssdtrt.run import run_job as run_job
     from ssdtrt.runners.runner import FileRunner as FileRunner
     from ssdtrt.runners.runner import load_engine as load_engine
@@ -67,6 +69,7 @@ _HOMES = {
     "bench_files": "ssdtrt.bench",
     "benchmark": "ssdtrt.bench",
     "profile_engine": "ssdtrt.profile",
+    "write_page": "ssdtrt.report",
     "run_job": "ssdtrt.run",
     "diagnose": "ssdtrt.doctor",
     "BatchRange": "ssdtrt.artifact.request",
@@ -77,7 +80,7 @@ _HOMES = {
 }
 __all__ = ["SSD300", "BatchRange", "Detector", "FileRunner", "ParityReport", "SsdtrtError", "bench_files", "benchmark",
            "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
-           "profile_engine", "run_job", "verify_engine"]  # fmt: skip
+           "profile_engine", "run_job", "verify_engine", "write_page"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from ssdtrt.commands.machine import doctor, inspect
 from ssdtrt.commands.measure import bench, evaluate, profile
 from ssdtrt.commands.options import terminal
 from ssdtrt.commands.pictures import detect, run
-from ssdtrt.commands.reports import compare, plot
+from ssdtrt.commands.reports import compare, plot, report
 from ssdtrt.commands.terminal import columns, take_any_name
 from ssdtrt.errors import ParityError, SsdtrtError
 
@@ -106,7 +106,21 @@ def main(quiet: bool, verbose: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, stream=sys.stderr)
 
 
-for _command in (bench, compare, compile_, detect, doctor, evaluate, export, inspect, plot, profile, run, verify):
+for _command in (
+    bench,
+    compare,
+    compile_,
+    detect,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    plot,
+    profile,
+    report,
+    run,
+    verify,
+):
     main.add_command(_command)
 
 

@@ -65,6 +65,7 @@ RUN_DIR = "ssdtrt-run"
 DETECT_DIR = "detections"
 DETECTIONS_FILE = "detections.json"  # in the folder of annotated pictures, which it marks
 PLOT_FILE = "bench.svg"
+PAGE_FILE = "report.html"
 METADATA_NAME = "ssdtrt.json"
 SCHEMA = 2
 MAX_METADATA = 1 << 20  # bytes

@@ -12,54 +12,13 @@ from ssdtrt.benchmarking.rounds import INPUT_SETS
 from ssdtrt.benchmarking.timing import time_calls
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.reporting.records import LayerTime, ProfileReport
 from ssdtrt.runners.engine_layers import layers_of, time_layers
 from ssdtrt.runners.runner import load_engine
 from ssdtrt.runners.tensorrt_engine import load_plan, plan_in_archive
 from ssdtrt.system.gpu_errors import gpu_errors
 from ssdtrt.system.progress import Progress, silent
-from ssdtrt.system.report import Report
-from ssdtrt.system.versions import Machine, Versions, installed_versions, this_machine
-
-
-class LayerTime(Report, frozen=True):
-    """The time of a layer.
-
-    Attributes:
-        layer: The layer.
-        median_ms: The median of its milliseconds.
-        share: The share of that in the sum of all layers, 0..1.
-    """
-
-    layer: EngineLayer
-    median_ms: float
-    share: float
-
-
-class ProfileReport(Report, frozen=True):
-    """The time of each layer of an engine, the longest first.
-
-    Attributes:
-        file: The engine.
-        batch_size: The number of images in a call.
-        calls: The number of calls that were timed.
-        versions: The installed versions.
-        machine: The machine.
-        sum_ms: The sum of the medians of all layers. The profiler runs one layer after the other and waits for each, so
-            that it is more than a call takes.
-        call_ms: The median of the milliseconds of a call, as a CUDA graph.
-        layers: The layers, the longest first.
-    """
-
-    kind = "profile"
-
-    file: str
-    batch_size: int
-    calls: int
-    versions: Versions
-    machine: Machine
-    sum_ms: float
-    call_ms: float
-    layers: tuple[LayerTime, ...]
+from ssdtrt.system.versions import installed_versions, this_machine
 
 
 def profile_engine(

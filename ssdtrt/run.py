@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ssdtrt import config
-from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
+from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
 from ssdtrt.bench import bench_files
-from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.compile import compile_engine
 from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection.results import ImageDetections
@@ -22,48 +21,14 @@ from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
+from ssdtrt.report import write_page
+from ssdtrt.reporting.records import RunReport
 from ssdtrt.runners import runtime
 from ssdtrt.system.files import write_text
 from ssdtrt.system.progress import Progress, silent
-from ssdtrt.system.report import Report
 
 SAMPLES = Path(__file__).parent / "samples"
 _REPORT_FILE = "report.json"
-
-
-class RunReport(Report, frozen=True):
-    """The report of the whole job.
-
-    Attributes:
-        folder: The folder that everything was written to.
-        trained: False if the weights are seeded random numbers.
-        backend: The back end that built the engine.
-        precision: The compute dtype of the engine, such as `fp16`.
-        module: The metadata of the module.
-        engine: The metadata of the engine.
-        bench: The benchmark report of the engine.
-        detections: The detections of each picture.
-        notes: What was done differently than asked, and why.
-        failures: The errors of pictures that could not be read.
-    """
-
-    kind = "run"
-    schema = 2
-
-    folder: Path
-    trained: bool
-    backend: str
-    precision: str
-    module: Metadata
-    engine: EngineMetadata
-    bench: BenchReport
-    detections: tuple[ImageDetections, ...]
-    notes: tuple[str, ...]
-    failures: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as a dict of JSON types; `bench` is what `ssdtrt bench --json` writes."""
-        return {**super().as_dict(), "bench": self.bench.document()}
 
 
 def run_job(
@@ -81,7 +46,7 @@ def run_job(
     progress: Progress = silent,
     note: Progress = silent,
 ) -> RunReport:
-    """Export, compile, bench and detect, and write everything and a report.json into a folder.
+    """Export, compile, bench and detect, and write everything, a report.json and a page of it into a folder.
 
     If the `coco` weights cannot be fetched, `random` ones are used, and if no TensorRT engine can be built here, a
     TorchScript engine for the CPU.
@@ -146,8 +111,15 @@ def run_job(
         notes=tuple(notes),
         failures=tuple(map(str, failures)),
     )
-    write_text(folder / _REPORT_FILE, json.dumps(report.document(), indent=1) + "\n")
+    _write(report)
     return report
+
+
+def _write(report: RunReport) -> None:
+    """Write report.json, and the page of it."""
+    path = report.folder / _REPORT_FILE
+    write_text(path, json.dumps(report.document(), indent=1) + "\n")
+    write_page([path], report.folder / config.PAGE_FILE)
 
 
 def _make_folder(folder: Path) -> None:

@@ -242,8 +242,8 @@ def test_no_help_imports_what_takes_long():
 
 def test_these_are_the_commands():
     assert COMMANDS == [
-        "bench", "compare", "compile", "detect", "doctor", "evaluate", "export", "inspect", "plot", "profile", "run",
-        "verify",
+        "bench", "compare", "compile", "detect", "doctor", "evaluate", "export", "inspect", "plot", "profile",
+        "report", "run", "verify",
     ]  # fmt: skip
 
 

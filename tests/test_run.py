@@ -12,6 +12,7 @@ from ssdtrt import config, run
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
 from ssdtrt.errors import CompileError, SsdtrtError, WeightsError
+from ssdtrt.reporting.numbers import milliseconds
 from ssdtrt.run import run_job
 
 NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"
@@ -43,7 +44,8 @@ def test_it_goes_to_its_end_and_leaves_these_files(job):
     folder, result = job
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in folder.iterdir()) == [
-        "astronaut.jpg", "chelsea.jpg", "coffee.jpg", "detections.json", "report.json", "ssd300.engine.ts", "ssd300.ts"
+        "astronaut.jpg", "chelsea.jpg", "coffee.jpg", "detections.json", "report.html", "report.json",
+        "ssd300.engine.ts", "ssd300.ts"
     ]  # fmt: skip
 
 
@@ -65,7 +67,10 @@ def test_it_shows_every_step_on_stderr_and_the_results_on_stdout(job):
     first = "ssdtrt-run/ssd300.engine.ts: FP32 torchscript, any batch, built in"
     assert result.stdout.splitlines()[0].startswith(first)
     assert "eager-fp32" in result.stdout and "astronaut.jpg" in result.stdout
-    assert result.stdout.splitlines()[-1] == "written to ssdtrt-run: report.json, detections.json and 3 pictures"
+    assert (
+        result.stdout.splitlines()[-1]
+        == "written to ssdtrt-run: report.html, report.json, detections.json and 3 pictures"
+    )
 
 
 def test_the_report_is_complete(report):
@@ -112,6 +117,15 @@ def test_the_pictures_are_the_samples_with_boxes_and_the_mark(job, report, photo
             red, green, blue = drawn.getpixel((1, drawn.height - 2))  # The mark's ground, in the lower left corner.
             assert max(abs(value - 40) for value in (red, green, blue)) < 25
     assert strict((folder / "detections.json").read_text()) == report["detections"]
+
+
+def test_the_page_shows_the_report(job, report):
+    text = (job[0] / "report.html").read_text(encoding="utf-8")
+    median = report["bench"]["rows"][1]["median_ms"]
+    assert f">{milliseconds(median)}</td>" in text and f"{report['bench']['rows'][1]['speedup']:.2f}x as fast" in text
+    assert "The weights are untrained random numbers" in text and ">not measured</strong>" in text
+    assert text.count('<img src="data:image/jpeg;base64,') == 3
+    assert report["module"]["model"]["weights"]["sha256"] in text
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_any_work(ssdtrt, tmp_path):

@@ -64,7 +64,7 @@ def plot_reports(reports: Mapping[str, BenchReport], path: str | Path) -> Path:
         ReportError: Where it cannot be drawn, or where the reports hold no measured row.
     """
     check_plot(path)
-    lines = _lines(reports)
+    lines = lines_of(reports)
     if not lines:
         raise ReportError("The reports hold no measured row; expected at least one. Measure again.")
     import matplotlib
@@ -81,8 +81,8 @@ def plot_reports(reports: Mapping[str, BenchReport], path: str | Path) -> Path:
     return Path(path)
 
 
-def _lines(reports: Mapping[str, BenchReport]) -> dict[str, list[BenchRow]]:
-    """The measured rows by the name of their line, each by batch size.
+def lines_of(reports: Mapping[str, BenchReport]) -> dict[str, list[BenchRow]]:
+    """Return the measured rows by the name of their line, each by batch size.
 
     A case is one line, also where each batch size has a file of its own; where two files share a batch size each is a
     line. Of several reports each line names what tells its report apart.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ssdtrt.commands.tables import Table, fill, markdown_page, shorten, table
 from ssdtrt.evaluation.compare import ComparedFigure, EvalComparison
 from ssdtrt.evaluation.report import FIGURES, EvalReport
+from ssdtrt.reporting.numbers import difference, fraction
 
 _COMPARED = ("old", "new", "change")
 _SHORTEST = 8  # characters of a class's name
@@ -49,15 +50,15 @@ def _tables(report: EvalReport) -> list[Table]:
     for baseline in report.against:
         header += [baseline.name, f"vs {baseline.name}"]
     ordered = sorted(report.classes, key=lambda row: (row.ap is None, -(row.ap or 0.0)))
-    rows = [(row.name, _fraction(row.ap), _fraction(row.ap50), str(row.objects)) for row in ordered]
+    rows = [(row.name, fraction(row.ap), fraction(row.ap50), str(row.objects)) for row in ordered]
     return [(header, [_figure_cells(report, name) for name in FIGURES]), (("class", "AP", "AP50", "objects"), rows)]
 
 
 def _figure_cells(report: EvalReport, name: str) -> list[str]:
     """Return one figure of the report, then for each baseline its figure and the signed difference to it."""
-    cells = [name, _fraction(report.figures[name])]
+    cells = [name, fraction(report.figures[name])]
     for baseline in report.against:
-        cells += [_fraction(baseline.figures[name]), _difference(report.minus(baseline)[name])]
+        cells += [fraction(baseline.figures[name]), difference(report.minus(baseline)[name])]
     return cells
 
 
@@ -91,7 +92,7 @@ def _compared_tables(report: EvalComparison) -> list[Table]:
 
 
 def _compared_cells(row: ComparedFigure) -> tuple[str, ...]:
-    return row.name, _fraction(row.old), _fraction(row.new), _difference(row.change)
+    return row.name, fraction(row.old), fraction(row.new), difference(row.change)
 
 
 def _verdict(report: EvalComparison) -> list[str]:
@@ -107,12 +108,3 @@ def _narrowed(header: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     """Return a table whose names are shortened if it is too wide."""
     room = width - sum(2 + max(map(len, column)) for column in list(zip(header, *rows))[1:])
     return table(header, [(shorten(name, max(room, _SHORTEST)), *cells) for name, *cells in rows], width)
-
-
-def _fraction(value: float | None) -> str:
-    """Return a figure of 0..1 with three decimals, as COCO does."""
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _difference(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.4f}"

@@ -30,7 +30,7 @@ from ssdtrt.commands.reports import (
 from ssdtrt.commands.tables import LAYER_COLUMNS, fill, milliseconds, shorten, table
 
 if TYPE_CHECKING:
-    from ssdtrt.profile import ProfileReport
+    from ssdtrt.reporting.records import ProfileReport
 
 _LAYERS = 20  # that the table shows
 

@@ -165,7 +165,7 @@ def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Anno
 def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, reading, output):
     """Do the whole job: export, compile, bench and detect.
 
-    Everything and a report.json are written to DIR. Without IMAGEs it runs on sample photographs. Without a GPU it
+    Everything, a report.json and the page report.html are written to DIR. Without IMAGEs it runs on sample photographs. Without a GPU it
     builds a CPU engine, and without access to COCO's weights it uses untrained ones; a note says so.
 
     Example: ssdtrt run street.jpg -o out
@@ -191,7 +191,9 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
     click.echo(engine_text(report.folder / config.ENGINE_FILE, report.engine, terminal.width()))
     click.echo("\n" + bench_text(report.bench, terminal.width()) + "\n")
     click.echo(detections_text(report.detections, terminal.width()))
-    click.echo(f"written to {report.folder}: report.json, detections.json and {len(report.detections)} pictures")
+    click.echo(
+        f"written to {report.folder}: report.html, report.json, detections.json and {len(report.detections)} pictures"
+    )
     end_with(report.failures)
     terminal.hint("detect", report.folder / config.ENGINE_FILE, "IMAGE...")
 

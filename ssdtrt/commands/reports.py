@@ -155,3 +155,22 @@ def plot(reports, output):
 
     check_apart({"--output": output}, reports)
     click.echo(plot_reports({path: report_file.read(path) for path in reports}, output))
+
+
+@click.command()
+@click.argument("reports", nargs=-1, required=True)
+@click.option("-o", "--output", default=config.PAGE_FILE, show_default=True, metavar="FILE", help="An .html file.")
+def report(reports, output):
+    """Make one HTML page of REPORTS, the JSON files of other commands.
+
+    It shows what was built, where, the speed, the agreement with FP32, the accuracy, sample pictures with boxes, and what
+    was not measured, as far as REPORTS have it: of bench, verify, evaluate, run, profile, inspect and compare, and the
+    detections.json of detect. The page needs no network and no other file.
+
+    Example: ssdtrt report bench.json accuracy.json out/detections.json -o report.html
+    """
+    from ssdtrt.report import write_page
+
+    check_apart({"--output": output}, reports)
+    check_json(output)
+    click.echo(write_page(reports, output))

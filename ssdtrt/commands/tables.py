@@ -8,7 +8,10 @@ import textwrap
 from collections.abc import Sequence
 
 from ssdtrt import config
-from ssdtrt.artifact.parity_report import DetectionAgreement, Repeatability
+from ssdtrt.artifact.parity_report import Repeatability
+from ssdtrt.reporting.numbers import match_rate as match_rate
+from ssdtrt.reporting.numbers import milliseconds as milliseconds
+from ssdtrt.reporting.numbers import scientific as scientific
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header, and rows of as many cells."""
@@ -59,21 +62,6 @@ def fill(text: str, width: int, indent: str = "", hanging: str | None = None) ->
 def shorten(name: str, width: int) -> str:
     """Return a name, shortened to at most `width` characters."""
     return name if len(name) <= width else name[: width - 3].rstrip() + "..."
-
-
-def milliseconds(value: float) -> str:
-    """Return a time in milliseconds with at least three significant digits."""
-    return f"{value:.3f}" if value < 10 else f"{value:.2f}" if value < 100 else f"{value:.1f}"
-
-
-def match_rate(found: DetectionAgreement) -> str:
-    """Return the match rate of detections in percent, or a phrase if there is nothing to compare."""
-    return "none to compare" if found.match_rate is None else f"{100 * found.match_rate:.1f} %"
-
-
-def scientific(value: float | None, digits: int) -> str:
-    """Return a distance in scientific notation, or a dash if an output is not finite."""
-    return "-" if value is None else f"{value:.{digits}e}"
 
 
 def repeatability_lines(found: Repeatability | None, width: int) -> list[str]:

@@ -23,7 +23,10 @@ def is_evaluation(path: str | Path) -> bool:
 
 
 def read(path: str | Path) -> EvalReport:
-    """Read the report of `ssdtrt evaluate --json` at `path`, without its baselines.
+    """Read the report of `ssdtrt evaluate --json` at `path`.
+
+    Returns:
+        The report; its baselines are without their classes, which the file does not hold.
 
     Raises:
         ReportError: Where the file holds no intact evaluation.
@@ -33,22 +36,41 @@ def read(path: str | Path) -> EvalReport:
         data = msgspec.json.decode(decode_text(Path(path).read_bytes()))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ReportError(f"{path} is not JSON ({first_line(error)}). {_MAKE_IT}") from error
+    return parse(data, str(path))
+
+
+def parse(data: Any, source: str) -> EvalReport:
+    """Return the evaluation that JSON data of any schema holds; `source` names it in messages.
+
+    Raises:
+        ReportError: Where it is no intact evaluation.
+    """
     if not _is_evaluation(data):
         kind = data.get("kind") if isinstance(data, dict) else None
         found = "no evaluation" if kind is None else f"a report of kind {ascii(kind)[:40]}"
-        raise ReportError(f"{path} is {found}; expected an evaluation. {_MAKE_IT}")
+        raise ReportError(f"{source} is {found}; expected an evaluation. {_MAKE_IT}")
     schema = data.get("schema", 1)  # Schema 1 did not record it.
     if type(schema) is not int or not 1 <= schema <= EvalReport.schema:
         raise ReportError(
-            f"{path} has the schema {ascii(schema)[:40]}; this ssdtrt reads 1 to {EvalReport.schema}. Update ssdtrt."
+            f"{source} has the schema {ascii(schema)[:40]}; this ssdtrt reads 1 to {EvalReport.schema}. Update ssdtrt."
         )
     try:
-        report = msgspec.convert({**data, "against": ()}, EvalReport)
+        report = msgspec.convert({**data, "against": _baselines(data)}, EvalReport)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise ReportError(f"{path} is damaged ({first_line(error)}). {_MAKE_IT}") from error
-    if missing := [name for name in FIGURES if name not in report.figures]:
-        raise ReportError(f"{path} is damaged (it lacks {', '.join(missing)}). {_MAKE_IT}")
+        raise ReportError(f"{source} is damaged ({first_line(error)}). {_MAKE_IT}") from error
+    figures = [one.figures for one in (report, *report.against)]
+    if missing := [name for name in FIGURES if not all(name in found for found in figures)]:
+        raise ReportError(f"{source} is damaged (it lacks {', '.join(missing)}). {_MAKE_IT}")
     return report
+
+
+def _baselines(data: dict[str, Any]) -> Any:
+    """The baselines with what they share with the report; what is none at all is left for the decoder to refuse."""
+    baselines = data.get("against", ())
+    if not isinstance(baselines, list):
+        return baselines
+    shared = {name: data.get(name) for name in ("images", "objects", "settings")}
+    return [{**shared, "classes": (), **one} if isinstance(one, dict) else one for one in baselines]
 
 
 def _is_evaluation(data: Any) -> bool:

@@ -30,12 +30,12 @@ def parsed(*data):
 def drawn(*data):
     figure = Figure()
     found = parsed(*data)
-    plot._draw(figure, list(found.values()), plot._lines(found))
+    plot._draw(figure, list(found.values()), plot.lines_of(found))
     return figure
 
 
 def points(*data):
-    lines = plot._lines(parsed(*data))
+    lines = plot.lines_of(parsed(*data))
     return {name: [(row.batch_size, row.median_ms) for row in rows] for name, rows in lines.items()}
 
 

@@ -1,0 +1,1 @@
+"""Make one HTML page of saved reports, without torch."""

@@ -1,0 +1,89 @@
+"""The reports of `profile` and `run`. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ssdtrt.artifact.layers import EngineLayer
+from ssdtrt.artifact.metadata import EngineMetadata, Metadata
+from ssdtrt.benchmarking.report import BenchReport
+from ssdtrt.detection.results import ImageDetections
+from ssdtrt.system.report import Report
+from ssdtrt.system.versions import Machine, Versions
+
+
+class LayerTime(Report, frozen=True):
+    """The time of a layer.
+
+    Attributes:
+        layer: The layer.
+        median_ms: The median of its milliseconds.
+        share: The share of that in the sum of all layers, 0..1.
+    """
+
+    layer: EngineLayer
+    median_ms: float
+    share: float
+
+
+class ProfileReport(Report, frozen=True):
+    """The time of each layer of an engine, the longest first.
+
+    Attributes:
+        file: The engine.
+        batch_size: The number of images in a call.
+        calls: The number of calls that were timed.
+        versions: The installed versions.
+        machine: The machine.
+        sum_ms: The sum of the medians of all layers. The profiler runs one layer after the other and waits for each, so
+            that it is more than a call takes.
+        call_ms: The median of the milliseconds of a call, as a CUDA graph.
+        layers: The layers, the longest first.
+    """
+
+    kind = "profile"
+
+    file: str
+    batch_size: int
+    calls: int
+    versions: Versions
+    machine: Machine
+    sum_ms: float
+    call_ms: float
+    layers: tuple[LayerTime, ...]
+
+
+class RunReport(Report, frozen=True):
+    """The report of the whole job.
+
+    Attributes:
+        folder: The folder that everything was written to.
+        trained: False if the weights are seeded random numbers.
+        backend: The back end that built the engine.
+        precision: The compute dtype of the engine, such as `fp16`.
+        module: The metadata of the module.
+        engine: The metadata of the engine.
+        bench: The benchmark report of the engine.
+        detections: The detections of each picture.
+        notes: What was done differently than asked, and why.
+        failures: The errors of pictures that could not be read.
+    """
+
+    kind = "run"
+    schema = 2
+
+    folder: Path
+    trained: bool
+    backend: str
+    precision: str
+    module: Metadata
+    engine: EngineMetadata
+    bench: BenchReport
+    detections: tuple[ImageDetections, ...]
+    notes: tuple[str, ...]
+    failures: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as a dict of JSON types; `bench` is what `ssdtrt bench --json` writes."""
+        return {**super().as_dict(), "bench": self.bench.document()}
