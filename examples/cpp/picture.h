@@ -154,7 +154,7 @@ inline torch::Tensor color_of(int64_t label) {
 // Draws the outline of a box (left, top, right, bottom) in pixels on a picture.
 inline void draw_box(const torch::Tensor& picture, const torch::Tensor& box, int64_t label) {
   const int64_t height = picture.size(0), width = picture.size(1);
-  const int64_t thickness = std::max(1L, std::lround(static_cast<double>(std::min(height, width)) / 160));
+  const int64_t thickness = std::max(1L, std::lrint(static_cast<double>(std::min(height, width)) / 160));
   const auto edge = [&box](int64_t i) { return std::lround(box[i].item<double>()); };
   const auto inside = picture.slice(0, edge(1), edge(3) + 1).slice(1, edge(0), edge(2) + 1);
   for (const int64_t axis : {0, 1}) {
