@@ -1,79 +1,84 @@
-// Loads a detector that `ssdtrt compile --detector` wrote and detects with libtorch alone:
+// Loads a detector that `ssdtrt compile --detector` wrote, detects in a picture with libtorch alone and draws the boxes:
 //
-//   run_detector DETECTOR [BATCH | PICTURE.ppm]
+//   run_detector DETECTOR PICTURE DRAWN.png [THRESHOLD]
 //
-// prints, for each picture, the number of detections and the best one: label, score, left, top, right, bottom. A picture
-// (binary PPM, as `magick street.jpg street.ppm` writes it) is prepared as the file records, and its boxes are in its
-// pixels. Without one the pictures are bands of gray, so that the figures can be compared with Python's, and boxes are
-// 0..1. Build it as run_module.cpp, with prepare.h beside it; a TensorRT detector also needs -ltorchtrt_runtime, from
-// torch_tensorrt/lib, and its pictures on the GPU.
+// prints a line for each object, the best first: score, left, top, right, bottom, label. The picture is a JPEG or a PNG;
+// it is prepared as the detector's file records, and boxes are in its pixels. CMakeLists.txt beside it says how to build
+// it. A TensorRT detector also needs Torch-TensorRT's runtime, before it is loaded: LD_PRELOAD=libtorchtrt_runtime.so.
 
 #include <torch/script.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <fstream>
 #include <regex>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
+#include "picture.h"
 #include "prepare.h"
 
 namespace {
 
-// uint8 [batch, 3, 300, 300]: each picture's rows in bands of its own height.
-torch::Tensor bands(int64_t batch) {
-  const auto rows = torch::arange(kSize, torch::kInt64).view({1, 1, kSize, 1});
-  const auto heights = torch::arange(10, 10 + batch, torch::kInt64).view({batch, 1, 1, 1});
-  const auto pixels = (rows.div(heights, "floor") * 53).remainder(256);
-  return pixels.to(torch::kUInt8).expand({batch, 3, kSize, kSize}).contiguous();
+constexpr double kThreshold = 0.4;
+
+// The class names in a file's record, the background first.
+std::vector<std::string> labels_in(const std::string& record) {
+  std::vector<std::string> labels;
+  std::smatch start;
+  if (!std::regex_search(record, start, std::regex(R"("labels"\s*:\s*\[)"))) return labels;
+  const std::regex name_or_end(R"re("((?:[^"\\]|\\.)*)"|\])re");
+  for (std::sregex_iterator next(start[0].second, record.end(), name_or_end); (*next)[0] != "]"; ++next) {
+    labels.push_back(std::regex_replace((*next)[1].str(), std::regex(R"(\\(["\\]))"), "$1"));
+  }
+  return labels;
 }
 
-// A binary PPM without comments: uint8 [height, width, 3].
-torch::Tensor read_ppm(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::string magic;
-  int64_t width = 0, height = 0, most = 0;
-  file >> magic >> width >> height >> most;
-  file.get();
-  if (!file || magic != "P6" || most != 255 || width < 1 || height < 1) {
-    throw std::runtime_error(path + " is no binary PPM of 8 bits; expected P6, width, height and 255.");
+void run(const char* file, const char* source, const char* drawn, double threshold) {
+  torch::InferenceMode inference;
+  torch::jit::ExtraFilesMap extra{{"ssdtrt.json", ""}};
+  auto detector = torch::jit::load(file, {}, extra);
+  detector.eval();
+  const auto& record = extra["ssdtrt.json"];
+  if (!std::regex_search(record, std::regex(R"("kind"\s*:\s*"detector")"))) {
+    throw std::runtime_error(std::string(file) + " is no detector; expected a file of ssdtrt compile --detector.");
   }
-  auto picture = torch::empty({height, width, 3}, torch::kUInt8);
-  file.read(reinterpret_cast<char*>(picture.data_ptr<uint8_t>()), picture.numel());
-  if (!file) throw std::runtime_error(path + " ends too early.");
-  return picture;
+  const auto labels = labels_in(record);
+  const bool hub = std::regex_search(record, std::regex(R"("preprocess"\s*:\s*"hub")"));
+  const bool on_gpu = std::regex_search(record, std::regex(R"("backend"\s*:\s*"tensorrt")"));
+
+  const auto picture = read_picture(source);
+  const auto images = prepare(picture, hub).unsqueeze(0).to(on_gpu ? torch::kCUDA : torch::kCPU);
+  const auto found = detector.forward({images}).toTuple();
+  const auto output = [&found](int i) { return found->elements()[i].toTensor()[0].cpu(); };
+  const auto boxes = to_pixels(output(0), picture.size(1), picture.size(0), hub);
+  const auto ids = output(1), scores = output(2);
+  int64_t count = 0;
+  while (count < output(3).item<int64_t>() && scores[count].item<double>() >= threshold) ++count;
+
+  for (int64_t i = 0; i < count; ++i) {
+    const auto id = ids[i].item<int64_t>();
+    const auto edge = [&boxes, i](int64_t k) { return boxes[i][k].item<double>(); };
+    std::printf("%.6f %.3f %.3f %.3f %.3f %s\n", scores[i].item<double>(), edge(0), edge(1), edge(2), edge(3),
+                labels.at(id).c_str());
+  }
+  for (int64_t i = count - 1; i >= 0; --i) draw_box(picture, boxes[i], ids[i].item<int64_t>());  // The best on top.
+  write_png(picture, drawn);
+  std::printf("%lld objects drawn in %s\n", static_cast<long long>(count), drawn);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2 || argc > 3) {
-    std::fprintf(stderr, "usage: run_detector DETECTOR [BATCH | PICTURE.ppm]\n");
+  char* end = nullptr;
+  const double threshold = argc == 5 ? std::strtod(argv[4], &end) : kThreshold;
+  if (argc < 4 || argc > 5 || (end && (*end != '\0' || end == argv[4]))) {
+    std::fprintf(stderr, "usage: run_detector DETECTOR PICTURE DRAWN.png [THRESHOLD]\n");
     return 2;
   }
   try {
-    torch::InferenceMode inference;
-    torch::jit::ExtraFilesMap record{{"ssdtrt.json", ""}};
-    auto detector = torch::jit::load(argv[1], {}, record);
-    detector.eval();
-    const bool hub = std::regex_search(record["ssdtrt.json"], std::regex(R"("preprocess"\s*:\s*"hub")"));
-    const std::string what = argc > 2 ? argv[2] : "1";
-    const bool is_picture = what.find_first_not_of("0123456789") != std::string::npos;
-    const auto picture = is_picture ? read_ppm(what) : torch::Tensor();
-    const auto images = is_picture ? prepare(picture, hub).unsqueeze(0) : bands(std::atoll(what.c_str()));
-    const auto found = detector.forward({images}).toTuple();
-    const auto labels = found->elements()[1].toTensor(), scores = found->elements()[2].toTensor();
-    const auto counts = found->elements()[3].toTensor();
-    for (int64_t i = 0; i < counts.size(0); ++i) {
-      auto boxes = found->elements()[0].toTensor()[i].to(torch::kFloat64);
-      if (is_picture) boxes = to_pixels(boxes, picture.size(1), picture.size(0), hub);
-      const auto box = boxes[0];
-      std::printf("%lld %lld %.6f %.5f %.5f %.5f %.5f\n", static_cast<long long>(counts[i].item<int64_t>()),
-                  static_cast<long long>(labels[i][0].item<int64_t>()), scores[i][0].item<float>(),
-                  box[0].item<double>(), box[1].item<double>(), box[2].item<double>(), box[3].item<double>());
-    }
+    run(argv[1], argv[2], argv[3], threshold);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 1;

@@ -3,14 +3,8 @@
 //   run_module MODULE [BATCH]
 //
 // prints the shape, the sum and the sum of absolute values of each output. The input is an even ramp, so that the
-// figures can be compared with Python's. Build it against an installed torch:
-//
-//   TORCH=$(python -c 'import os, torch; print(os.path.dirname(torch.__file__))')
-//   ABI=$(python -c 'import torch; print(int(torch._C._GLIBCXX_USE_CXX11_ABI))')
-//   g++ -std=c++20 -D_GLIBCXX_USE_CXX11_ABI=$ABI -I$TORCH/include -I$TORCH/include/torch/csrc/api/include \
-//       run_module.cpp -o run_module -L$TORCH/lib -Wl,-rpath,$TORCH/lib -Wl,--no-as-needed -ltorch_cpu -lc10
-//
-// A TensorRT engine also needs -ltorchtrt_runtime, from torch_tensorrt/lib.
+// figures can be compared with Python's. CMakeLists.txt beside it says how to build it. A TensorRT engine also needs
+// Torch-TensorRT's runtime, before it is loaded: LD_PRELOAD=libtorchtrt_runtime.so.
 
 #include <torch/script.h>
 

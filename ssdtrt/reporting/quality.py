@@ -71,9 +71,11 @@ def _agreement_cells(one: Agreement) -> list[Content]:
     ]
 
 
-def verdict(passed: bool) -> ElementTree.Element:
-    """Return `passed` or `FAILED`."""
-    return element("strong", "passed" if passed else "FAILED", class_="passed" if passed else "failed")
+def verdict(passed: bool, text: str | None = None) -> ElementTree.Element:
+    """Return `passed` or `FAILED`, or in its place another text in capitals, such as `not comparable`."""
+    return element(
+        "strong", "passed" if passed else (text or "failed").upper(), class_="passed" if passed else "failed"
+    )
 
 
 def accuracy_section(reports: Reports, missing: list[str]) -> ElementTree.Element | None:
@@ -154,9 +156,10 @@ def _speed_comparison(name: str, report: CompareReport) -> list[Content]:
     limit = "no limit" if report.limit is None else f"at most {100 * report.limit:g} % slower"
     return [
         element("h3", f"Speed: {report.new} and, before, {report.old} ({name})"),
-        element("p", "Median milliseconds of a batch; ", limit, ": ", verdict(report.passed)),
+        element("p", "Median milliseconds of a batch; ", limit, ": ", verdict(report.passed, report.verdict)),
         table(f"Speed, old and new ({name})", header, rows, texts=2),
         bullets(report.failures, "failures"),
+        bullets(report.not_comparable, "not comparable"),
         bullets(report.notes, "notes"),
     ]
 

@@ -70,11 +70,12 @@ def test_accuracy_gates_end_with_1_after_everything_is_written(known, half, ssdt
     assert json.loads((tmp_path / "e.json").read_text())["figures"]["AP"] == 0.5
     page = (tmp_path / "e.md").read_text()
     assert page.startswith("### ssdtrt evaluate\n") and "\n| AP | 0.500 |\n" in page
+    assert page.endswith("known.ts has AP 0.5; expected at least 0.51 (--min-ap).\n")
     assert (tmp_path / "summary.md").read_text() == page + "\n"
     assert len(strict((tmp_path / "r.json").read_text())) == 3
     done = ssdtrt(*arguments, "--min-ap", "0.5")
     assert (done.exit_code, done.stderr) == (0, "")
-    done = ssdtrt("-q", "evaluate", known, *half, "--markdown", "-", "--min-ap", "1")
+    done = ssdtrt("-q", "evaluate", known, *half, "--markdown", "-", "--min-ap", "0.51")
     assert done.exit_code == 1 and done.stdout == page.replace(page.split(" detections, ")[1].split("/s")[0],
                                                                done.stdout.split(" detections, ")[1].split("/s")[0])  # fmt: skip
 
