@@ -53,6 +53,7 @@ lint: $(VENV)/.dev
 
 # The documentation as a site, in build/docs. Where a link leads nowhere, or anything else is amiss, that is a failure.
 docs: $(VENV)/.docs
+	@rm -rf build/docs
 	$(BIN)/python -m sphinx -q -c docs -n -W --keep-going . build/docs
 
 # The tests that need a GPU. When none ran, as where there is no GPU, that is a failure.

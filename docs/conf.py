@@ -3,6 +3,7 @@
 The source folder is the whole checkout. The README is the home page; what it links to but is no page can be downloaded.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -20,8 +21,11 @@ version = release = ssdtrt.__version__
 html_title = f"ssdtrt {release}"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 root_doc = "README"
-include_patterns = ["*.md", "docs/*.md", "docs/*.rst", "benchmarks/*.md", "examples/*.md", "ssdtrt/samples/*.md"]
-exclude_patterns = [".*", "*.egg-info", "build", "dist", "tests"]
+include_patterns = [
+    "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/*.rst", "benchmarks/*.md", "examples/*.md",
+    "ssdtrt/samples/*.md",
+]  # fmt: skip
+exclude_patterns = [".*", "build", "dist", "tests"]
 TOCTREE = """
 ```{toctree}
 :hidden:
@@ -65,7 +69,6 @@ myst_enable_extensions = ["html_image"]
 # The docstrings' single backticks are of code.
 default_role = "literal"
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
@@ -76,6 +79,8 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_copyright = False
@@ -102,12 +107,17 @@ def find_by_last_name(app, env, node, contnode):
 
 def write_help(app, context, lines):
     """Show a command's help as its text stands there, which is no markup, and its example as code."""
-    about, example, command = "\n".join(lines).partition("Example: ")
-    lines[:] = [*rst.escape(about).splitlines(), ""]
-    if example:
+    about, title, command = (*re.split(r"^(Example|On a GPU machine): ", "\n".join(lines), flags=re.M), "", "")[:3]
+    lines[:] = [*rst.escape(about).splitlines(), "", title and f"{title}:", ""]
+    if command:
         lines += [".. code-block:: sh", "", *(f"   {line.strip()}" for line in command.splitlines()), ""]
     if context.command.name in PICTURES:
         lines += [f".. image:: {PICTURES[context.command.name]}", ""]
+
+
+def name_functions(app, what, name, obj, options, signature, returned):
+    """Show a default that is a function by its name."""
+    return signature and re.sub(r"<function (\w+)>", r"\1", signature), returned
 
 
 def make_index(app, exception):
@@ -121,4 +131,5 @@ def setup(app):
     app.connect("source-read", add_navigation)
     app.connect("missing-reference", find_by_last_name)
     app.connect("sphinx-click-process-description", write_help)
+    app.connect("autodoc-process-signature", name_functions)
     app.connect("build-finished", make_index)
