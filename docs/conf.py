@@ -65,6 +65,7 @@ PICTURES = {"detect": "images/detections.jpg", "plot": "speed.svg"}
 # Markdown as GitHub reads it: headings are anchors, and <img> is a picture.
 myst_heading_anchors = 4
 myst_enable_extensions = ["html_image"]
+highlight_language = "none"
 
 # The docstrings' single backticks are of code.
 default_role = "literal"
@@ -115,6 +116,11 @@ def write_help(app, context, lines):
         lines += [f".. image:: {PICTURES[context.command.name]}", ""]
 
 
+def keep_hyphens(app, context, lines):
+    """Keep the two hyphens of an option that another one's help names: they would become one dash."""
+    lines[:] = [line if line.startswith("..") else line.replace("--", r"\-\-") for line in lines]
+
+
 def name_functions(app, what, name, obj, options, signature, returned):
     """Show a default that is a function by its name."""
     return signature and re.sub(r"<function (\w+)>", r"\1", signature), returned
@@ -131,5 +137,6 @@ def setup(app):
     app.connect("source-read", add_navigation)
     app.connect("missing-reference", find_by_last_name)
     app.connect("sphinx-click-process-description", write_help)
+    app.connect("sphinx-click-process-options", keep_hyphens)
     app.connect("autodoc-process-signature", name_functions)
     app.connect("build-finished", make_index)
