@@ -7,6 +7,8 @@ RUN_ARGS ?=
 PYTEST_ARGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 # Which tests `make test` runs; on the oldest stack all but the slow ones.
 MARKERS ?= not gpu
+# What the tests of the documentation need; on the oldest stack they do not run.
+DOCS ?= $(VENV)/.docs
 # Which of setup.cfg's extras brings Torch-TensorRT.
 TENSORRT ?= tensorrt
 # What the bench gate measures and how much slower it may be. GATE_BACKEND=torchscript gates a machine without a GPU.
@@ -32,7 +34,7 @@ OLDEST = install-oldest test-oldest test-gpu-oldest bench-gate-oldest bench-base
 GATE = build/gate
 SSDTRT = $(BIN)/python -m ssdtrt
 
-.PHONY: demo install builders test lint test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
+.PHONY: demo install builders test lint docs test-gpu bench-gate bench-baseline bench-measure $(OLDEST) clean
 
 demo: $(VENV)/.tensorrt
 	$(BIN)/ssdtrt run $(RUN_ARGS)
@@ -41,13 +43,18 @@ install: $(VENV)/.dev
 
 builders: $(BUILDERS:%=$(VENV)/.builder-%)
 
-test: $(VENV)/.dev builders
+test: $(VENV)/.dev $(DOCS) builders
 	OMP_NUM_THREADS=1 SSDTRT_BUILDERS=$(if $(BUILDERS),$(BUILDERS_FOLDER)) $(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site, in build/docs. Where a link leads nowhere, or anything else is amiss, that is a failure.
+docs: $(VENV)/.docs
+	@rm -rf build/docs
+	$(BIN)/python -m sphinx -q -c docs -n -W --keep-going . build/docs
 
 # The tests that need a GPU. When none ran, as where there is no GPU, that is a failure.
 test-gpu: $(VENV)/.dev $(VENV)/.tensorrt
@@ -79,7 +86,7 @@ endif
 # The same on Python 3.10 with torch 2.2.2; PYTHON310 names such a Python where `python3.10` is not on the path.
 $(OLDEST): %-oldest:
 	@$(MAKE) $* VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TENSORRT=tensorrt-pypi \
-	    MARKERS="not gpu and not slow" BUILDERS= PYTHON="$${PYTHON310:-python3.10}"
+	    MARKERS="not gpu and not slow" BUILDERS= DOCS= PYTHON="$${PYTHON310:-python3.10}"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -97,6 +104,11 @@ $(VENV)/.dev: $(VENV)/.python $(INSTALLED)
 	@echo "installing ssdtrt, torch and the tools of the tests (about 3 GB, some minutes)"
 	@$(PIP) -e '.[dev]'
 	@touch $(VENV)/.base $@
+
+$(VENV)/.docs: $(VENV)/.base
+	@echo "installing the tools of the documentation"
+	@$(PIP) -e '.[docs]'
+	@touch $@
 
 # Each in a folder of its own, because they cannot be installed together.
 $(VENV)/.builder-%: $(VENV)/.python

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import ROOT, SAMPLES
+from conftest import ROOT, SAMPLES, script
 from ssdtrt import config
 from ssdtrt.artifact import metadata
 from ssdtrt.artifact.inspection import Inspection
@@ -36,7 +36,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
 MARK = "<!-- executed by tests/test_readme.py -->\n"
 RECORDED = ROOT / "benchmarks" / "reports"
-LABELS = ("cup", "cat", "person")
+LABELS = ("disc", "rectangle", "triangle", "ring", "cross")
+PICTURES = 50
 
 
 def blocks(text, language):
@@ -55,7 +56,7 @@ def shape(output):
     """A command's output without its numbers, the machine and the best object: what is the same everywhere."""
     output = re.sub(r"^(note: times vary .*|.* cores?, torch .*)\n", "", output, flags=re.M)
     output = output.replace(" before, taken from the cache", "")
-    output = re.sub(r"^(street.jpg +\d+) .*(\d\.\d\d)$", r"\1 \2", output, flags=re.M)  # Whatever was found.
+    output = re.sub(r"^(\S+.jpg +\d+) .*(\d\.\d\d)$", r"\1 \2", output, flags=re.M)  # Whatever was found.
     return re.sub(r"\s+", " ", re.sub(r"[-+]?\d+(\.\d+)?(e-\d+)?", "0", output)).strip()
 
 
@@ -123,31 +124,25 @@ def test_the_python_example_runs(folder, kept_engines):
 
 @pytest.fixture
 def fine_tuned(model, tmp_path, monkeypatch):
-    """A folder as the guide's reader has it: a checkpoint of three classes, their names, pictures and annotations."""
+    """A folder as the guide's reader has it: a checkpoint of five classes, their names, fifty pictures, annotations."""
     monkeypatch.chdir(tmp_path)
     state = dict(model.state_dict())
     for i, boxes in enumerate((4, 6, 6, 6, 4, 4)):
         for key in (f"conf.{i}.weight", f"conf.{i}.bias"):
-            state[key] = state[key][: 4 * boxes].clone()
+            state[key] = state[key][: (1 + len(LABELS)) * boxes].clone()
     torch.save({"model": state, "epoch": 3}, tmp_path / "finetuned.pt")
     (tmp_path / "labels.txt").write_text("\n".join(LABELS) + "\n")
-    shutil.copytree(SAMPLES, tmp_path / "val", ignore=shutil.ignore_patterns("*.md"))
-    names = sorted(path.name for path in (tmp_path / "val").iterdir())
-    truth = {
-        "images": [{"id": i, "file_name": name} for i, name in enumerate(names, 1)],
-        "categories": [{"id": i, "name": name} for i, name in enumerate(LABELS, 1)],
-        "annotations": [
-            {"id": i, "image_id": i, "category_id": i, "bbox": [9, 9, 99, 99], "area": 9801, "iscrowd": 0}
-            for i in (1, 2, 3)
-        ],
-    }
-    (tmp_path / "val.json").write_text(json.dumps(truth))
+    scenes = script("scenes")
+    for name, value in {"LABELS": LABELS, "VAL_WIDTHS": (200, 320), "VAL_HEIGHTS": (200, 320)}.items():
+        monkeypatch.setattr(scenes, name, value)
+    scenes.write_val(tmp_path, PICTURES, seed=7).rename(tmp_path / "val.json")
+    (tmp_path / "images").rename(tmp_path / "val")
     return tmp_path
 
 
 def assert_of_these_classes(found):
-    """Every detection is of one of the three classes, inside its picture, and the best come first."""
-    assert [Path(entry["image"]).name for entry in found] == ["astronaut.jpg", "chelsea.jpg", "coffee.jpg"]
+    """Every detection is of one of the five classes, inside its picture, and the best come first."""
+    assert [Path(entry["image"]).name for entry in found] == [f"{i:06d}.jpg" for i in range(1, PICTURES + 1)]
     detections = [one for entry in found for one in entry["detections"]]
     assert len(detections) > 10 and len({one["label"] for one in detections}) > 1
     assert {(one["label_id"], one["label"]) for one in detections} <= set(enumerate(LABELS, start=1))
@@ -161,11 +156,18 @@ def assert_of_these_classes(found):
 
 @pytest.mark.slow
 def test_the_guide_runs(fine_tuned, run, kept_engines):
-    for line in commands(GUIDE):
-        run(line)
+    shown = 0
+    for block in GUIDE.split(MARK + "```sh\n")[1:]:
+        printed = "".join(run(line) for line in commands(f"{MARK}```sh\n{block}"))
+        output = re.match(r".*?```\n\n<!-- output -->\n```\n(.*?)```", block, flags=re.S)
+        if output:
+            one, other = (re.sub("|".join(LABELS), "class", shape(text)) for text in (output[1], printed))
+            assert one == other, f"show what it prints, such as\n{printed}"
+            shown += 1
+    assert shown == 5
     assert {"finetuned.ts", "finetuned.engine.ts", "finetuned.detector.ts", "accuracy.json"} <= files_in(fine_tuned)
     described = metadata.read_metadata(fine_tuned / "finetuned.engine.ts").model
-    assert (described.num_classes, described.labels) == (4, ("background", *LABELS))
+    assert (described.num_classes, described.labels) == (6, ("background", *LABELS))
     assert (described.weights.name, described.weights.trained) == ("finetuned.pt", True)
     assert described.weights.file_sha256 == sha256_file(fine_tuned / "finetuned.pt")
     today = report_file.read("today.json")

@@ -142,7 +142,7 @@ class ParityReport(Report, frozen=True):
 
     @property
     def too_near(self) -> bool:
-        """Whether the distance is below the floor: the engine was not built in this precision."""
+        """Whether the distance is below the floor, so that the engine was not built in this precision."""
         return self.distance is not None and self.distance < self.floor
 
     @property

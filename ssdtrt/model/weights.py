@@ -51,7 +51,7 @@ def build_model(
             a name, and about what was done to find the weights.
 
     Returns:
-        The model, a `torch.nn.Module`: images [N, 3, 300, 300], normalized -> (loc [N, 4, 8732], conf [N, C, 8732]).
+        The model, a `torch.nn.Module` of images [N, 3, 300, 300], normalized -> (loc [N, 4, 8732], conf [N, C, 8732]).
         Its `labels` name the C classes, the background first, and its `source` is the origin of the weights.
 
     Raises:

@@ -150,7 +150,7 @@ class FileRunner:
 
     @property
     def precision(self) -> str:
-        """The precision that the network computes in: fp32, fp16 or bf16."""
+        """The precision that the network computes in, fp32, fp16 or bf16."""
         return self.metadata.precision
 
     @property
@@ -194,7 +194,7 @@ def load_engine(
             Otherwise they are copied.
 
     Returns:
-        A callable: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
+        A callable of images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
     Raises:
         ArtifactError: If the file is damaged, not one of ssdtrt's, or built for another machine.
