@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from picture_files import png
+from picture_files import png, visible
 from PIL import Image
 
 from known import BLUE, CAT, DOG, PERSON, RED, known_file
@@ -21,7 +21,7 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection import folder_sink as folder_sink_module
 from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
-from ssdtrt.detection.results import Detection, Detections, ImageDetections, Summary
+from ssdtrt.detection.results import Detection, Detections, Summary
 from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
 from ssdtrt.hub import nvidia_ssd_processing_utils
 from ssdtrt.images import reading
@@ -88,7 +88,7 @@ def test_known_detections(known, pictures):
 def test_result_names_the_picture_and_its_size(known, pictures):
     path = pictures("red.png", size=(90, 40))
     (answer,) = Detector(known, "cpu")([path])
-    assert isinstance(answer, ImageDetections) and isinstance(answer.detections[0], Detection)
+    assert isinstance(answer, Detections) and isinstance(answer.detections[0], Detection)
     assert (answer.image, answer.width, answer.height) == (str(path), 90, 40)
 
 
@@ -157,7 +157,7 @@ def test_unreadable_picture_raises(known, pictures, tmp_path):
         Detector(known, "cpu")([pictures("red.png"), tmp_path / "no.png"])
 
 
-def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, tmp_path):
+def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, tmp_path, monkeypatch):
     failures = []
     paths = [tmp_path / "no.png", pictures("red.png"), tmp_path, pictures("blue.png", BLUE, (30, 20))]
     detector = Detector(known, "cpu")
@@ -175,7 +175,8 @@ def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, t
         f"{tmp_path / 'no.png'}: no such file.",
         f"{tmp_path} is a directory; expected a picture.",
     ]
-    assert all(found.picture is None for _, found in detector.stream(paths, []))
+    monkeypatch.setattr("ssdtrt.images.reading.load_image", pytest.fail)
+    assert pairs[0][1].picture is pairs[0][1].picture  # Held, not read again.
 
 
 def test_stream_is_lazy(known, pictures, tmp_path):
@@ -215,8 +216,8 @@ def test_start_gives_packed_detections(known):
     images = torch.full((2, 3, 300, 300), 20, dtype=torch.uint8)
     images[0, 0] = 230
     packed = Detector(known, "cpu", max_detections=2).start(images)()
-    assert packed.shape == (2, 3, 6)
-    assert packed[:, -1, 0].tolist() == [2, 2] and packed[:, :2, 4].tolist() == [[16, 17], [3, 17]]
+    assert packed.shape == (2, 201, 6)
+    assert packed[:, -1, 0].tolist() == [3, 3] and packed[:, :2, 4].tolist() == [[16, 17], [3, 17]]
 
 
 def test_a_runner_may_be_given_instead_of_a_path(known, pictures):
@@ -662,9 +663,10 @@ def test_every_kind_at_once_says_the_same(detector, pictures, tmp_path):
     paths = [pictures("1.png"), pictures("0002.png", BLUE, (60, 40))]
     summary = detect_files(detector, iter(paths), three(tmp_path, detector))
     assert written(tmp_path) == (["1.png", "0002.png"], ["1.png", "0002.png"], [1, 2])
-    assert sorted(os.listdir(tmp_path / "out")) == ["0002.jpg", "1.jpg", "detections.json"]
+    assert visible(tmp_path / "out") == ["0002.jpg", "1.jpg", "detections.json"]
     expected = [found.as_dict() for found in detector(paths)]
-    assert strict((tmp_path / "out" / "detections.json").read_text(encoding="utf-8")) == expected
+    entries = strict((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))
+    assert [entry.pop("drawing") for entry in entries] == ["1.jpg", "0002.jpg"] and entries == expected
     assert jsonl(tmp_path / "d.jsonl") == expected
     rows = strict((tmp_path / "coco.json").read_text(encoding="utf-8"))
     assert [(row["image_id"], row["category_id"]) for row in rows] == [
@@ -723,7 +725,8 @@ def test_what_is_written_is_valid_wherever_a_run_breaks_off(detector, pictures, 
     if place == "between":
         assert (in_folder, in_lines, in_coco) == (["1.png", "2.png", "3.png"], ["1.png", "2.png", "3.png"], [1, 2, 3])
     assert [f"{number}.png" for number in in_coco] == in_lines and in_folder[: len(in_lines)] == in_lines
-    assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]  # Nothing half-written.
+    hidden = [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]
+    assert hidden == [config.RECORD_FILE]  # Nothing half-written.
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ssdtrt")]
     for name in os.listdir(tmp_path / "out"):
         if name.endswith(".jpg"):
