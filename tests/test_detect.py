@@ -15,7 +15,7 @@ import torch
 from picture_files import png, visible
 from PIL import Image
 
-from known import BLUE, CAT, DOG, PERSON, RED, known_file
+from known import BLUE, CAT, DOG, PERSON, RED, Twins, known_file
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.detect import Detector, detect_files, folder_sink
@@ -103,6 +103,61 @@ def test_scores_and_boxes_are_rounded(known, pictures):
 def test_threshold(known, pictures, threshold, count):
     (answer,) = Detector(known, "cpu", threshold=threshold)([pictures("red.png")])
     assert len(answer.detections) == count
+
+
+def test_thresholds_and_classes_of_a_call(known, pictures):
+    detector, path = Detector(known, "cpu", classes=["cat", 17], max_detections=1), pictures("red.png")
+    names = lambda **settings: detector(path, **settings).class_name.tolist()  # noqa: E731
+    assert names() == ["cat"] and names(classes=["person", "dog"]) == ["dog"] and names(threshold=0.9) == []
+    assert names(classes="person", threshold=0.41) == [] and names(classes=1) == ["person"]
+    assert [found.class_name.tolist() for _, found in detector.stream([path], classes="dog")] == [["dog"]]
+    assert detector.classes == (16, 17) == pickle.loads(pickle.dumps(detector)).classes
+    for wrong in ({"threshold": 5}, {"classes": "dgo"}, {"classes": []}):
+        with pytest.raises(SsdtrtError):
+            detector(path, **wrong)
+
+
+def test_the_iou_of_nms(tmp_path, pictures):
+    """Two squares around the center, whose IoU is 0.829."""
+    twins, path = known_file(tmp_path / "twins.ts", network=Twins), pictures("red.png", size=(1000, 1000))
+    found = Detector(twins, "cpu", nms_iou=0.84)(path)
+    assert found.class_name.tolist() == ["cat", "cat"]
+    assert found.xyxy[:, 0].tolist() == pytest.approx([65.0, 22.11], abs=0.01)
+    assert [len(Detector(twins, "cpu", **iou)(path)) for iou in ({}, {"nms_iou": 0.82})] == [1, 1]
+
+
+def test_results_have_the_picture_that_was_detected_in(known, pictures):
+    """Turned as it was seen; of a path, an open file, an image, an array and a tensor."""
+    path = pictures("red.png", size=(80, 60))
+    rgb = np.asarray(Image.open(path))
+    detector = Detector(known, "cpu")
+    tensor = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
+    for given in (path, io.BytesIO(path.read_bytes()), Image.open(path), rgb, tensor):
+        (one,) = detector([given])
+        assert np.array_equal(np.asarray(one.picture), rgb) and [crop.size for crop in one.crop()][2] == (40, 60)
+    (_, found), *_ = detector.stream([path] * 3, many=True)
+    assert np.array_equal(np.asarray(found.picture), rgb)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path, exif=exif)
+    assert detector(path).plot().size[0] >= 60 and detector(path).picture.size == (60, 80)
+    assert Detector(known, "cpu", orient=False)(path).picture.size == (80, 60)
+
+
+def test_untrained_weights_are_named_on_every_drawing(tmp_path, pictures):
+    found = Detector(known_file(tmp_path / "file.ts", trained=False), "cpu")(pictures("a.png", size=(400, 300)))
+    assert found.note == "untrained: random weights"
+
+
+def test_a_notebook_shows_detectors_and_files(tmp_path):
+    detector = Detector(known_file(tmp_path / "a&b.ts"), "cpu", classes="cat", nms_iou=0.6)
+    shown = detector._repr_html_()
+    assert "<caption>Detector: a&amp;b.ts</caption>" in shown
+    for name, value in {"kind": "module, torchscript", "precision": "fp32", "batch size": "any", "device": "cpu",
+                        "classes": "80: person, bicycle, car, motorcycle, airplane, ...", "weights": "coco",
+                        "threshold": "0.4", "nms_iou": "0.6", "reported classes": "cat"}.items():  # fmt: skip
+        assert f"<tr><th>{name}</th><td>{value}</td></tr>" in shown
+    assert "<tr><th>device</th><td>cpu</td></tr>" in detector.runner._repr_html_()
 
 
 @pytest.mark.parametrize("most, labels", [(1, ["cat"]), (2, ["cat", "dog"]), (3, ["cat", "dog", "person"])])
@@ -361,12 +416,13 @@ def test_a_detector_may_be_used_between_two_results_of_its_stream(known, picture
     assert outside == ["cat", "car", "cat", "car"] and inside == ["car", "cat"] * 4
 
 
-def test_the_example_of_its_documentation_runs(tmp_path, monkeypatch):
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     known_file("ssd300.ts")
     Image.new("RGB", (640, 480), RED).save("street.jpg")
-    (example,) = doctest.DocTestFinder(recurse=False).find(Detector, "Detector")
-    assert len(example.examples) >= 4 and doctest.DocTestRunner().run(example).failed == 0
+    for documented, least in ((Detector, 5), (Detections, 4)):
+        (example,) = doctest.DocTestFinder(recurse=False).find(documented)
+        assert len(example.examples) >= least and doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_boxes_of_the_middle_square_are_mapped_back(tmp_path, pictures):

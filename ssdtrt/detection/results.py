@@ -80,8 +80,8 @@ class Detections:
     Example:
         >>> from ssdtrt import Detector
         >>> found = Detector("ssd300.ts")("street.jpg")
-        >>> found.class_name.tolist(), found.xyxy.shape, found.confidence.round(2).tolist()
-        (['cat', 'dog', 'person'], (3, 4), [0.84, 0.65, 0.41])
+        >>> found.class_name.tolist(), found.xyxy.shape, found.detections[0].score
+        (['cat', 'dog', 'person'], (3, 4), 0.836242)
         >>> found.save("street-boxes.jpg").name, [crop.size for crop in found.crop()][2]
         ('street-boxes.jpg', (320, 480))
     """

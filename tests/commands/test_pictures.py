@@ -17,7 +17,7 @@ from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, strict
 from picture_files import png, visible
 from PIL import Image
 
-from known import BLUE, RED, known_file
+from known import BLUE, RED, Twins, known_file
 from ssdtrt import config
 from ssdtrt.bench import bench_files
 from ssdtrt.commands.pictures import detections_text, summary_text
@@ -246,20 +246,18 @@ def test_a_folder_that_is_read_and_written_again_and_again(known, two, ssdtrt, t
     assert {name: (tmp_path / "pictures" / name).read_bytes() for name in visible("pictures")} == before
 
 
-def test_classes_and_the_iou_of_nms_are_options(known, module, detector_file, photographs, two, ssdtrt, tmp_path):
+def test_classes_and_the_iou_of_nms_are_options(known, detector_file, photographs, two, ssdtrt, tmp_path):
     call = partial(ssdtrt, "-q", "detect", "--device", "cpu", "--jsonl", "-")
     done = call(known, two[0], "--classes", "1, dog", "--max-detections", 1)
     assert [one["label"] for one in strict(done.stdout)["detections"]] == ["dog"]
     done = call(known, two[0], "--classes", "dgo")
     assert_refused(done, "There is no class 'dgo'; expected a name or a number of 1..80. Did you mean 'dog'?")
-    counts = {}
-    for iou in (0.3, 0.5, 0.9):
-        found = strict(call(module, photographs[0], "--nms-iou", iou, "--threshold", 0.3).stdout)
-        counts[iou] = len(found["detections"])
-        assert found == Detector(module, "cpu", threshold=0.3, nms_iou=iou)(photographs[0]).as_dict()
-    assert counts[0.3] < counts[0.5] < counts[0.9]
+    twins = known_file(tmp_path / "twins.ts", network=Twins)
+    for iou, edges in (([], [13.0]), (["--nms-iou", 0.82], [13.0]), (["--nms-iou", 0.84], [13.0, 4.42])):
+        found = strict(call(twins, two[0], *iou).stdout)["detections"]
+        assert [one["box"][0] for one in found] == pytest.approx(edges, abs=0.011)
     for wrong in ("0", "1.1", "nan", "x"):
-        assert call(module, photographs[0], "--nms-iou", wrong).exit_code == 2
+        assert call(known, two[0], "--nms-iou", wrong).exit_code == 2
     assert_refused(
         ssdtrt("-q", "detect", detector_file, photographs[0], "--jsonl", "-", "--nms-iou", 0.6),
         f"{detector_file} is a detector file, whose NMS has the IoU 0.5 inside; found 0.6. Give its module or an engine, "
