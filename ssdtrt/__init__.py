@@ -6,7 +6,7 @@
     compile_engine   build an engine from a module, and save it if it is accepted
     verify_engine    compare an engine with the FP32 model (ParityReport)
     load_engine      load a saved file as a callable (FileRunner)
-    Detector         detect objects in pictures
+    Detector         detect objects in pictures (Detections)
     evaluate_file    compute COCO's AP and AR on annotated pictures
     bench_files      measure the latency, throughput and speed-up of saved files
     benchmark        measure your own callables
@@ -23,7 +23,7 @@ From weights to detections::
     engine = compile_engine(module, "ssd300.engine.ts", precision="fp16")
     print(verify_engine(engine).passed)
     print(bench_files([engine]).rows[1].speedup)
-    print(Detector(engine)(["street.jpg"])[0].detections)
+    print(Detector(engine)("street.jpg").detections)
 
 Every error that a user can act on is an SsdtrtError. The names are imported on first use, so that importing the package
 is fast and loads no torch.
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ssdtrt.bench import benchmark as benchmark
     from ssdtrt.compile import compile_engine as compile_engine
     from ssdtrt.detect import Detector as Detector
+    from ssdtrt.detection.results import Detections as Detections
     from ssdtrt.doctor import diagnose as diagnose
     from ssdtrt.errors import SsdtrtError as SsdtrtError
     from ssdtrt.evaluate import evaluate_file as evaluate_file
@@ -65,6 +66,7 @@ _HOMES = {
     "verify_engine": "ssdtrt.verify",
     "load_engine": "ssdtrt.runners.runner",
     "Detector": "ssdtrt.detect",
+    "Detections": "ssdtrt.detection.results",
     "evaluate_file": "ssdtrt.evaluate",
     "bench_files": "ssdtrt.bench",
     "benchmark": "ssdtrt.bench",
@@ -78,7 +80,7 @@ _HOMES = {
     "SSD300": "ssdtrt.model.ssd",
     "SsdtrtError": "ssdtrt.errors",
 }
-__all__ = ["SSD300", "BatchRange", "Detector", "FileRunner", "ParityReport", "SsdtrtError", "bench_files", "benchmark",
+__all__ = ["SSD300", "BatchRange", "Detections", "Detector", "FileRunner", "ParityReport", "SsdtrtError", "bench_files", "benchmark",
            "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
            "profile_engine", "run_job", "verify_engine", "write_page"]  # fmt: skip
 

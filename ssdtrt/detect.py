@@ -1,28 +1,28 @@
-"""From pictures to detections, with any file that ssdtrt writes: the detector, and runs over picture files."""
+"""From pictures to detections, with any file that ssdtrt writes: the detector."""
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.detection.batching import BatchRunner
-from ssdtrt.detection.folder_sink import Comparison, FolderSink
-from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
+from ssdtrt.artifact.inspection import described
+from ssdtrt.detection.batching import BatchRunner, Stage
+from ssdtrt.detection.files import detect_files as detect_files
+from ssdtrt.detection.files import folder_sink as folder_sink
 from ssdtrt.detection.pipeline import Pipeline
-from ssdtrt.detection.results import Detections, ImageDetections, Summary
-from ssdtrt.detection.settings import check_settings
-from ssdtrt.detection.staging import Stage
+from ssdtrt.detection.results import UNTRAINED as UNTRAINED
+from ssdtrt.detection.results import Detections
+from ssdtrt.detection.settings import check_settings, class_numbers
 from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.images.decode import Picture
+from ssdtrt.images.decode import Picture, load_image
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import to_pixels
 from ssdtrt.images.read_ahead import worker_count
@@ -30,10 +30,18 @@ from ssdtrt.images.reading import PictureNotes, PictureReader, PreparedPicture, 
 from ssdtrt.images.tensors import Pictures, as_list, check_images, is_one_picture
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
-from ssdtrt.system.progress import Progress, ProgressBar, silent
+from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import html_table
 
-UNTRAINED = "untrained: random weights"
-_FIRST = 20  # pictures whose detections a summary holds
+Classes = str | int | Iterable[str | int]
+"""Names or numbers of classes, or one of them."""
+
+
+class _Chosen(NamedTuple):
+    """Which detections of a call are reported: from a score on, and of which classes; None for all."""
+
+    threshold: float
+    classes: tuple[int, ...] | None
 
 
 class Detector:
@@ -49,6 +57,9 @@ class Detector:
         device: `cpu`, `cuda` or `cuda:N`; by default what the file is for, for a module the GPU where there is one.
         threshold: The lowest score that is reported, 0..1. Scores of 0.05 and less never are.
         max_detections: The most detections of a picture.
+        classes: The names or numbers of the classes that are reported; by default all.
+        nms_iou: The IoU with a better box of its class from which on a box is left out. A detector file has the
+            default inside, and takes no other.
         orient: Whether pictures are turned by their EXIF orientation; TIFFs and HEICs always are.
         workers: How many threads or processes read pictures; by default one for each core.
         sha256: The digest that the file must have.
@@ -62,7 +73,7 @@ class Detector:
         device: Where it runs.
 
     Raises:
-        ArtifactError: Where the file is damaged, of another kind, or for another machine.
+        ArtifactError: Where the file is damaged, of another kind, or for another machine, or has NMS with another IoU.
         CompileError: Where Torch-TensorRT or a GPU is missing.
         GpuError: Where the GPU fails or is full.
         SsdtrtError: For a setting out of its range.
@@ -73,8 +84,10 @@ class Detector:
         >>> found = detector("street.jpg")
         >>> found.width, found.height
         (640, 480)
-        >>> [detection.label for detection in found.detections]
-        ['cat', 'dog']
+        >>> found.class_name.tolist(), found.class_id.tolist(), found.xyxy[0].round().tolist()
+        (['cat', 'dog'], [16, 17], [42.0, 31.0, 598.0, 449.0])
+        >>> detector("street.jpg", threshold=0.3, classes=["person"]).detections[0].box
+        (320.0, 0.0, 640.0, 480.0)
     """
 
     def __init__(
@@ -84,6 +97,8 @@ class Detector:
         *,
         threshold: float = config.THRESHOLD,
         max_detections: int = config.MAX_DETECTIONS,
+        classes: Classes | None = None,
+        nms_iou: float = config.NMS_IOU,
         orient: bool = True,
         workers: int | None = None,
         sha256: str | None = None,
@@ -91,20 +106,27 @@ class Detector:
         max_pixels: int | None = None,
         note: Progress = silent,
     ):
-        check_settings(threshold, max_detections, workers, value_range, max_pixels)
+        check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou)
         if isinstance(path, (str, Path)):
             runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256, reuse_outputs=True)
         elif sha256 is None:
             runner = path
         else:
             raise ArtifactError("The SHA-256 of a runner is checked where its file is loaded; give it to load_engine.")
+        if nms_iou != config.NMS_IOU and isinstance(runner, FileRunner) and runner.is_detector:
+            raise ArtifactError(
+                f"{runner.path} is a detector file, whose NMS has the IoU {config.NMS_IOU} inside; found {nms_iou:g}. "
+                "Give its module or an engine, or leave --nms-iou (nms_iou) out."
+            )
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
+        self.classes, self.nms_iou = class_numbers(classes, runner.labels), nms_iou
         self.workers = workers or worker_count()
         # Python's own numbers, for other processes too.
         self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
         self.max_pixels = None if max_pixels is None else int(max_pixels)
         self.device = runner.device
-        self.stage, self.pipeline = Stage(self.device), Pipeline(runner, max_detections)
+        most = max(max_detections, config.MAX_DETECTIONS)  # Classes are chosen among these.
+        self.stage, self.pipeline = Stage(self.device), Pipeline(runner, most, nms_iou)
         self._notes = PictureNotes(note)
         self._resize_on_device = self.device.type == "cuda"
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
@@ -112,7 +134,7 @@ class Detector:
         self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=self._release)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = ("threshold", "max_detections", "orient", "workers", "value_range", "max_pixels")
+        names = ("threshold", "max_detections", "classes", "nms_iou", "orient", "workers", "value_range", "max_pixels")
         options = {name: getattr(self, name) for name in names}
         return partial(Detector, **options), (self.runner,)
 
@@ -126,15 +148,21 @@ class Detector:
         self.batches.size = size
 
     @overload
-    def __call__(self, pictures: list[Any] | tuple[Any, ...]) -> list[ImageDetections]: ...
+    def __call__(
+        self, pictures: list[Any] | tuple[Any, ...], *, threshold: float | None = ..., classes: Classes | None = ...
+    ) -> list[Detections]: ...
     @overload
-    def __call__(self, pictures: Pictures) -> Any: ...
-    def __call__(self, pictures: Pictures) -> list[ImageDetections] | ImageDetections:
+    def __call__(self, pictures: Pictures, *, threshold: float | None = ..., classes: Classes | None = ...) -> Any: ...
+    def __call__(
+        self, pictures: Pictures, *, threshold: float | None = None, classes: Classes | None = None
+    ) -> list[Detections] | Detections:
         """Detect in pictures and return the detections of each, in their order.
 
         Args:
             pictures: Paths, open files, PIL images, uint8 arrays [H, W] or [H, W, 1 | 3 | 4] or uint8 tensors
                 [1 | 3 | 4, H, W], mixed as you like, or a batch of such arrays or tensors. Or one picture.
+            threshold: The lowest score, in this call.
+            classes: The names or numbers of the classes, in this call.
 
         Returns:
             For each picture its detections, the best first, with boxes in the pixels of the original; for one picture
@@ -143,8 +171,9 @@ class Detector:
         Raises:
             ImageError: For a picture that cannot be read, or what is neither a picture nor several.
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
+            SsdtrtError: For a threshold out of 0..1, or what is no class.
         """
-        found = [found.named(self.runner.labels) for _, found in self.stream(pictures)]
+        found = [found for _, found in self.stream(pictures, threshold=threshold, classes=classes)]
         return found[0] if is_one_picture(pictures) else found
 
     def stream(
@@ -154,6 +183,8 @@ class Detector:
         *,
         keep: bool = False,
         many: bool = False,
+        threshold: float | None = None,
+        classes: Classes | None = None,
     ) -> Generator[tuple[int, Detections], None, None]:
         """Yield the place of each picture, from 0, and its detections, in order, as the batches are done.
 
@@ -162,14 +193,20 @@ class Detector:
         Args:
             pictures: As for a call; taken as they are needed.
             failures: Takes the errors of pictures that cannot be read, and the others go on; None to raise the first.
-            keep: Whether each result holds its picture.
+            keep: Whether each result holds its picture; otherwise one that is asked for is read again.
             many: Whether processes read the pictures, which are paths then, instead of threads: slower to start, and
                 as fast as there are cores.
+            threshold: As for a call.
+            classes: As for a call.
 
         Raises:
             ImageError: For a picture that cannot be read, without `failures`, or what is neither a picture nor several.
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
+        if threshold is not None:
+            check_settings(threshold)
+        numbers = self.classes if classes is None else class_numbers(classes, self.runner.labels)
+        chosen = _Chosen(self.threshold if threshold is None else threshold, numbers)
         listed = as_list(pictures)
         ahead = 2 * max(self.batch_size, self.workers)
         settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels
@@ -184,7 +221,7 @@ class Detector:
             prepared = reader.with_threads(listed, keep)
         with contextlib.closing(prepared):
             for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures, self._notes))):
-                yield from self._unpack(batch, packed)
+                yield from self._unpack(batch, packed, chosen)
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
         """Start to detect in images on the device, and do not wait for it.
@@ -193,7 +230,8 @@ class Detector:
             images: uint8 [N, 3, 300, 300], resized pictures on the detector's device.
 
         Returns:
-            A function that waits and returns the packed detections [N, K + 1, 6] on the host (see `detect_fixed`).
+            A function that waits and returns the packed detections [N, K + 1, 6] on the host (see `detect_fixed`), of
+            all classes and scores; K is `max_detections`, and at least 200.
 
         Raises:
             ImageError: For anything but such a tensor.
@@ -210,85 +248,31 @@ class Detector:
         self.stage.release()
         self.pipeline.release()
 
-    def _unpack(self, batch: list[PreparedPicture], packed: Tensor) -> Iterator[tuple[int, Detections]]:
-        """The detections of at least the threshold, as arrays in each picture's pixels. Releases the batch."""
+    def _repr_html_(self) -> str:
+        """Return a table of the file and the settings, for a notebook."""
+        rows = {**described(self.runner.metadata), "precision": self.runner.precision, "device": str(self.device)}
+        if self.classes is not None:
+            rows["reported classes"] = ", ".join(self.runner.labels[number] for number in self.classes)
+        numbers = {"threshold": self.threshold, "max_detections": self.max_detections, "nms_iou": self.nms_iou}
+        return html_table(f"Detector: {self.runner.name}", {**rows, **{key: f"{n:g}" for key, n in numbers.items()}})
+
+    def _unpack(
+        self, batch: list[PreparedPicture], packed: Tensor, chosen: _Chosen
+    ) -> Iterator[tuple[int, Detections]]:
+        """The detections that are reported, as arrays in each picture's pixels. Releases the batch."""
         for one in batch:
             one.release()
         every = packed.numpy()  # Small steps in torch would take longer than the network.
-        counts = np.minimum((every[:, :-1, 5] >= self.threshold).sum(axis=1), every[:, -1, 0].astype(int)).tolist()
+        counts = np.minimum((every[:, :-1, 5] >= chosen.threshold).sum(axis=1), every[:, -1, 0].astype(int)).tolist()
+        note = "" if self.runner.trained else UNTRAINED
         for one, rows, count in zip(batch, every, counts):
-            xyxy = to_pixels(rows[:count, :4], *one.size, self.runner.preprocess)
-            arrays = xyxy, rows[:count, 4].astype(np.int64), rows[:count, 5].copy()
-            yield one.index, Detections(one.name, *one.size, *arrays, picture=one.picture)
-
-
-def folder_sink(
-    detector: Detector,
-    folder: str | Path,
-    pictures: Iterable[str | Path] | None = None,
-    baseline: Detector | None = None,
-) -> FolderSink:
-    """Return a sink that writes annotated pictures and `detections.json` into a folder.
-
-    Args:
-        detector: The detector.
-        folder: The folder, which is made.
-        pictures: The pictures that will come, where they are known (see FolderSink).
-        baseline: Another detector, whose detections are drawn beside each picture.
-    """
-    runner, comparison = detector.runner, None
-    if baseline is not None:
-        captions = f"{runner.name} {runner.precision.upper()}", baseline.runner.name
-        comparison = Comparison(lambda picture: baseline(picture), captions)
-    return FolderSink(folder, runner.labels, pictures, "" if runner.trained else UNTRAINED, comparison)
-
-
-def detect_files(
-    detector: Detector,
-    pictures: Iterable[str | Path],
-    sinks: Sequence[FolderSink | JsonLinesSink | CocoSink],
-    failures: list[ImageError] | None = None,
-    total: int | None = None,
-    progress: Progress = silent,
-    each: Callable[[Detections], None] | None = None,
-) -> Summary:
-    """Detect in picture files and hand each picture's detections to every sink, as they come.
-
-    However that ends, every sink is closed and what it wrote is valid.
-
-    Args:
-        detector: The detector.
-        pictures: The files, taken as they are needed.
-        sinks: Where the detections go.
-        failures: Takes the errors of pictures that cannot be read; the others go on.
-        total: How many pictures there are, where that is known.
-        progress: Called with a line about how far it is.
-        each: Called with each picture's detections after the sinks.
-
-    Raises:
-        ArtifactError: Where a sink cannot write.
-        GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
-    """
-    failures = [] if failures is None else failures
-    first: list[ImageDetections] = []
-    started = time.perf_counter()
-    count = detections = 0
-    bar = ProgressBar(progress, "detecting", total)
-    with contextlib.ExitStack() as stack:
-        for sink in sinks:
-            stack.enter_context(sink)
-        keep = any(isinstance(sink, FolderSink) for sink in sinks)
-        many = total is None or total >= config.MANY_PICTURES
-        stream = stack.enter_context(contextlib.closing(detector.stream(pictures, failures, keep=keep, many=many)))
-        for index, found in stream:
-            for sink in sinks:
-                sink.write(found)
-            if each is not None:
-                each(found)
-            count, detections = count + 1, detections + len(found.confidence)
-            if len(first) < _FIRST:
-                first.append(found.named(detector.runner.labels))
-            bar.update(index + 1)
-        if total:  # The last pictures may be unreadable.
-            bar.update(total)
-    return Summary(count, detections, time.perf_counter() - started, tuple(first), tuple(failures))
+            best = rows[:count]
+            if chosen.classes is not None:
+                best = best[np.isin(best[:, 4], chosen.classes)]
+            best = best[: self.max_detections]
+            xyxy = to_pixels(best[:, :4], *one.size, self.runner.preprocess)
+            arrays = xyxy, best[:, 4].astype(np.int64), best[:, 5].copy()
+            load = partial(
+                load_image, one.source, orient=self.orient, value_range=self.value_range, max_pixels=self.max_pixels
+            )
+            yield one.index, Detections(one.name, *one.size, *arrays, self.runner.labels, load, note)

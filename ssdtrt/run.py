@@ -170,7 +170,7 @@ def detect_to_folder(
     """
     failures: list[ImageError] = []
     found: list[ImageDetections] = []
-    sinks = [folder_sink(detector, folder, pictures)]
+    sinks = [folder_sink(detector, folder)]
     labels = detector.runner.labels
     detect_files(
         detector, pictures, sinks, failures, len(pictures), progress, lambda one: found.append(one.named(labels))

@@ -35,6 +35,17 @@ class Known(nn.Module):
         return loc, conf
 
 
+class Twins(nn.Module):
+    """Two cats in every picture, squares of 0.87 and 0.9558 around its center, whose IoU is 0.829."""
+
+    def forward(self, images: Tensor):
+        count = images.shape[0]
+        conf = torch.zeros(count, 81, 8732)
+        conf[:, 16, 8728] = 6.0
+        conf[:, 16, 8729] = 5.0
+        return torch.zeros(count, 4, 8732), conf
+
+
 def probability(logit, other=0.0):
     """Softmax of one logit among 79 zeros and one other."""
     return math.exp(logit) / (math.exp(logit) + 79 + math.exp(other))
@@ -99,10 +110,10 @@ def write_metadata(path, metadata):
         archive.writestr(f"{folder}/extra/ssdtrt.json", json.dumps(metadata, indent=1))
 
 
-def known_file(path, trained=True, labels=config.COCO_LABELS, preprocess="eval"):
-    """One of our files, of kind module, around `Known`."""
+def known_file(path, trained=True, labels=config.COCO_LABELS, preprocess="eval", network=Known):
+    """One of our files, of kind module, around a known network."""
     with torchscript.quiet():
-        module = torch.jit.script(Known().eval())
+        module = torch.jit.script(network().eval())
     torchscript.save(module, path)
     write_metadata(path, metadata_like(labels=labels, trained=trained, preprocess=preprocess))
     return path

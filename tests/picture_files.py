@@ -1,7 +1,13 @@
-"""Picture files that Pillow does not write: PNGs of any bit depth, with any chunks, and TIFFs of 16 bits a channel."""
+"""Picture files, and folders of them. Files that Pillow does not write: PNGs of any bit depth, with any chunks, and TIFFs of 16 bits a channel."""
 
+import os
 import struct
 import zlib
+
+
+def visible(folder):
+    """The names in a folder, sorted, without hidden ones."""
+    return sorted(name for name in os.listdir(folder) if not name.startswith("."))
 
 
 def chunk(name, data):

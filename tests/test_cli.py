@@ -273,7 +273,12 @@ def test_quiet_leaves_stderr_empty_and_no_hint_goes_to_a_file(known, photographs
     assert loud.exit_code == quiet.exit_code == 0
     assert loud.stderr.splitlines()[0] == "loading" and quiet.stderr == ""
     assert "next:" not in loud.stdout + loud.stderr
-    first, second = (re.sub(r"[\d.]+ images/s", "", done.stdout) for done in (quiet, loud))  # Without how fast it was.
+    assert loud.stdout.splitlines()[-1] == "written to detections: 1 pictures and detections.json"
+    assert quiet.stdout.splitlines()[-1] == "written to detections-2: 1 pictures and detections.json"
+    first, second = (  # Without how fast it was.
+        re.sub(r"[\d.]+ images/s|detections-2", "", done.stdout.replace("to detections:", "to :"))
+        for done in (quiet, loud)
+    )
     assert first == second and quiet.stdout.splitlines()[0].split() == ["picture", "objects", "best"]
 
 

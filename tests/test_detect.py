@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from picture_files import png
+from picture_files import png, visible
 from PIL import Image
 
-from known import BLUE, CAT, DOG, PERSON, RED, known_file
+from known import BLUE, CAT, DOG, PERSON, RED, Twins, known_file
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection import folder_sink as folder_sink_module
 from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
-from ssdtrt.detection.results import Detection, Detections, ImageDetections, Summary
+from ssdtrt.detection.results import Detection, Detections, Summary
 from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
 from ssdtrt.hub import nvidia_ssd_processing_utils
 from ssdtrt.images import reading
@@ -88,7 +88,7 @@ def test_known_detections(known, pictures):
 def test_result_names_the_picture_and_its_size(known, pictures):
     path = pictures("red.png", size=(90, 40))
     (answer,) = Detector(known, "cpu")([path])
-    assert isinstance(answer, ImageDetections) and isinstance(answer.detections[0], Detection)
+    assert isinstance(answer, Detections) and isinstance(answer.detections[0], Detection)
     assert (answer.image, answer.width, answer.height) == (str(path), 90, 40)
 
 
@@ -103,6 +103,61 @@ def test_scores_and_boxes_are_rounded(known, pictures):
 def test_threshold(known, pictures, threshold, count):
     (answer,) = Detector(known, "cpu", threshold=threshold)([pictures("red.png")])
     assert len(answer.detections) == count
+
+
+def test_thresholds_and_classes_of_a_call(known, pictures):
+    detector, path = Detector(known, "cpu", classes=["cat", 17], max_detections=1), pictures("red.png")
+    names = lambda **settings: detector(path, **settings).class_name.tolist()  # noqa: E731
+    assert names() == ["cat"] and names(classes=["person", "dog"]) == ["dog"] and names(threshold=0.9) == []
+    assert names(classes="person", threshold=0.41) == [] and names(classes=1) == ["person"]
+    assert [found.class_name.tolist() for _, found in detector.stream([path], classes="dog")] == [["dog"]]
+    assert detector.classes == (16, 17) == pickle.loads(pickle.dumps(detector)).classes
+    for wrong in ({"threshold": 5}, {"classes": "dgo"}, {"classes": []}):
+        with pytest.raises(SsdtrtError):
+            detector(path, **wrong)
+
+
+def test_the_iou_of_nms(tmp_path, pictures):
+    """Two squares around the center, whose IoU is 0.829."""
+    twins, path = known_file(tmp_path / "twins.ts", network=Twins), pictures("red.png", size=(1000, 1000))
+    found = Detector(twins, "cpu", nms_iou=0.84)(path)
+    assert found.class_name.tolist() == ["cat", "cat"]
+    assert found.xyxy[:, 0].tolist() == pytest.approx([65.0, 22.11], abs=0.01)
+    assert [len(Detector(twins, "cpu", **iou)(path)) for iou in ({}, {"nms_iou": 0.82})] == [1, 1]
+
+
+def test_results_have_the_picture_that_was_detected_in(known, pictures):
+    """Turned as it was seen; of a path, an open file, an image, an array and a tensor."""
+    path = pictures("red.png", size=(80, 60))
+    rgb = np.asarray(Image.open(path))
+    detector = Detector(known, "cpu")
+    tensor = torch.from_numpy(rgb.copy()).permute(2, 0, 1)
+    for given in (path, io.BytesIO(path.read_bytes()), Image.open(path), rgb, tensor):
+        (one,) = detector([given])
+        assert np.array_equal(np.asarray(one.picture), rgb) and [crop.size for crop in one.crop()][2] == (40, 60)
+    (_, found), *_ = detector.stream([path] * 3, many=True)
+    assert np.array_equal(np.asarray(found.picture), rgb)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(path).save(path, exif=exif)
+    assert detector(path).plot().size[0] >= 60 and detector(path).picture.size == (60, 80)
+    assert Detector(known, "cpu", orient=False)(path).picture.size == (80, 60)
+
+
+def test_untrained_weights_are_named_on_every_drawing(tmp_path, pictures):
+    found = Detector(known_file(tmp_path / "file.ts", trained=False), "cpu")(pictures("a.png", size=(400, 300)))
+    assert found.note == "untrained: random weights"
+
+
+def test_a_notebook_shows_detectors_and_files(tmp_path):
+    detector = Detector(known_file(tmp_path / "a&b.ts"), "cpu", classes="cat", nms_iou=0.6)
+    shown = detector._repr_html_()
+    assert "<caption>Detector: a&amp;b.ts</caption>" in shown
+    for name, value in {"kind": "module, torchscript", "precision": "fp32", "batch size": "any", "device": "cpu",
+                        "classes": "80: person, bicycle, car, motorcycle, airplane, ...", "weights": "coco",
+                        "threshold": "0.4", "nms_iou": "0.6", "reported classes": "cat"}.items():  # fmt: skip
+        assert f"<tr><th>{name}</th><td>{value}</td></tr>" in shown
+    assert "<tr><th>device</th><td>cpu</td></tr>" in detector.runner._repr_html_()
 
 
 @pytest.mark.parametrize("most, labels", [(1, ["cat"]), (2, ["cat", "dog"]), (3, ["cat", "dog", "person"])])
@@ -157,7 +212,7 @@ def test_unreadable_picture_raises(known, pictures, tmp_path):
         Detector(known, "cpu")([pictures("red.png"), tmp_path / "no.png"])
 
 
-def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, tmp_path):
+def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, tmp_path, monkeypatch):
     failures = []
     paths = [tmp_path / "no.png", pictures("red.png"), tmp_path, pictures("blue.png", BLUE, (30, 20))]
     detector = Detector(known, "cpu")
@@ -175,7 +230,8 @@ def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, t
         f"{tmp_path / 'no.png'}: no such file.",
         f"{tmp_path} is a directory; expected a picture.",
     ]
-    assert all(found.picture is None for _, found in detector.stream(paths, []))
+    monkeypatch.setattr("ssdtrt.images.reading.load_image", pytest.fail)
+    assert pairs[0][1].picture is pairs[0][1].picture  # Held, not read again.
 
 
 def test_stream_is_lazy(known, pictures, tmp_path):
@@ -215,8 +271,8 @@ def test_start_gives_packed_detections(known):
     images = torch.full((2, 3, 300, 300), 20, dtype=torch.uint8)
     images[0, 0] = 230
     packed = Detector(known, "cpu", max_detections=2).start(images)()
-    assert packed.shape == (2, 3, 6)
-    assert packed[:, -1, 0].tolist() == [2, 2] and packed[:, :2, 4].tolist() == [[16, 17], [3, 17]]
+    assert packed.shape == (2, 201, 6)
+    assert packed[:, -1, 0].tolist() == [3, 3] and packed[:, :2, 4].tolist() == [[16, 17], [3, 17]]
 
 
 def test_a_runner_may_be_given_instead_of_a_path(known, pictures):
@@ -360,12 +416,13 @@ def test_a_detector_may_be_used_between_two_results_of_its_stream(known, picture
     assert outside == ["cat", "car", "cat", "car"] and inside == ["car", "cat"] * 4
 
 
-def test_the_example_of_its_documentation_runs(tmp_path, monkeypatch):
+def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     known_file("ssd300.ts")
     Image.new("RGB", (640, 480), RED).save("street.jpg")
-    (example,) = doctest.DocTestFinder(recurse=False).find(Detector, "Detector")
-    assert len(example.examples) >= 4 and doctest.DocTestRunner().run(example).failed == 0
+    for documented, least in ((Detector, 5), (Detections, 4)):
+        (example,) = doctest.DocTestFinder(recurse=False).find(documented)
+        assert len(example.examples) >= least and doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_boxes_of_the_middle_square_are_mapped_back(tmp_path, pictures):
@@ -662,9 +719,10 @@ def test_every_kind_at_once_says_the_same(detector, pictures, tmp_path):
     paths = [pictures("1.png"), pictures("0002.png", BLUE, (60, 40))]
     summary = detect_files(detector, iter(paths), three(tmp_path, detector))
     assert written(tmp_path) == (["1.png", "0002.png"], ["1.png", "0002.png"], [1, 2])
-    assert sorted(os.listdir(tmp_path / "out")) == ["0002.jpg", "1.jpg", "detections.json"]
+    assert visible(tmp_path / "out") == ["0002.jpg", "1.jpg", "detections.json"]
     expected = [found.as_dict() for found in detector(paths)]
-    assert strict((tmp_path / "out" / "detections.json").read_text(encoding="utf-8")) == expected
+    entries = strict((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))
+    assert [entry.pop("drawing") for entry in entries] == ["1.jpg", "0002.jpg"] and entries == expected
     assert jsonl(tmp_path / "d.jsonl") == expected
     rows = strict((tmp_path / "coco.json").read_text(encoding="utf-8"))
     assert [(row["image_id"], row["category_id"]) for row in rows] == [
@@ -723,7 +781,8 @@ def test_what_is_written_is_valid_wherever_a_run_breaks_off(detector, pictures, 
     if place == "between":
         assert (in_folder, in_lines, in_coco) == (["1.png", "2.png", "3.png"], ["1.png", "2.png", "3.png"], [1, 2, 3])
     assert [f"{number}.png" for number in in_coco] == in_lines and in_folder[: len(in_lines)] == in_lines
-    assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]  # Nothing half-written.
+    hidden = [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]
+    assert hidden == [config.RECORD_FILE]  # Nothing half-written.
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ssdtrt")]
     for name in os.listdir(tmp_path / "out"):
         if name.endswith(".jpg"):

@@ -1,12 +1,16 @@
-"""The notebook runs from top to bottom as it stands."""
+"""The notebook runs from top to bottom as it stands, and holds the outputs of such a run."""
 
+import ast
 import base64
 import io
 import os
+import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import ssdtrt
 from conftest import ROOT
 
 NOTEBOOK = ROOT / "examples" / "ssd300.ipynb"
@@ -19,13 +23,31 @@ def notebook():
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-def test_stores_no_outputs(notebook):
+def test_it_uses_public_names_only(notebook):
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    nodes = list(ast.walk(ast.parse(code)))
+    modules = [name.name for node in nodes if isinstance(node, ast.Import) for name in node.names]
+    names = [
+        (node.module, name.name) for node in nodes if isinstance(node, ast.ImportFrom) for name in node.names
+        if node.module != "pathlib"
+    ]  # fmt: skip
+    assert set(modules) == {"os", "ssdtrt"} and len(names) >= 8
+    assert all(module == "ssdtrt" and name in ssdtrt.__all__ for module, name in names)
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    assert not [name for name in attributes if name.startswith("_") and name != "__file__"]
+
+
+def test_it_holds_its_outputs_and_ends_with_a_picture(notebook):
     import nbformat
 
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert len(cells) >= 8
-    assert all(not cell.outputs and cell.execution_count is None for cell in cells)
+    assert len(cells) >= 8 and NOTEBOOK.stat().st_size < 300_000
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert all(cell.outputs for cell in cells) and notebook.cells[-1] is cells[-1]
+    assert not [output for cell in cells for output in cell.outputs if output.output_type == "error"]
+    with Image.open(io.BytesIO(base64.b64decode(cells[-1].outputs[0].data["image/jpeg"]))) as shown:
+        assert shown.size == (600, 400) and np.asarray(shown).std() > 30
 
 
 def text_of(cell):
@@ -47,22 +69,31 @@ def test_runs_and_prints_what_it_does_otherwise(notebook, tmp_path, monkeypatch,
     from nbclient import NotebookClient
 
     done = NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
-    printed = [text_of(cell) for cell in done.cells if cell.cell_type == "code"]
+    cells = [cell for cell in done.cells if cell.cell_type == "code"]
+    printed = [text_of(cell) for cell in cells]
+    assert printed[0] == "['astronaut.jpg', 'chelsea.jpg', 'coffee.jpg']\n"
     assert printed[1].startswith(
-        "Untrained random weights instead of COCO's, so the detections mean nothing. http://127."
+        "Untrained random weights instead of COCO's, so the detections mean nothing. http://12"
     )
-    assert printed[1].endswith("random weights on cpu\n")
-    assert printed[2] == "['astronaut.jpg', 'chelsea.jpg', 'coffee.jpg'] (3, 3, 300, 300)\n"
-    assert [line.split()[0] for line in printed[3].splitlines()] == ["astronaut.jpg", "chelsea.jpg", "coffee.jpg"]
-    assert printed[5].startswith("An engine for the CPU instead of TensorRT, for which is missing: a CUDA GPU")
-    assert printed[5].endswith("ssdtrt-notebook/ssd300.engine.ts fp32 on cpu\n")
-    assert printed[6].startswith("loc: relative L2 distance ") and "matched" in printed[6]
-    baseline, engine = printed[7].splitlines()
+    assert printed[1].endswith("80 classes: person bicycle car ...\n")
+    assert printed[3].startswith(
+        "An engine for the CPU instead of TensorRT. A TensorRT engine cannot be built or run here"
+    )
+    table = cells[3].outputs[-1].data["text/html"]
+    assert "<caption>ssdtrt-notebook/ssd300.engine.ts</caption>" in table and "<td>engine, torchscript</td>" in table
+    assert printed[4].startswith("loc: relative L2 distance ") and "matched" in printed[4]
+    baseline, engine = printed[5].splitlines()
     assert baseline.startswith("eager-fp32: ") and baseline.endswith(" images/s, 1.00 times eager FP32")
     assert engine.startswith("ssdtrt-notebook/ssd300.engine.ts: ") and engine.endswith(" times eager FP32")
-    pictures = [output.data["image/png"] for output in done.cells[-1].outputs if output.output_type == "display_data"]
-    assert len(pictures) == 3
-    for path, encoded in zip(photographs, pictures):
-        with Image.open(path) as original, Image.open(io.BytesIO(base64.b64decode(encoded))) as shown:
-            assert shown.width > 2 * original.width
-    assert sorted(path.name for path in (tmp_path / "ssdtrt-notebook").iterdir()) == ["ssd300.engine.ts", "ssd300.ts"]
+    assert "<td>random, untrained</td>" in cells[6].outputs[-1].data["text/html"]
+    lines = [re.fullmatch(r"(\w+\.jpg) (\d+) objects, (\d+) from 0.45 up", line) for line in printed[7].splitlines()]
+    assert [line[1] for line in lines] == ["astronaut.jpg", "chelsea.jpg", "coffee.jpg"]
+    assert all(int(line[2]) >= int(line[3]) for line in lines) and int(lines[-1][2]) > 0
+    assert printed[8].startswith(f"({lines[-1][2]}, 4) float32 [") and "ssdtrt-notebook/boxes.jpg [(" in printed[8]
+    with (
+        Image.open(photographs[-1]) as original,
+        Image.open(io.BytesIO(base64.b64decode(cells[-1].outputs[0].data["image/png"]))) as shown,
+    ):
+        assert shown.size == original.size and shown.tobytes() != original.convert("RGB").tobytes()
+    names = sorted(path.name for path in (tmp_path / "ssdtrt-notebook").iterdir())
+    assert names == ["boxes.jpg", "ssd300.engine.ts", "ssd300.ts"]

@@ -85,6 +85,7 @@ OPTIONAL = {
     "onnxruntime": "onnx",
     "pynvml": "gpu-state",
     "safetensors": "safetensors",
+    "pandas": "pandas",
 }
 """What the package imports where it is installed, by the extra that brings it."""
 DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "torch_tensorrt": "torch-tensorrt"}

@@ -101,7 +101,8 @@ def test_the_quick_start_runs_and_prints_what_the_readme_shows(folder, run, kept
     printed = "".join(f"$ {shlex.join(line)}\n{run(line)}" for line in lines)
     assert shape(shown) == shape(printed), f"run the five commands and show what they print, such as\n{printed}"
     assert files_in(folder) == {
-        "street.jpg", "ssd300.ts", "ssd300.engine.ts", "out/street.jpg", "out/detections.json"
+        "street.jpg", "ssd300.ts", "ssd300.engine.ts", "out/street.jpg", "out/detections.json",
+        "out/.ssdtrt-written.jsonl",
     }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 import torch
 from command_line import TRUST, strict
+from picture_files import visible
 from PIL import Image
 
 from conftest import runner
@@ -43,7 +44,7 @@ def report(job):
 def test_it_goes_to_its_end_and_leaves_these_files(job):
     folder, result = job
     assert result.exit_code == 0, result.stderr
-    assert sorted(path.name for path in folder.iterdir()) == [
+    assert visible(folder) == [
         "astronaut.jpg", "chelsea.jpg", "coffee.jpg", "detections.json", "report.html", "report.json",
         "ssd300.engine.ts", "ssd300.ts"
     ]  # fmt: skip
@@ -116,7 +117,9 @@ def test_the_pictures_are_the_samples_with_boxes_and_the_mark(job, report, photo
             assert drawn.size == original.size == (found[str(path)]["width"], found[str(path)]["height"])
             red, green, blue = drawn.getpixel((1, drawn.height - 2))  # The mark's ground, in the lower left corner.
             assert max(abs(value - 40) for value in (red, green, blue)) < 25
-    assert strict((folder / "detections.json").read_text()) == report["detections"]
+    entries = strict((folder / "detections.json").read_text())
+    assert [entry.pop("drawing") for entry in entries] == [path.name for path in photographs]
+    assert entries == report["detections"]
 
 
 def test_the_page_shows_the_report(job, report):

@@ -87,6 +87,22 @@ def inspect_file(path: str | Path, *, check: bool = False, sha256: str | None = 
     )
 
 
+def described(metadata: Metadata) -> dict[str, str]:
+    """Return what a notebook shows of a file: names and values, in words."""
+    model, names = metadata.model, metadata.model.labels[1:]
+    batch, weights = metadata.batch_range, model.weights
+    name = weights.name if weights else "not recorded"
+    return {
+        "kind": f"{metadata.kind}, {metadata.format}",
+        "precision": metadata.precision,
+        "batch size": "any" if batch is None else str(batch),
+        "classes": f"{len(names)}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}",
+        "weights": name if metadata.trained else f"{name}, untrained",
+        "preprocessing": model.preprocess,
+        "created": metadata.created,
+    }
+
+
 def check_fits(path: Path, metadata: Metadata, device: torch.device) -> None:
     """Check that an engine was built for this operating system, GPU generation, TensorRT and Torch-TensorRT.
 

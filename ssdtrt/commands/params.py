@@ -85,6 +85,19 @@ class Score(click.ParamType):
         return number
 
 
+class Overlap(click.ParamType):
+    """A number above 0, at most 1."""
+
+    name = "overlap"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse it, and refuse 0."""
+        number = Score().convert(value, param, ctx)
+        if not number:
+            self.fail(f"{value!r} is not in the range 0<x<=1.", param, ctx)
+        return number
+
+
 class Percent(click.ParamType):
     """A percentage, such as 5, 5% or 2.5 %, as a fraction. 0.05 without the sign could be either, and is refused."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,7 +29,7 @@ from ssdtrt.commands.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.commands.params import BATCH_SIZE
+from ssdtrt.commands.params import BATCH_SIZE, Overlap
 from ssdtrt.commands.tables import fill, table
 
 if TYPE_CHECKING:
@@ -41,11 +42,32 @@ if TYPE_CHECKING:
     from ssdtrt.evaluation.pictures import CocoIds
 
 
+def _saving_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options on what is drawn; the command takes them as the dict `saving`, which is empty without any."""
+
+    @click.option("--save-crops", is_flag=True, help="Each detection cut out too, in DIR/crops/CLASS.")
+    @click.option("--no-labels", is_flag=True, help="Draw boxes without classes and scores.")
+    @functools.wraps(command)
+    def with_saving(*arguments: Any, save_crops: bool, no_labels: bool, **others: Any) -> Any:
+        saving = {"save_crops": True} if save_crops else {}
+        return command(*arguments, saving={**saving, "show_labels": False} if no_labels else saving, **others)
+
+    return with_saving
+
+
+def _split(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str] | None:
+    return None if value is None else [part.strip() for part in value.split(",")]
+
+
 @click.command()
 @click.argument("file")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
-    "-o", "--output", metavar="DIR", help=f"Annotated pictures and detections.json.  [default: {config.DETECT_DIR}]"
+    "-o",
+    "--output",
+    metavar="DIR",
+    help="Annotated pictures and detections.json, in place of those of the run before.  "
+    f"[default: {config.DETECT_DIR}, {config.DETECT_DIR}-2 and so on]",
 )
 @click.option("--jsonl", metavar="FILE", help="A line of JSON a picture instead, as they come; - for stdout.")
 @click.option("--coco", metavar="FILE", help="COCO's results instead; - for stdout.")
@@ -54,6 +76,11 @@ if TYPE_CHECKING:
 @click.option(
     "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True
 )
+@click.option("--classes", metavar="A,B", callback=_split, help="Only these, by name or number.  [default: all]")
+@click.option(
+    "--nms-iou", type=Overlap(), default=config.NMS_IOU, show_default=True, help="The IoU of boxes that are one object."
+)
+@_saving_options
 @click.option("--side-by-side", is_flag=True, help="Draw the FP32 model's detections beside each picture.")
 @module_option
 @click.option(
@@ -65,30 +92,35 @@ if TYPE_CHECKING:
 @reading_options
 @device_option
 @sha256_option
-def detect(file, images, output, jsonl, coco, annotations, side_by_side, module, reading, device, sha256, **options):
+def detect(
+    file, images, output, jsonl, coco, annotations, saving, side_by_side, module, reading, device, sha256, **options
+):
     """Detect objects in IMAGEs with FILE.
 
     IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin. Annotated pictures
-    and detections.json are written to DIR; with --jsonl or --coco only JSON is written.
+    and detections.json are written to DIR, where those of an earlier run are removed and nothing else is; with --jsonl
+    or --coco only JSON is written.
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
-    if side_by_side and (jsonl or coco) and not output:
-        raise click.UsageError("--side-by-side draws pictures: give -o too.")
+    draws = bool(output) or not (jsonl or coco)
+    if not draws and (side_by_side or saving):
+        option = "--side-by-side" if side_by_side else "--save-crops" if "save_crops" in saving else "--no-labels"
+        raise click.UsageError(f"{option} draws pictures: give -o too.")
     if annotations and not coco:
         raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
-    folder = output or (None if jsonl or coco else config.DETECT_DIR)
-    targets = {"-o": folder and Path(folder, "detections.json"), "--jsonl": jsonl, "--coco": coco}
+    targets = {"-o": output and Path(output, config.DETECTIONS_FILE), "--jsonl": jsonl, "--coco": coco}
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
     from ssdtrt.detect import Detector, detect_files
     from ssdtrt.evaluation.annotations import read_annotations
     from ssdtrt.images.sources import expand
     from ssdtrt.runners.baseline import baseline_runners
     from ssdtrt.runners.runner import load_engine
+    from ssdtrt.system.outputs import new_folder
 
     check_json(jsonl, coco)
     failures: list[ImageError] = []
-    coming = expand(images, sys.stdin.buffer, failures, output=folder, note=terminal.note)
+    coming = expand(images, sys.stdin.buffer, failures, output=output, note=terminal.note)
     # A list on stdin may arrive while detecting; COCO's ids are known before.
     known = None if "-" in images and not coco else list(coming)
     check_apart(targets, known or [])
@@ -103,12 +135,15 @@ def detect(file, images, output, jsonl, coco, annotations, side_by_side, module,
         end_with(failures)
     baselines = baseline_runners(runner, module, config.BASELINES[:1] if side_by_side else ())
     baseline = next((Detector(one, **options, note=terminal.note) for one in baselines.values()), None)
-    sinks = _sinks(detector, folder, jsonl, coco, known, baseline, listed)
+    ids = _coco_ids(known or (), runner.labels, listed) if coco else None  # Before anything is written.
+    folder = new_folder(config.DETECT_DIR) if draws and not output else output
+    sinks = _sinks(detector, folder, jsonl, coco, ids, baseline=baseline, **saving)
     total = None if known is None else len(known)
     pictures = itertools.chain(first, coming) if known is None else known
     summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
     terminal.done()
-    places = [f"{folder}: {summary.pictures} pictures and detections.json"] if folder else []
+    crops = f", {summary.detections} crops" if "save_crops" in saving else ""
+    places = [f"{folder}: {summary.pictures} pictures{crops} and detections.json"] if folder else []
     places += [target for target in (jsonl, coco) if target and target != "-"]
     text = [summary_text(summary, terminal.width()), *(f"written to {place}" for place in places)]
     click.echo("\n".join(text), err="-" in (jsonl, coco))
@@ -119,22 +154,20 @@ def detect(file, images, output, jsonl, coco, annotations, side_by_side, module,
 
 def _sinks(
     detector: Detector,
-    folder: str | None,
+    folder: str | Path | None,
     jsonl: str | None,
     coco: str | None,
-    pictures: Sequence[Path] | None,
-    baseline: Detector | None,
-    annotations: Annotations | None,
+    ids: CocoIds | None,
+    **drawing: Any,
 ) -> list[FolderSink | JsonLinesSink | CocoSink]:
     """Return the sinks of the detections: a folder, JSON lines, COCO's results."""
     from ssdtrt.detect import folder_sink
     from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
 
     labels = detector.runner.labels
-    ids = _coco_ids(pictures or (), labels, annotations) if coco else None  # Before anything is written.
     sinks: list[FolderSink | JsonLinesSink | CocoSink] = []
     if folder:
-        sinks.append(folder_sink(detector, folder, pictures, baseline))
+        sinks.append(folder_sink(detector, folder, **drawing))
     if jsonl:
         sinks.append(JsonLinesSink(sys.stdout if jsonl == "-" else jsonl, labels))
     if coco and ids is not None:

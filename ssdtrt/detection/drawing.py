@@ -1,11 +1,13 @@
-"""Draw detections on a picture: a color for each class, and labels that can be read and do not hide each other."""
+"""Draw detections on a picture: a color for each class, labels that can be read and do not hide each other. And crops."""
 
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from ssdtrt.detection import fonts
@@ -47,7 +49,9 @@ def color_of(label_id: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def draw_detections(image: Image.Image, detections: Sequence[Detection], note: str = "") -> Image.Image:
+def draw_detections(
+    image: Image.Image, detections: Sequence[Detection], note: str = "", labels: bool = True
+) -> Image.Image:
     """Draw boxes, labels and scores on a copy of an image, the best on top.
 
     An image too small for labels gets a white margin on its right or below that holds them, and lies in the upper left
@@ -57,22 +61,22 @@ def draw_detections(image: Image.Image, detections: Sequence[Detection], note: s
         image: An RGB image.
         detections: The best first, with boxes in the image's pixels.
         note: A text along the bottom.
+        labels: Whether there are labels and scores, beside the boxes.
 
     Returns:
         An RGB image, at least as large.
     """
     size = _font_size(image)
-    labels = [
-        _text_box(f"{_shorten(found.label)} {found.score:.2f}", size, color_of(found.label_id)) for found in detections
-    ]
+    named = detections if labels else ()
+    texts = [_text_box(f"{_shorten(found.label)} {found.score:.2f}", size, color_of(found.label_id)) for found in named]
     notes = [_text_box(note, size, _DARK)] if note else []
-    if any(label.width > image.width or _MIN_LINES * label.height > image.height for label in labels + notes):
-        placed = _place_in_margin(image, labels, detections, size)
+    if any(label.width > image.width or _MIN_LINES * label.height > image.height for label in texts + notes):
+        placed = _place_in_margin(image, texts, detections, size)
         bottom = max([image.height] + [y + label.height + _GAP for label, (_, y) in placed])
         placed += [(box, (0, bottom)) for box in notes]
     else:
         corner = [(box, (0, image.height - box.height)) for box in notes]
-        placed = corner + _place_inside(image, labels, detections, corner)
+        placed = corner + _place_inside(image, texts, detections, corner)
     width = max([image.width] + [x + box.width for box, (x, _) in placed])
     height = max([image.height] + [y + box.height for box, (_, y) in placed])
     picture = Image.new("RGB", (width, height), _WHITE)
@@ -81,6 +85,21 @@ def draw_detections(image: Image.Image, detections: Sequence[Detection], note: s
     for box, corner_xy in reversed(placed):  # After the outlines, which would strike through labels.
         _draw_text_box(canvas, box, corner_xy)
     return picture
+
+
+def crop_boxes(image: Image.Image, boxes_xyxy: np.ndarray) -> list[Image.Image]:
+    """Cut boxes out of an image: whole pixels, at least one, and nothing beyond its edges.
+
+    Args:
+        image: The image.
+        boxes_xyxy: Boxes [K, 4] in its pixels.
+    """
+    crops = []
+    for left, top, right, bottom in np.nan_to_num(boxes_xyxy.astype(float)).tolist():
+        x, y = (max(0, min(math.floor(edge), end - 1)) for edge, end in zip((left, top), image.size))
+        across, down = (min(math.ceil(edge), end) for edge, end in zip((right, bottom), image.size))
+        crops.append(image.crop((x, y, max(across, x + 1), max(down, y + 1))))
+    return crops
 
 
 def side_by_side(left: Image.Image, right: Image.Image, captions: tuple[str, str]) -> Image.Image:

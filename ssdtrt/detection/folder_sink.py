@@ -1,11 +1,13 @@
-"""A sink that writes annotated pictures and detections.json into a folder."""
+"""A sink that writes annotated pictures, crops and detections.json into a folder."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,15 @@ from pathlib import Path
 from PIL import Image
 
 from ssdtrt import config
-from ssdtrt.detection.drawing import draw_detections, side_by_side
+from ssdtrt.detection.drawing import crop_boxes, draw_detections, side_by_side
 from ssdtrt.detection.json_sinks import JsonListSink
-from ssdtrt.detection.results import Detections, ImageDetections
+from ssdtrt.detection.results import Detections
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.read_ahead import worker_count
-from ssdtrt.system.files import replacing
+from ssdtrt.system.outputs import FolderRecord, remove_written
 
 _MAX_NAME_BYTES = 255  # of a file's name, on nearly every file system
+_OWN_STARTS = (b"", b"[", b"[\n]\n", b'[\n{"image": ')  # of a detections.json, whole or broken off
 
 
 @dataclass(frozen=True)
@@ -32,43 +35,51 @@ class Comparison:
         captions: What stands above the picture with the file's detections, and above the one with the baseline's.
     """
 
-    detect: Callable[[Image.Image], ImageDetections]
+    detect: Callable[[Image.Image], Detections]
     captions: tuple[str, str]
 
 
 class FolderSink:
     """Writes each picture with its boxes into a folder, and `detections.json`; threads draw.
 
-    Pictures of the same name are numbered. It needs `Detections.picture`.
+    What an earlier one wrote there is removed, by its record and where it has not changed since. No other file is
+    removed or overwritten: pictures of the same name are numbered. It needs `Detections.picture`.
 
     Args:
         folder: The folder, which is made.
         labels: The names of the model's classes, the background first.
-        pictures: The pictures that will come, where they are known. Where some of them lie in the folder, or they are
-            not known (None), no file in the folder is overwritten but detections.json.
         note: What is written along the bottom of each picture.
         comparison: A baseline, whose detections are drawn beside each picture.
+        show_labels: Whether labels and scores are drawn, beside the boxes.
+        save_crops: Whether each detection is cut out too, into a folder of its class in config.CROPS_DIR.
     """
 
     def __init__(
         self,
         folder: str | Path,
         labels: Sequence[str],
-        pictures: Iterable[str | Path] | None = None,
         note: str = "",
         comparison: Comparison | None = None,
+        *,
+        show_labels: bool = True,
+        save_crops: bool = False,
     ):
         self._folder, self._labels, self._note, self._comparison = Path(folder), labels, note, comparison
-        self._keep_files = pictures is None or self._folder.resolve() in _folders_of(pictures)
-        self._names: set[str] = set()
+        self._show_labels, self._save_crops = show_labels, save_crops
+        self._taken: dict[Path, set[str]] = {}  # of each folder, the names in lowercase
         self._drawing: deque[Future[None]] = deque()
 
     def __enter__(self) -> FolderSink:
         with _advising(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            if self._keep_files:
-                self._names = {name.lower() for name in os.listdir(self._folder)}
+            _check_own(self._folder / config.DETECTIONS_FILE)
             self._json = JsonListSink(self._folder / config.DETECTIONS_FILE, self._labels)
+            try:  # Nobody else writes here now.
+                remove_written(self._folder)
+                self._record = FolderRecord(self._folder)
+            except BaseException as error:
+                self._json.__exit__(type(error))
+                raise
         self._pool = ThreadPoolExecutor(worker_count(), thread_name_prefix="ssdtrt-draw")
         return self
 
@@ -79,6 +90,7 @@ class FolderSink:
                     self._drawing.popleft().result()
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._record.close()
             self._json.__exit__(kind, *rest)
 
     def write(self, found: Detections) -> None:
@@ -87,30 +99,60 @@ class FolderSink:
         Raises:
             ArtifactError: Where a picture cannot be written.
         """
-        assert found.picture is not None
-        path = self._folder / _unused_name(Path(found.image).stem, self._names)
+        stem = Path(found.image).stem
         with _advising(self._folder):
-            both = [found.named(self._labels)]
+            drawing, crops = self._unused("", stem), []
+            if self._save_crops:
+                crops = [self._unused(_crop_folder(self._labels[label]), stem) for label in found.class_id.tolist()]
+            both = [found]
             if self._comparison is not None:
                 both.append(self._comparison.detect(found.picture))
-            self._drawing.append(self._pool.submit(self._draw, found.picture, both, path))
+            self._drawing.append(self._pool.submit(self._draw, both, drawing, crops))
             if len(self._drawing) > 2 * worker_count():
                 self._drawing.popleft().result()
-            self._json.write(found)
+            self._json.write(found, drawing, crops)
 
-    def _draw(self, picture: Image.Image, found: Sequence[ImageDetections], path: Path) -> None:
-        drawn = [draw_detections(picture, each.detections, self._note) for each in found]
+    def _unused(self, below: str, stem: str) -> str:
+        """A path, from the folder, that no file of the subfolder `below` has and that was not given before."""
+        folder = self._folder / below
+        if folder not in self._taken:
+            self._taken[folder] = {name.lower() for name in os.listdir(folder)} if folder.is_dir() else set()
+        name = _unused_name(stem, self._taken[folder])
+        return f"{below}/{name}" if below else name
+
+    def _draw(self, both: Sequence[Detections], drawing: str, crops: Sequence[str]) -> None:
+        picture = both[0].picture
+        drawn = [
+            draw_detections(picture, each.named(self._labels).detections, self._note, self._show_labels)
+            for each in both
+        ]
         if self._comparison is not None:
             drawn = [side_by_side(drawn[0], drawn[1], self._comparison.captions)]
-        with replacing(path, remove_stale=False) as temporary:
-            drawn[0].save(temporary, format="JPEG", quality=92)
+        self._record.write(drawing, _jpeg(drawn[0]))
+        if crops:
+            for name, crop in zip(crops, crop_boxes(picture, both[0].xyxy)):
+                self._record.write(name, _jpeg(crop))
 
 
-def _folders_of(pictures: Iterable[str | Path]) -> set[Path]:
-    """The folders that the pictures lie in, and those that the links among them lead to."""
-    names = [os.fspath(path) for path in pictures]
-    linked = {Path(name).resolve().parent for name in names if os.path.islink(name)}
-    return linked | {Path(folder).resolve() for folder in set(map(os.path.dirname, names))}
+def _jpeg(image: Image.Image) -> bytes:
+    content = io.BytesIO()
+    image.save(content, format="JPEG", quality=92)
+    return content.getvalue()
+
+
+def _check_own(path: Path) -> None:
+    """Raise ArtifactError for a detections.json that no sink wrote."""
+    if path.is_file():
+        with open(path, "rb") as file:
+            start = file.read(len(_OWN_STARTS[-1]))
+        if start not in _OWN_STARTS:
+            raise ArtifactError(f"{path} was not written by ssdtrt, and is not overwritten.")
+
+
+def _crop_folder(label: str) -> str:
+    """The folder for the crops of a class: its name without what a file system does not take."""
+    name = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", label).strip(" .") or "_"
+    return f"{config.CROPS_DIR}/{_name(name, '')}"
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TextIO
 
 import numpy as np
@@ -51,11 +51,15 @@ class JsonLinesSink:
         """Write one picture's detections."""
         self.output.write(self._line(found) + "\n")
 
-    def _line(self, found: Detections) -> str:
+    def _line(self, found: Detections, drawing: str = "", crops: Sequence[str] = ()) -> str:
         values = _columns(found.confidence, found.xyxy)  # [K, 5]
         row = self._row if np.isfinite(values).all() else self._row_with_nulls
-        rows = map(row, np.asarray(found.class_id).tolist(), values.tolist())
+        rows: Iterable[str] = map(row, np.asarray(found.class_id).tolist(), values.tolist())
         head = f'{{"image": {json.dumps(found.image)}, "width": {found.width}, "height": {found.height}, '
+        if drawing:
+            head += f'"drawing": {json.dumps(drawing)}, '
+        if crops:
+            rows = (f'{row[:-1]}, "crop": {json.dumps(crop)}}}' for row, crop in zip(rows, crops))
         return f'{head}"detections": [{", ".join(rows)}]}}'
 
     def _row(self, label: int, values: list[float]) -> str:
@@ -68,14 +72,20 @@ class JsonLinesSink:
 
 
 class JsonListSink(JsonLinesSink):
-    """Writes the objects of JsonLinesSink as one JSON list, a line each."""
+    """Writes the objects of JsonLinesSink as one JSON list, a line each, with the paths of what was drawn."""
 
     _start, _end = "[", "\n]\n"
     _separator = "\n"
 
-    def write(self, found: Detections) -> None:
-        """Write one picture's detections."""
-        self.output.write(self._separator + self._line(found))
+    def write(self, found: Detections, drawing: str = "", crops: Sequence[str] = ()) -> None:
+        """Write one picture's detections.
+
+        Args:
+            found: The detections.
+            drawing: The path of the annotated picture; "" for none.
+            crops: The path of each detection's crop; none where there are no crops.
+        """
+        self.output.write(self._separator + self._line(found, drawing, crops))
         self._separator = ",\n"
 
 

@@ -24,6 +24,7 @@ class Pipeline:
     Args:
         runner: The network.
         max_detections: K, the most detections of a picture.
+        nms_iou: As for Postprocessor.
 
     Attributes:
         normalization: The mean and standard deviation of the runner's preprocessing.
@@ -31,10 +32,15 @@ class Pipeline:
         graph: The graph of the whole; None where the runner has none.
     """
 
-    def __init__(self, runner: FileRunner | EagerRunner, max_detections: int = config.MAX_DETECTIONS):
+    def __init__(
+        self,
+        runner: FileRunner | EagerRunner,
+        max_detections: int = config.MAX_DETECTIONS,
+        nms_iou: float = config.NMS_IOU,
+    ):
         self.runner, self.device = runner, runner.device
         self.normalization = normalization(runner.preprocess, self.device)
-        self.postprocessor = Postprocessor(self.device, max_detections)
+        self.postprocessor = Postprocessor(self.device, max_detections, nms_iou)
         self.graph = runner.graph_around(self._whole) if isinstance(runner, FileRunner) else None
         self._running: Pending | None = None
 

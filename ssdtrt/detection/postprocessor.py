@@ -24,10 +24,13 @@ class Postprocessor:
     Args:
         device: Where the network's outputs are.
         max_detections: K, the most detections of a picture.
+        nms_iou: The IoU with a better box of its class from which on a box is suppressed.
     """
 
-    def __init__(self, device: torch.device, max_detections: int = config.MAX_DETECTIONS):
-        self.device, self.max_detections = device, max_detections
+    def __init__(
+        self, device: torch.device, max_detections: int = config.MAX_DETECTIONS, nms_iou: float = config.NMS_IOU
+    ):
+        self.device, self.max_detections, self.nms_iou = device, max_detections, nms_iou
         self.default_boxes = default_boxes().to(device)
         on_gpu = device.type == "cuda"
         self.steps = CudaGraphRunner(self.detect, device) if on_gpu else self.detect
@@ -54,12 +57,13 @@ class Postprocessor:
     def detect(self, loc: Tensor, conf: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Do the fixed steps on the device; return the arguments and the packed detections, for `to_host`."""
         with torch.no_grad():
-            return loc, conf, detect_fixed(loc, conf, self.default_boxes, self.max_detections)
+            return loc, conf, detect_fixed(loc, conf, self.default_boxes, self.max_detections, iou=self.nms_iou)
 
     def detect_best(self, loc: Tensor, conf: Tensor) -> Tensor:
         """Do the fixed steps with the best candidates, where all are too many; return the packed detections."""
         with torch.no_grad():
-            return detect_fixed(loc, conf, self.default_boxes, self.max_detections, use_all=False)
+            iou = self.nms_iou
+            return detect_fixed(loc, conf, self.default_boxes, self.max_detections, use_all=False, iou=iou)
 
     def to_host(self, loc: Tensor, conf: Tensor, packed: Tensor) -> Callable[[], Tensor]:
         """Start to copy what `detect` returned to the host, and return what `start` returns."""
@@ -83,11 +87,11 @@ class Postprocessor:
     def _complete(self, packed: Tensor, loc: Tensor, conf: Tensor) -> Tensor:
         """The packed detections on the host, where those of some pictures are not complete."""
         if len(packed) > 1:
-            return detect_incomplete(packed.clone(), loc, conf, self.default_boxes).cpu()
+            return detect_incomplete(packed.clone(), loc, conf, self.default_boxes, self.nms_iou).cpu()
         found = to_host(self.steps_of_best(loc, conf))()
         if bool(found[0, -1, 1]):
             return found
-        return detect_exact(loc, conf, self.default_boxes, self.max_detections).cpu()
+        return detect_exact(loc, conf, self.default_boxes, self.max_detections, self.nms_iou).cpu()
 
 
 class Pending:

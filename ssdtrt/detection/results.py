@@ -1,18 +1,30 @@
-"""What a detector finds in a picture. No torch here."""
+"""What a detector finds in a picture, and what can be done with it in a notebook. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import functools
+import html
+import io
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
+from ssdtrt.system.outputs import writing
 from ssdtrt.system.report import Report
 
 if TYPE_CHECKING:
-    import numpy as np
+    import pandas
     from PIL import Image
 
-    from ssdtrt.errors import ImageError
+UNTRAINED = "untrained: random weights"
+_SHOWN_SIDE = 640  # pixels of a picture in a notebook's table
+_SHOWN_ROWS = 20
 
 
 class Detection(Report, frozen=True):
@@ -47,18 +59,31 @@ class ImageDetections(Report, frozen=True):
     detections: tuple[Detection, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
-    """The detections of one picture as arrays, the best first.
+    """The detections of one picture, the best first: arrays with the usual names, and records with labels.
+
+    Other libraries take the arrays as they are, such as `supervision.Detections(xyxy=found.xyxy,
+    confidence=found.confidence, class_id=found.class_id)`. In a notebook it shows the picture with its boxes.
 
     Attributes:
-        image: Its path; "" where it has none.
+        image: The picture's path; "" where it has none.
         width: Its width in pixels.
         height: Its height in pixels.
         xyxy: Boxes [K, 4] as (left, top, right, bottom) in the picture's pixels, float32.
         class_id: Classes [K] in 1..C-1, int64.
         confidence: Scores [K], 0..1, float32.
-        picture: The picture itself, RGB, where it was asked for.
+        labels: The names of all classes, the background first.
+        load: Returns the picture itself, RGB; None where it cannot be had.
+        note: What is written along the bottom of drawings.
+
+    Example:
+        >>> from ssdtrt import Detector
+        >>> found = Detector("ssd300.ts")("street.jpg")
+        >>> found.class_name.tolist(), found.xyxy.shape, found.detections[0].score
+        (['cat', 'dog', 'person'], (3, 4), 0.836242)
+        >>> found.save("street-boxes.jpg").name, [crop.size for crop in found.crop()][2]
+        ('street-boxes.jpg', (320, 480))
     """
 
     image: str
@@ -67,7 +92,26 @@ class Detections:
     xyxy: np.ndarray
     class_id: np.ndarray
     confidence: np.ndarray
-    picture: Image.Image | None = None
+    labels: Sequence[str] = ()
+    load: Callable[[], Image.Image] | None = None
+    note: str = ""
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Detections):
+            return NotImplemented
+        mine, others = ((one.image, one.width, one.height, tuple(one.labels)) for one in (self, other))
+        names = ("xyxy", "class_id", "confidence")
+        return mine == others and all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{one.label} {one.score:.2f}" for one in self.detections[:_SHOWN_ROWS])
+        more = ", ..." if len(self) > _SHOWN_ROWS else ""
+        return f"<Detections {self.image or 'picture'} {self.width}x{self.height}: {found or 'nothing'}{more}>"
 
     def named(self, labels: Sequence[str]) -> ImageDetections:
         """Return the same with the classes' names, edges rounded to 2 decimals and scores to 6.
@@ -81,6 +125,126 @@ class Detections:
             for number, score, box in rows
         )
         return ImageDetections(self.image, self.width, self.height, detections)
+
+    @functools.cached_property
+    def detections(self) -> tuple[Detection, ...]:
+        """The detections as records: label, label_id, score and box, rounded as in JSON."""
+        return self.named(self.labels).detections
+
+    @property
+    def class_name(self) -> np.ndarray:
+        """The names of the classes [K], text."""
+        return np.array([self.labels[number] for number in self.class_id.tolist()], dtype=np.str_)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object of the picture, as `detect --jsonl` writes it."""
+        return self.named(self.labels).as_dict()
+
+    @property
+    def picture(self) -> Image.Image:
+        """The picture, RGB: of a path read again, of an array its pixels as they are now.
+
+        Raises:
+            ImageError: Where it cannot be had, or has another size than it had.
+        """
+        if self.load is None:
+            raise ImageError(f"The picture {self.image or 'of these detections'} is not there any more.")
+        picture = self.load()
+        if picture.size != (self.width, self.height):
+            found, expected = (f"{width}x{height}" for width, height in (picture.size, (self.width, self.height)))
+            raise ImageError(
+                f"{self.image or 'The picture'} is {found} now; it was {expected} when it was detected in."
+            )
+        return picture
+
+    def plot(self, *, labels: bool = True) -> Image.Image:
+        """Return a copy of the picture with the boxes, the best on top.
+
+        Args:
+            labels: Whether the classes and scores are written too.
+
+        Raises:
+            ImageError: As `picture`.
+        """
+        from ssdtrt.detection.drawing import draw_detections
+
+        return draw_detections(self.picture, self.detections, self.note, labels)
+
+    def show(self, *, labels: bool = True) -> None:
+        """Show what `plot` returns: in a notebook below the cell, elsewhere in the system's viewer."""
+        drawn = self.plot(labels=labels)
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if hasattr(shell, "kernel"):
+            sys.modules["IPython"].display.display(drawn)
+        else:
+            drawn.show()
+
+    def save(self, path: str | Path, *, labels: bool = True) -> Path:
+        """Write what `plot` returns, whole or not at all, and return the path.
+
+        Args:
+            path: The file, whose suffix says the format.
+            labels: Whether the classes and scores are written too.
+
+        Raises:
+            ArtifactError: For a suffix that is no picture's, or where it cannot be written.
+        """
+        from PIL import Image
+
+        path = Path(path)
+        name = Image.registered_extensions().get(path.suffix.lower())
+        if name not in Image.SAVE:
+            raise ArtifactError(
+                f"{path} has the suffix {path.suffix!r}; expected that of a picture, such as .jpg or .png."
+            )
+        drawn = self.plot(labels=labels)
+        with writing(path) as temporary:
+            drawn.save(temporary, format=name, **({"quality": 92} if name == "JPEG" else {}))
+        return path
+
+    def crop(self) -> list[Image.Image]:
+        """Return each detection cut out of the picture, in their order.
+
+        Raises:
+            ImageError: As `picture`.
+        """
+        from ssdtrt.detection.drawing import crop_boxes
+
+        return crop_boxes(self.picture, self.xyxy)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return a row for each detection: image, class_name, class_id, confidence, xmin, ymin, xmax, ymax.
+
+        Raises:
+            SsdtrtError: Where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise SsdtrtError("to_dataframe needs pandas: pip install pandas") from error
+        columns = {"image": [self.image] * len(self), "class_name": self.class_name, "class_id": self.class_id}
+        edges = dict(zip(("xmin", "ymin", "xmax", "ymax"), self.xyxy.T))
+        return pandas.DataFrame({**columns, "confidence": self.confidence, **edges})
+
+    def _repr_html_(self) -> str:
+        """Return a table of the detections, under the picture with its boxes where that can be had."""
+        try:
+            drawn = self.plot()
+            drawn.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+            content = io.BytesIO()
+            drawn.save(content, format="JPEG", quality=85)
+            shown = f'<img src="data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}">'
+        except ImageError as error:
+            shown = f"<p>{html.escape(str(error))}</p>"
+        rows = "".join(
+            f"<tr><td>{html.escape(one.label)}</td><td>{one.score:.2f}</td>"
+            f"<td>{', '.join(f'{edge:.0f}' for edge in one.box)}</td></tr>"
+            for one in self.detections[:_SHOWN_ROWS]
+        )
+        more = f"<p>and {len(self) - _SHOWN_ROWS} more</p>" if len(self) > _SHOWN_ROWS else ""
+        head = "<tr><th>class</th><th>confidence</th><th>xyxy</th></tr>"
+        title = f"{html.escape(self.image) or 'picture'}, {self.width}x{self.height}: {len(self)} objects"
+        return f"<div><p>{title}</p>{shown}<table>{head}{rows}</table>{more}</div>"
 
 
 @dataclass(frozen=True)

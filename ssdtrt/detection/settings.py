@@ -1,10 +1,13 @@
-"""The settings of a detector, checked before any work."""
+"""The settings of a detector, checked before any work. No torch here."""
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
+from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.levels import ValueRange
 
@@ -15,6 +18,7 @@ def check_settings(
     workers: int | None = None,
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
+    nms_iou: float = config.NMS_IOU,
 ) -> None:
     """Check the settings of a Detector.
 
@@ -23,6 +27,8 @@ def check_settings(
     """
     if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise SsdtrtError(f"The threshold is {threshold!r}; expected a number of 0..1.")
+    if not (isinstance(nms_iou, Real) and 0 < nms_iou <= 1):
+        raise SsdtrtError(f"nms_iou is {nms_iou!r}; expected a number above 0, at most 1.")
     counts = {"max_detections": max_detections, "workers": workers, "max_pixels": max_pixels}
     for name, count in counts.items():
         if count is not None and not (isinstance(count, Integral) and count >= 1):
@@ -33,3 +39,33 @@ def check_settings(
         low, high = math.inf, -math.inf
     if not -math.inf < low < high < math.inf:
         raise SsdtrtError(f"The range of values is {value_range!r}; expected two numbers, the lower one first.")
+
+
+def class_numbers(classes: str | int | Iterable[str | int] | None, labels: Sequence[str]) -> tuple[int, ...] | None:
+    """Return the numbers of the classes that are asked for, in order; None for all.
+
+    Args:
+        classes: Names or numbers of classes, or one of them. Text that is no name may be a number.
+        labels: The names of the model's classes, the background first.
+
+    Raises:
+        SsdtrtError: For what is no class, or none at all.
+    """
+    if classes is None:
+        return None
+    asked = [classes] if isinstance(classes, (str, int, Integral)) else list(classes)
+    if not asked:
+        raise SsdtrtError("No class is asked for; name one, or leave the classes out for all.")
+    return tuple(sorted({_number(one, labels) for one in asked}))
+
+
+def _number(asked: str | int, labels: Sequence[str]) -> int:
+    names = list(labels[1:])
+    if asked in names:
+        return names.index(str(asked)) + 1
+    number = int(asked) if isinstance(asked, Integral) or (isinstance(asked, str) and asked.isdecimal()) else 0
+    if 0 < number <= len(names):
+        return number
+    close = difflib.get_close_matches(str(asked), names, n=1)
+    meant = f"Did you mean {close[0]!r}?" if close else f"The names begin with {', '.join(names[:3])}."
+    raise SsdtrtError(f"There is no class {asked!r}; expected a name or a number of 1..{len(names)}. {meant}")

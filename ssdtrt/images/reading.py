@@ -39,7 +39,8 @@ class PreparedPicture:
         name: Its path; "" where it has none.
         size: Its (width, height).
         pixels: uint8 [h, w, 3], resized to 300x300 or, for `to_device`, in its own size.
-        picture: The picture itself, RGB, where it is kept.
+        source: What `load_image` takes to have the picture again: itself, RGB, where it is kept or came from an open
+            file, else what was given.
         release: To be called when `pixels` are not used any more, which may then change.
         notes: What is to be known about how it was read (see `load_image`).
     """
@@ -48,7 +49,7 @@ class PreparedPicture:
     name: str
     size: tuple[int, int]
     pixels: np.ndarray
-    picture: Image.Image | None = None
+    source: Picture
     release: Callable[[], None] = _release_nothing
     notes: tuple[str, ...] = ()
 
@@ -127,7 +128,7 @@ class PictureReader:
             if whole and not keep and isinstance(picture, np.ndarray) and picture.shape[2:] == (3,):
                 check_array(picture)
                 if fits_device_resize(*_size_of(picture)):
-                    return PreparedPicture(index, "", _size_of(picture), _read_only(picture))
+                    return PreparedPicture(index, "", _size_of(picture), _read_only(picture), picture)
             notes: list[str] = []
             image = load_image(
                 picture,
@@ -141,7 +142,8 @@ class PictureReader:
         name = str(picture) if isinstance(picture, (str, Path)) else ""
         stays = whole and fits_device_resize(*image.size)
         pixels = _read_only(np.asarray(image)) if stays else resize_image(image, self.preprocess)
-        return PreparedPicture(index, name, image.size, pixels, image if keep else None, notes=tuple(notes))
+        source = image if keep or hasattr(picture, "read") else picture
+        return PreparedPicture(index, name, image.size, pixels, source, notes=tuple(notes))
 
     def with_processes(
         self, paths: Iterable[str | Path], held: int, device: torch.device, resize_on_device: bool
@@ -181,7 +183,7 @@ class PictureReader:
                     yield read
                 else:
                     release = partial(pool.free_slot, read.slot)
-                    yield PreparedPicture(index, name, read.size, read.pixels, release=release, notes=read.notes)
+                    yield PreparedPicture(index, name, read.size, read.pixels, name, release, read.notes)
 
 
 def _is_decoded(picture: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import functools
 import glob
+import itertools
 import mimetypes
 import os
 import sys
@@ -18,6 +19,7 @@ from PIL import Image, ImageFile
 from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import content_format, missing_decoder, register_heif
+from ssdtrt.system.outputs import is_as_written, written_files
 from ssdtrt.system.progress import Progress, silent
 
 STDIN = "-"
@@ -26,33 +28,13 @@ _CHUNK = 1 << 16  # bytes
 
 _NO_PICTURES = "no picture"
 _RAW = "cameras' raw files, to be developed to JPEG or TIFF"
-_RAW_SUFFIXES = frozenset(
-    [
-        ".3fr",
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".crw",
-        ".dng",
-        ".erf",
-        ".iiq",
-        ".kdc",
-        ".mef",
-        ".mos",
-        ".mrw",
-        ".nef",
-        ".nrw",
-        ".orf",
-        ".pef",
-        ".raf",
-        ".raw",
-        ".rw2",
-        ".srw",
-        ".x3f",
-    ]
-)
+_RAW_SUFFIXES = frozenset((
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw",
+    ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw", ".x3f",
+))  # fmt: skip
 _HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 _SHOWN = 5  # suffixes in a note
+_DRAWN = "drawn by an earlier run"
 
 
 def expand(
@@ -72,31 +54,59 @@ def expand(
         stdin: Where `-` reads from.
         failures: Takes an error for each folder, pattern or list without a picture.
         output: The folder that will be written to. Folders and patterns leave it out, and those that hold a
-            config.DETECTIONS_FILE, unless they name it themselves.
-        note: Called with a line on what was left out of a folder, and why.
+            config.DETECTIONS_FILE, unless they name it themselves. What an earlier run wrote there is left out
+            everywhere, and what is in the record of a folder that is named out of that.
+        note: Called with a line on what was left out, and why.
     """
-    for argument in arguments:
-        text = str(argument)
-        if text == STDIN:
-            left_out, problem = LeftOut(), "(the list on stdin) names no picture"
-            found: Iterator[Path] = _listed(stdin)
+    before = written_files(output) if output else {}
+    for argument in _files_together(arguments):
+        text, drawn, left_out = str(argument), before, LeftOut()
+        if isinstance(argument, list):
+            text, problem = f"{argument[0]}{', ...' if len(argument) > 1 else ''}", "is no picture"
+            found: Iterable[Path] = argument
+        elif text == STDIN:
+            problem = "(the list on stdin) names no picture"
+            found = _listed(stdin)
         elif os.path.isdir(text):
-            left_out, problem = LeftOut(), "holds no pictures"
+            drawn, problem = {**before, **written_files(text)}, "holds no pictures"
             found = pictures_below(text, left_out, output)
-        elif glob.has_magic(text) and not os.path.exists(text):
-            left_out, problem = LeftOut(), "matches no file"
-            found = _kept(_matches(text), _fixed_part(text)[0] or ".", left_out, output)
         else:
-            yield Path(argument)
-            continue
+            start = _fixed_part(text)[0] or "."
+            drawn, problem = {**before, **written_files(start)}, "matches no file"
+            found = _kept(_matches(text), start, left_out, output)
         empty = True
-        for path in found:
+        for path in _not_drawn(found, drawn, left_out):
             empty = False
             yield path
         if empty:
             failures.append(ImageError(f"{text} {problem}{f' ({left_out.text()})' if left_out else ''}."))
         elif left_out:
             note(f"{text}: {left_out.text()}.")
+
+
+def _files_together(arguments: Iterable[str | Path]) -> Iterator[str | list[Path]]:
+    """The arguments, with files that follow each other as a list of paths."""
+
+    def is_file(argument: str | Path) -> bool:
+        text = str(argument)
+        return text != STDIN and not os.path.isdir(text) and (not glob.has_magic(text) or os.path.exists(text))
+
+    for alone, group in itertools.groupby(arguments, is_file):
+        if alone:
+            yield list(map(Path, group))
+        else:
+            yield from map(str, group)
+
+
+def _not_drawn(paths: Iterable[Path], written: dict[Path, str], left_out: LeftOut) -> Iterator[Path]:
+    """The paths without those of files that were written before: that are as they were, or were removed since."""
+    recorded = {os.path.realpath(path): sha256 for path, sha256 in written.items()}
+    for path in paths:
+        real = os.path.realpath(path) if recorded else ""
+        if real in recorded and (not os.path.exists(real) or is_as_written(real, recorded[real])):
+            left_out.files[_DRAWN][_suffix(path.name)] += 1
+        else:
+            yield path
 
 
 def _listed(stdin: BinaryIO) -> Iterator[Path]:

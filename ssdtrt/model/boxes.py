@@ -96,3 +96,23 @@ def box_iou_or_nan(boxes_xyxy: Tensor) -> Tensor:
     shared = sides[:, 0] * sides[:, 1]
     area = (high - low).prod(dim=1)  # [G, K]
     return shared.div_((area[:, :, None] + area[:, None, :]).sub_(shared))
+
+
+def suppress(boxes_xyxy: Tensor, valid: Tensor, iou: float) -> Tensor:
+    """Suppress the boxes of each row that a better kept one overlaps by `iou` or more.
+
+    Args:
+        boxes_xyxy: Boxes [G, K, 4], best first.
+        valid: Which of them exist [G, K].
+        iou: The least IoU at which a box is suppressed.
+
+    Returns:
+        Which of them are kept [G, K].
+    """
+    # All are kept at first. Each pass decides at least the next box of every row: usually three or four are enough.
+    over = (box_iou(boxes_xyxy) >= iou).triu(diagonal=1)  # [G, K, K], over[g, i, j]: i is better and overlaps j
+    before, keep = ~valid, valid
+    while not torch.equal(keep, before):
+        before = keep
+        keep = valid & ~(over & before[:, :, None]).any(dim=1)
+    return keep

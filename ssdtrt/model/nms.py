@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.model.boxes import box_iou, box_iou_or_nan, decode_boxes, decode_offsets
+from ssdtrt.model.boxes import box_iou_or_nan, decode_boxes, decode_offsets, suppress
 
 PaddedDetections = Tuple[Tensor, Tensor, Tensor, Tensor]
 """boxes_xyxy [N, K, 4], labels [N, K] in 1..C-1, scores [N, K], counts [N]; best first, zeros after the count."""
@@ -60,11 +60,13 @@ def detect(
     return [(boxes_xyxy[i, :k], labels[i, :k], scores[i, :k]) for i, k in enumerate(counts.tolist())]
 
 
-def detect_incomplete(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor) -> Tensor:
+def detect_incomplete(
+    packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, iou: float = config.NMS_IOU
+) -> Tensor:
     """Detect again in the pictures whose result is not complete: from the best candidates, then by the exact way.
 
     Args:
-        packed: What `detect_fixed` returned for the other arguments.
+        packed: What `detect_fixed` returned for the other arguments, among them `iou`.
 
     Returns:
         The same, complete for every picture.
@@ -72,10 +74,10 @@ def detect_incomplete(packed: Tensor, loc: Tensor, conf: Tensor, boxes_cxcywh: T
     max_detections = packed.shape[1] - 1
     missing = torch.where(packed[:, max_detections, 1] == 0)[0]
     loc, conf = loc[missing], conf[missing]
-    again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, use_all=False)
+    again = detect_fixed(loc, conf, boxes_cxcywh, max_detections, use_all=False, iou=iou)
     rest = torch.where(again[:, max_detections, 1] == 0)[0]
     if rest.shape[0] > 0:
-        again = again.index_copy(0, rest, detect_exact(loc[rest], conf[rest], boxes_cxcywh, max_detections))
+        again = again.index_copy(0, rest, detect_exact(loc[rest], conf[rest], boxes_cxcywh, max_detections, iou))
     return packed.index_copy(0, missing, again)
 
 
@@ -88,6 +90,7 @@ def detect_fixed(
     candidates: int = config.NMS_CANDIDATES,
     anchors: int = config.NMS_ANCHORS,
     passes: int = config.NMS_PASSES,
+    iou: float = config.NMS_IOU,
 ) -> Tensor:
     """Decode and suppress at most `candidates` of each picture in steps of constant size.
 
@@ -101,6 +104,7 @@ def detect_fixed(
         candidates: The largest number of candidates of one picture.
         anchors: The largest number of default boxes with candidates, for `use_all`.
         passes: The number of passes of suppression (see `_keep_in_passes`).
+        iou: As of `nms`.
 
     Returns:
         Packed detections [N, K + 1, 6]. A row is a box's xyxy, its label and its score; the last row of a picture is
@@ -112,7 +116,7 @@ def detect_fixed(
         scores, labels, chosen, left_out = _best_candidates(conf, candidates)
     offsets = loc.gather(2, chosen[:, None].expand(-1, 4, -1)).transpose(1, 2)  # [N, P, 4]
     boxes_xyxy = decode_offsets(offsets.float(), boxes_cxcywh[chosen])
-    keep, converged = _keep_in_passes(boxes_xyxy, labels, scores, passes)
+    keep, converged = _keep_in_passes(boxes_xyxy, labels, scores, passes, iou)
     position = keep.cumsum(dim=1)  # from 1
     complete = converged & (left_out[:, 0] == 0)
     if not use_all:
@@ -174,10 +178,12 @@ def _best_candidates(conf: Tensor, count: int) -> Tuple[Tensor, Tensor, Tensor, 
     return scores, labels, torch.remainder(index, conf.shape[2]), left_out
 
 
-def _keep_in_passes(boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, passes: int) -> Tuple[Tensor, Tensor]:
+def _keep_in_passes(
+    boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, passes: int, iou: float
+) -> Tuple[Tensor, Tensor]:
     """Candidates [N, P], best first -> which are kept after `passes` of suppression [N, P], and if they converged [N].
 
-    The steps are those of `_greedy`. Here each pass is a matrix product, which counts the better kept boxes that
+    The steps are those of `suppress`. Here each pass is a matrix product, which counts the better kept boxes that
     overlap.
     """
     # [N, P, P], better[n, i, j]: i is of the class of j and before it
@@ -186,7 +192,7 @@ def _keep_in_passes(boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, passes: 
     one = torch.ones_like(scores, dtype=dtype)[:, None]  # [N, 1, P]
     rank = torch.bmm(one, better.to(dtype))[:, 0]  # in its class
     valid = (scores > 0) & (rank < config.MAX_PER_CLASS)
-    over = ((box_iou_or_nan(boxes_xyxy) >= config.NMS_IOU) & better).to(dtype)
+    over = ((box_iou_or_nan(boxes_xyxy) >= iou) & better).to(dtype)
     start = valid.to(dtype)[:, None]  # [N, 1, P]
     before, keep = start, start
     for _ in range(passes):
@@ -196,7 +202,11 @@ def _keep_in_passes(boxes_xyxy: Tensor, labels: Tensor, scores: Tensor, passes: 
 
 
 def detect_exact(
-    loc: Tensor, conf: Tensor, boxes_cxcywh: Tensor, max_detections: int = config.MAX_DETECTIONS
+    loc: Tensor,
+    conf: Tensor,
+    boxes_cxcywh: Tensor,
+    max_detections: int = config.MAX_DETECTIONS,
+    iou: float = config.NMS_IOU,
 ) -> Tensor:
     """Decode and suppress with `nms`, whatever the number of candidates.
 
@@ -204,7 +214,7 @@ def detect_exact(
         Packed detections [N, K + 1, 6], as those of `detect_fixed`, and complete.
     """
     boxes_xyxy, scores = decode_boxes(loc, conf, boxes_cxcywh)
-    found = nms(boxes_xyxy, scores, max_detections=max_detections)
+    found = nms(boxes_xyxy, scores, iou=iou, max_detections=max_detections)
     packed = boxes_xyxy.new_zeros(len(found), max_detections + 1, 6)
     for i, (boxes_of_one, labels_of_one, scores_of_one) in enumerate(found):
         k = len(scores_of_one)
@@ -281,19 +291,5 @@ def _keep_in_groups(boxes_xyxy: Tensor, group: Tensor, rank: Tensor, iou: float)
     at_once = max(1, config.NMS_PAIRS // (columns * columns))
     parts: List[Tensor] = []
     for start in range(0, rows, at_once):
-        parts.append(_greedy(padded[start : start + at_once], valid[start : start + at_once], iou))
+        parts.append(suppress(padded[start : start + at_once], valid[start : start + at_once], iou))
     return torch.cat(parts)[row, rank]
-
-
-def _greedy(boxes_xyxy: Tensor, valid: Tensor, iou: float) -> Tensor:
-    """Boxes [G, K, 4], best first, and which of them exist [G, K] -> which of them are kept [G, K].
-
-    A box is removed if a better kept one overlaps it by `iou` or more. All are kept at first. Each pass decides at
-    least the next box of every row, so the loop ends, usually after three or four passes.
-    """
-    over = (box_iou(boxes_xyxy) >= iou).triu(diagonal=1)  # [G, K, K], over[g, i, j]: i is better and overlaps j
-    before, keep = ~valid, valid
-    while not torch.equal(keep, before):
-        before = keep
-        keep = valid & ~(over & before[:, :, None]).any(dim=1)
-    return keep

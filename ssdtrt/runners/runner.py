@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.inspection import check_fits
+from ssdtrt.artifact.inspection import check_fits, described
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.artifact.precision import Backend
 from ssdtrt.errors import ArtifactError, CompileError
@@ -22,6 +22,7 @@ from ssdtrt.runners.cuda_graph import MAX_GRAPHS, CudaGraphRunner, copy_outputs
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, load_plan, plan_in_archive
 from ssdtrt.system.devices import current_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
+from ssdtrt.system.report import html_table
 
 
 class FileRunner:
@@ -126,6 +127,10 @@ class FileRunner:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments of `load_engine`: another process loads the file again, by default on its own device."""
         return functools.partial(load_engine, **self.load_options), (self.path.absolute(),)
+
+    def _repr_html_(self) -> str:
+        """Return a table of what the file is and where it runs, for a notebook."""
+        return html_table(str(self.path), {**described(self.metadata), "device": str(self.device)})
 
     def _check(self, images: Tensor, dtype: torch.dtype | None = None) -> None:
         """Raise ArtifactError, in one line, for images that the file cannot take."""

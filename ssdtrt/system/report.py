@@ -1,7 +1,8 @@
-"""The base class of results: frozen records that convert to JSON."""
+"""The base class of results: frozen records that convert to JSON. And their form in a notebook."""
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,12 @@ class Report(msgspec.Struct, frozen=True):
     def document(self) -> dict[str, Any]:
         """Return the JSON document that a command writes: `schema` and `kind`, then `as_dict`."""
         return {"schema": self.schema, "kind": self.kind, **self.as_dict()}
+
+
+def html_table(title: str, rows: Mapping[str, str]) -> str:
+    """Return an HTML table of names and values, for a notebook."""
+    cells = (f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows.items())
+    return f"<table><caption>{html.escape(title)}</caption>{''.join(cells)}</table>"
 
 
 def differing(old: Report, new: Report, names: Mapping[str, str]) -> list[str]:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from coco_files import write_annotations
 from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, strict
-from picture_files import png
+from picture_files import png, visible
 from PIL import Image
 
-from known import BLUE, RED, known_file
+from known import BLUE, RED, Twins, known_file
 from ssdtrt import config
 from ssdtrt.bench import bench_files
 from ssdtrt.commands.pictures import detections_text, summary_text
@@ -64,12 +64,13 @@ def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
     done = ssdtrt("detect", known, *two, "-o", "out", "--jsonl", "d.jsonl", "--coco", "r.json", "--device", "cpu")
     assert done.exit_code == 0
     assert sorted(os.listdir(tmp_path)) == ["d.jsonl", "out", "pictures", "r.json"]
-    assert sorted(os.listdir("out")) == ["000139.jpg", "7.jpg", "detections.json"]
+    assert visible("out") == ["000139.jpg", "7.jpg", "detections.json"]
     assert done.stdout.splitlines()[-3:] == [
         "written to out: 2 pictures and detections.json", "written to d.jsonl", "written to r.json"
     ]  # fmt: skip
     lines = [strict(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
-    assert lines == strict((tmp_path / "out" / "detections.json").read_text())
+    entries = strict((tmp_path / "out" / "detections.json").read_text())
+    assert [entry.pop("drawing") for entry in entries] == ["000139.jpg", "7.jpg"] and entries == lines
 
 
 def test_a_pipe_among_the_pictures_is_named_and_the_others_go_on(known, two, ssdtrt, tmp_path):
@@ -212,10 +213,63 @@ def test_what_a_run_drew_is_no_picture_of_the_next(known, two, ssdtrt):
     for number, options in enumerate(([], [], [], ["-o", "b"])):
         done = ssdtrt("-q", "detect", known, ".", *options, "--device", "cpu")
         assert done.exit_code == 0 and "6 objects in 2 pictures" in done.stdout
-        note = "note: .: left out the folder ./detections: results of an earlier run; name it to read it.\n"
-        assert done.stderr == (note if number else "")
+        earlier = ("./detections", "./detections-2", "./detections-3")[:number]
+        notes = "; ".join(f"the folder {folder}: results of an earlier run; name it to read it" for folder in earlier)
+        assert done.stderr == (f"note: .: left out {notes}.\n" if number else "")
     done = ssdtrt("-q", "detect", known, "detections", "--jsonl", "-", "--device", "cpu")
-    assert [strict(line)["image"] for line in done.stdout.splitlines()] == ["detections/000139.jpg", "detections/7.jpg"]
+    assert_refused(done, "detections holds no pictures (2 .jpg: drawn by an earlier run; 1 .json: no pictures).")
+    done = ssdtrt("-q", "detect", known, "detections/7.jpg", "--jsonl", "-", "--device", "cpu")  # Named as a file.
+    assert done.exit_code == 0 and strict(done.stdout)["image"] == "detections/7.jpg"
+
+
+def test_a_folder_that_is_read_and_written_again_and_again(known, two, ssdtrt, tmp_path):
+    """With crops, then without; a pattern that the shell expanded names the drawings too."""
+    call = partial(ssdtrt, "-q", "detect", known, "-o", "pictures", "--device", "cpu")
+    own = ["000139.png", "7.png"]
+    for options in (["--save-crops"], ["--save-crops", "--no-labels"], []):
+        done = call("pictures", *options)
+        assert done.exit_code == 0 and "6 objects in 2 pictures" in done.stdout
+        crops = ", 6 crops" if "--save-crops" in options else ""
+        assert done.stdout.splitlines()[-1] == f"written to pictures: 2 pictures{crops} and detections.json"
+        assert visible("pictures") == ["000139.jpg", *own[:1], "7.jpg", *own[1:], *["crops"] * bool(crops),
+                                       "detections.json"]  # fmt: skip
+        entries = strict((tmp_path / "pictures" / "detections.json").read_text())
+        named = [one.get("crop") for entry in entries for one in entry["detections"]]
+        assert named[:2] == (["crops/cat/000139.jpg", "crops/dog/000139.jpg"] if crops else [None, None])
+        assert all((tmp_path / "pictures" / name).is_file() for name in named if name)
+    assert done.stderr == "note: pictures without 8 .jpg: drawn by an earlier run; 1 .json: no pictures.\n"
+    done = call(*sorted((tmp_path / "pictures").glob("[0-9]*.*")))
+    assert "6 objects in 2 pictures" in done.stdout and "without 2 .jpg: drawn by an earlier run" in done.stderr
+    before = {name: (tmp_path / "pictures" / name).read_bytes() for name in visible("pictures")}
+    done = call("pictures/7.jpg")  # Named as a file, and would be removed before it is read.
+    assert_refused(done, "pictures/7.jpg is no picture (1 .jpg: drawn by an earlier run).")
+    assert {name: (tmp_path / "pictures" / name).read_bytes() for name in visible("pictures")} == before
+
+
+def test_classes_and_the_iou_of_nms_are_options(known, detector_file, photographs, two, ssdtrt, tmp_path):
+    call = partial(ssdtrt, "-q", "detect", "--device", "cpu", "--jsonl", "-")
+    done = call(known, two[0], "--classes", "1, dog", "--max-detections", 1)
+    assert [one["label"] for one in strict(done.stdout)["detections"]] == ["dog"]
+    done = call(known, two[0], "--classes", "dgo")
+    assert_refused(done, "There is no class 'dgo'; expected a name or a number of 1..80. Did you mean 'dog'?")
+    twins = known_file(tmp_path / "twins.ts", network=Twins)
+    for iou, edges in (([], [13.0]), (["--nms-iou", 0.82], [13.0]), (["--nms-iou", 0.84], [13.0, 4.42])):
+        found = strict(call(twins, two[0], *iou).stdout)["detections"]
+        assert [one["box"][0] for one in found] == pytest.approx(edges, abs=0.011)
+    for wrong in ("0", "1.1", "nan", "x"):
+        assert call(known, two[0], "--nms-iou", wrong).exit_code == 2
+    assert_refused(
+        ssdtrt("-q", "detect", detector_file, photographs[0], "--jsonl", "-", "--nms-iou", 0.6),
+        f"{detector_file} is a detector file, whose NMS has the IoU 0.5 inside; found 0.6. Give its module or an engine, "
+        "or leave --nms-iou (nms_iou) out.",
+    )
+    assert ssdtrt("-q", "detect", detector_file, photographs[0], "--jsonl", "-", "--nms-iou", 0.5).exit_code == 0
+
+
+@pytest.mark.parametrize("option", ["--save-crops", "--no-labels", "--side-by-side"])
+def test_what_draws_needs_a_folder(known, two, ssdtrt, option):
+    done = ssdtrt("detect", known, two[0], "--jsonl", "-", option)
+    assert done.exit_code == 2 and f"{option} draws pictures: give -o too." in done.stderr
 
 
 def test_what_a_folder_is_read_without_is_noted(known, two, ssdtrt, tmp_path):
@@ -265,7 +319,7 @@ def test_a_list_on_stdin_and_pictures_that_lie_in_the_output_folder(known, pictu
     assert [strict(line)["image"] for line in done.stdout.splitlines()] == [str(path) for path in paths]
     assert done.returncode == 1 and "Error: none.png: no such file." in done.stderr.splitlines()
     assert paths[0].read_bytes() == before
-    assert sorted(os.listdir(paths[0].parent)) == ["7.jpg", "7.png", "detections.json", "red-2.jpg", "red.jpg"]
+    assert visible(paths[0].parent) == ["7.jpg", "7.png", "detections.json", "red-2.jpg", "red.jpg"]
 
 
 def test_an_empty_list_is_an_error_and_costs_no_earlier_results(known, two, ssdtrt, tmp_path):
@@ -466,7 +520,7 @@ def test_ctrl_c_leaves_whole_json_lines_and_a_valid_folder(known, many, tmp_path
     assert 3 <= len(entries) < 1500
     numbers = {row["image_id"] for row in strict((tmp_path / "r.json").read_text())}
     assert len(entries) - 1 <= len(numbers) <= len(entries)
-    names = set(os.listdir(out)) - {"detections.json"}
+    names = set(visible(out)) - {"detections.json"}
     assert names <= {f"{number:04}.jpg" for number in range(len(entries) + 1)}  # And nothing half-written.
     for name in names:
         with Image.open(out / name) as opened:

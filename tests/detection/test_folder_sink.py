@@ -1,15 +1,17 @@
 """Annotated pictures and detections.json in a folder, where nothing of the user's is lost."""
 
 import json
-import os
 
 import numpy as np
 import pytest
+from picture_files import visible
 from PIL import Image
 
 from known import BLUE, CAT, RED, known_file
+from ssdtrt import config
 from ssdtrt.detect import UNTRAINED, Detector, detect_files, folder_sink
-from ssdtrt.detection.folder_sink import _unused_name
+from ssdtrt.detection.folder_sink import FolderSink, _unused_name
+from ssdtrt.detection.results import Detections
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.run import detect_to_folder
 
@@ -18,7 +20,7 @@ def test_folder_holds_pictures_and_json(known, pictures, tmp_path):
     paths = [pictures("red.png"), pictures("blue.jpg", BLUE, (400, 200))]
     lines = []
     results, failures = detect_to_folder(Detector(known, "cpu"), paths, tmp_path / "out", lines.append)
-    assert sorted(os.listdir(tmp_path / "out")) == ["blue.jpg", "detections.json", "red.jpg"]
+    assert visible(tmp_path / "out") == ["blue.jpg", "detections.json", "red.jpg"]
     assert [result.image for result in results] == [str(path) for path in paths] and failures == []
     assert lines and lines[-1].startswith("detecting [####################] 2 of 2 images, ")
 
@@ -32,7 +34,7 @@ def test_the_longest_names(letter, known, pictures, tmp_path):
     cut = stem[: -2 // len(letter.encode())]
     assert failures == []
     expected = {f"{stem}.jpg", f"{cut}-2.jpg", f"{cut}-3.jpg", "detections.json"}
-    assert set(os.listdir(tmp_path / "out")) == expected
+    assert set(visible(tmp_path / "out")) == expected
 
 
 def test_json_schema(known, pictures, tmp_path):
@@ -40,9 +42,9 @@ def test_json_schema(known, pictures, tmp_path):
     detect_to_folder(Detector(known, "cpu", max_detections=1), [path], tmp_path / "out")
     text = (tmp_path / "out" / "detections.json").read_text(encoding="utf-8")
     (entry,) = json.loads(text)
-    assert list(entry) == ["image", "width", "height", "detections"]
+    assert list(entry) == ["image", "width", "height", "drawing", "detections"]
     (found_one,) = entry.pop("detections")
-    assert entry == {"image": str(path), "width": 200, "height": 100}
+    assert entry == {"image": str(path), "width": 200, "height": 100, "drawing": "red.jpg"}
     assert list(found_one) == ["label", "label_id", "score", "box"]
     assert found_one == {
         "label": "cat",
@@ -57,7 +59,8 @@ def test_json_is_what_was_returned(known, pictures, tmp_path):
     paths = [pictures("a.png"), pictures("b.png", BLUE)]
     results, _ = detect_to_folder(Detector(known, "cpu"), paths, tmp_path)
     entries = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
-    assert entries == [result.as_dict() for result in results] and len(entries) == 2
+    assert [entry.pop("drawing") for entry in entries] == ["a.jpg", "b.jpg"]
+    assert entries == [result.as_dict() for result in results]
 
 
 def test_annotated_picture(known, pictures, tmp_path):
@@ -101,7 +104,7 @@ def test_good_pictures_are_done_among_bad_ones(known, pictures, tmp_path):
     paths = [broken, pictures("red.png"), empty, tmp_path / "no.png", pictures("blue.png", BLUE)]
     results, failures = detect_to_folder(Detector(known, "cpu"), paths, tmp_path / "out")
     assert [result.image for result in results] == [str(paths[1]), str(paths[4])]
-    assert sorted(os.listdir(tmp_path / "out")) == ["blue.jpg", "detections.json", "red.jpg"]
+    assert visible(tmp_path / "out") == ["blue.jpg", "detections.json", "red.jpg"]
     assert len(json.loads((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))) == 2
     assert all(isinstance(failure, ImageError) for failure in failures)
     bad = [broken, empty, tmp_path / "no.png"]
@@ -127,7 +130,7 @@ def test_pictures_of_the_same_name_are_numbered(known, pictures, tmp_path):
     ]  # fmt: skip
     detect_to_folder(Detector(known, "cpu"), paths, tmp_path / "out")
     names = ["cat.jpg", "cat-2.jpg", "cat-2-2.jpg", "CAT-3.jpg"]
-    assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "detections.json"])
+    assert visible(tmp_path / "out") == sorted([*names, "detections.json"])
     for name, width in zip(names, (201, 202, 203, 204)):
         with Image.open(tmp_path / "out" / name) as opened:
             assert opened.width == width
@@ -137,7 +140,7 @@ def test_the_same_picture_twice(known, pictures, tmp_path):
     path = pictures("cat.png")
     results, _ = detect_to_folder(Detector(known, "cpu"), [path, path], tmp_path / "out")
     assert len(results) == 2 and results[0] == results[1]
-    assert sorted(os.listdir(tmp_path / "out")) == ["cat-2.jpg", "cat.jpg", "detections.json"]
+    assert visible(tmp_path / "out") == ["cat-2.jpg", "cat.jpg", "detections.json"]
 
 
 def test_a_link_to_a_picture_in_the_output_folder_does_not_cost_the_picture(known, pictures, tmp_path):
@@ -147,7 +150,7 @@ def test_a_link_to_a_picture_in_the_output_folder_does_not_cost_the_picture(know
     (tmp_path / "links" / "red.jpg").symlink_to(target)
     detect_to_folder(Detector(known, "cpu"), [tmp_path / "links" / "red.jpg"], target.parent)
     assert target.read_bytes() == before
-    assert sorted(os.listdir(target.parent)) == ["detections.json", "red-2.jpg", "red.jpg"]
+    assert visible(target.parent) == ["detections.json", "red-2.jpg", "red.jpg"]
 
 
 def test_beside_a_picture_nothing_else_is_overwritten_either(known, pictures):
@@ -162,7 +165,73 @@ def test_of_a_list_that_is_not_known_nothing_is_overwritten(known, pictures, tmp
     before, detector = second.read_bytes(), Detector(known, "cpu")
     detect_files(detector, iter([first, second]), [folder_sink(detector, second.parent)])
     assert second.read_bytes() == before
-    assert sorted(os.listdir(second.parent)) == ["a-2.jpg", "a-3.jpg", "a.jpg", "detections.json"]
+    assert visible(second.parent) == ["a-2.jpg", "a-3.jpg", "a.jpg", "detections.json"]
+
+
+def test_a_file_of_the_same_name_is_not_overwritten(known, pictures, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "RED.jpg").write_text("mine")
+    detect_to_folder(Detector(known, "cpu"), [pictures("red.png")], tmp_path / "out")
+    assert (tmp_path / "out" / "RED.jpg").read_text() == "mine"
+    assert visible(tmp_path / "out") == ["RED.jpg", "detections.json", "red-2.jpg"]
+
+
+def test_a_run_never_mixes_with_the_one_before(known, pictures, tmp_path):
+    """Pictures and crops of the run before go; what the user put there or changed stays."""
+    out, detector = tmp_path / "out", Detector(known, "cpu")
+    paths = [pictures(f"{name}.png", RED) for name in "abc"]
+    detect_files(detector, paths, [folder_sink(detector, out, save_crops=True)])
+    (out / "b.jpg").write_text("edited")
+    (out / "crops" / "cat" / "mine.jpg").write_text("mine")
+    detect_files(detector, [pictures("d.png", BLUE)], [folder_sink(detector, out, save_crops=True)])
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} - {config.RECORD_FILE}
+    assert files == {
+        "b.jpg", "crops/cat/mine.jpg", "d.jpg", "crops/car/d.jpg", "crops/dog/d.jpg", "crops/person/d.jpg",
+        "detections.json",
+    }  # fmt: skip
+    (entry,) = json.loads((out / "detections.json").read_text())
+    assert [entry["drawing"], *(one["crop"] for one in entry["detections"])] == [
+        "d.jpg", "crops/car/d.jpg", "crops/dog/d.jpg", "crops/person/d.jpg"
+    ]  # fmt: skip
+
+
+def test_crops_are_what_lies_in_the_boxes(tmp_path):
+    """Two cats of one picture, in a model whose class has a name that no folder can have."""
+    labels = ("background", "../a/b. ", "dog")
+    image = Image.new("RGB", (100, 80), (0, 0, 0))
+    image.paste((200, 200, 200), (10, 20, 40, 60))
+    boxes = np.float32([[10.0, 20.0, 39.5, 60.0], [-5.0, 70.2, 3.0, 99.0], [50.0, 50.0, 50.0, 50.0]])
+    arrays = boxes, np.int64([1, 1, 2]), np.float32([0.9, 0.8, 0.7])
+    found = Detections("a.png", 100, 80, *arrays, labels, lambda: image)
+    with FolderSink(tmp_path, labels, save_crops=True) as sink:
+        sink.write(found)
+    (entry,) = json.loads((tmp_path / "detections.json").read_text())
+    crops = [one["crop"] for one in entry["detections"]]
+    assert crops == ["crops/_a_b/a.jpg", "crops/_a_b/a-2.jpg", "crops/dog/a.jpg"]
+    opened = [np.asarray(Image.open(tmp_path / crop)) for crop in crops]
+    assert [crop.shape for crop in opened] == [(40, 30, 3), (10, 3, 3), (1, 1, 3)]
+    assert abs(opened[0].astype(int) - 200).max() < 3 and opened[1].max() < 3
+
+
+def test_without_labels_there_are_boxes_alone(known, pictures, tmp_path):
+    path, detector = pictures("gray.png", (128, 128, 129), (400, 200)), Detector(known, "cpu", max_detections=1)
+    ink = []
+    for labels in (True, False):
+        detect_files(detector, [path], [folder_sink(detector, tmp_path / "out", show_labels=labels)])
+        pixels = np.asarray(Image.open(tmp_path / "out" / "gray.jpg")).astype(int)
+        ink.append(np.abs(pixels - 128).max(-1)[15:185, 28:372].max())  # Inside the box, (26, 13, 374, 187).
+        assert np.abs(pixels - 128).max(-1)[100, 26] > 60
+    assert ink[0] > 60 and ink[1] < 30
+
+
+@pytest.mark.parametrize("content", ['{"images": []}', "[\n {", "[1]", '[{"image": 1}]'])
+def test_a_list_of_detections_of_somebody_else_is_not_overwritten(content, known, pictures, tmp_path):
+    (tmp_path / "detections.json").write_text(content)
+    with pytest.raises(ArtifactError) as caught:
+        detect_to_folder(Detector(known, "cpu"), [pictures("red.png")], tmp_path)
+    place = tmp_path / "detections.json"
+    assert str(caught.value) == f"{place} was not written by ssdtrt, and is not overwritten. Give another with -o."
+    assert place.read_text() == content and visible(tmp_path) == ["detections.json", "pictures"]
 
 
 def test_unused_name():
@@ -178,7 +247,7 @@ def test_pictures_in_the_output_folder_are_not_overwritten(known, pictures):
     before = path.read_bytes()
     detect_to_folder(Detector(known, "cpu"), [path], path.parent)
     assert path.read_bytes() == before
-    assert len(os.listdir(path.parent)) == 3  # The picture, the annotated one and detections.json.
+    assert len(visible(path.parent)) == 3  # The picture, the annotated one and detections.json.
 
 
 def test_results_of_an_earlier_run_are_replaced(known, pictures, tmp_path):
@@ -187,7 +256,7 @@ def test_results_of_an_earlier_run_are_replaced(known, pictures, tmp_path):
         detect_to_folder(Detector(known, "cpu"), [path], tmp_path / "deep" / "out")
         (entry,) = json.loads((tmp_path / "deep" / "out" / "detections.json").read_text(encoding="utf-8"))
         assert entry["detections"][0]["label"] == label
-    assert sorted(os.listdir(tmp_path / "deep" / "out")) == ["detections.json", "picture.jpg"]
+    assert visible(tmp_path / "deep" / "out") == ["detections.json", "picture.jpg"]
 
 
 @pytest.mark.parametrize("below", [(), ("inner",)])

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torchvision.ops import batched_nms
 
 from ssdtrt.detection import postprocessor as module
 from ssdtrt.detection.postprocessor import Pending, Postprocessor, to_host
-from ssdtrt.model.boxes import default_boxes
+from ssdtrt.model.boxes import decode_boxes, default_boxes
 from ssdtrt.model.nms import detect_exact
 
 CPU = torch.device("cpu")
@@ -97,6 +98,29 @@ def test_max_detections_are_the_best(most):
     assert torch.equal(packed[0, :most], every[0, :most])
     scores = packed[0, :most, 5]
     assert torch.equal(scores, scores.sort(descending=True).values)
+
+
+@pytest.mark.parametrize("iou", [0.2, 0.8])
+@pytest.mark.parametrize("pictures, spread, background", [(1, 1.5, 6.0), (1, 2.0, 9.0), (2, 1.5, 6.0)])
+def test_another_iou_is_that_of_torchvision(iou, pictures, spread, background, monkeypatch):
+    """All ways, down to the exact one, against torchvision's own NMS of each class."""
+    loc, conf = outputs(pictures, spread, background)
+    boxes, scores = decode_boxes(loc, conf, default_boxes())
+    decoder = Postprocessor(CPU, 200, iou)
+    ways = [decoder(loc, conf), decoder._complete(decoder.steps(loc, conf)[2], loc, conf)]
+    monkeypatch.setattr(decoder, "steps_of_best", lambda *_: torch.zeros(1, 201, 6))
+    ways.append(decoder._complete(decoder.steps(loc, conf)[2], loc, conf))
+    for place in range(pictures):
+        anchor, label = torch.where(scores[place, :, 1:] > 0.05)
+        score = scores[place][anchor, label + 1]
+        best = torch.cat([own[score[own].argsort(descending=True)[:200]] for own in
+                          (torch.where(label == number)[0] for number in range(80))])  # fmt: skip
+        anchor, label, score = anchor[best], label[best], score[best]
+        kept = batched_nms(boxes[place, anchor], score, label, iou)[:200]
+        for packed in ways:
+            count = int(packed[place, -1, 0])
+            assert count == len(kept)
+            torch.testing.assert_close(packed[place, :count, 5], score[kept], rtol=0, atol=1e-5)
 
 
 def test_start_then_wait():

@@ -76,12 +76,14 @@ def test_pictures_keep_their_size_only_where_the_device_resizes_them(mixed, monk
     assert {pixels.shape[:2] for *_, pixels in by_processes(mixed, resize_on_device=True)} == {(300, 300)}
 
 
-def test_a_picture_is_kept_only_where_that_is_asked_for(mixed):
+def test_a_picture_is_kept_where_that_is_asked_for_and_where_it_cannot_be_read_again(mixed):
     pictures = [mixed[0], Image.open(mixed[0]), io.BytesIO(mixed[0].read_bytes()), np.asarray(Image.open(mixed[0]))]
     kept = list(readable(reader().with_threads(pictures, keep=True), None))
     assert [one.name for one in kept] == [str(mixed[0]), "", "", ""]
-    assert [one.picture.size for one in kept] == [(64, 48)] * 4
-    assert [one.picture for one in readable(reader().with_threads(pictures[:1]), None)] == [None]
+    assert [one.source.size for one in kept] == [(64, 48)] * 4
+    pictures[2].seek(0)
+    given = [one.source for one in readable(reader().with_threads(pictures), None)]
+    assert all(given[place] is pictures[place] for place in (0, 1, 3)) and given[2].size == (64, 48)
     assert kept[0].release() is None  # Its pixels are its own.
 
 
@@ -133,7 +135,7 @@ def test_notes_are_told_once_each_and_not_without_end():
     notes = PictureNotes(told.append)
     for number in range(30):
         texts = ("same", "same") if number < 10 else ("same", f"note {number}")
-        notes.tell(PreparedPicture(number, "" if number % 2 else f"{number}.png", (1, 1), np.zeros(1), notes=texts))
+        notes.tell(PreparedPicture(number, "" if number % 2 else f"{number}.png", (1, 1), np.zeros(1), "", notes=texts))
     assert told[:3] == ["0.png: same.", "10.png: note 10.", "picture 12: note 11."]
     assert len(told) == 11 and told[-1] == "There are notes on more pictures."
 
@@ -177,7 +179,7 @@ def test_at_once_gives_what_threads_give(preprocess, whole, keep):
     assert sizes == ({(300, 300), (48, 64), (64, 48)} if whole and preprocess == "eval" else {(300, 300)})
     for one, other in zip(found, expected):
         assert (one.index, one.name, one.size) == (other.index, other.name, other.size)
-        assert (one.picture is None) == (other.picture is None) == (not keep)
+        assert type(one.source) is type(other.source) and (not keep or isinstance(one.source, Image.Image))
         image = to_device([one.pixels], CPU)[0].permute(1, 2, 0).numpy()
         assert np.array_equal(image, other.pixels)
 

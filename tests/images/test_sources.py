@@ -12,6 +12,7 @@ from PIL import Image
 
 from ssdtrt.images.sources import expand, pictures_below
 from ssdtrt.system.child import child_environment
+from ssdtrt.system.outputs import FolderRecord
 
 
 @pytest.fixture
@@ -244,7 +245,7 @@ def test_links_are_followed_without_circles(tree):
     os.symlink("Z", "in/A_comes_by_itself")
     os.symlink(".git", "in/hidden")
     os.symlink("b.jpg", "in/linked.jpg")
-    found = [path for path in noted("in")[0] if "/set" not in path]  # of other tests
+    found = [path for path in noted("in")[0] if "/set" not in path]
     assert found == [
         "in/10.webp", "in/a.PNG", "in/b.jpg", "in/linked.jpg", "in/Z/e.jpg", "in/deep/a.bmp", "in/deep/a_link/o.jpg",
         "in/deep/er/c.jpeg", "in/hidden/d.jpg", "in/hidden/deep.jpg", "in/more/m.jpg", "in/more/top/odd1.jpg",
@@ -282,3 +283,33 @@ def test_output_folders_are_left_out_unless_named(tree):
     assert noted("*.jpg", output=".") == (["a.jpg"], [])
     os.chdir("..")
     assert noted("*/a.jpg", output=".")[0] == ["out/a.jpg"]
+
+
+def test_what_an_earlier_run_drew_is_left_out_unless_named_as_a_file(tree):
+    """By the record of the folder, and only where it is as it was written, or gone since: also crops below."""
+    folder = Path("in/out")
+    folder.mkdir()
+    record = FolderRecord(folder)
+    for name in ("drawn.jpg", "changed.jpg", "gone.jpg", "crops/cat/drawn.jpg"):
+        record.write(name, b"drawn")
+    record.close()
+    Path("in/out/changed.jpg").write_bytes(b"the user's")
+    Path("in/out/gone.jpg").unlink()
+    Path("in/out/mine.jpg").touch()
+    os.symlink("out/drawn.jpg", "in/link.jpg")
+    mine = ["in/out/changed.jpg", "in/out/mine.jpg"]
+    for output in (None, "in/out"):
+        assert noted("in/out", output=output) == (mine, ["in/out without 2 .jpg: drawn by an earlier run."])
+        assert noted("in/out/*.jpg", output=output) == (mine, ["in/out/*.jpg without 1 .jpg: drawn by an earlier run."])
+    files = ["in/out/drawn.jpg", "in/out/gone.jpg", "in/link.jpg"]
+    assert noted(*files) == (files, [])
+    assert noted(*files, "in/b.jpg", output="in/out") == (
+        ["in/b.jpg"], ["in/out/drawn.jpg, ... without 3 .jpg: drawn by an earlier run."]
+    )  # fmt: skip
+    assert expanded(*files, output="in/out") == (
+        [], ["in/out/drawn.jpg, ... is no picture (3 .jpg: drawn by an earlier run)."]
+    )  # fmt: skip
+    assert expanded("-", stdin="\n".join([*files, "new.jpg"]), output="in/out") == (
+        ["new.jpg"],
+        [],
+    )

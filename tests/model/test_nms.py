@@ -304,9 +304,9 @@ def test_groups_in_small_parts_give_the_same(pairs, monkeypatch):
     """With NMS_PAIRS small the groups are compared one, or a few, at a time."""
     boxes, scores = clutter(pictures=2, anchors=300, classes=6)
     expected = nms(boxes, scores)
-    calls, greedy = [], module._greedy
+    calls, greedy = [], module.suppress
     monkeypatch.setattr(config, "NMS_PAIRS", pairs)
-    monkeypatch.setattr(module, "_greedy", lambda *arguments: calls.append(1) or greedy(*arguments))
+    monkeypatch.setattr(module, "suppress", lambda *arguments: calls.append(1) or greedy(*arguments))
     found = nms(boxes, scores)
     assert len(calls) == 10 if pairs == 1 else 1 < len(calls) < 10  # 2 pictures of 5 classes
     for result, wanted in zip(found, expected):
