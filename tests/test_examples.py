@@ -11,6 +11,7 @@ from ssdtrt import config
 
 # Examples that the tests of their modules run, with files and figures of their own.
 ELSEWHERE = {
+    "Detections": "test_detect.py",
     "Detector": "test_detect.py",
     "bench_files": "test_bench.py",
     "benchmark": "test_bench.py",

@@ -177,6 +177,8 @@ def test_the_guide_runs(fine_tuned, run, kept_engines):
     assert_of_these_classes([json.loads(line) for line in Path("detections.jsonl").read_text().splitlines()])
     (block,) = blocks(GUIDE, "python")
     assert len(run_python(block)) == 2
+    written = files_in(fine_tuned)
+    assert {"coffee-boxes.png", "out/coffee.jpg"} < written and any(name.startswith("out/crops/") for name in written)
 
 
 def test_the_readme_is_short():
