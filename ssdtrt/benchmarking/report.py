@@ -198,7 +198,7 @@ class BenchReport(Report, frozen=True):
 
     @property
     def judged(self) -> tuple[BenchRow, ...]:
-        """The rows that a limit is for: those of files, or without any those of the caller's own runners.
+        """The rows of files, for which limits are; without any those of the caller's own runners.
 
         Beside engines, the module that they were built from and the engines without a CUDA graph are baselines.
         """

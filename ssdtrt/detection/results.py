@@ -128,7 +128,7 @@ class Detections:
 
     @functools.cached_property
     def detections(self) -> tuple[Detection, ...]:
-        """The detections as records: label, label_id, score and box, rounded as in JSON."""
+        """The detections as records with label, label_id, score and box, rounded as in JSON."""
         return self.named(self.labels).detections
 
     @property
@@ -142,7 +142,7 @@ class Detections:
 
     @property
     def picture(self) -> Image.Image:
-        """The picture, RGB: of a path read again, of an array its pixels as they are now.
+        """The picture in RGB. A path is read again, and an array has its pixels as they are now.
 
         Raises:
             ImageError: Where it cannot be had, or has another size than it had.
