@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ssdtrt
+from conftest import ROOT
 from ssdtrt import config
 
 # Examples that the tests of their modules run, with files and figures of their own.
@@ -36,6 +37,8 @@ def folder(module, engine, photographs, tmp_path, monkeypatch, kept_engines):
     shutil.copyfile(module, tmp_path / "ssd300.ts")
     shutil.copyfile(engine, tmp_path / "ssd300.engine.ts")
     shutil.copyfile(photographs[0], tmp_path / "street.jpg")
+    for name, recorded in {"bench.json": "h200-b1-default.json", "accuracy.json": "h200-accuracy.json"}.items():
+        shutil.copyfile(ROOT / "benchmarks" / "reports" / recorded, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ssdtrt.compile.build_in_child", lambda *_: pytest.fail("an example built an engine"))
     for counts in (config.ROUNDS, config.ITERATIONS):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from click import UsageError
+from click import Context, UsageError
 from command_line import TRUST
 
 from conftest import ROOT
@@ -33,7 +33,8 @@ def commands():
 
 def parse(words):
     """What the command line's own parser makes of them; nothing runs."""
-    return main.commands[words[0]].make_context(words[0], list(words[1:]))
+    group = Context(main, **main.context_settings)  # click keeps a command's help option, which the group names.
+    return main.commands[words[0]].make_context(words[0], list(words[1:]), parent=group)
 
 
 def test_the_workflow_may_only_read_and_runs_no_strangers_code():

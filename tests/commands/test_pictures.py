@@ -217,7 +217,9 @@ def test_what_a_run_drew_is_no_picture_of_the_next(known, two, ssdtrt):
         notes = "; ".join(f"the folder {folder}: results of an earlier run; name it to read it" for folder in earlier)
         assert done.stderr == (f"note: .: left out {notes}.\n" if number else "")
     done = ssdtrt("-q", "detect", known, "detections", "--jsonl", "-", "--device", "cpu")
-    assert_refused(done, "detections holds no pictures (2 .jpg: drawn by an earlier run; 1 .json: no pictures).")
+    assert_refused(
+        done, "detections holds no pictures (left out 2 files (.jpg): drawn by an earlier run; 1 (.json): no picture)."
+    )
     done = ssdtrt("-q", "detect", known, "detections/7.jpg", "--jsonl", "-", "--device", "cpu")  # Named as a file.
     assert done.exit_code == 0 and strict(done.stdout)["image"] == "detections/7.jpg"
 
@@ -237,12 +239,14 @@ def test_a_folder_that_is_read_and_written_again_and_again(known, two, ssdtrt, t
         named = [one.get("crop") for entry in entries for one in entry["detections"]]
         assert named[:2] == (["crops/cat/000139.jpg", "crops/dog/000139.jpg"] if crops else [None, None])
         assert all((tmp_path / "pictures" / name).is_file() for name in named if name)
-    assert done.stderr == "note: pictures without 8 .jpg: drawn by an earlier run; 1 .json: no pictures.\n"
+    assert done.stderr == "note: pictures: left out 8 files (.jpg): drawn by an earlier run; 1 (.json): no picture.\n"
     done = call(*sorted((tmp_path / "pictures").glob("[0-9]*.*")))
-    assert "6 objects in 2 pictures" in done.stdout and "without 2 .jpg: drawn by an earlier run" in done.stderr
+    assert (
+        "6 objects in 2 pictures" in done.stdout and "left out 2 files (.jpg): drawn by an earlier run" in done.stderr
+    )
     before = {name: (tmp_path / "pictures" / name).read_bytes() for name in visible("pictures")}
     done = call("pictures/7.jpg")  # Named as a file, and would be removed before it is read.
-    assert_refused(done, "pictures/7.jpg is no picture (1 .jpg: drawn by an earlier run).")
+    assert_refused(done, "pictures/7.jpg is no picture (left out 1 file (.jpg): drawn by an earlier run).")
     assert {name: (tmp_path / "pictures" / name).read_bytes() for name in visible("pictures")} == before
 
 
