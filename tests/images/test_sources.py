@@ -304,7 +304,7 @@ def test_what_an_earlier_run_drew_is_left_out_unless_named_as_a_file(tree):
     files = ["in/out/drawn.jpg", "in/out/gone.jpg", "in/link.jpg"]
     assert noted(*files) == (files, [])
     assert noted(*files, "in/b.jpg", output="in/out") == (
-        ["in/b.jpg"], ["in/out/drawn.jpg, ... without 3 .jpg: drawn by an earlier run."]
+        ["in/b.jpg"], ["in/out/drawn.jpg, ...: left out 3 files (.jpg): drawn by an earlier run."]
     )  # fmt: skip
     assert expanded(*files, output="in/out") == (
         [], ["in/out/drawn.jpg, ... is no picture (3 .jpg: drawn by an earlier run)."]
