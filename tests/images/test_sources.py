@@ -300,14 +300,17 @@ def test_what_an_earlier_run_drew_is_left_out_unless_named_as_a_file(tree):
     mine = ["in/out/changed.jpg", "in/out/mine.jpg"]
     for output in (None, "in/out"):
         assert noted("in/out", output=output) == (mine, ["in/out: left out 2 files (.jpg): drawn by an earlier run."])
-        assert noted("in/out/*.jpg", output=output) == (mine, ["in/out/*.jpg: left out 1 file (.jpg): drawn by an earlier run."])
+        assert noted("in/out/*.jpg", output=output) == (
+            mine,
+            ["in/out/*.jpg: left out 1 file (.jpg): drawn by an earlier run."],
+        )
     files = ["in/out/drawn.jpg", "in/out/gone.jpg", "in/link.jpg"]
     assert noted(*files) == (files, [])
     assert noted(*files, "in/b.jpg", output="in/out") == (
         ["in/b.jpg"], ["in/out/drawn.jpg, ...: left out 3 files (.jpg): drawn by an earlier run."]
     )  # fmt: skip
     assert expanded(*files, output="in/out") == (
-        [], ["in/out/drawn.jpg, ... is no picture (3 .jpg: drawn by an earlier run)."]
+        [], ["in/out/drawn.jpg, ... is no picture (left out 3 files (.jpg): drawn by an earlier run)."]
     )  # fmt: skip
     assert expanded("-", stdin="\n".join([*files, "new.jpg"]), output="in/out") == (
         ["new.jpg"],
