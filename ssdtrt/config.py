@@ -178,6 +178,7 @@ COCO_LABELS = (
     "microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear",
     "hair drier", "toothbrush",
 )  # fmt: skip
+LIMIT_ROUNDING = 1e-9  # so that a limit that is just met is met
 NUM_CLASSES = len(COCO_LABELS)  # C = 81 with the background
 # COCO's category ids of these classes, which have gaps; the background has 0.
 COCO_CATEGORY_IDS = tuple(number for number in range(91) if number not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))

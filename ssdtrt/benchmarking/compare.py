@@ -12,7 +12,6 @@ from ssdtrt.errors import ReportError
 from ssdtrt.system.report import Report, differing
 from ssdtrt.system.versions import MeasuredOn
 
-_ROUNDING = 1e-9  # so that a limit that is just met is met
 _VIOLATIONS = ("slower", "failed", "missing")  # the verdicts that break a limit
 # What must be the same for figures to be comparable, and what a reader should know of: words by the name of a field.
 _DEVICE = {"gpu": "GPU", "sm": "compute capability"}
@@ -194,7 +193,7 @@ class _Doubts:
             variation = row.coefficient_of_variation
             if variation is None:
                 self._lacks(f"{source} does not record how much times vary", row)
-            elif variation > limit * (1 + _ROUNDING):
+            elif variation > limit * (1 + config.LIMIT_ROUNDING):
                 found.append(
                     f"{row.label} varies by {100 * variation:.1f} % in {source}; expected at most the limit, "
                     f"{100 * limit:g} %. Measure again where nothing else runs, or allow more."
@@ -205,7 +204,7 @@ class _Doubts:
         """How the baseline that tells of the machine moved by more than the limit, to either side."""
         assert old.median_ms is not None and new.median_ms is not None
         change = new.median_ms / old.median_ms - 1
-        if abs(change) <= limit + _ROUNDING:
+        if abs(change) <= limit + config.LIMIT_ROUNDING:
             return []
         return [
             f"The machine changed: {new.label} took {old.median_ms:.3f} ms and takes {new.median_ms:.3f} ms, "
@@ -229,7 +228,7 @@ def _compared(old: BenchRow | None, new: BenchRow | None, judged: bool, doubts: 
     elif doubts.about(old, new, limit):
         verdict = "not comparable"
     else:
-        verdict = "slower" if new_ms > old_ms * (1 + limit) * (1 + _ROUNDING) else "same"
+        verdict = "slower" if new_ms > old_ms * (1 + limit) * (1 + config.LIMIT_ROUNDING) else "same"
     reason = None if new is None or new.ok else new.reason
     return ComparedRow(row.runner, row.batch_size, judged, old_ms, new_ms, verdict, reason)
 

@@ -17,7 +17,7 @@ class Finding(Report, frozen=True):
         check: What was looked at.
         status: `ok`, `warning` (an engine may still be built) or `problem` (none can be built).
         found: What was found.
-        fix: The command or the sentence that fixes it; "" if there is nothing to fix.
+        fix: The command or the sentence that fixes it; "" where none is needed.
     """
 
     check: str

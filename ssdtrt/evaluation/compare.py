@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from ssdtrt import config
 from ssdtrt.errors import ReportError
 from ssdtrt.evaluation import report_file
 from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport
-from ssdtrt.evaluation.thresholds import ROUNDING
 from ssdtrt.system.report import Report, differing
 
 # What must be the same for figures to be comparable, and what a reader should know of: words by the name of a field.
@@ -120,7 +120,7 @@ def _failures(ap: ComparedFigure, limit: float | None) -> tuple[str, ...]:
         return ()
     if ap.change is None:
         return ("AP is not in both reports; expected a figure for --max-ap-drop.",)
-    if ap.change >= -limit - ROUNDING:
+    if ap.change >= -limit - config.LIMIT_ROUNDING:
         return ()
     return (f"AP fell from {ap.old:.6g} to {ap.new:.6g}, by {-ap.change:.6g}; expected at most {limit:g}.",)
 

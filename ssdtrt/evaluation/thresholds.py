@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from ssdtrt import config
 from ssdtrt.evaluation.report import EvalReport
-
-ROUNDING = 1e-9
-"""So that a limit that is just met is met."""
 
 
 def violations(report: EvalReport, min_ap: float | None = None, max_ap_drop: float | None = None) -> list[str]:
@@ -18,13 +16,13 @@ def violations(report: EvalReport, min_ap: float | None = None, max_ap_drop: flo
     """
     found = []
     ap = report.figures["AP"]
-    if min_ap is not None and (ap is None or ap < min_ap - ROUNDING):
+    if min_ap is not None and (ap is None or ap < min_ap - config.LIMIT_ROUNDING):
         found.append(f"{report.name} has {_ap(ap)}; expected at least {min_ap:g} (--min-ap).")
     if max_ap_drop is not None and not report.against:
         found.append(f"{report.name} has no baseline for --max-ap-drop; expected one (--against eager-fp32).")
     for baseline in report.against:
         change = report.minus(baseline)["AP"]
-        if max_ap_drop is not None and (change is None or change < -max_ap_drop - ROUNDING):
+        if max_ap_drop is not None and (change is None or change < -max_ap_drop - config.LIMIT_ROUNDING):
             drop = "" if change is None else f", {-change:.6g} less"
             found.append(
                 f"{report.name} has {_ap(ap)} and {baseline.name} {_ap(baseline.figures['AP'])}{drop}; "

@@ -214,7 +214,7 @@ def _head(picture: Any) -> bytes:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The image turned by its EXIF orientation; the same object where there is nothing to turn."""
+    """The image turned by its EXIF orientation; the same object where it stands upright."""
     return image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
 
 

@@ -11,7 +11,7 @@ def milliseconds(value: float) -> str:
 
 
 def match_rate(found: DetectionAgreement) -> str:
-    """Return the match rate of detections in percent, or a phrase if there is nothing to compare."""
+    """Return the match rate of detections in percent, or a phrase where neither side has any."""
     return "none to compare" if found.match_rate is None else f"{100 * found.match_rate:.1f} %"
 
 
