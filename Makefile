@@ -27,7 +27,10 @@ TORCH_TENSORRT_RTX = torch-tensorrt-rtx==2.14.0 dllist==2.0.0
 BIN = $(VENV)/bin
 # Modules are compiled when they are first imported: of torch's files few ever are. So that has to be kept.
 unexport PYTHONDONTWRITEBYTECODE
+# uv needs a third of pip's time. It does not read pip's settings, such as another index: what it cannot install, pip does.
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -q --no-compile -c $(CONSTRAINTS)
+UV = $(BIN)/python -m uv pip install -q --python $(BIN)/python -c $(CONSTRAINTS)
+install = $(UV) $(1) || $(PIP) $(1)
 INSTALLED = setup.cfg pyproject.toml $(CONSTRAINTS)
 
 OLDEST = install-oldest test-oldest test-gpu-oldest bench-gate-oldest bench-baseline-oldest
@@ -93,28 +96,29 @@ $(VENV)/.python:
 	    { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); expected Python 3.10 or later: make PYTHON=python3.12"; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) uv || echo "uv cannot be installed; pip, which takes longer, is used"
 	@touch $@
 
 $(VENV)/.base: $(VENV)/.python $(INSTALLED)
 	@echo "installing ssdtrt and torch (about 3 GB, some minutes)"
-	@$(PIP) -e .
+	@$(call install,-e .)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python $(INSTALLED)
 	@echo "installing ssdtrt, torch and the tools of the tests (about 3 GB, some minutes)"
-	@$(PIP) -e '.[dev]'
+	@$(call install,-e '.[dev]')
 	@touch $(VENV)/.base $@
 
 $(VENV)/.docs: $(VENV)/.base
 	@echo "installing the tools of the documentation"
-	@$(PIP) -e '.[docs]'
+	@$(call install,-e '.[docs]')
 	@touch $@
 
 # Each in a folder of its own, because they cannot be installed together.
 $(VENV)/.builder-%: $(VENV)/.python
 	@echo "installing the TensorRT builder $*"
-	@$(PIP) --no-deps --target $(BUILDERS_FOLDER)/$* tensorrt-rtx-cu13==$* tensorrt-rtx-cu13-libs==$* \
-	    tensorrt-rtx-cu13-bindings==$* $(if $(filter $*,$(lastword $(BUILDERS))),$(TORCH_TENSORRT_RTX))
+	@$(call install,--no-deps --target $(BUILDERS_FOLDER)/$* tensorrt-rtx-cu13==$* tensorrt-rtx-cu13-libs==$* \
+	    tensorrt-rtx-cu13-bindings==$* $(if $(filter $*,$(lastword $(BUILDERS))),$(TORCH_TENSORRT_RTX)))
 	@touch $@
 
 # With a GPU, Torch-TensorRT too; where it cannot be installed, that is said and the demo goes on with a CPU engine.

@@ -38,7 +38,7 @@ def test_wheel_holds_every_module_and_the_samples(wheel):
 
 
 @pytest.mark.slow
-def test_wheel_works_outside_the_checkout(wheel, full_module, tmp_path):
+def test_wheel_works_outside_the_checkout(wheel, module, tmp_path):
     site = tmp_path / "site"
     command = [
         sys.executable,
@@ -65,7 +65,7 @@ def test_wheel_works_outside_the_checkout(wheel, full_module, tmp_path):
     where = run(sys.executable, "-c", "import ssdtrt; print(ssdtrt.__file__)").strip()
     assert where.startswith(str(site))
     sample = site / "ssdtrt" / "samples" / "chelsea.jpg"
-    assert "chelsea.jpg" in run(sys.executable, "-c", COMMANDS, str(full_module), str(sample))
+    assert "chelsea.jpg" in run(sys.executable, "-c", COMMANDS, str(module), str(sample))
 
 
 COMMANDS = """
