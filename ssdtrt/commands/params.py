@@ -204,7 +204,7 @@ def complete_classes(ctx: click.Context, _param: click.Parameter, incomplete: st
     names: Sequence[str] = config.COCO_LABELS
     with contextlib.suppress(SsdtrtError, OSError, TypeError):
         names = read_metadata(ctx.params["file"]).model.labels
-    return _list_items(names[1:], incomplete)
+    return _list_items([name for name in names[1:] if "," not in name], incomplete)
 
 
 def complete_cached(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
