@@ -202,8 +202,8 @@ def complete_classes(ctx: click.Context, _param: click.Parameter, incomplete: st
     from ssdtrt.artifact.metadata import read_metadata
 
     names: Sequence[str] = config.COCO_LABELS
-    with contextlib.suppress(SsdtrtError, OSError, TypeError):
-        names = read_metadata(ctx.params["file"]).model.labels
+    with contextlib.suppress(SsdtrtError, OSError, IndexError):
+        names = read_metadata(ctx.args[0]).model.labels  # click leaves the arguments here, as an option has no value.
     return _list_items([name for name in names[1:] if "," not in name], incomplete)
 
 
