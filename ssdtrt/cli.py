@@ -15,9 +15,10 @@ import click
 
 from ssdtrt import __version__, config
 from ssdtrt.commands.build import compile_, export, parity_text, verify
-from ssdtrt.commands.machine import doctor, inspect
+from ssdtrt.commands.machine import cache, doctor, inspect
 from ssdtrt.commands.measure import bench, evaluate, profile
 from ssdtrt.commands.options import terminal
+from ssdtrt.commands.params import complete_paths
 from ssdtrt.commands.pictures import detect, run
 from ssdtrt.commands.reports import compare, plot, report
 from ssdtrt.commands.terminal import columns, take_any_name
@@ -54,9 +55,11 @@ class _Group(click.Group):
     context_class = _Context
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, so that the list of commands shows its whole first line, and its help fits any width."""
-        cmd.context_class = _Context
-        cmd.short_help = (cmd.help or "").partition("\n")[0]
+        """Add a command, so that its first line is listed whole, its help fits any width, and shells complete paths."""
+        for one in (cmd, *(cmd.commands.values() if isinstance(cmd, click.Group) else ())):
+            one.context_class = _Context
+            one.short_help = (one.help or "").partition("\n")[0]
+            complete_paths(one)
         super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -92,7 +95,11 @@ class _Group(click.Group):
             sys.exit(config.INTERRUPTED[terminated])
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog='Completion in bash: eval "$(_SSDTRT_COMPLETE=bash_source ssdtrt)"',
+)
 @click.version_option(__version__, prog_name="ssdtrt")
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no hints.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the log messages of the libraries.")
@@ -108,6 +115,7 @@ def main(quiet: bool, verbose: bool) -> None:
 
 for _command in (
     bench,
+    cache,
     compare,
     compile_,
     detect,

@@ -11,6 +11,7 @@ from typing import Literal, cast
 import torch
 
 from ssdtrt import config
+from ssdtrt.artifact.cache_folder import keep_cache_limit
 from ssdtrt.artifact.metadata import (
     BuildInfo,
     DetectorMetadata,
@@ -84,7 +85,8 @@ def compile_engine(
         cache: Whether to take the engine from the cache if one of the same request was built with the same versions on
             the same GPU, and to add a new one to it (see `ssdtrt.engine.cache`).
         progress: Called with one line about the progress of the build, every second.
-        note: Called with one line where not the fastest engine can be built, and where a second build is needed.
+        note: Called with one line where not the fastest engine can be built, where a second build is needed, and where
+            older engines are removed from the cache.
 
     Returns:
         The path of the file.
@@ -195,7 +197,8 @@ def _take_or_build(
     )
     built, parity = build_in_either_layout(job, partial(_build, progress=progress), note)
     if cache:
-        add_to_cache(key, out, built, parity)
+        add_to_cache(key, out, built, parity, request)
+        keep_cache_limit({key, timing_cache.stem if timing_cache else ""}, note)
     return built, parity, False
 
 

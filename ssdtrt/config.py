@@ -85,7 +85,8 @@ MAX_STREAMS = 16
 TIMING_IMAGES = 128  # TensorRT times a kernel on at least this many images: small batches take microseconds,
 MAX_TIMING_ITERATIONS = 16  # but in no more than this many batches.
 CACHE_VARIABLE = "SSDTRT_CACHE"  # the folder of cached engines; an empty value turns the cache off
-MAX_CACHED_ENGINES = 20
+CACHE_LIMIT_VARIABLE = "SSDTRT_CACHE_LIMIT"  # the largest size of that folder
+CACHE_LIMIT = "20GB"
 
 # Parity; its bounds are in `ssdtrt.artifact.precision.PRECISIONS`.
 PARITY_IMAGES = 8

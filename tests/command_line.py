@@ -31,8 +31,8 @@ def assert_refused(done, message):
     assert isinstance(done.exception, SystemExit)
 
 
-def on_a_terminal(arguments, folder, columns=80):
-    """Runs a command on a pseudo-terminal: its exit code and all that was shown there."""
+def on_a_terminal(arguments, folder, columns=80, typed=b"", **environment):
+    """Runs a command on a pseudo-terminal, where this is typed: its exit code and all that was shown there."""
     import fcntl
     import pty
     import struct
@@ -41,8 +41,11 @@ def on_a_terminal(arguments, folder, columns=80):
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     command = [sys.executable, "-m", "ssdtrt", *map(str, arguments)]
-    child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env=ENVIRONMENT)
+    child = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env={**ENVIRONMENT, **environment}
+    )
     os.close(slave)
+    os.write(master, typed)
     shown = b""
     try:
         while block := os.read(master, 4096):

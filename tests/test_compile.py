@@ -17,6 +17,7 @@ from torch import Tensor
 
 from known import metadata_like, typed
 from ssdtrt import compile as compiling
+from ssdtrt.artifact.cache_folder import list_cache
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.precision import BACKENDS, PRECISIONS
 from ssdtrt.artifact.request import BuildRequest
@@ -364,6 +365,9 @@ def test_where_the_merged_projections_are_refused_the_plainer_layout_is_built_an
 ):
     asked, refusals = on_a_gpu
     monkeypatch.setenv("SSDTRT_CACHE", str(out.parent / "engines"))
+    monkeypatch.setenv("SSDTRT_CACHE_LIMIT", "1kB")
+    (out.parent / "engines").mkdir()
+    (out.parent / "engines" / f"{'0' * 64}.ts").write_bytes(b"old")
     with torchscript.quiet():
         wrong = torch.jit.script(Wrong(torchscript.load(engine)).eval())
     refusals.append(why or (lambda job: wrong if job.merged_projections else None))
@@ -373,7 +377,10 @@ def test_where_the_merged_projections_are_refused_the_plainer_layout_is_built_an
         found = read_metadata(out)
         assert (found.build.merged_projections, found.build.cached, asked) == (False, taken, [True, False])
         assert found.parity.repeatability.batch_sizes == (1, 2) and found.parity.passed
-        assert len(notes) == (not taken)
+        assert len(notes) == 2 * (not taken)
+        assert taken or notes[1].startswith("1 least recently used entry was removed from the cache (0.0 kB)")
+        (entry,) = list_cache().entries
+        assert (entry.request, entry.versions) == (found.request, found.versions)
         said = "TensorRT gets the network once more, with the projections apart: "
         assert taken or (notes[0].startswith(said + reason) and "\n" not in notes[0])
 

@@ -16,6 +16,7 @@ import torch
 from conftest import ROOT, SAMPLES, script
 from ssdtrt import config
 from ssdtrt.artifact import metadata
+from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport, ClearReport
 from ssdtrt.artifact.inspection import Inspection
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport, Repeatability
 from ssdtrt.artifact.request import BuildRequest
@@ -238,7 +239,7 @@ DOCUMENTS = [
     (report.BenchReport, report.BenchSettings, report.BenchRow, report.HostTimes, report.PartTime,
      report.BatchGpuState, GpuState, MeasuredOn, Versions),
     (CompareReport, ComparedRow), (EvalComparison, ComparedFigure), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
-    (RunReport,), (ImageDetections, Detection),
+    (CacheReport, CacheEntry), (ClearReport,), (RunReport,), (ImageDetections, Detection),
 ]  # fmt: skip
 RECORDED_IN_FILES = (
     metadata.ModuleMetadata, metadata.EngineMetadata, metadata.TensorSpec, metadata.ModelInfo, metadata.ExportInfo,

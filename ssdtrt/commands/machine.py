@@ -1,20 +1,23 @@
-"""The commands that describe a machine and a saved file: doctor, inspect."""
+"""The commands that describe a machine, a saved file and the cache: doctor, inspect, cache."""
 
 from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dtype
-from ssdtrt.commands.options import check_apart, check_json, json_option, sha256_option, show, terminal
+from ssdtrt.commands.options import check_apart, check_json, end_with, json_option, sha256_option, show, terminal
+from ssdtrt.commands.params import complete_cached
 from ssdtrt.commands.tables import LAYER_COLUMNS, fill, shorten, table
 from ssdtrt.errors import ArtifactError
 
 if TYPE_CHECKING:
+    from ssdtrt.artifact.cache_entries import CacheReport, ClearReport
     from ssdtrt.artifact.inspection import Inspection
     from ssdtrt.diagnosis.report import DoctorReport, Finding
 
@@ -69,6 +72,94 @@ def inspect(file, layers, check, sha256, json_file):
     show(report, json_file, layers_text if layers else inspection_text)
     compiled = report.metadata["kind"] == "module" and report.metadata["format"] == "torchscript"
     terminal.hint("compile" if compiled else "verify", file)
+
+
+@click.group()
+def cache():
+    """Show and clear the cache of engines and timings.
+
+    It holds each engine that was accepted, and TensorRT's timing caches, in the folder that SSDTRT_CACHE names. Beyond
+    SSDTRT_CACHE_LIMIT (such as 500MB; by default 20GB, 0 for no limit) a build removes what was not used for the longest
+    time.
+
+    Example: ssdtrt cache list
+    """
+
+
+@cache.command("list")
+@json_option
+def list_(json_file):
+    """List what the cache holds, the last used first.
+
+    Example: ssdtrt cache list --json cache.json
+    """
+    from ssdtrt.artifact.cache_folder import list_cache
+
+    check_json(json_file)
+    show(list_cache(), json_file, cache_text)
+
+
+@cache.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_cached)
+@click.option("--older-than", type=click.IntRange(min=0), metavar="DAYS", help="Only what was not used for DAYS days.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@json_option
+def clear(names, older_than, yes, json_file):
+    """Remove what the cache holds, or only NAMEs.
+
+    NAME is the beginning of a key, as ssdtrt cache list shows it, or engine, timings, damaged or unfinished. What other
+    processes read or write is left, and so is every file that ssdtrt did not write.
+
+    Example: ssdtrt cache clear --older-than 30
+    """
+    from ssdtrt.artifact.cache_folder import choose_entries, clear_cache, list_cache, size_text
+
+    check_json(json_file)
+    if not yes and not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask on; give --yes.")
+    report = list_cache()
+    chosen = choose_entries(report, names, older_than)
+    if chosen and not yes:
+        size = size_text(sum(entry.bytes for entry in chosen))
+        try:
+            agreed = click.confirm(f"Remove {_entries(chosen)}, {size}, from {report.folder}?", err=True)
+        except click.Abort as error:
+            raise KeyboardInterrupt from error
+        chosen = chosen if agreed else ()
+    cleared = clear_cache(report, chosen)
+    show(cleared, json_file, cleared_text)
+    end_with(cleared.failures)
+
+
+def cache_text(report: CacheReport, width: int) -> str:
+    """Return a table of what the cache holds, the sum and the limit."""
+    from ssdtrt.artifact.cache_folder import size_text
+
+    rows = [
+        (entry.short_key, entry.in_words, size_text(entry.bytes), entry.last_used[:10], entry.built_with)
+        for entry in report.entries
+    ]
+    lines = [table(("key", "what", "size", "last used", "built with"), rows, width), ""] if rows else []
+    limit = "without a limit" if report.limit is None else f"of at most {size_text(report.limit)}"
+    place = f"in {report.folder}" if report.folder else "as the cache is turned off (SSDTRT_CACHE is empty)"
+    lines.append(fill(f"{_entries(report.entries)}, {size_text(report.bytes)} {limit}, {place}", width))
+    if report.checkpoint:
+        lines.append(fill(f"COCO's checkpoint is in torch's cache, not counted: {report.checkpoint}", width))
+    return "\n".join(lines)
+
+
+def cleared_text(report: ClearReport, width: int) -> str:
+    """Return how much was removed, and how much was left because it is in use."""
+    from ssdtrt.artifact.cache_folder import size_text
+
+    lines = [f"removed {_entries(report.removed)}, {size_text(report.freed)} freed"]
+    if report.in_use:
+        lines.append(f"left {_entries(report.in_use)} that other processes use: {', '.join(report.in_use)}")
+    return "\n".join(fill(line, width) for line in lines)
+
+
+def _entries(found: Sized) -> str:
+    return f"{len(found)} {'entry' if len(found) == 1 else 'entries'}"
 
 
 def doctor_text(report: DoctorReport, width: int) -> str:

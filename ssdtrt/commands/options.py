@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from ssdtrt import config
-from ssdtrt.commands.params import Device, Score, Values
+from ssdtrt.commands.params import Device, Score, Values, complete_labels, complete_weights
 from ssdtrt.commands.terminal import Terminal
 from ssdtrt.system.report import Report
 
@@ -25,10 +25,17 @@ device_option = click.option(
     "--device", type=Device(), help="The device: cpu, cuda, cuda:1.  [default: that of the file]"
 )
 weights_option = click.option(
-    "--weights", default=config.WEIGHTS, show_default=True, help="coco, random, or a checkpoint's path."
+    "--weights",
+    default=config.WEIGHTS,
+    show_default=True,
+    shell_complete=complete_weights,
+    help="coco, random, or a checkpoint's path.",
 )
 labels_option = click.option(
-    "--labels", metavar="FILE", help="Class names, one a line, without the background; coco for COCO's."
+    "--labels",
+    metavar="FILE",
+    shell_complete=complete_labels,
+    help="Class names, one a line, without the background; coco for COCO's.",
 )
 trust_option = click.option("--trust-weights", is_flag=True, help="Let the checkpoint run code while it loads.")
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write the report as JSON; - for stdout.")

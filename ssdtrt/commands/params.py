@@ -1,17 +1,22 @@
-"""The types of the options: batch sizes, devices, scores, percentages."""
+"""The types of the options: batch sizes, devices, scores, percentages; and what a shell completes."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+from click.types import StringParamType
 
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.errors import CompileError
+from ssdtrt.errors import CompileError, SsdtrtError
 
 BATCH_SIZE = click.IntRange(1, config.MAX_BATCH_SIZE)
 
@@ -54,6 +59,13 @@ class Device(click.ParamType):
             self.fail(f"{value!r} is not cpu, cuda or cuda:N.", param, ctx)
         return value
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the devices, as NVIDIA's driver lists the GPUs on Linux."""
+        gpus: list[str] = []
+        with contextlib.suppress(OSError):
+            gpus = os.listdir("/proc/driver/nvidia/gpus")
+        return _items(("cpu", "cuda", *(f"cuda:{number}" for number in range(len(gpus)))), incomplete)
+
 
 class Names(click.ParamType):
     """Some of these names, separated by commas."""
@@ -70,6 +82,10 @@ class Names(click.ParamType):
             if name not in self.known:
                 self.fail(f"{name!r} is not one of {', '.join(self.known)}.", param, ctx)
         return names
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Complete the last name of the list."""
+        return _list_items(self.known, incomplete)
 
 
 class Score(click.ParamType):
@@ -145,3 +161,75 @@ class Values(click.ParamType):
         if not -math.inf < found[0] < found[1] < math.inf:
             self.fail(f"{value!r} is not LOW:HIGH, such as 0:4095.", param, ctx)
         return found
+
+
+class PathName(StringParamType):
+    """Text that is completed as a path.
+
+    Args:
+        kind: `file` or `dir`.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete it."""
+        return [CompletionItem(incomplete, type=self.kind)]
+
+
+def complete_paths(command: click.Command) -> None:
+    """Make a shell complete every argument of a command, and its options with the metavar FILE or DIR, as paths."""
+    for parameter in command.params:
+        if parameter.type is click.STRING and (
+            isinstance(parameter, click.Argument) or parameter.metavar in ("FILE", "DIR")
+        ):
+            parameter.type = PathName("dir" if parameter.metavar == "DIR" else "file")
+
+
+def complete_weights(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete --weights: the names, and checkpoints. bash shows files where no name fits."""
+    return [CompletionItem(incomplete, type="file"), *_items(("coco", "random"), incomplete)]
+
+
+def complete_labels(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete --labels: `coco`, and files."""
+    return [CompletionItem(incomplete, type="file"), *_items(("coco",), incomplete)]
+
+
+def complete_classes(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete --classes: the class names of the file that the command has, or else COCO's."""
+    from ssdtrt.artifact.metadata import read_metadata
+
+    names: Sequence[str] = config.COCO_LABELS
+    with contextlib.suppress(SsdtrtError, OSError, IndexError):
+        names = read_metadata(ctx.args[0]).model.labels  # click leaves the arguments here, as an option has no value.
+    return _list_items([name for name in names[1:] if "," not in name], incomplete)
+
+
+def complete_cached(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the types of what is in the cache, and the keys as `cache list` shows them."""
+    from ssdtrt.artifact.cache_entries import TYPES
+    from ssdtrt.artifact.cache_folder import list_cache
+
+    names: list[str] = [*TYPES]
+    with contextlib.suppress(SsdtrtError, OSError):
+        names += [
+            entry.key if len(incomplete) > len(entry.short_key) else entry.short_key for entry in list_cache().entries
+        ]
+    return _items((name for name in names if name not in (ctx.params.get("names") or ())), incomplete)
+
+
+def _list_items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Return the items that complete the last of several names separated by commas, each of which is given once."""
+    before, comma, _ = incomplete.rpartition(",")
+    given = before.split(",")
+    return _items((f"{before}{comma}{name}" for name in names if name not in given), incomplete)
+
+
+def _items(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """Return the names that begin so. bash inserts them as they are: there they are quoted where it needs that."""
+    found = [name for name in names if name.startswith(incomplete)]
+    if os.environ.get("_SSDTRT_COMPLETE", "").startswith("bash"):
+        found = [shlex.quote(name) for name in found]
+    return [CompletionItem(name) for name in found]

@@ -29,7 +29,7 @@ from ssdtrt.commands.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.commands.params import BATCH_SIZE, Overlap
+from ssdtrt.commands.params import BATCH_SIZE, Overlap, complete_classes
 from ssdtrt.commands.tables import fill, table
 
 if TYPE_CHECKING:
@@ -76,7 +76,13 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option(
     "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True
 )
-@click.option("--classes", metavar="A,B", callback=_split, help="Only these, by name or number.  [default: all]")
+@click.option(
+    "--classes",
+    metavar="A,B",
+    callback=_split,
+    shell_complete=complete_classes,
+    help="Only these, by name or number.  [default: all]",
+)
 @click.option(
     "--nms-iou", type=Overlap(), default=config.NMS_IOU, show_default=True, help="The IoU of boxes that are one object."
 )

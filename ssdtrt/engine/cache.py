@@ -18,11 +18,12 @@ import msgspec
 import torch
 
 from ssdtrt import config
+from ssdtrt.artifact.cache_folder import cache_folder, cache_limit
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.engine.build import Built
 from ssdtrt.system.digests import sha256_file
-from ssdtrt.system.files import replacing
+from ssdtrt.system.files import open_in_use, remove_unused, replacing
 from ssdtrt.system.versions import installed_versions, this_machine
 
 _logger = logging.getLogger(__name__)
@@ -37,27 +38,12 @@ _WRITERS = (
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """The record of a cached engine: its SHA-256, its build and its comparison with FP32."""
+    """The record of a cached engine: its SHA-256, its build, its comparison with FP32 and what was asked for."""
 
     sha256: str
     built: Built
     parity: ParityReport
-
-
-def _cache_folder() -> Path | None:
-    """Return the folder of the cache, or None if it is turned off.
-
-    It is the folder in SSDTRT_CACHE, whose empty value turns the cache off, or else ssdtrt/engines in the user's cache
-    folder.
-    """
-    folder = os.environ.get(config.CACHE_VARIABLE)
-    if folder is not None:
-        return Path(folder) if folder else None
-    try:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError:  # There is no home folder.
-        return None
-    return Path(base) / "ssdtrt" / "engines"
+    request: BuildRequest | None = None
 
 
 def cache_key(request: BuildRequest, device: torch.device) -> str:
@@ -101,51 +87,53 @@ def copy_from_cache(key: str, target: Path) -> _Entry | None:
 
     Returns:
         The record of the engine (`built`, `parity`); None if it is not in the cache.
+
+    Raises:
+        SsdtrtError: If the limit in SSDTRT_CACHE_LIMIT, which is kept after the build, is not a size.
     """
-    folder = _cache_folder()
+    folder = cache_folder()
     if folder is None:
         return None
+    cache_limit()
     engine, record = folder / f"{key}.ts", folder / f"{key}.json"
     try:
-        entry = msgspec.json.decode(record.read_bytes(), type=_Entry)
-        shutil.copyfile(engine, target)
+        with open_in_use(record) as opened:
+            entry = msgspec.json.decode(opened.read(), type=_Entry)
+            shutil.copyfile(engine, target)
+            _note_use(record)
         if sha256_file(target) == entry.sha256:
-            os.utime(record)  # `add_to_cache` removes the entries that were not used for the longest time.
             return entry
         _logger.warning("%s is damaged; the engine is built again", engine)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         _logger.warning("%s cannot be used (%s); the engine is built again", record, error)
-    _discard(folder, key)
+    with contextlib.suppress(OSError):
+        remove_unused(record, engine)
     return None
 
 
-def add_to_cache(key: str, engine: Path, built: Built, parity: ParityReport) -> None:
-    """Copy an accepted engine to the cache, and remove the least recently used ones beyond the limit.
-
-    An error is only logged.
-    """
-    folder = _cache_folder()
+def add_to_cache(
+    key: str, engine: Path, built: Built, parity: ParityReport, request: BuildRequest | None = None
+) -> None:
+    """Copy an accepted engine to the cache. An error is only logged."""
+    folder = cache_folder()
     if folder is None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with replacing(folder / f"{key}.ts") as temporary:
+        # The record appears last. While it is being written, `remove_unused` leaves the engine alone too.
+        with replacing(folder / f"{key}.json") as record, replacing(folder / f"{key}.ts") as temporary:
             shutil.copyfile(engine, temporary)
-            digest = sha256_file(temporary)
-        with replacing(folder / f"{key}.json") as temporary:
-            temporary.write_bytes(msgspec.json.encode(_Entry(digest, built, parity)))
-        records = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for old in records[config.MAX_CACHED_ENGINES :]:
-            _discard(folder, old.stem)
+            entry = _Entry(sha256_file(temporary), built, parity, request)
+            record.write_bytes(msgspec.json.encode(entry))
     except OSError as error:
         _logger.warning("the engine could not be cached in %s: %s", folder, error.strerror or error)
 
 
 def timing_cache_file(device: torch.device) -> Path | None:
     """Return the path of TensorRT's timing cache for this GPU and these versions; None if the cache is turned off."""
-    folder = _cache_folder()
+    folder = cache_folder()
     if folder is None:
         return None
     digest = hashlib.sha256(msgspec.json.encode(_environment(device), order="sorted")).hexdigest()
@@ -158,6 +146,8 @@ def read_timing_cache(path: Path | None) -> bytes:
         content = path.read_bytes() if path else b""
     except OSError:
         return b""
+    if path:
+        _note_use(path)
     timing_cache = content[_DIGEST_SIZE:]
     return timing_cache if content[:_DIGEST_SIZE] == hashlib.sha256(timing_cache).digest() else b""
 
@@ -208,8 +198,7 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _discard(folder: Path, key: str) -> None:
-    """Remove an entry, its record first."""
-    for name in (f"{key}.json", f"{key}.ts"):
-        with contextlib.suppress(OSError):
-            (folder / name).unlink()
+def _note_use(path: Path) -> None:
+    """Set a file's time to now: what was not used for the longest time is removed first (`keep_cache_limit`)."""
+    with contextlib.suppress(OSError):  # The folder may be one that only others can write to.
+        os.utime(path)

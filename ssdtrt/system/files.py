@@ -80,17 +80,46 @@ class BusyError(OSError):
     """Another process is writing the same file."""
 
 
+def open_in_use(path: str | Path) -> BinaryIO:
+    """Open a file for reading, which `remove_unused` leaves alone until it is closed."""
+    file = open(path, "rb")
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # Some network file systems have no locks.
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH)
+    return file
+
+
+def remove_unused(first: Path, *others: Path) -> None:
+    """Remove files that belong together.
+
+    Raises:
+        BusyError: If another process writes the first of them, or has opened it with `open_in_use`.
+        OSError: If the system refuses.
+    """
+    if _remove_stale(first):
+        raise BusyError(f"another process is writing {first}")
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):
+            if not _lock(stack.enter_context(open(first, "rb")).fileno()):
+                raise BusyError(f"another process is reading {first}")
+        for path in (first, *others):
+            path.unlink(missing_ok=True)
+
+
+def remove_temporary(temporary: Path) -> bool:
+    """Remove the temporary file of a writer that has ended; return False if it is still being written."""
+    writer = temporary.name.split(".")[-3]
+    with contextlib.suppress(OSError), open(temporary, "rb") as file:
+        if not _lock(file.fileno()) or (writer.isdigit() and _alive(int(writer))):
+            return False
+        temporary.unlink()
+    return True
+
+
 def _remove_stale(path: Path) -> int:
     """Remove the temporary files of `path` whose writers have ended, and return how many are still being written."""
-    busy = 0
-    for temporary in path.parent.glob(f"{glob.escape(_prefix(path))}*.tmp"):
-        writer = temporary.name[len(_prefix(path)) :].split(".")[0]
-        with contextlib.suppress(OSError), open(temporary, "rb") as file:
-            if not _lock(file.fileno()) or (writer.isdigit() and _alive(int(writer))):
-                busy += 1
-            else:
-                temporary.unlink()
-    return busy
+    temporaries = path.parent.glob(f"{glob.escape(_prefix(path))}*.tmp")
+    return sum(not remove_temporary(temporary) for temporary in temporaries)
 
 
 def _prefix(path: Path) -> str:

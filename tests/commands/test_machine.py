@@ -1,4 +1,4 @@
-"""What `doctor` and `inspect` show, on wide terminals and on narrow ones."""
+"""What `doctor`, `inspect` and `cache` show, on wide terminals and on narrow ones."""
 
 import json
 import os
@@ -14,12 +14,15 @@ from metadata_files import small
 
 from known import known_file, metadata_like
 from ssdtrt import doctor
+from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
-from ssdtrt.commands.machine import _printable, doctor_text, inspection_text
+from ssdtrt.artifact.request import BuildRequest
+from ssdtrt.commands.machine import _printable, cache_text, doctor_text, inspection_text
 from ssdtrt.diagnosis.checks import check_facts
 from ssdtrt.diagnosis.facts import BuildTest, Failure, Torch, TorchTensorrt
 from ssdtrt.diagnosis.report import DoctorReport, Finding
+from ssdtrt.system.versions import Machine, Versions
 
 # doctor
 
@@ -195,3 +198,82 @@ def test_the_digest_is_checked_where_it_is_asked_for(tensorrt_engine, ssdtrt):
 def test_the_next_command_fits_the_kind_of_file(tensorrt_engine, known):
     assert on_a_terminal(["inspect", tensorrt_engine], os.curdir)[1].endswith(f"ssdtrt verify {tensorrt_engine}\r\n")
     assert on_a_terminal(["inspect", known], os.curdir)[1].endswith(f"ssdtrt compile {known}\r\n")
+
+
+# cache
+
+ENGINE = CacheEntry(
+    key="0123456789abcdef" * 4,
+    type="engine",
+    bytes=45_310_000,
+    last_used="2026-05-01T12:00:00.000000+00:00",
+    precision="fp16",
+    request=BuildRequest(weights="0" * 64, graph="1" * 64, preprocess="eval", backend="tensorrt", precision="fp16",
+                         batch="8"),
+    versions=Versions(torch="2.14.0+cu130"),
+    machine=Machine(gpu="NVIDIA H200"),
+)  # fmt: skip
+TIMINGS = CacheEntry(
+    key="timings-0123456789abcdef", type="timings", bytes=1_200_000, last_used="2026-04-30T12:00:00.000000+00:00"
+)
+CACHE = CacheReport(
+    folder="/home/me/cache", limit=20_000_000_000, entries=(ENGINE, TIMINGS), checkpoint="/home/me/coco.pt"
+)
+
+
+def test_the_table_of_the_cache():
+    assert cache_text(CACHE, 80).splitlines() == [
+        "key                    what     size   last used          built with",
+        "0123456789ab  FP16, batch 8  45.3 MB  2026-05-01  H200, torch 2.14.0",
+        "timings-0123   timing cache   1.2 MB  2026-04-30                   -",
+        "",
+        "2 entries, 46.5 MB of at most 20.0 GB, in /home/me/cache",
+        "COCO's checkpoint is in torch's cache, not counted: /home/me/coco.pt",
+    ]
+    narrow = cache_text(CACHE, 40).splitlines()
+    assert max(map(len, narrow)) <= 40
+    assert narrow[:3] == ["0123456789ab", "  what: FP16, batch 8", "  size: 45.3 MB"]
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """A cache with two damaged engines and a file of the user."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for digit in "12":
+        (folder / f"{digit * 64}.ts").write_bytes(b"x" * 1500)
+    (folder / "mine.txt").touch()
+    monkeypatch.setenv("SSDTRT_CACHE", str(folder))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return folder
+
+
+def test_the_cache_is_listed_and_cleared(cached, ssdtrt, monkeypatch):
+    report = json.loads(ssdtrt("cache", "list", "--json", "-").stdout)
+    assert (report["schema"], report["kind"], report["bytes"], report["limit"]) == (1, "cache", 3000, 20_000_000_000)
+    assert {entry["type"] for entry in report["entries"]} == {"damaged"}
+    done = ssdtrt("cache", "clear")
+    assert (done.exit_code, done.stderr.splitlines()[-1]) == (2, "Error: There is no terminal to ask on; give --yes.")
+    assert len(os.listdir(cached)) == 3
+    assert ssdtrt("cache", "clear", "--yes", "--older-than", "1").stdout == "removed 0 entries, 0.0 kB freed\n"
+    assert ssdtrt("cache", "clear", "-y", "1").stdout == "removed 1 entry, 1.5 kB freed\n"
+    done = ssdtrt("cache", "clear", "-y", "3")
+    assert done.exit_code == 1 and done.stderr.startswith("Error: '3' is the beginning of 0 keys in the cache; ")
+    cleared = json.loads(ssdtrt("cache", "clear", "-y", "--json", "-").stdout)
+    assert (cleared["kind"], cleared["freed"], cleared["removed"]) == ("cache-clear", 1500, ["2" * 64])
+    assert os.listdir(cached) == ["mine.txt"]
+    assert ssdtrt("cache", "list").stdout == f"0 entries, 0.0 kB of at most 20.0 GB, in {cached}\n"
+    monkeypatch.setenv("SSDTRT_CACHE", "")
+    off = "0 entries, 0.0 kB of at most 20.0 GB, as the cache is turned off (SSDTRT_CACHE is empty)\n"
+    assert ssdtrt("cache", "list").stdout == off
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
+@pytest.mark.parametrize(
+    "typed, last, left",
+    [(b"n\n", "removed 0 entries, 0.0 kB freed", 3), (b"y\n", "removed 2 entries, 3.0 kB freed", 1)],
+)
+def test_a_terminal_is_asked(cached, tmp_path, typed, last, left):
+    code, shown = on_a_terminal(["cache", "clear"], tmp_path, typed=typed, SSDTRT_CACHE=str(cached))
+    assert code == 0 and shown.rstrip().endswith(last) and len(os.listdir(cached)) == left
+    assert f"Remove 2 entries, 3.0 kB, from {cached}? [y/N]: " in shown

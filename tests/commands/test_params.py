@@ -1,9 +1,18 @@
-"""The kinds of values that options take."""
+"""The kinds of values that options take, and what a shell completes."""
+
+import os
+import subprocess
+import sys
 
 import click
 import pytest
+from click.shell_completion import BashComplete
+from command_line import ENVIRONMENT
 
+from known import known_file
+from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
+from ssdtrt.cli import main
 from ssdtrt.commands.params import Device, Names, Percent, Positive, Range, Score, Sizes, Values
 
 
@@ -72,3 +81,99 @@ def test_what_is_none_is_refused(kind, text, message):
     with pytest.raises(click.BadParameter) as caught:
         kind.convert(text, None, None)
     assert caught.value.message == message
+
+
+def completed(*words):
+    """What a shell gets for the last of these words: (type, value) of each item."""
+    shell = BashComplete(main, {}, "ssdtrt", "_SSDTRT_COMPLETE")
+    return [(item.type, item.value) for item in shell.get_completions(list(words[:-1]), words[-1])]
+
+
+def plain(*names):
+    return [("plain", name) for name in names]
+
+
+def commands(group=main, words=()):
+    """Every command that is no group, with the words that lead to it."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*words, name))
+        else:
+            yield (*words, name), command
+
+
+def test_every_option_that_takes_a_file_or_a_folder_completes_it():
+    found = set()
+    for words, command in commands():
+        for option in command.params:
+            kind = {"FILE": "file", "DIR": "dir"}.get(option.metavar)
+            if isinstance(option, click.Option) and kind:
+                found.add((words[-1], option.opts[-1]))
+                assert (kind, "x") in completed(*words, option.opts[-1], "x"), (words, option)
+    assert {("export", "--output"), ("evaluate", "--images"), ("list", "--json"), ("bench", "--plot")} <= found
+
+
+def test_every_argument_is_completed_as_a_path_but_what_is_in_the_cache():
+    found = []
+    for words, command in commands():
+        arguments = [one for one in command.params if isinstance(one, click.Argument)]
+        for number in range(len(arguments)):
+            if completed(*words, *["a"] * number, "x") != [("file", "x")]:
+                found.append((*words, arguments[number].name))
+    assert found == [("cache", "clear", "names")]
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("ca", plain("cache")),
+        ("cache ", plain("list", "clear")),
+        ("compile --backend t", plain("tensorrt", "torchscript")),
+        ("export --weights ", [("file", ""), *plain("coco", "random")]),
+        ("run --weights r", [("file", "r"), *plain("random")]),
+        ("export --labels c", [("file", "c"), *plain("coco")]),
+        ("bench --against eager-fp16", plain("eager-fp16", "eager-fp16-graph")),
+        ("bench --against compile,eng", plain("compile,engine", "compile,engine-plain")),
+        ("evaluate --against eager-fp32,", plain("eager-fp32,eager-fp16")),
+        ("verify --device cp", plain("cpu")),
+        ("detect a.ts b.jpg --classes person,tr", plain("person,train", "person,truck", "person,traffic light")),
+        ("bench --batch-size 1", []),
+    ],
+)
+def test_names_are_completed(line, expected):
+    assert sorted(completed(*line.split(" "))) == sorted(expected)
+
+
+def test_the_class_names_are_those_of_the_file(tmp_path):
+    labels = ("background", "disc", "dish, large", "disk", *config.COCO_LABELS[4:])
+    file = str(known_file(tmp_path / "known.ts", labels=labels))
+    assert completed("detect", file, "b.jpg", "--classes", "dis") == plain("disc", "disk")
+
+
+def test_the_gpus_are_those_of_the_driver(monkeypatch):
+    monkeypatch.setattr(os, "listdir", {"/proc/driver/nvidia/gpus": ["0000:18:00.0", "0000:2a:00.0"]}.__getitem__)
+    assert completed("bench", "--device", "c") == plain("cpu", "cuda", "cuda:0", "cuda:1")
+
+
+def test_what_is_in_the_cache_is_completed(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSDTRT_CACHE", str(tmp_path))
+    key = "0123456789abcdef" * 4
+    (tmp_path / f"{key}.ts").touch()
+    assert completed("cache", "clear", "") == plain("engine", "timings", "damaged", "unfinished", "0123456789ab")
+    assert completed("cache", "clear", "0123456789abc") == plain(key)
+    assert completed("cache", "clear", "damaged", "d") == []
+    monkeypatch.setenv("SSDTRT_CACHE_LIMIT", "wrong")
+    assert completed("cache", "clear", "d") == plain("damaged")
+
+
+def test_a_process_completes_without_torch_and_quotes_for_bash(tmp_path):
+    file = known_file(tmp_path / "known.ts")
+    code = (
+        "import sys\nfrom ssdtrt.cli import main\n"
+        "try:\n    main(prog_name='ssdtrt')\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    )
+    asked = {"COMP_WORDS": f"ssdtrt detect {file} b.jpg --classes tra", "COMP_CWORD": "5"}
+    environment = {**ENVIRONMENT, **asked, "_SSDTRT_COMPLETE": "bash_complete"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.stderr, done.stdout) == ("", "plain,train\nplain,'traffic light'\n[]\n")

@@ -5,7 +5,6 @@ import copy
 import hashlib
 import json
 import logging
-import os
 import shutil
 import threading
 import zipfile
@@ -26,7 +25,7 @@ from ssdtrt.compile import compile_engine
 from ssdtrt.engine import cache
 from ssdtrt.engine.build import Built
 from ssdtrt.engine.cache import read_timing_cache, timing_cache_file, write_timing_cache
-from ssdtrt.errors import CompileError
+from ssdtrt.errors import CompileError, SsdtrtError
 from ssdtrt.runners import torchscript
 from ssdtrt.system.versions import Machine, Versions, installed_versions, this_machine
 
@@ -35,7 +34,7 @@ DIGEST = "3" * 64
 REQUEST = BuildRequest(
     weights="0" * 64, graph="1" * 64, preprocess="eval", backend="tensorrt", precision="fp16", batch="8"
 )
-KEY = "0123456789abcdef"
+KEY = "0123456789abcdef" * 4
 CPU = torch.device("cpu")
 BUILT = Built(seconds=84.0, versions=Versions(torch="2.2.2"), machine=Machine(os="Linux"))
 OUTPUTS = (OutputDistance("loc", 4e-3, 0.1),)
@@ -240,14 +239,12 @@ def test_half_an_entry_is_none(folder, engine_file, tmp_path, part):
     assert cache.copy_from_cache(KEY, tmp_path / "out") is None
 
 
-def test_only_the_last_used_are_kept(folder, engine_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "MAX_CACHED_ENGINES", 2)
-    for number in (1, 2):
-        cache.add_to_cache(f"{number}", engine_file, BUILT, PARITY)
-        os.utime(folder / f"{number}.json", (number, number))
-    assert cache.copy_from_cache("1", tmp_path / "out") is not None
-    cache.add_to_cache("3", engine_file, BUILT, PARITY)
-    assert sorted(path.name for path in folder.iterdir()) == ["1.json", "1.ts", "3.json", "3.ts"]
+def test_a_wrong_limit_is_refused_before_anything_is_built(folder, module, tmp_path, monkeypatch, no_build):
+    monkeypatch.setenv("SSDTRT_CACHE_LIMIT", "large")
+    with pytest.raises(SsdtrtError, match="^SSDTRT_CACHE_LIMIT is 'large'; expected a size such as 10GB or 500MB"):
+        compile_engine(module, tmp_path / "e.ts", backend="torchscript")
+    with pytest.raises(CompileError, match="it is built"):
+        compile_engine(module, tmp_path / "e.ts", backend="torchscript", cache=False)
 
 
 def test_two_at_once_leave_one_whole_entry(folder, engine_file, tmp_path):
@@ -269,19 +266,10 @@ def test_a_cache_that_cannot_be_written_is_logged_and_no_failure(tmp_path, engin
     assert cache.copy_from_cache(KEY, tmp_path / "out") is None
 
 
-def test_where_it_is(monkeypatch, tmp_path, engine_file):
-    monkeypatch.setenv("SSDTRT_CACHE", "/somewhere")
-    assert str(cache._cache_folder()) == "/somewhere"
+def test_nothing_is_kept_where_it_is_turned_off(monkeypatch, tmp_path, engine_file):
     monkeypatch.setenv("SSDTRT_CACHE", "")
-    assert cache._cache_folder() is None
     cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
     assert cache.copy_from_cache(KEY, tmp_path / "out") is None
-    monkeypatch.delenv("SSDTRT_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache._cache_folder() == tmp_path / "ssdtrt" / "engines"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache._cache_folder() == tmp_path / "home" / ".cache" / "ssdtrt" / "engines"
 
 
 def test_the_description_is_json_and_names_the_digest(folder, engine_file):
