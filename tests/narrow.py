@@ -1,4 +1,4 @@
-"""SSD300 with an eighth of its channels: the same graph and the same names in a tenth of the time.
+"""SSD300 with a sixteenth of its channels: the same graph and the same names in a fraction of the time.
 
 Tests run with it unless they ask for `full_width`; their child processes have the full network. Its random weights are
 made so that BF16 is as near to FP32, and the sample photographs have as many detections, as with the full network.
@@ -7,11 +7,13 @@ made so that BF16 is as near to FP32, and the sample photographs have as many de
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from ssdtrt import config
 from ssdtrt.model import backbone, random
 
-_SHARE = 8
+_SHARE = 16
+_STEM = 64  # channels of the first convolution
 _FULL = {
     (backbone, "_resnet50"): backbone._resnet50,
     (config, "FEATURE_CHANNELS"): config.FEATURE_CHANNELS,
@@ -27,6 +29,10 @@ def _narrow_resnet50():
 
     class Narrow(ResNet):
         def _make_layer(self, block, planes, *others, **options):
+            if planes == _STEM:  # The first: what comes before it is made narrow here.
+                self.inplanes = _STEM // _SHARE
+                self.conv1 = torch.nn.Conv2d(3, self.inplanes, kernel_size=7, stride=2, padding=3, bias=False)
+                self.bn1 = self._norm_layer(self.inplanes)
             return super()._make_layer(block, planes // _SHARE, *others, **options)
 
     return Narrow(Bottleneck, [3, 4, 6, 3], num_classes=1)
@@ -36,8 +42,8 @@ _NARROW = {
     (backbone, "_resnet50"): _narrow_resnet50,
     (config, "FEATURE_CHANNELS"): tuple(channels // _SHARE for channels in config.FEATURE_CHANNELS),
     (config, "MIDDLE_CHANNELS"): tuple(channels // _SHARE for channels in config.MIDDLE_CHANNELS),
-    (random, "_STATISTICS_SHARE"): 0.8,
-    (random, "_RESIDUAL_GAIN"): 0.1,
+    (random, "_STATISTICS_SHARE"): 0.6,
+    (random, "_RESIDUAL_GAIN"): 0.05,
     (random, "_CONF_STD"): 1.0,
 }
 

@@ -66,8 +66,8 @@ def untouched(out, scratch=None):
 
 
 def test_bf16_halves_the_file(engine, engine_bf16):
-    assert 3.9 < engine.stat().st_size / 1_532_470 < 4.5
-    assert 1.9 < engine_bf16.stat().st_size / 1_532_470 < 2.5
+    assert 3.9 < engine.stat().st_size / 714_282 < 4.5
+    assert 1.9 < engine_bf16.stat().st_size / 714_282 < 2.5
 
 
 def test_only_what_was_asked_for_lies_in_the_folder(module, engine):

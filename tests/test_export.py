@@ -123,7 +123,7 @@ def test_plain_torch_loads_both_kinds_without_ssdtrt_and_answers_bit_for_bit(mod
 
 @pytest.mark.parametrize(
     "kind, of, parameters",
-    [("module", "model", 1_532_470), ("scripted", "model", 1_532_470), ("full_module", "full_model", 22_894_902)],
+    [("module", "model", 714_282), ("scripted", "model", 714_282), ("full_module", "full_model", 22_894_902)],
 )
 def test_the_file_holds_every_weight_unchanged_and_not_frozen(request, kind, of, parameters):
     path = request.getfixturevalue(kind)
@@ -168,7 +168,7 @@ def test_metadata_describes_the_model(metadata, model):
         "architecture", "num_classes", "parameters", "labels", "weights", "default_boxes_sha256", "preprocess"
     }  # fmt: skip
     assert (described["architecture"], described["num_classes"]) == ("ssd300-resnet50", 81)
-    assert described["parameters"] == 1_532_470
+    assert described["parameters"] == 714_282
     assert described["preprocess"] == "eval"
     assert len(described["labels"]) == 81
     assert described["labels"][:3] == ["background", "person", "bicycle"] and described["labels"][80] == "toothbrush"

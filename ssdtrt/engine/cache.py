@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -185,17 +186,27 @@ def _code_digest() -> str:
     for name in _WRITERS:
         spec = importlib.util.find_spec(f"ssdtrt.{name}")
         assert spec is not None and spec.origin is not None
-        tree = ast.parse(Path(spec.origin).read_bytes())
-        for node in ast.walk(tree):
-            if (
-                isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
-                and ast.get_docstring(node, clean=False) is not None
-            ):
-                del node.body[0]
-            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config":
-                digest.update(f"{node.attr} {getattr(config, node.attr)}\n".encode())
-        digest.update(f"{name}\n{ast.dump(tree)}\n".encode())
+        code, constants = _parse(Path(spec.origin).read_bytes())
+        for constant in constants:
+            digest.update(f"{constant} {getattr(config, constant)}\n".encode())
+        digest.update(f"{name}\n{code}\n".encode())
     return digest.hexdigest()
+
+
+@functools.cache
+def _parse(source: bytes) -> tuple[str, tuple[str, ...]]:
+    """Return the code of a module without comments and docstrings, and the `config` constants that it names."""
+    tree = ast.parse(source)
+    constants = []
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+            and ast.get_docstring(node, clean=False) is not None
+        ):
+            del node.body[0]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "config":
+            constants.append(node.attr)
+    return ast.dump(tree), tuple(constants)
 
 
 def _note_use(path: Path) -> None:

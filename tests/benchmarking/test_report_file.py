@@ -92,7 +92,7 @@ def test_engines_of_a_cpu_kept_their_case():
 
 
 @pytest.mark.parametrize("path", BENCHED, ids=lambda path: path.name)
-def test_every_recorded_report_is_read_compared_and_drawn(path, tmp_path):
+def test_every_recorded_report_is_read_and_compared(path):
     data = json.loads(path.read_text())
     found = report_file.read(path)
     assert [one.median_ms for one in found.rows] == [one["median_ms"] for one in data["rows"]]
@@ -102,7 +102,13 @@ def test_every_recorded_report_is_read_compared_and_drawn(path, tmp_path):
     compared = compare_files(path, path, limit=0.25)  # Calls without a CUDA graph varied by up to 24 %.
     assert compared.verdict == "passed" and len(compared.rows) == len(data["rows"])
     assert all(one.change == 0 for one in compared.rows)
-    assert plot.plot_reports({path.name: found}, tmp_path / "a.svg").stat().st_size > 1000
+
+
+def test_recorded_reports_of_every_schema_are_drawn_together(tmp_path):
+    names = "h200-static-exported.json", "h200-static.json", "h200-b1-default.json", "cpu-torch2.14.json"
+    assert len({json.loads((REPORTS / name).read_text()).get("schema") for name in names}) >= 3
+    found = {name: report_file.read(REPORTS / name) for name in names}
+    assert plot.plot_reports(found, tmp_path / "a.svg").stat().st_size > 1000
 
 
 def test_there_are_recorded_reports_of_both_older_schemas_and_of_other_kinds():

@@ -98,9 +98,9 @@ def test_the_projections_without_stride_are_part_of_the_last_convolution(model):
     stages = rewrite.FusedSSD300(model).feature_extractor.feature_extractor[4:]
     assert [type(stage[0]) for stage in stages] == [rewrite.ProjectedBlock, Bottleneck, rewrite.ProjectedBlock]
     assert [tuple(stage[0].conv3.weight.shape) for stage in stages] == [
-        (32, 8 + 64, 1, 1),
-        (64, 16, 1, 1),
-        (128, 32 + 64, 1, 1),
+        (16, 4 + 4, 1, 1),
+        (32, 8, 1, 1),
+        (64, 16 + 32, 1, 1),
     ]
     convolutions = [module for stage in stages for module in stage.modules() if isinstance(module, nn.Conv2d)]
     assert len(convolutions) == 42 - 2

@@ -37,7 +37,7 @@ def test_another_seed_gives_other_weights_and_labels_set_the_classes(model):
     assert not torch.equal(other.state_dict()[key], model.state_dict()[key])
     assert other.num_classes == 3
     assert other.labels == ("background", "cat", "dog")
-    assert other.conf[0].weight.shape == (4 * 3, 128, 3, 3)
+    assert other.conf[0].weight.shape == (4 * 3, 64, 3, 3)
 
 
 def test_the_source_is_untrained(model):

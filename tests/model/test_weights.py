@@ -66,7 +66,7 @@ def test_five_classes_are_taken_from_the_heads(fine_tuned):
     loaded = build_model(path, trust=TRUST)
     assert loaded.num_classes == 5
     assert loaded.labels == ("background", "class 1", "class 2", "class 3", "class 4")
-    assert loaded.conf[0].weight.shape == (20, 128, 3, 3)
+    assert loaded.conf[0].weight.shape == (20, 64, 3, 3)
     assert all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
     with torch.no_grad():
         loc, conf = loaded(torch.zeros(1, 3, 300, 300))
@@ -222,7 +222,7 @@ def test_missing_extra_and_misshapen_keys_are_listed(model):
     message = fit_error(state)
     assert "1 missing: loc.3.bias;" in message
     assert "1 extra: fc.weight;" in message
-    assert "2 misshapen: loc.0.weight [16, 512, 3, 3] instead of [16, 128, 3, 3], conf.5.bias [7]" in message
+    assert "2 misshapen: loc.0.weight [16, 512, 3, 3] instead of [16, 64, 3, 3], conf.5.bias [7]" in message
     assert "conf.5.bias [7] instead of [324])" in message
 
 
@@ -238,13 +238,13 @@ def test_heads_that_disagree_on_the_classes(model, fine_tuned):
     state = dict(model.state_dict())
     state["conf.0.weight"] = fine_tuned[0]["conf.0.weight"]
     message = fit_error(state)
-    assert "11 misshapen: conf.0.bias [324] instead of [20], conf.1.weight [486, 64, 3, 3]" in message
+    assert "11 misshapen: conf.0.bias [324] instead of [20], conf.1.weight [486, 32, 3, 3]" in message
 
 
 @pytest.mark.parametrize("shape", [(), (20,), (21, 128, 3, 3), (4, 128, 3, 3), (0, 128, 3, 3)])
 def test_class_head_of_no_possible_shape(shape, model):
     state = {**model.state_dict(), "conf.0.weight": torch.zeros(shape)}
-    assert f"conf.0.weight {list(shape)} instead of [324, 128, 3, 3]" in fit_error(state)
+    assert f"conf.0.weight {list(shape)} instead of [324, 64, 3, 3]" in fit_error(state)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
