@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dt
 from ssdtrt.commands.options import check_apart, check_json, json_option, sha256_option, show, terminal
 from ssdtrt.commands.tables import LAYER_COLUMNS, fill, shorten, table
 from ssdtrt.errors import ArtifactError
+from ssdtrt.system.versions import may_have_tensorrt, other_backend
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.inspection import Inspection
@@ -67,8 +69,17 @@ def inspect(file, layers, check, sha256, json_file):
     if layers:
         check_layers(report)
     show(report, json_file, layers_text if layers else inspection_text)
-    compiled = report.metadata["kind"] == "module" and report.metadata["format"] == "torchscript"
-    terminal.hint("compile" if compiled else "verify", file)
+    terminal.hint(*_following(file, report))
+
+
+def _following(file: str, found: Inspection) -> list[str]:
+    """Return the command that usually comes next; none for a file that does not run here."""
+    if found.metadata["kind"] == "module" and found.metadata["format"] == "torchscript":
+        return ["compile", file, *other_backend()]
+    needed = {"onnx": "onnxruntime", "plan": "tensorrt"}.get(found.metadata["format"], "torch_tensorrt")
+    on_gpu = found.metadata["machine"]["sm"] is not None
+    runs = may_have_tensorrt(needed) if on_gpu else needed != "onnxruntime" or find_spec(needed) is not None
+    return ["bench", file] if runs and not found.differs else []
 
 
 def doctor_text(report: DoctorReport, width: int) -> str:

@@ -402,7 +402,7 @@ def test_compile_without_a_gpu_says_what_is_missing_and_what_there_is(module, ss
             "A TensorRT engine cannot be built or run here; missing: a CUDA GPU "
             f"(torch {torch.__version__} sees none), and Torch-TensorRT: pip install 'ssdtrt[tensorrt]' "
             "(or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10). "
-            "For a CPU engine: ssdtrt compile --backend torchscript",
+            f"For a CPU engine: ssdtrt compile {module} --backend torchscript",
         )
     assert os.listdir(tmp_path) == []
 
