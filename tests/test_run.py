@@ -1,6 +1,7 @@
 """The whole job in one command, and in its single steps with weights of one's own."""
 
 import hashlib
+import shlex
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from ssdtrt import config, run
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
+from ssdtrt.commands.terminal import Terminal
 from ssdtrt.errors import CompileError, SsdtrtError, WeightsError
 from ssdtrt.reporting.numbers import milliseconds
 from ssdtrt.run import run_job
@@ -31,6 +33,7 @@ def job(tmp_path_factory):
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             patch.delenv(name, raising=False)
         patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(Terminal, "hints", property(lambda _: True))
         patch.setitem(config.ROUNDS, "cpu", 1)
         patch.setitem(bench_files.__kwdefaults__, "warmup", 1)
         result = runner().invoke(main, ["run", "--against", "torchscript"], prog_name="ssdtrt")
@@ -49,6 +52,14 @@ def test_it_goes_to_its_end_and_leaves_these_files(job):
         "astronaut.jpg", "chelsea.jpg", "coffee.jpg", "detections.json", "report.html", "report.json",
         "ssd300.engine.ts", "ssd300.ts"
     ]  # fmt: skip
+
+
+def test_the_command_that_comes_next_works(job, monkeypatch):
+    """Beside the engine is its module."""
+    monkeypatch.chdir(job[0].parent)
+    words = shlex.split(job[1].stderr.splitlines()[-1])
+    assert words == ["next:", "ssdtrt", "verify", "ssdtrt-run/ssd300.engine.ts"]
+    assert runner().invoke(main, words[2:]).exit_code == 0
 
 
 def test_notes_on_stderr_name_what_was_done_otherwise_than_asked(job):
