@@ -108,7 +108,8 @@ def compile_engine(
     chosen = find_backend(backend)
     precision = precision or chosen.precisions[0]
     _check_format(file_format, out, chosen, front_end, detector)
-    _check_request(backend, precision, workspace_mib, device, file_format)
+    instead = runtime.cpu_command(module, detector, out)
+    _check_request(backend, precision, workspace_mib, device, file_format, instead)
     _check_streams(streams, chosen, front_end)
     chosen_front_end = _choose_front_end("tensorrt" if file_format == "plan" else front_end, chosen, streams, note)
     metadata = check_file(module, ("module",), sha256=sha256)
@@ -211,9 +212,14 @@ def _build(job: BuildJob, progress: Progress) -> tuple[Built, ParityReport]:
 
 
 def _check_request(
-    backend: str, precision: str, workspace_mib: int, device: str | torch.device | None, file_format: str
+    backend: str,
+    precision: str,
+    workspace_mib: int,
+    device: str | torch.device | None,
+    file_format: str,
+    instead: str,
 ) -> None:
-    """Raise CompileError for what the back end cannot build, or not on this machine."""
+    """Raise CompileError for what the back end cannot build, or not on this machine; `instead` is what it could."""
     chosen = find_backend(backend)
     if precision not in chosen.precisions:
         raise CompileError(f"The backend {backend} builds {' or '.join(chosen.precisions)}, not {precision}.")
@@ -224,7 +230,7 @@ def _check_request(
         )
     if workspace_mib < 1:
         raise CompileError(f"The workspace is in MiB and at least 1; found {workspace_mib}.")
-    reason = runtime.why_not(plan=file_format == "plan") if chosen.on_gpu else None
+    reason = runtime.why_not(file_format == "plan", instead) if chosen.on_gpu else None
     if reason:
         raise CompileError(reason)
     if device is not None and torch.device(device).type != chosen.device_type:

@@ -160,12 +160,6 @@ DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}  # the oldest NVIDIA driver on Linu
 
 # For messages about a missing Torch-TensorRT.
 RTX_DISTRIBUTION = "torch-tensorrt-rtx"  # Torch-TensorRT for TensorRT-RTX, with the same import name
-HOW_TO_INSTALL = (
-    "pip install 'ssdtrt[tensorrt]' (or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10)"
-)
-
-# For messages about missing onnx or onnxruntime.
-HOW_TO_INSTALL_ONNX = "pip install 'ssdtrt[onnx]'"
 
 COCO_LABELS = (
     "background",

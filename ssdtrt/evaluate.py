@@ -49,8 +49,8 @@ def evaluate_file(
 
     The settings are those of the published evaluation: score > 0.05, NMS at IoU 0.5, at most 200 detections a picture,
     EXIF orientation ignored (but that of TIFFs, by which Pillow turns them when it reads them). A picture that cannot
-    be read counts as one without detections and is listed in the report's `failures`. Needs faster-coco-eval: pip
-    install 'ssdtrt[eval]'
+    be read counts as one without detections and is listed in the report's `failures`. Needs faster-coco-eval (the
+    extra `eval`).
 
     Args:
         path: An engine, a detector or a module that ssdtrt wrote.

@@ -10,12 +10,15 @@ from typing import Any, cast
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
+from ssdtrt.artifact.precision import find_backend
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files
+from ssdtrt.benchmarking.baselines import check_names
 from ssdtrt.compile import compile_engine
 from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection.results import ImageDetections
 from ssdtrt.detection.settings import check_settings
-from ssdtrt.errors import ArtifactError, FetchError, ImageError
+from ssdtrt.errors import ArtifactError, CompileError, FetchError, ImageError
 from ssdtrt.export import export_module
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
@@ -39,7 +42,9 @@ def run_job(
     preprocess: str = config.PREPROCESS,
     labels: Sequence[str] | None = None,
     trust: bool = False,
-    batch: str | int = config.BATCH_SIZE,
+    backend: str | None = None,
+    batch: BatchRange | str | int | None = None,
+    against: Sequence[str] = (),
     threshold: float = config.THRESHOLD,
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
@@ -48,8 +53,8 @@ def run_job(
 ) -> RunReport:
     """Export, compile, bench and detect, and write everything, a report.json and a page of it into a folder.
 
-    If the `coco` weights cannot be fetched, `random` ones are used, and if no TensorRT engine can be built here, a
-    TorchScript engine for the CPU.
+    If the `coco` weights cannot be fetched, `random` ones are used, and if no TensorRT engine can be built here and
+    `backend` does not ask for one, a TorchScript engine for the CPU.
 
     Args:
         pictures: Paths of pictures; by default the sample photographs of the package.
@@ -59,7 +64,10 @@ def run_job(
             crop.
         labels: The names of the classes, without the background; by default those of COCO or of the checkpoint.
         trust: Whether the checkpoint may run code while it is loaded.
-        batch: The batch size, or "MIN:OPT:MAX", of a TensorRT engine.
+        backend: `tensorrt` or `torchscript`; by default the first of them that can be built here.
+        batch: The batch size, or "MIN:OPT:MAX", of a TensorRT engine; by default 1. Engines of the back end
+            `torchscript` take any size.
+        against: More cases to measure, as for `bench_files`.
         threshold: The lowest score of a detection, 0..1.
         value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
         max_pixels: The most pixels of a picture (see `load_image`).
@@ -71,6 +79,8 @@ def run_job(
 
     Raises:
         SsdtrtError: As `build_model`, `export_module`, `compile_engine`, `bench_files` and `Detector` do.
+        CompileError: Before anything is done, for a back end that cannot be built here, or that takes any batch size
+            where one is given.
 
     Example:
         >>> from ssdtrt import run_job
@@ -89,14 +99,12 @@ def run_job(
     pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
     if not any(map(os.path.isfile, pictures)):
         load_image(pictures[0])  # Raises now, not after everything else is done.
-    _make_folder(folder)
-    backend = _choose_backend(batch, notice)
+    check_names(against)
+    building = _building(backend, batch, folder, notice)
     model = _get_model(weights, labels, trust, progress, notice)
     module = export_module(model, folder / config.MODULE_FILE, preprocess=preprocess, progress=progress)
-    engine = compile_engine(
-        module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress, note=notice
-    )
-    bench = bench_files([engine], progress=progress)
+    engine = compile_engine(module, folder / config.ENGINE_FILE, **building, progress=progress, note=notice)
+    bench = bench_files([engine], against=against, progress=progress)
     found, failures = detect_to_folder(Detector(engine, note=notice, **settings), pictures, folder, progress)
     metadata = cast(EngineMetadata, read_metadata(engine, ("engine",)))
     report = RunReport(
@@ -129,15 +137,38 @@ def _make_folder(folder: Path) -> None:
         raise ArtifactError(f"{folder} cannot be made: {error.strerror}. Give another folder with -o.") from error
 
 
-def _choose_backend(batch: str | int, notice: Progress) -> str:
-    """Return `tensorrt` if it can be used here, else `torchscript`, with a note."""
+def _building(
+    backend: str | None, batch: BatchRange | str | int | None, folder: Path, notice: Progress
+) -> dict[str, Any]:
+    """Return the back end and the batch sizes of the engine, and make the folder once these can be built."""
+    sizes = batch if batch is None or isinstance(batch, BatchRange) else BatchRange.parse(batch)
+    if backend is not None:
+        _check_backend(backend, sizes)
+    _make_folder(folder)
+    if backend is None:
+        backend, sizes = _choose_backend(sizes, notice)
+    return {"backend": backend, "batch": sizes or config.BATCH_SIZE}
+
+
+def _choose_backend(batch: BatchRange | None, notice: Progress) -> tuple[str, BatchRange | None]:
+    """Return `tensorrt` if it can be used here, else `torchscript`, with a note, and the batch sizes of such an engine."""
     missing = runtime.missing_parts()
     if not missing:
-        return config.BACKEND
+        return config.BACKEND, batch
     notice(f"CPU engine instead of a TensorRT engine; missing for that: {', and '.join(missing)}.")
-    if str(batch) != str(config.BATCH_SIZE):
+    if batch is not None and batch.sizes != (config.BATCH_SIZE,):
         notice(f"A CPU engine takes any batch, and is measured at {config.BATCH_SIZE}, not at {batch}.")
-    return "torchscript"
+    return "torchscript", None
+
+
+def _check_backend(name: str, batch: BatchRange | None) -> None:
+    """Raise CompileError for a back end that cannot be built here, or that does not take the batch sizes."""
+    backend = find_backend(name)
+    if batch is not None and not backend.fixed_batch:
+        raise CompileError(f"The backend {name} takes any batch: leave out the batch; found {batch}.")
+    reason = runtime.why_not(instead="--backend torchscript") if backend.on_gpu else None
+    if reason:
+        raise CompileError(reason)
 
 
 def _get_model(

@@ -24,6 +24,21 @@ def strict(text):
     return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
+def pictures_in(folder):
+    """The pictures of the detections.json in a folder."""
+    found = strict((Path(folder) / "detections.json").read_text(encoding="utf-8"))
+    assert list(found) == ["schema", "kind", "pictures"] and (found["schema"], found["kind"]) == (2, "detections")
+    return found["pictures"]
+
+
+def lines_of(text):
+    """The pictures of JSON lines, without the schema and the kind that each begins with."""
+    found = [strict(line) for line in text.splitlines()]
+    assert all(list(one)[:2] == ["schema", "kind"] for one in found)
+    assert all((one.pop("schema"), one.pop("kind")) == (2, "picture") for one in found)
+    return found
+
+
 def assert_refused(done, message):
     """One line on stderr, nothing on stdout, exit code 1, and no traceback behind it."""
     assert done.stderr == f"Error: {message}\n"

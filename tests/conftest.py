@@ -29,6 +29,7 @@ from ssdtrt import config
 from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module, export_onnx
 from ssdtrt.model.weights import build_model
+from ssdtrt.system import versions
 from ssdtrt.system.devices import emulates_bf16
 
 if (
@@ -38,6 +39,8 @@ if (
 narrow.narrow()
 if hasattr(os, "fork"):
     forked_builds.fork_builds()
+# As where the package is installed: what messages advise then names no folder of this checkout.
+versions._ROOT = Path(os.devnull)
 config.PARITY_IMAGES = 2  # Eight take longer and show no more.
 os.environ["SSDTRT_CACHE"] = ""  # No test keeps an engine, or takes one that was kept, unless it says so.
 if "SSDTRT_TEST_FOLDER" not in os.environ:  # The first process of a run; its workers inherit the folder.

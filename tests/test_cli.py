@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import ssdtrt as package
 from conftest import runner
 from known import metadata_like, typed
 from ssdtrt.cli import main
+from ssdtrt.commands.terminal import Terminal
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.runners import torchscript
 
@@ -52,13 +54,13 @@ def picture(tmp_path):
 
 
 BAD_FILES = {
-    "missing.ts": "{path}: no such file. Make it first: ssdtrt export",
+    "missing.ts": "{path}: no such file. Make it first: ssdtrt export -o {path}",
     "folder": "{path} is a directory; expected a file that ssdtrt export or ssdtrt compile wrote.",
     "empty.ts": "{path} is empty; expected a file that ssdtrt export or ssdtrt compile wrote.",
     "text.ts": "{path} is not one of ssdtrt's files (it begins with b'not a mo'); "
     "expected one that ssdtrt export or ssdtrt compile wrote.",
     "truncated.ts": "{path} is truncated, damaged or not one of ssdtrt's files (File is not a zip file). Make it again.",
-    "checkpoint.pt": "{path} is a checkpoint, not a module; first run: ssdtrt export --weights FILE.",
+    "checkpoint.pt": "{path} is a checkpoint, not a module; first run: ssdtrt export --weights {path}.",
     "plain.ts": "{path} is a TorchScript archive without ssdtrt's metadata; "
     "make it with ssdtrt export or ssdtrt compile.",
     "data.zip": "{path} is a zip archive, but not one of ssdtrt's files.",
@@ -75,8 +77,9 @@ def test_a_file_that_is_none_of_ours(command, kind, bad, picture, ssdtrt, tmp_pa
 
 
 @pytest.mark.parametrize("command, name", [("compile", "ssd300.ts"), ("bench", "ssd300.engine.ts")])
-def test_the_default_file_is_named_where_it_is_missing(command, name, ssdtrt):
-    maker = "export" if command == "compile" else "compile"
+def test_the_default_file_is_named_where_it_is_missing(command, name, ssdtrt, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    maker = "export" if command == "compile" else "export && ssdtrt compile --backend torchscript"
     more = ("--backend", "torchscript") if command == "compile" else ()
     assert_refused(ssdtrt("-q", command, *more), f"{name}: no such file. Make it first: ssdtrt {maker}")
 
@@ -291,6 +294,48 @@ def test_on_a_terminal_it_ends_with_the_next_command(known, picture, tmp_path):
     assert shown.splitlines()[-1] == "next: ssdtrt verify m.ts gray.png"
     assert "\r\x1b[Kloading" in shown  # One line of progress, written over.
     assert "written to detections: 1 pictures and detections.json" in shown
+
+
+@pytest.fixture
+def next_of(ssdtrt, monkeypatch, kept_engines):
+    """Runs a command, and returns the one that its hint names: `next_of("export", ...)` -> its words."""
+    monkeypatch.setattr(Terminal, "hints", property(lambda _: True))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    quick = {"bench": {"rounds": 1, "iterations": 1, "warmup": 1}}
+
+    def go(*words):
+        done = ssdtrt(*words, default_map=quick)
+        last = done.stderr.splitlines()[-1]
+        assert done.exit_code == 0 and last.startswith("next: ssdtrt "), (words, done.stderr)
+        return shlex.split(last)[2:]
+
+    return go
+
+
+def test_the_hints_lead_from_command_to_command_without_a_gpu(next_of, module, engine, photographs, tmp_path):
+    """Every command that is named works as it is printed, and names paths as the user does."""
+    coffee = next(str(path) for path in photographs if path.name == "coffee.jpg")
+    words, road = ["export", "--weights", "random", "-o", "./ssd300.ts"], []
+    for _ in range(5):
+        words = next_of(*words)
+        road.append(shlex.join(words))
+    assert road == [
+        "compile ./ssd300.ts --backend torchscript",
+        "bench ssd300.engine.ts",
+        f"detect ssd300.engine.ts {coffee}",
+        f"verify ssd300.engine.ts {coffee}",
+        "bench ssd300.engine.ts",
+    ]
+    assert next_of("inspect", "./ssd300.ts") == ["compile", "./ssd300.ts", "--backend", "torchscript"]
+    assert next_of("inspect", engine) == ["bench", str(engine)]
+    shutil.copyfile(engine, tmp_path / "moved.engine.ts")
+    os.rename("ssd300.ts", "elsewhere.ts")
+    detect = ["detect", "moved.engine.ts", coffee, "--range", "0:300", "--max-pixels", "300000"]
+    options = ["--range", "0.0:300.0", "--max-pixels", "300000"]
+    assert next_of(*detect) == ["bench", "moved.engine.ts"]  # It is not verified without its module.
+    verify = next_of(*detect, "--module", module)
+    assert verify == ["verify", "moved.engine.ts", coffee, "--module", str(module), *options]
+    assert next_of(*verify) == ["bench", "moved.engine.ts"]
 
 
 # How errors end a command

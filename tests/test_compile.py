@@ -280,7 +280,7 @@ def test_the_times_of_kernels_are_kept_where_there_are_any_unless_there_is_no_ca
         raise CompileError("no further")
 
     monkeypatch.setenv("SSDTRT_CACHE", str(out.parent / "engines"))
-    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda plan: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda *_: None)
     monkeypatch.setattr(compiling, "pick_device", lambda device: torch.device("cpu"))
     monkeypatch.setattr(compiling, "build_in_child", build)
     with pytest.raises(CompileError, match="no further"):
@@ -328,7 +328,7 @@ def on_a_gpu(module, engine, monkeypatch):
             seconds=80.0, versions=like.versions, machine=like.machine, merged_projections=job.merged_projections
         )
 
-    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda **_: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda *_: None)
     monkeypatch.setattr("ssdtrt.runners.runtime.lacking_in_tensorrt", lambda: None)
     monkeypatch.setattr("ssdtrt.runners.runtime.import_torch_tensorrt", lambda: None)
     monkeypatch.setattr(compiling, "pick_device", lambda device: torch.device("cpu"))
@@ -414,7 +414,7 @@ def test_without_a_gpu_the_default_backend_says_what_is_missing(module, out, mon
         compile_engine(module, out)
     message = str(caught.value)
     assert message.startswith("A TensorRT engine cannot be built or run here; missing: a CUDA GPU")
-    assert message.endswith("For a CPU engine: ssdtrt compile --backend torchscript")
+    assert message.endswith(f"For a CPU engine: ssdtrt compile {module} --backend torchscript -o {out}")
     assert untouched(out)
 
 

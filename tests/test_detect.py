@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import lines_of, pictures_in
 from picture_files import png, visible
 from PIL import Image
 
@@ -449,7 +450,9 @@ def test_a_hub_module_is_prepared_as_the_hub_utilities_do(hub_module, photograph
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ArtifactError, match="x.engine.ts: no such file. Make it first: ssdtrt compile"):
+    with pytest.raises(
+        ArtifactError, match="x.engine.ts: no such file. Make it first: ssdtrt export && ssdtrt compile"
+    ):
         Detector(tmp_path / "x.engine.ts")
 
 
@@ -706,7 +709,7 @@ def three(folder, detector):
 
 def written(folder):
     """The pictures that stand in each of the three, by name."""
-    entries = strict((folder / "out" / "detections.json").read_text(encoding="utf-8"))
+    entries = pictures_in(folder / "out")
     rows = strict((folder / "coco.json").read_text(encoding="utf-8"))
     return (
         [os.path.basename(entry["image"]) for entry in entries],
@@ -721,9 +724,9 @@ def test_every_kind_at_once_says_the_same(detector, pictures, tmp_path):
     assert written(tmp_path) == (["1.png", "0002.png"], ["1.png", "0002.png"], [1, 2])
     assert visible(tmp_path / "out") == ["0002.jpg", "1.jpg", "detections.json"]
     expected = [found.as_dict() for found in detector(paths)]
-    entries = strict((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))
+    entries = pictures_in(tmp_path / "out")
     assert [entry.pop("drawing") for entry in entries] == ["1.jpg", "0002.jpg"] and entries == expected
-    assert jsonl(tmp_path / "d.jsonl") == expected
+    assert lines_of((tmp_path / "d.jsonl").read_text(encoding="utf-8")) == expected
     rows = strict((tmp_path / "coco.json").read_text(encoding="utf-8"))
     assert [(row["image_id"], row["category_id"]) for row in rows] == [
         (1, 17), (1, 18), (1, 1), (2, 3), (2, 18), (2, 1)
@@ -816,7 +819,7 @@ def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_pieces(detector, pic
     with pytest.raises(KeyboardInterrupt):
         detect_files(detector, [pictures("1.png"), pictures("2.png"), pictures("3.png")], [listed, lines])
     assert [line["image"] for line in jsonl(tmp_path / "d.jsonl")] == [str(tmp_path / "pictures" / "1.png")]
-    assert len(strict((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))) == 2
+    assert len(pictures_in(tmp_path / "out")) == 2
 
 
 def test_json_lines_are_there_as_they_come(detector, pictures, tmp_path):

@@ -44,7 +44,7 @@ def test_this_machine(tmp_path):
     assert found["torchvision"] == ("ok", torchvision.__version__, "")
     assert found["Torch-TensorRT"][:2] == ("problem", "not installed")
     assert found["test build"] == ("problem", "not tried; see GPU, Torch-TensorRT", "Fix these problems first.")
-    assert found["CPU engine"] == ("ok", "works here: ssdtrt compile --backend torchscript", "")
+    assert found["CPU engine"] == ("ok", "works here: ssdtrt export && ssdtrt compile --backend torchscript", "")
     assert done.stdout.splitlines()[-1] == "No TensorRT engine can be built here: 3 problems."
 
 

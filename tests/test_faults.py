@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from coco_files import write_annotations
-from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, strict
+from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, pictures_in, strict
 from permissions import as_ordinary_user, closed_folder  # noqa: F401
 from PIL import Image
 
@@ -96,7 +96,7 @@ def test_a_closed_stdout_ends_a_command_without_a_word(name, forks, place):
     assert forks.end() == 1
     assert (place / "stderr").read_text() == ""
     if name == "detect":  # What goes to files is there.
-        assert len(strict((place / "detections" / "detections.json").read_text())) == 10
+        assert len(pictures_in(place / "detections")) == 10
         assert len(list((place / "detections").glob("*.jpg"))) == 10
 
 
@@ -244,7 +244,7 @@ def test_a_disk_that_takes_no_more_keeps_whole_lines_and_old_files(forks, place)
     assert (place / "stdout").read_text() == ""
     assert (place / "out" / "1.jpg").read_bytes() == b"old"
     assert [path.name for path in (place / "out").iterdir() if path.name.startswith(".")] == [config.RECORD_FILE]
-    strict((place / "out" / "detections.json").read_text())
+    pictures_in(place / "out")
 
 
 TOY = """

@@ -111,6 +111,18 @@ def test_bars_are_as_long_as_the_figures(page, tmp_path):
     assert "Throughput, images/s (higher is better)" not in found.text
 
 
+def test_a_job_of_the_first_schema_is_read(page):
+    """As it was recorded, before reports and the parts of an engine's build had their schema."""
+    found = page(RECORDED / "h200-run.json")
+    (row,) = found.tables["Comparisons with FP32"][1:2]
+    assert row[1:3] == ["passed", "FP16"] and row[5] == "4.02e-03"
+    facts = dict(zip(found.texts, found.texts[1:]))
+    assert facts["built in"] == "105 s" and facts["back end"] == "tensorrt, front end torchscript"
+    assert "NVIDIA H200, compute capability 9.0" in found.text and "0" * 64 not in found.text
+    missing = found.text.split("What was not measured")[-1]
+    assert "auxiliary streams" not in found.text and "The memory that each takes" not in missing
+
+
 def test_several_batch_sizes_are_lines_on_logarithmic_axes(page, tmp_path):
     rows = [row for size in (1, 4, 16) for row in (eager(8.0 * size, size), engine(float(size), size))]
     found = page(save(tmp_path / "a.json", report(*rows)))
@@ -178,7 +190,9 @@ def test_pictures_are_embedded_with_their_boxes(page, pictures, tmp_path):
     gone = {"image": str(tmp_path / "gone.png"), "width": 3, "height": 3, "detections": []}
     other = {"image": str(pictures("other.png", size=(20, 10))), "width": 10, "height": 20, "detections": []}
     entry = {"image": str(path), "width": 1600, "height": 800, "detections": [box]}
-    found = page(save(tmp_path / "d.json", [entry, gone, other]))
+    written = {"schema": 2, "kind": "detections", "pictures": [entry, gone, other]}
+    first, found = (page(save(tmp_path / "d.json", data)) for data in (written["pictures"], written))
+    assert first.text == found.text and first.attributes == found.attributes  # Schema 1 was the list alone.
     (source,) = found.values("src")
     assert found.values("alt") == ["a&b.png with 1 object drawn: <cat> 0.90"]
     with Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/jpeg;base64,")))) as shown:
@@ -243,7 +257,10 @@ def test_it_can_be_read_by_keyboard_and_by_ear(page):
         ([1], "is no report of ssdtrt. Expected a JSON file of ssdtrt (run, bench, "),
         ({"kind": "parity", "schema": 2}, "is damaged (Object missing required field `precision`). Make it again."),
         ({"kind": "parity", "schema": 9}, "has the schema 9; expected 1 to 2. Update ssdtrt."),
-        ({"kind": "run", "schema": 1}, "has the schema 1; expected 2. Make it again."),
+        ({"kind": "run", "schema": 3}, "has the schema 3; expected 1 to 2. Update ssdtrt."),
+        ({"kind": "detections", "schema": 1}, "has the schema 1; expected 2. Make it again."),
+        ({"kind": "detections", "schema": 2}, "is damaged (Object missing required field `pictures`). Make it again."),
+        ({"kind": "picture", "schema": 2}, "is a report of kind 'picture'. Expected a JSON file of ssdtrt (run, bench, "),
         ({"kind": "run", "schema": 2}, "is damaged ('bench'). Make it again."),
         ({"kind": "bench", "schema": 4}, "is damaged (Object missing required field `machine`). "),
         ({"kind": "inspection", "schema": 2, "file": "a", "bytes": 1, "bytes_per_parameter": None, "checked": True,

@@ -1,17 +1,20 @@
 """The whole job in one command, and in its single steps with weights of one's own."""
 
 import hashlib
+import shlex
 
 import pytest
 import torch
-from command_line import TRUST, strict
+from command_line import TRUST, assert_refused, pictures_in, strict
 from picture_files import visible
 from PIL import Image
 
 from conftest import runner
 from ssdtrt import config, run
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
+from ssdtrt.commands.terminal import Terminal
 from ssdtrt.errors import CompileError, SsdtrtError, WeightsError
 from ssdtrt.reporting.numbers import milliseconds
 from ssdtrt.run import run_job
@@ -21,7 +24,7 @@ NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """`ssdtrt run` with no argument, no GPU and no network, measuring briefly: its folder and click's result."""
+    """`ssdtrt run` with no picture, no GPU and no network, measuring briefly: its folder and click's result."""
     folder = tmp_path_factory.mktemp("job")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -30,9 +33,10 @@ def job(tmp_path_factory):
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             patch.delenv(name, raising=False)
         patch.setattr(torch.cuda, "is_available", lambda: False)
+        patch.setattr(Terminal, "hints", property(lambda _: True))
         patch.setitem(config.ROUNDS, "cpu", 1)
         patch.setitem(bench_files.__kwdefaults__, "warmup", 1)
-        result = runner().invoke(main, ["run"], prog_name="ssdtrt")
+        result = runner().invoke(main, ["run", "--against", "torchscript"], prog_name="ssdtrt")
     return folder / "ssdtrt-run", result
 
 
@@ -48,6 +52,14 @@ def test_it_goes_to_its_end_and_leaves_these_files(job):
         "astronaut.jpg", "chelsea.jpg", "coffee.jpg", "detections.json", "report.html", "report.json",
         "ssd300.engine.ts", "ssd300.ts"
     ]  # fmt: skip
+
+
+def test_the_command_that_comes_next_works(job, monkeypatch):
+    """Beside the engine is its module."""
+    monkeypatch.chdir(job[0].parent)
+    words = shlex.split(job[1].stderr.splitlines()[-1])
+    assert words == ["next:", "ssdtrt", "verify", "ssdtrt-run/ssd300.engine.ts"]
+    assert runner().invoke(main, words[2:]).exit_code == 0
 
 
 def test_notes_on_stderr_name_what_was_done_otherwise_than_asked(job):
@@ -93,7 +105,8 @@ def test_the_report_is_complete(report):
 def test_the_report_holds_the_measurement(report):
     bench = report["bench"]
     assert set(bench) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts"}
-    eager, engine = bench["rows"]
+    eager, _, engine = bench["rows"]
+    assert [row["case"] for row in bench["rows"]] == ["eager-fp32", "torchscript", "engine"]
     assert (eager["name"], engine["name"]) == ("eager-fp32", "ssdtrt-run/ssd300.engine.ts")
     assert eager["batch_size"] == engine["batch_size"] == 1 and eager["speedup"] == 1
     assert engine["median_ms"] > 0 and engine["build_seconds"] > 0
@@ -117,15 +130,15 @@ def test_the_pictures_are_the_samples_with_boxes_and_the_mark(job, report, photo
             assert drawn.size == original.size == (found[str(path)]["width"], found[str(path)]["height"])
             red, green, blue = drawn.getpixel((1, drawn.height - 2))  # The mark's ground, in the lower left corner.
             assert max(abs(value - 40) for value in (red, green, blue)) < 25
-    entries = strict((folder / "detections.json").read_text())
+    entries = pictures_in(folder)
     assert [entry.pop("drawing") for entry in entries] == [path.name for path in photographs]
     assert entries == report["detections"]
 
 
 def test_the_page_shows_the_report(job, report):
     text = (job[0] / "report.html").read_text(encoding="utf-8")
-    median = report["bench"]["rows"][1]["median_ms"]
-    assert f">{milliseconds(median)}</td>" in text and f"{report['bench']['rows'][1]['speedup']:.2f}x as fast" in text
+    engine = report["bench"]["rows"][-1]
+    assert f">{milliseconds(engine['median_ms'])}</td>" in text and f"{engine['speedup']:.2f}x as fast" in text
     assert "The weights are untrained random numbers" in text and ">not measured</strong>" in text
     assert text.count('<img src="data:image/jpeg;base64,') == 3
     assert report["module"]["model"]["weights"]["sha256"] in text
@@ -152,14 +165,63 @@ def test_only_weights_that_cannot_be_fetched_are_replaced(ssdtrt, monkeypatch):
 def test_the_backend_goes_by_what_is_missing(batch, count, monkeypatch):
     notes = []
     monkeypatch.setattr(run.runtime, "missing_parts", lambda: ["a CUDA GPU", "Torch-TensorRT: pip install it"])
-    assert run._choose_backend(batch, notes.append) == "torchscript"
+    sizes = BatchRange.parse(batch)
+    assert run._choose_backend(sizes, notes.append) == ("torchscript", None)
     assert notes[0] == (
         "CPU engine instead of a TensorRT engine; missing for that: a CUDA GPU, and Torch-TensorRT: pip install it."
     )
     assert len(notes) == count
     assert notes[1:] == [f"A CPU engine takes any batch, and is measured at 1, not at {batch}."][: count - 1]
     monkeypatch.setattr(run.runtime, "missing_parts", list)
-    assert run._choose_backend(batch, notes.append) == "tensorrt" and len(notes) == count
+    assert run._choose_backend(sizes, notes.append) == ("tensorrt", sizes) and len(notes) == count
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--batch-size", 8, "--batch-range", "1:8:32"), "Give --batch-size or --batch-range, not both."),
+        (
+            ("--backend", "torchscript", "--batch-size", 1),
+            "The backend torchscript takes any batch: leave out --batch-size and --batch-range.",
+        ),
+        (
+            ("--against", "eager-fp99"),
+            "Invalid value for '--against': 'eager-fp99' is not one of eager-fp32, eager-tf32,",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(options, message, ssdtrt, tmp_path):
+    done = ssdtrt("run", *options)
+    assert (done.exit_code, done.stdout) == (2, "") and f"Error: {message}" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_backend_that_is_asked_for_is_not_replaced(ssdtrt, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = ssdtrt("run", "--backend", "tensorrt", "--batch-range", "1:8:32")
+    assert (done.exit_code, done.stdout) == (1, "") and not list(tmp_path.iterdir())
+    assert done.stderr.startswith("Error: A TensorRT engine cannot be built or run here; missing: a CUDA GPU (torch ")
+    assert done.stderr.endswith(". For a CPU engine: --backend torchscript\n") and done.stderr.count("\n") == 1
+    with pytest.raises(
+        CompileError, match="The backend torchscript takes any batch: leave out the batch; found 1:8:32"
+    ):
+        run_job(folder="out", weights="random", backend="torchscript", batch="1:8:32")
+    with pytest.raises(SsdtrtError, match="eager-fp99"):
+        run_job(folder="out", weights="random", against=["eager-fp99"])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options, batch", [((), 1), (("--batch-range", "1:8:32"), BatchRange(1, 8, 32))])
+def test_the_batch_sizes_are_those_of_the_build(options, batch, ssdtrt, monkeypatch):
+    def build(*_, **settings):
+        asked.append((settings["backend"], settings["batch"]))
+        raise CompileError("no further")
+
+    asked = []
+    monkeypatch.setattr(run, "compile_engine", build)
+    monkeypatch.setattr(run.runtime, "why_not", lambda **_: None)
+    assert_refused(ssdtrt("-q", "run", "--weights", "random", "--backend", "tensorrt", *options), "no further")
+    assert asked == [("tensorrt", batch)]
 
 
 def test_what_the_build_notes_is_a_note_of_the_job(tmp_path, monkeypatch):

@@ -103,6 +103,12 @@ def described(metadata: Metadata) -> dict[str, str]:
     }
 
 
+def module_path(path: Path, metadata: EngineMetadata) -> Path:
+    """Return where the module of an engine is by its recorded name: in the engine's folder, or else the current one."""
+    beside = path.parent / metadata.module.file
+    return beside if beside.is_file() else Path(metadata.module.file)
+
+
 def check_fits(path: Path, metadata: Metadata, device: torch.device) -> None:
     """Check that an engine was built for this operating system, GPU generation, TensorRT and Torch-TensorRT.
 
@@ -123,7 +129,7 @@ def check_fits(path: Path, metadata: Metadata, device: torch.device) -> None:
             name = _MUST_MATCH[key]
             raise ArtifactError(
                 f"{path} was built for {name} {built[key]}; this machine has {here[key]}. "
-                f"Build it again here: {metadata.rebuild_command}"
+                f"Build it again here: {metadata.request.command(str(module_path(path, metadata)), str(path))}"
             )
 
 

@@ -148,8 +148,13 @@ class BuildRequest(Report, frozen=True, kw_only=True):
         """The kind of file, `engine` or `detector`."""
         return "detector" if self.detector else "engine"
 
-    def command(self, module: str) -> str:
-        """Return the `ssdtrt compile` command that builds this request from the module of this name."""
+    def command(self, module: str, out: str | None = None) -> str:
+        """Return the `ssdtrt compile` command that builds this request.
+
+        Args:
+            module: The path of the module.
+            out: The file to write; None to leave it out.
+        """
         words = ["ssdtrt", "compile", module]
         for field in msgspec.structs.fields(self):
             value = getattr(self, field.name)
@@ -158,7 +163,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
             elif value != field.default:
                 words.append(f"--{field.name.replace('_', '-')}")
                 words += [] if value is True else [str(value)]
-        return shlex.join(words)
+        return shlex.join(words if out is None else [*words, "-o", out])
 
 
 def _no_option(_: str) -> list[str]:

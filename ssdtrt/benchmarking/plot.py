@@ -12,6 +12,7 @@ from typing import Any
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.errors import ReportError
 from ssdtrt.system.files import check_writable, replacing
+from ssdtrt.system.versions import pip_install
 
 _SUFFIXES = (".png", ".svg")
 # Okabe and Ito's colors, which most color-blind readers tell apart, from dark to light; in gray print the dashes and
@@ -47,7 +48,7 @@ def check_plot(path: str | Path) -> None:
     if reason := check_writable(path):
         raise ReportError(f"{path} cannot be written: {reason}. Give another path.")
     if importlib.util.find_spec("matplotlib") is None:
-        raise ReportError("Drawing needs matplotlib, which is not installed: pip install 'ssdtrt[plot]'")
+        raise ReportError(f"Drawing needs matplotlib, which is not installed: {pip_install('plot')}")
 
 
 def plot_reports(reports: Mapping[str, BenchReport], path: str | Path) -> Path:

@@ -10,10 +10,13 @@ import click
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import OutputDistance, ParityReport
 from ssdtrt.artifact.precision import BACKENDS, Backend
-from ssdtrt.artifact.request import BatchRange
 from ssdtrt.commands.options import (
+    backend_option,
+    batch_range_option,
+    batch_size_option,
     check_apart,
     check_json,
+    chosen_batch,
     device_option,
     end_with,
     format_option,
@@ -28,8 +31,8 @@ from ssdtrt.commands.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.commands.params import BATCH_SIZE, Range
 from ssdtrt.commands.tables import fill, match_rate, repeatability_lines, scientific, table
+from ssdtrt.system.versions import other_backend
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.metadata import EngineMetadata
@@ -88,13 +91,14 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     prepared = {"preprocess": preprocess, "progress": terminal.progress}
     if file_format == "onnx":
         path = export_onnx(model, output, detector=detector, **prepared)
-        how, following = f"ONNX {'detector' if detector else 'module'}, opset {config.ONNX_OPSET}", "bench"
+        how = f"ONNX {'detector' if detector else 'module'}, opset {config.ONNX_OPSET}"
+        following = ["bench", output]
     else:
         path = export_module(model, output, method=method or config.METHOD, **prepared)
-        how, following = "scripted" if method == "script" else "traced", "compile"
+        how, following = "scripted" if method == "script" else "traced", ["compile", output, *other_backend()]
     terminal.done()
     click.echo(f"{path}: {how}, {model.num_classes - 1} classes, weights {model.source.name}")
-    terminal.hint(following, path)
+    terminal.hint(*following)
 
 
 @click.command("compile")
@@ -102,8 +106,8 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
 @click.option("--fp16", is_flag=True, help="Half precision (the default with TensorRT).")
 @click.option("--fp32", is_flag=True, help="Single precision, TF32 disabled.")
 @click.option("--bf16", is_flag=True, help="Bfloat16, with the backend torchscript.")
-@click.option("--batch-size", type=BATCH_SIZE, metavar="N", help="One batch size.  [default: 1]")
-@click.option("--batch-range", type=Range(), metavar="MIN:OPT:MAX", help="A range of batch sizes.")
+@batch_size_option
+@batch_range_option
 @click.option(
     "--front-end",
     type=click.Choice(["auto", *BACKENDS["tensorrt"].front_ends]),
@@ -121,13 +125,7 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
 @click.option(
     "--workspace-mib", type=click.IntRange(min=1), default=config.WORKSPACE_MIB, show_default=True, metavar="MIB"
 )
-@click.option(
-    "--backend",
-    type=click.Choice(list(BACKENDS)),
-    default=config.BACKEND,
-    show_default=True,
-    help="torchscript builds for the CPU.",
-)
+@backend_option(config.BACKEND, config.BACKEND)
 @format_option(config.ENGINE_FORMATS, "plan: TensorRT's engine by itself, for trtexec, Triton, DeepStream, C++.")
 @click.option("--detector", is_flag=True, help="Include normalization, decoding and NMS: uint8 images to detections.")
 @click.option("--no-cache", is_flag=True, help="Build even if the same engine was built before.")
@@ -161,10 +159,9 @@ def compile_(
 
     Example: ssdtrt compile --fp16 --batch-size 8 -o ssd300-b8.engine.ts
     """
-    if batch_size and batch_range:
-        raise click.UsageError("Give --batch-size or --batch-range, not both.")
+    batch = chosen_batch(BACKENDS[backend], batch_size, batch_range) or config.BATCH_SIZE
     precision = _one_precision(flags, BACKENDS[backend])
-    _check_batches(BACKENDS[backend], batch_size or batch_range, streams)
+    _check_streams(BACKENDS[backend], streams)
     _check_front_end(BACKENDS[backend], front_end, streams)
     if file_format == "plan" and (detector or backend != "tensorrt" or front_end == "torchscript"):
         raise click.UsageError("--format plan is TensorRT's engine alone: no --detector, and --front-end tensorrt.")
@@ -177,7 +174,7 @@ def compile_(
         output,
         detector=detector,
         precision=precision,
-        batch=batch_range or batch_size or config.BATCH_SIZE,
+        batch=batch,
         front_end=front_end,
         streams=streams,
         workspace_mib=workspace_mib,
@@ -193,7 +190,7 @@ def compile_(
     metadata = read_metadata(path)
     assert isinstance(metadata, EngineMetadata)
     click.echo(engine_text(path, metadata, terminal.width()))
-    terminal.hint("bench", path)
+    terminal.hint("bench", output or path)
 
 
 @click.command()
@@ -234,10 +231,8 @@ def _one_precision(flags: dict[str, bool], backend: Backend) -> str | None:
     return asked[0] if asked else None
 
 
-def _check_batches(backend: Backend, batch: int | BatchRange | None, streams: int) -> None:
-    """Refuse batch sizes and auxiliary streams that the back end does not support."""
-    if batch and not backend.fixed_batch:
-        raise click.UsageError(f"The backend {backend.name} takes any batch: leave out --batch-size and --batch-range.")
+def _check_streams(backend: Backend, streams: int | None) -> None:
+    """Refuse auxiliary streams that the back end does not support."""
     if streams and not backend.streams:
         able = " or ".join(one.name for one in BACKENDS.values() if one.streams)
         raise click.UsageError(f"--streams is for the backend {able}.")

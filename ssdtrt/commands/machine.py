@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Sized
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +13,11 @@ import msgspec
 from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dtype
 from ssdtrt.commands.options import check_apart, check_json, end_with, json_option, sha256_option, show, terminal
 from ssdtrt.commands.params import complete_cached
-from ssdtrt.commands.tables import LAYER_COLUMNS, fill, shorten, table
+from ssdtrt.commands.tables import LAYER_COLUMNS, cache_text, cleared_text, entries_text, fill, shorten, table
 from ssdtrt.errors import ArtifactError
+from ssdtrt.system.versions import may_have_tensorrt, other_backend
 
 if TYPE_CHECKING:
-    from ssdtrt.artifact.cache_entries import CacheReport, ClearReport
     from ssdtrt.artifact.inspection import Inspection
     from ssdtrt.diagnosis.report import DoctorReport, Finding
 
@@ -70,8 +70,17 @@ def inspect(file, layers, check, sha256, json_file):
     if layers:
         check_layers(report)
     show(report, json_file, layers_text if layers else inspection_text)
-    compiled = report.metadata["kind"] == "module" and report.metadata["format"] == "torchscript"
-    terminal.hint("compile" if compiled else "verify", file)
+    terminal.hint(*_following(file, report))
+
+
+def _following(file: str, found: Inspection) -> list[str]:
+    """Return the command that usually comes next; none for a file that does not run here."""
+    if found.metadata["kind"] == "module" and found.metadata["format"] == "torchscript":
+        return ["compile", file, *other_backend()]
+    needed = {"onnx": "onnxruntime", "plan": "tensorrt"}.get(found.metadata["format"], "torch_tensorrt")
+    on_gpu = found.metadata["machine"]["sm"] is not None
+    runs = may_have_tensorrt(needed) if on_gpu else needed != "onnxruntime" or find_spec(needed) is not None
+    return ["bench", file] if runs and not found.differs else []
 
 
 @click.group()
@@ -122,44 +131,13 @@ def clear(names, older_than, yes, json_file):
     if chosen and not yes:
         size = size_text(sum(entry.bytes for entry in chosen))
         try:
-            agreed = click.confirm(f"Remove {_entries(chosen)}, {size}, from {report.folder}?", err=True)
+            agreed = click.confirm(f"Remove {entries_text(chosen)}, {size}, from {report.folder}?", err=True)
         except click.Abort as error:
             raise KeyboardInterrupt from error
         chosen = chosen if agreed else ()
     cleared = clear_cache(report, chosen)
     show(cleared, json_file, cleared_text)
     end_with(cleared.failures)
-
-
-def cache_text(report: CacheReport, width: int) -> str:
-    """Return a table of what the cache holds, the sum and the limit."""
-    from ssdtrt.artifact.cache_folder import size_text
-
-    rows = [
-        (entry.short_key, entry.in_words, size_text(entry.bytes), entry.last_used[:10], entry.built_with)
-        for entry in report.entries
-    ]
-    lines = [table(("key", "what", "size", "last used", "built with"), rows, width), ""] if rows else []
-    limit = "without a limit" if report.limit is None else f"of at most {size_text(report.limit)}"
-    place = f"in {report.folder}" if report.folder else "as the cache is turned off (SSDTRT_CACHE is empty)"
-    lines.append(fill(f"{_entries(report.entries)}, {size_text(report.bytes)} {limit}, {place}", width))
-    if report.checkpoint:
-        lines.append(fill(f"COCO's checkpoint is in torch's cache, not counted: {report.checkpoint}", width))
-    return "\n".join(lines)
-
-
-def cleared_text(report: ClearReport, width: int) -> str:
-    """Return how much was removed, and how much was left because it is in use."""
-    from ssdtrt.artifact.cache_folder import size_text
-
-    lines = [f"removed {_entries(report.removed)}, {size_text(report.freed)} freed"]
-    if report.in_use:
-        lines.append(f"left {_entries(report.in_use)} that other processes use: {', '.join(report.in_use)}")
-    return "\n".join(fill(line, width) for line in lines)
-
-
-def _entries(found: Sized) -> str:
-    return f"{len(found)} {'entry' if len(found) == 1 else 'entries'}"
 
 
 def doctor_text(report: DoctorReport, width: int) -> str:

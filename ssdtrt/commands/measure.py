@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ssdtrt import config
 from ssdtrt.commands.options import (
+    against_option,
     check_apart,
     check_json,
     device_option,
@@ -41,7 +43,7 @@ _LAYERS = 20  # that the table shows
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 10, on a CPU 5]")
 @click.option("--iterations", type=click.IntRange(min=1), help="Timed calls a round.  [default: 10, on a CPU 4]")
 @click.option("--warmup", type=click.IntRange(min=1), default=config.WARMUP, show_default=True)
-@click.option("--against", type=Names(config.BENCH_CASES), metavar="NAME[,NAME...]", help="More to measure.")
+@against_option
 @click.option("--parts", is_flag=True, help="Also time the steps from picture to detections.")
 @module_option
 @device_option
@@ -60,6 +62,7 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
     files = files or (config.ENGINE_FILE,)
     check_bench([*files, module], json_file, **report_options)
     from ssdtrt.bench import bench_files
+    from ssdtrt.run import SAMPLES
 
     report = bench_files(
         files,
@@ -74,7 +77,8 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
         progress=terminal.progress,
     )
     finish_bench(report, json_file, **report_options)
-    terminal.hint("detect", files[0], "IMAGE...")
+    picture, here = SAMPLES / "coffee.jpg", Path.cwd()
+    terminal.hint("detect", files[0], picture.relative_to(here) if here in picture.parents else picture)
 
 
 @click.command()
@@ -106,7 +110,7 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
 def evaluate(engine, images, annotations, against, coco, reading, json_file, **options):
     """Compute COCO's twelve figures for ENGINE.
 
-    The settings are those of the published evaluation. Needs faster-coco-eval: pip install 'ssdtrt[eval]'
+    The settings are those of the published evaluation. Needs faster-coco-eval (the extra `eval`).
 
     Example: ssdtrt evaluate ssd300.engine.ts --images val2017 --annotations instances_val2017.json
     """

@@ -8,14 +8,29 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from ssdtrt import config
-from ssdtrt.commands.params import Device, Score, Values, complete_labels, complete_weights
+from ssdtrt.artifact.precision import BACKENDS, Backend
+from ssdtrt.artifact.request import BatchRange
+from ssdtrt.commands.params import (
+    BATCH_SIZE,
+    Device,
+    Names,
+    Range,
+    Score,
+    Values,
+    complete_labels,
+    complete_weights,
+)
 from ssdtrt.commands.terminal import Terminal
 from ssdtrt.system.report import Report
+
+if TYPE_CHECKING:
+    from ssdtrt.detection.results import ImageDetections
+    from ssdtrt.runners.runner import FileRunner
 
 R = TypeVar("R", bound=Report)
 
@@ -47,6 +62,13 @@ sha256_option = click.option("--sha256", metavar="DIGEST", help="The SHA-256 tha
 threshold_option = click.option(
     "--threshold", type=Score(), default=config.THRESHOLD, show_default=True, help="Lowest score."
 )
+batch_size_option = click.option(
+    "--batch-size", type=BATCH_SIZE, metavar="N", help=f"One batch size.  [default: {config.BATCH_SIZE}]"
+)
+batch_range_option = click.option("--batch-range", type=Range(), metavar="MIN:OPT:MAX", help="A range of batch sizes.")
+against_option = click.option(
+    "--against", type=Names(config.BENCH_CASES), metavar="NAME[,NAME...]", help="More to measure."
+)
 preprocess_option = click.option(
     "--preprocess",
     type=click.Choice(config.PREPROCESSES),
@@ -54,6 +76,21 @@ preprocess_option = click.option(
     show_default=True,
     help="eval: the whole picture resized; hub: its center crop.",
 )
+
+
+def backend_option(default: str | None, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option --backend, with its default in words."""
+    words = f"torchscript builds for the CPU.  [default: {text}]"
+    return click.option("--backend", type=click.Choice(list(BACKENDS)), default=default, help=words)
+
+
+def chosen_batch(backend: Backend | None, size: int | None, batch_range: BatchRange | None) -> BatchRange | int | None:
+    """Return what --batch-size or --batch-range ask for, and refuse both, or one that the back end does not support."""
+    if size and batch_range:
+        raise click.UsageError("Give --batch-size or --batch-range, not both.")
+    if (size or batch_range) and backend and not backend.fixed_batch:
+        raise click.UsageError(f"The backend {backend.name} takes any batch: leave out --batch-size and --batch-range.")
+    return batch_range or size
 
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -165,3 +202,25 @@ def end_with(failures: Iterable[object], code: int = 1) -> None:
         click.echo(line, err=True)
     if lines:
         sys.exit(code)
+
+
+def hint_verify(
+    runner: FileRunner,
+    file: str,
+    module: str | None,
+    pictures: Sequence[ImageDetections],
+    reading: dict[str, Any],
+) -> None:
+    """Show how to verify a file on the first picture; where its module is not there, how to measure it."""
+    from ssdtrt.runners.baseline import find_module
+
+    if not terminal.hints:
+        return
+    if find_module(runner, module)[0] is None:
+        terminal.hint("bench", file)
+        return
+    bounds, pixels = reading["value_range"], reading["max_pixels"]
+    words: list[Any] = ["--module", module] if module else []
+    words += ["--range", f"{bounds[0]!r}:{bounds[1]!r}"] if bounds else []
+    words += ["--max-pixels", pixels] if pixels else []
+    terminal.hint("verify", file, *(found.image for found in pictures[:1]), *words)

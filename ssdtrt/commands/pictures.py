@@ -13,12 +13,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssdtrt import config
+from ssdtrt.artifact.precision import BACKENDS
 from ssdtrt.commands.build import engine_text
 from ssdtrt.commands.options import (
+    against_option,
+    backend_option,
+    batch_range_option,
+    batch_size_option,
     check_apart,
     check_json,
+    chosen_batch,
     device_option,
     end_with,
+    hint_verify,
     labels_option,
     module_option,
     preprocess_option,
@@ -29,7 +36,7 @@ from ssdtrt.commands.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.commands.params import BATCH_SIZE, Overlap, complete_classes
+from ssdtrt.commands.params import Overlap, complete_classes
 from ssdtrt.commands.tables import fill, table
 
 if TYPE_CHECKING:
@@ -155,7 +162,7 @@ def detect(
     click.echo("\n".join(text), err="-" in (jsonl, coco))
     end_with(summary.failures)
     if "-" not in (jsonl, coco):
-        terminal.hint("verify", file, *(found.image for found in summary.first[:1]))
+        hint_verify(runner, file, module, summary.first, reading)
 
 
 def _sinks(
@@ -197,18 +204,36 @@ def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Anno
 @preprocess_option
 @labels_option
 @trust_option
-@click.option("--batch-size", type=BATCH_SIZE, default=config.BATCH_SIZE, show_default=True, metavar="N")
+@backend_option(None, "tensorrt, or torchscript where that cannot be built")
+@batch_size_option
+@batch_range_option
+@against_option
 @threshold_option
 @reading_options
 @click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
-def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, reading, output):
+def run(
+    images,
+    weights,
+    preprocess,
+    labels,
+    trust_weights,
+    backend,
+    batch_size,
+    batch_range,
+    against,
+    threshold,
+    reading,
+    output,
+):
     """Do the whole job: export, compile, bench and detect.
 
-    Everything, a report.json and the page report.html are written to DIR. Without IMAGEs it runs on sample photographs. Without a GPU it
-    builds a CPU engine, and without access to COCO's weights it uses untrained ones; a note says so.
+    Everything, a report.json and the page report.html are written to DIR. Without IMAGEs it runs on sample photographs.
+    Without a GPU it builds a CPU engine, and without access to COCO's weights it uses untrained ones; a note says so.
+    The names for --against are those of ssdtrt bench.
 
     Example: ssdtrt run street.jpg -o out
     """
+    batch = chosen_batch(BACKENDS[backend] if backend else None, batch_size, batch_range)
     from ssdtrt.commands.bench_text import bench_text
     from ssdtrt.model.labels import read_labels
     from ssdtrt.run import run_job
@@ -220,7 +245,9 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
         preprocess=preprocess,
         labels=read_labels(labels, terminal.note) if labels else None,
         trust=trust_weights,
-        batch=batch_size,
+        backend=backend,
+        batch=batch,
+        against=against or (),
         threshold=threshold,
         progress=terminal.progress,
         note=terminal.note,
@@ -234,7 +261,7 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
         f"written to {report.folder}: report.html, report.json, detections.json and {len(report.detections)} pictures"
     )
     end_with(report.failures)
-    terminal.hint("detect", report.folder / config.ENGINE_FILE, "IMAGE...")
+    terminal.hint("verify", os.path.join(output, config.ENGINE_FILE))
 
 
 def detections_text(results: Sequence[ImageDetections], width: int) -> str:

@@ -146,7 +146,7 @@ def compare(old, new, limit, max_ap_drop, force, json_file, markdown_file):
 def plot(reports, output):
     """Draw latency and throughput from REPORTS of ssdtrt bench --json.
 
-    Over the batch size, a line for each runner, on logarithmic axes. Needs matplotlib: pip install 'ssdtrt[plot]'
+    Over the batch size, a line for each runner, on logarithmic axes. Needs matplotlib (the extra `plot`).
 
     Example: ssdtrt plot bench.json -o speed.svg
     """

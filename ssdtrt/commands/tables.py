@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
+from typing import TYPE_CHECKING
 
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import Repeatability
 from ssdtrt.reporting.numbers import match_rate as match_rate
 from ssdtrt.reporting.numbers import milliseconds as milliseconds
 from ssdtrt.reporting.numbers import scientific as scientific
+
+if TYPE_CHECKING:
+    from ssdtrt.artifact.cache_entries import CacheReport, ClearReport
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header, and rows of as many cells."""
@@ -112,3 +116,35 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     marks = ["---", *["--:"] * (len(header) - 1)]
     lines = [[_escape(cell) for cell in header], marks, *([_escape(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cache_text(report: CacheReport, width: int) -> str:
+    """Return a table of what the cache holds, the sum and the limit."""
+    from ssdtrt.artifact.cache_folder import size_text
+
+    rows = [
+        (entry.short_key, entry.in_words, size_text(entry.bytes), entry.last_used[:10], entry.built_with)
+        for entry in report.entries
+    ]
+    lines = [table(("key", "what", "size", "last used", "built with"), rows, width), ""] if rows else []
+    limit = "without a limit" if report.limit is None else f"of at most {size_text(report.limit)}"
+    place = f"in {report.folder}" if report.folder else "as the cache is turned off (SSDTRT_CACHE is empty)"
+    lines.append(fill(f"{entries_text(report.entries)}, {size_text(report.bytes)} {limit}, {place}", width))
+    if report.checkpoint:
+        lines.append(fill(f"COCO's checkpoint is in torch's cache, not counted: {report.checkpoint}", width))
+    return "\n".join(lines)
+
+
+def cleared_text(report: ClearReport, width: int) -> str:
+    """Return how much was removed, and how much was left because it is in use."""
+    from ssdtrt.artifact.cache_folder import size_text
+
+    lines = [f"removed {entries_text(report.removed)}, {size_text(report.freed)} freed"]
+    if report.in_use:
+        lines.append(f"left {entries_text(report.in_use)} that other processes use: {', '.join(report.in_use)}")
+    return "\n".join(fill(line, width) for line in lines)
+
+
+def entries_text(found: Sized) -> str:
+    """Return how many entries of the cache these are."""
+    return f"{len(found)} {'entry' if len(found) == 1 else 'entries'}"

@@ -46,10 +46,15 @@ class Terminal:
         self.done()
         print(f"note: {text}", file=sys.stderr, flush=True)
 
+    @property
+    def hints(self) -> bool:
+        """Whether hints are shown."""
+        return not self._quiet and sys.stdout.isatty()
+
     def hint(self, *words: object) -> None:
-        """Show the command that usually comes next, unless quiet or stdout is not a terminal."""
+        """Show the command that usually comes next, unless there is none, or quiet or stdout is not a terminal."""
         self.done()
-        if not self._quiet and sys.stdout.isatty():
+        if words and self.hints:
             print(f"next: ssdtrt {shlex.join(map(str, words))}", file=sys.stderr, flush=True)
 
     def done(self) -> None:

@@ -23,7 +23,7 @@ from ssdtrt.images.read_ahead import worker_count
 from ssdtrt.system.outputs import FolderRecord, remove_written
 
 _MAX_NAME_BYTES = 255  # of a file's name, on nearly every file system
-_OWN_STARTS = (b"", b"[", b"[\n]\n", b'[\n{"image": ')  # of a detections.json, whole or broken off
+_FIRST_STARTS = (b"", b"[", b"[\n]\n", b'[\n{"image": ')  # of a detections.json of schema 1, whole or broken off
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,8 @@ def _check_own(path: Path) -> None:
     """Raise ArtifactError for a detections.json that no sink wrote."""
     if path.is_file():
         with open(path, "rb") as file:
-            start = file.read(len(_OWN_STARTS[-1]))
-        if start not in _OWN_STARTS:
+            start = file.read(len(JsonListSink.start))
+        if start != JsonListSink.start.encode() and start[: len(_FIRST_STARTS[-1])] not in _FIRST_STARTS:
             raise ArtifactError(f"{path} was not written by ssdtrt, and is not overwritten.")
 
 

@@ -1,4 +1,4 @@
-"""Sinks that write detections as JSON, a picture at a time: JSON lines, one JSON list, COCO's results."""
+"""Sinks that write detections as JSON, a picture at a time: JSON lines, detections.json, COCO's results."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssdtrt.detection.results import Detection, Detections
+from ssdtrt.detection.results import Detection, Detections, ImageDetections, PictureList
 from ssdtrt.detection.text_output import TextOutput
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.system.report import Report
 
 CocoId = int | str
 """The id of a picture or of a category in COCO's files: a number, or text where an annotation file has text."""
 
 
 class JsonLinesSink:
-    """Writes one JSON object a picture and line, as `ImageDetections.as_dict` has it.
+    """Writes one JSON object a picture and line, as `ImageDetections.document` has it.
 
     Edges have 2 decimals and scores 6; what is not finite is null. What is written is valid whenever a run ends.
 
@@ -49,18 +50,18 @@ class JsonLinesSink:
 
     def write(self, found: Detections) -> None:
         """Write one picture's detections."""
-        self.output.write(self._line(found) + "\n")
+        self.output.write(f"{{{_begin(ImageDetections)}, {self._fields(found)}}}\n")
 
-    def _line(self, found: Detections, drawing: str = "", crops: Sequence[str] = ()) -> str:
+    def _fields(self, found: Detections, drawing: str = "", crops: Sequence[str] = ()) -> str:
         values = _columns(found.confidence, found.xyxy)  # [K, 5]
         row = self._row if np.isfinite(values).all() else self._row_with_nulls
         rows: Iterable[str] = map(row, np.asarray(found.class_id).tolist(), values.tolist())
-        head = f'{{"image": {json.dumps(found.image)}, "width": {found.width}, "height": {found.height}, '
+        head = f'"image": {json.dumps(found.image)}, "width": {found.width}, "height": {found.height}, '
         if drawing:
             head += f'"drawing": {json.dumps(drawing)}, '
         if crops:
             rows = (f'{row[:-1]}, "crop": {json.dumps(crop)}}}' for row, crop in zip(rows, crops))
-        return f'{head}"detections": [{", ".join(rows)}]}}'
+        return f'{head}"detections": [{", ".join(rows)}]'
 
     def _row(self, label: int, values: list[float]) -> str:
         return self._formats[label] % tuple(values)
@@ -71,10 +72,16 @@ class JsonLinesSink:
         return json.dumps(Detection(self._labels[label], label, round(score, 6), box).as_dict())
 
 
-class JsonListSink(JsonLinesSink):
-    """Writes the objects of JsonLinesSink as one JSON list, a line each, with the paths of what was drawn."""
+def _begin(record: type[Report]) -> str:
+    """How the JSON object of a document begins."""
+    return f'"schema": {record.schema}, "kind": {json.dumps(record.kind)}'
 
-    _start, _end = "[", "\n]\n"
+
+class JsonListSink(JsonLinesSink):
+    """Writes a detections.json: the pictures a line each, with the paths of what was drawn, as `PictureList` has them."""
+
+    start = _start = f'{{{_begin(PictureList)}, "pictures": ['
+    _end = "\n]}\n"
     _separator = "\n"
 
     def write(self, found: Detections, drawing: str = "", crops: Sequence[str] = ()) -> None:
@@ -85,7 +92,7 @@ class JsonListSink(JsonLinesSink):
             drawing: The path of the annotated picture; "" for none.
             crops: The path of each detection's crop; none where there are no crops.
         """
-        self.output.write(self._separator + self._line(found, drawing, crops))
+        self.output.write(f"{self._separator}{{{self._fields(found, drawing, crops)}}}")
         self._separator = ",\n"
 
 

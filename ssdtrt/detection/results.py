@@ -44,7 +44,7 @@ class Detection(Report, frozen=True):
 
 
 class ImageDetections(Report, frozen=True):
-    """The detections of one picture, the best first, as they are written as JSON.
+    """The detections of one picture, the best first, as they are written as JSON: its document is a line of JSON lines.
 
     Attributes:
         image: Its path; "" where it has none.
@@ -53,10 +53,22 @@ class ImageDetections(Report, frozen=True):
         detections: What was found in it.
     """
 
+    kind = "picture"
+    schema = 2
+
     image: str
     width: int
     height: int
     detections: tuple[Detection, ...]
+
+
+class PictureList(Report, frozen=True):
+    """The pictures of a detections.json."""
+
+    kind = "detections"
+    schema = 2
+
+    pictures: tuple[ImageDetections, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,7 +149,7 @@ class Detections:
         return np.array([self.labels[number] for number in self.class_id.tolist()], dtype=np.str_)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the JSON object of the picture, as `detect --jsonl` writes it."""
+        """Return the JSON object of the picture, as detections.json has it."""
         return self.named(self.labels).as_dict()
 
     @property

@@ -9,6 +9,7 @@ from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.diagnosis.facts import PACKAGES, TENSORRT_NAMES, BuildTest, Facts, Failure, Package
 from ssdtrt.diagnosis.report import TEST_BUILD, Finding
 from ssdtrt.diagnosis.requirements import install_command, is_known, parse_version, public, unmet
+from ssdtrt.system.versions import pip_install_tensorrt
 
 _GET_GPU = (
     "Use a machine with an NVIDIA GPU and its driver, where nvidia-smi lists it; "
@@ -32,12 +33,12 @@ def check_facts(facts: Facts) -> list[Finding]:
 def check_build(answer: BuildTest | Failure) -> Finding:
     """Return the finding about the test build."""
     if isinstance(answer, Failure):
-        fix = "Install versions that belong together: " + config.HOW_TO_INSTALL
+        fix = "Install versions that belong together: " + pip_install_tensorrt()
         return Finding(TEST_BUILD, "problem", answer.error, fix)
     distance, bound = answer.relative_l2, PRECISIONS["fp16"].bound
     if distance is None or not distance <= bound:
         found = "not finite" if distance is None else f"{distance:.1e}, more than {bound:.0e}"
-        fix = "Do not trust engines built here. Install versions that belong together: " + config.HOW_TO_INSTALL
+        fix = "Do not trust engines built here. Install versions that belong together: " + pip_install_tensorrt()
         return Finding(TEST_BUILD, "problem", f"relative L2 to FP32 eager is {found}", fix)
     found = f"FP16 engine built in {answer.seconds:.1f} s, relative L2 to FP32 eager {distance:.1e}"
     return Finding(TEST_BUILD, "ok", found)
@@ -183,7 +184,7 @@ def _check_front_ends(facts: Facts) -> Iterator[Finding]:
     if found.torchscript:
         yield Finding("front ends", "ok", text)
     else:
-        fix = f"Install a build with the TorchScript front end, which writes engine files: {config.HOW_TO_INSTALL}"
+        fix = f"Install a build with the TorchScript front end, which writes engine files: {pip_install_tensorrt()}"
         yield Finding("front ends", "problem", text, fix)
 
 
@@ -238,7 +239,7 @@ def _check_folders(facts: Facts) -> Iterator[Finding]:
 def _check_cpu(facts: Facts) -> Iterator[Finding]:
     """Report that CPU engines can be built."""
     if not isinstance(facts.torch, Failure) and not isinstance(facts.torchvision, Failure):
-        yield Finding("CPU engine", "ok", "works here: ssdtrt compile --backend torchscript")
+        yield Finding("CPU engine", "ok", "works here: ssdtrt export && ssdtrt compile --backend torchscript")
 
 
 _CHECKS: dict[str, Callable[[Facts], Iterator[Finding]]] = {

@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from ssdtrt import config
 from ssdtrt.diagnosis.facts import Facts, Failure, Package
+from ssdtrt.system.versions import pip_install
 
 
 def install_command(facts: Facts) -> str:
@@ -25,7 +26,7 @@ def install_command(facts: Facts) -> str:
         return command
     if isinstance(facts.system, Failure) or parse_version(facts.system.python).release[:2] != (3, 10):
         return f"{command} (from PyPI alone it installs with Python 3.10 only)"
-    return "pip install 'ssdtrt[tensorrt-pypi]'"
+    return pip_install("tensorrt-pypi")
 
 
 def unmet(facts: Facts, name: str, *others: str) -> str | None:

@@ -13,7 +13,7 @@ from ssdtrt.detection.json_sinks import CocoId, in_categories, to_xywh
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.evaluation.annotations import Annotations, match_categories
 from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport, EvalSettings
-from ssdtrt.system.versions import installed
+from ssdtrt.system.versions import installed, pip_install
 
 
 class PictureDetections(NamedTuple):
@@ -112,7 +112,7 @@ def load_coco_tools() -> tuple[Any, Any]:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:
-        raise SsdtrtError(f"Evaluation needs faster-coco-eval ({error}): pip install 'ssdtrt[eval]'") from error
+        raise SsdtrtError(f"Evaluation needs faster-coco-eval ({error}): {pip_install('eval')}") from error
     return COCO, COCOeval_faster
 
 

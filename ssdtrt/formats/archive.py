@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,7 +135,7 @@ def read_member(path: Path, suffix: str, limit: int) -> bytes:
         names = archive.namelist()
         found = [member for member in archive.infolist() if member.filename.endswith(suffix)]
         if not found:
-            raise ArtifactError(f"{path} {_describe_foreign(names)}.")
+            raise ArtifactError(f"{path} {_describe_foreign(path, names)}.")
         if len(found) > 1:
             raise zipfile.BadZipFile(f"{len(found)} members end in {suffix}")
         if {name.split("/", 1)[0] for name in names} != {found[0].filename[: -len(suffix)]}:
@@ -144,10 +145,10 @@ def read_member(path: Path, suffix: str, limit: int) -> bytes:
         return archive.read(found[0])
 
 
-def _describe_foreign(names: list[str]) -> str:
+def _describe_foreign(path: Path, names: list[str]) -> str:
     """Return what a zip archive without ssdtrt's metadata is, and what to do with it."""
     if any(name.endswith("/constants.pkl") for name in names):
         return "is a TorchScript archive without ssdtrt's metadata; make it with ssdtrt export or ssdtrt compile"
     if any(name.endswith("/data.pkl") for name in names):
-        return "is a checkpoint, not a module; first run: ssdtrt export --weights FILE"
+        return f"is a checkpoint, not a module; first run: {shlex.join(['ssdtrt', 'export', '--weights', str(path)])}"
     return "is a zip archive, but not one of ssdtrt's files"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 
+from ssdtrt import config
 from ssdtrt.errors import ArtifactError
+from ssdtrt.system.versions import may_have_tensorrt, other_backend
 
 _EXPECTED = "expected a file that ssdtrt export or ssdtrt compile wrote"
 _START = 8  # bytes
@@ -45,15 +48,23 @@ def read_start(path: Path) -> bytes:
 
 
 def _creation_hint(path: Path) -> str:
-    """Return the advice to run the command that makes a file of this name."""
+    """Return the advice to run the commands that make a file of this name on this machine."""
+    where, words, name = "", ["export"], config.MODULE_FILE
     if path.suffix == ".onnx":
-        more = " --detector" if ".detector" in path.name else ""
-        return f"Make it first: ssdtrt export --format onnx{more}"
-    if path.suffix == ".plan":
-        return "Make it first: ssdtrt compile --format plan"
-    commands = {".engine": "ssdtrt compile", ".detector": "ssdtrt compile --detector"}
-    matching = [command for part, command in commands.items() if part in path.name]
-    return f"Make it first: {matching[0] if matching else 'ssdtrt export'}"
+        detector = ".detector" in path.name
+        words += ["--format", "onnx", *(["--detector"] if detector else [])]
+        name = config.ONNX_DETECTOR_FILE if detector else config.ONNX_FILE
+    elif path.suffix == ".plan":
+        words, name = ["compile", "--format", "plan"], config.PLAN_FILE
+        where = "" if may_have_tensorrt("tensorrt") else " on a machine with a GPU and TensorRT"
+    elif ".engine" in path.name or ".detector" in path.name:
+        detector = ".engine" not in path.name
+        words = ["compile", *other_backend(), *(["--detector"] if detector else [])]
+        name = config.DETECTOR_FILE if detector else config.ENGINE_FILE
+    if str(path) != name:
+        words += ["-o", str(path)]
+    needs_module = words[0] == "compile" and not os.path.exists(config.MODULE_FILE)
+    return f"Make it first{where}: {'ssdtrt export && ' if needs_module else ''}{shlex.join(['ssdtrt', *words])}"
 
 
 def damaged(path: Path, error: Exception) -> ArtifactError:

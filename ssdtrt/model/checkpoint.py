@@ -18,6 +18,7 @@ from ssdtrt.errors import WeightsError, first_line
 from ssdtrt.model.contents import Checkpoint, CheckpointError, find_weights
 from ssdtrt.model.labels import RECORDED_AS
 from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.versions import pip_install
 
 _SHOWN_CHARACTERS = 160  # of torch's own messages
 _NO_CHECKSUMS = "{} has no checksums ({}), so damage to it would not be noticed. Check the file with --sha256."
@@ -168,7 +169,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
-        raise CheckpointError(path, "is of the safetensors format: pip install 'ssdtrt[safetensors]'") from error
+        raise CheckpointError(path, f"is of the safetensors format: {pip_install('safetensors')}") from error
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             recorded = file.metadata() or {}

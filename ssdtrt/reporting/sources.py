@@ -15,11 +15,12 @@ from msgspec.structs import asdict
 from ssdtrt import config
 from ssdtrt.artifact.inspection import Inspection
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, OnnxDetectorMetadata
+from ssdtrt.artifact.older_metadata import of_first_schema
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.benchmarking import report_file as bench_file
 from ssdtrt.benchmarking.compare import CompareReport
 from ssdtrt.benchmarking.report import BenchReport
-from ssdtrt.detection.results import ImageDetections
+from ssdtrt.detection.results import PictureList
 from ssdtrt.errors import ReportError, first_line
 from ssdtrt.evaluation import report_file as evaluation_file
 from ssdtrt.evaluation.compare import EvalComparison
@@ -31,12 +32,6 @@ from ssdtrt.system.versions import Machine, MeasuredOn, Versions
 
 R = TypeVar("R", bound=Report)
 _MAX_DIGITS = 20  # of a whole number, with its sign
-
-
-class PictureList(Report, frozen=True):
-    """The pictures of a detections.json."""
-
-    pictures: tuple[ImageDetections, ...]
 
 
 @dataclass(frozen=True)
@@ -119,9 +114,11 @@ def _check_schema(data: dict[str, Any], source: str, oldest: int, newest: int) -
 
 
 def _parse_run(data: Any, source: str) -> RunReport:
-    _check_schema(data, source, RunReport.schema, RunReport.schema)
-    bench = bench_file.parse(data["bench"], source).document()
-    return msgspec.convert({**data, "bench": bench}, RunReport, dec_hook=_decode_path)
+    _check_schema(data, source, 1, RunReport.schema)
+    changed = {"bench": bench_file.parse(data["bench"], source).document()}
+    if data.get("schema", 1) == 1:
+        changed |= {name: of_first_schema(data[name]) for name in ("module", "engine")}
+    return msgspec.convert({**data, **changed}, RunReport, dec_hook=_decode_path)
 
 
 def _decode_path(kind: type, value: Any) -> Any:
@@ -142,7 +139,9 @@ def _recorded(found: Inspection) -> Metadata | OnnxDetectorMetadata:
 
 
 def _parse_detections(data: Any, source: str) -> PictureList:
-    return msgspec.convert({"pictures": data}, PictureList)
+    if isinstance(data, list):  # Schema 1.
+        return msgspec.convert({"pictures": data}, PictureList)
+    return _record(PictureList, oldest=PictureList.schema)(data, source)
 
 
 _PARSERS: dict[str, Callable[[Any, str], Report]] = {

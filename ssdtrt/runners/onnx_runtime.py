@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ssdtrt import config
 from ssdtrt.errors import ArtifactError, SsdtrtError, first_line
 from ssdtrt.system.devices import pick_device
+from ssdtrt.system.versions import pip_install
 
 LOC_CONF = ("loc", "conf")
 """The network's outputs, which are tensors inside a detector too."""
@@ -36,7 +36,7 @@ def check_installed(*modules: str) -> None:
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise SsdtrtError(f"ONNX files need {' and '.join(missing)}, not installed here: {config.HOW_TO_INSTALL_ONNX}")
+        raise SsdtrtError(f"ONNX files need {' and '.join(missing)}, not installed here: {pip_install('onnx')}")
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.inspection import check_fits, described
+from ssdtrt.artifact.inspection import check_fits, described, module_path
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.artifact.precision import Backend
 from ssdtrt.errors import ArtifactError, CompileError
@@ -277,15 +277,16 @@ def _device_for(path: Path, metadata: Metadata, device: str | torch.device | Non
     """Return the device that a file runs on; raise an SsdtrtError if `device` is another, or it is missing."""
     if metadata.format == "onnx":
         return onnx_runtime.choose_device(device)
-    backend = _backend_of(metadata)
-    if backend is None:
+    if not isinstance(metadata, EngineMetadata):
         return pick_device(device)
+    backend = metadata.request.capabilities
     if device is not None and torch.device(device).type != backend.device_type:
         what = "a TensorRT engine" if backend.on_gpu else "a CPU engine"
         raise ArtifactError(f"{path} is {what} and cannot run on {device}; leave --device out.")
     if not backend.on_gpu:
         return torch.device("cpu")
-    reason = runtime.why_not(plan=metadata.format == "plan")
+    instead = runtime.cpu_command(module_path(path, metadata), metadata.request.detector)
+    reason = runtime.why_not(metadata.format == "plan", instead)
     if reason:
         raise CompileError(f"{path} is a TensorRT engine. {reason}")
     return pick_device(device)

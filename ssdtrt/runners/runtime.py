@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shlex
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,9 +14,7 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.errors import CompileError, first_line
-from ssdtrt.system.versions import installed
-
-_CPU_BACKEND = "For a CPU engine: ssdtrt compile --backend torchscript"
+from ssdtrt.system.versions import installed, pip_install_tensorrt
 
 
 def missing_parts(plan: bool = False) -> list[str]:
@@ -30,20 +30,35 @@ def missing_parts(plan: bool = False) -> list[str]:
         missing.append(f"a CUDA GPU (torch {torch.__version__} sees none)")
     module, name = ("tensorrt", "TensorRT") if plan else ("torch_tensorrt", "Torch-TensorRT")
     if importlib.util.find_spec(module) is None:
-        missing.append(f"{name}: {config.HOW_TO_INSTALL}")
+        missing.append(f"{name}: {pip_install_tensorrt()}")
     return missing
 
 
-def why_not(plan: bool = False) -> str | None:
-    """Return a message about what is missing for TensorRT engines, or for plans, or None if nothing is."""
+def cpu_command(module: Path, detector: bool, out: Path | None = None) -> str:
+    """Return the command that builds a CPU engine from a module; `out` is left out where it is a plan or the default."""
+    words = ["ssdtrt", "compile", *([str(module)] if str(module) != config.MODULE_FILE else [])]
+    words += ["--backend", "torchscript", *(["--detector"] if detector else [])]
+    if out is not None and out.suffix != ".plan" and str(out) not in (config.ENGINE_FILE, config.DETECTOR_FILE):
+        words += ["-o", str(out)]
+    return shlex.join(words)
+
+
+def why_not(plan: bool = False, instead: str = "ssdtrt compile --backend torchscript") -> str | None:
+    """Return a message about what is missing for TensorRT engines, or None if nothing is.
+
+    Args:
+        plan: Whether the engines are plans, which need TensorRT alone.
+        instead: The command that builds a CPU engine, for the message.
+    """
+    instead = f"For a CPU engine: {instead}"
     if not plan and (version := installed(config.RTX_DISTRIBUTION)):
         return (
             f"{config.RTX_DISTRIBUTION} {version} is installed. It has the import name of Torch-TensorRT, and builds for "
             "TensorRT-RTX, which ssdtrt does not run. Remove both: pip uninstall -y torch-tensorrt "
-            f"{config.RTX_DISTRIBUTION}, then {config.HOW_TO_INSTALL}. {_CPU_BACKEND}"
+            f"{config.RTX_DISTRIBUTION}, then {pip_install_tensorrt()}. {instead}"
         )
     missing = ", and ".join(missing_parts(plan))
-    return f"A TensorRT engine cannot be built or run here; missing: {missing}. {_CPU_BACKEND}" if missing else None
+    return f"A TensorRT engine cannot be built or run here; missing: {missing}. {instead}" if missing else None
 
 
 def import_torch_tensorrt() -> ModuleType:
@@ -60,7 +75,7 @@ def import_torch_tensorrt() -> ModuleType:
     except Exception as error:  # A missing library, another ABI, no GPU: the types differ.
         raise CompileError(
             f"Torch-TensorRT is installed but cannot be imported with torch {torch.__version__} ({first_line(error)}). "
-            f"Install versions that belong together: {config.HOW_TO_INSTALL}"
+            f"Install versions that belong together: {pip_install_tensorrt()}"
         ) from error
 
 
@@ -74,7 +89,7 @@ def check_front_end(torch_tensorrt: ModuleType) -> None:
     if not getattr(features, "torchscript_frontend", hasattr(torch_tensorrt, "ts")):
         raise CompileError(
             f"Torch-TensorRT {torch_tensorrt.__version__} has no TorchScript front end, which writes the engine file; "
-            f"build a plan, which does without (--format plan), or install a build that has it: {config.HOW_TO_INSTALL}"
+            f"build a plan, which does without (--format plan), or install a build that has it: {pip_install_tensorrt()}"
         )
 
 
@@ -87,7 +102,7 @@ def import_tensorrt() -> ModuleType:
     try:
         return importlib.import_module("tensorrt")
     except Exception as error:  # A missing package or library: the types differ.
-        raise CompileError(f"TensorRT cannot be imported ({first_line(error)}). {config.HOW_TO_INSTALL}") from error
+        raise CompileError(f"TensorRT cannot be imported ({first_line(error)}). {pip_install_tensorrt()}") from error
 
 
 def make_logger(tensorrt: ModuleType) -> Any:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 _TENSORRT_DISTRIBUTIONS = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
+_ROOT = Path(__file__).resolve().parents[2]  # of the checkout, or where packages are installed
+_GPU_FILES = ("/dev/nvidia[0-9]*", "/dev/dxg")  # the second in the Windows Subsystem for Linux
 _SHOWN_VERSIONS = (("torch_tensorrt", "Torch-TensorRT"), ("tensorrt", "TensorRT"), ("driver", "driver"))
 
 
@@ -76,6 +84,54 @@ def installed(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def pip_install(extra: str) -> str:
+    """Return the command that installs what an extra needs: by the package's name or, in a checkout, by its folder."""
+    return f"pip install {'-e ' if _is_checkout() else ''}{_with_extra(extra)}"
+
+
+def pip_install_tensorrt() -> str:
+    """Return the command that installs Torch-TensorRT, and another for where NVIDIA's index cannot be reached."""
+    other = _with_extra("tensorrt-pypi")
+    return f"{pip_install('tensorrt')} (or, where only PyPI can be reached, {other} with Python 3.10)"
+
+
+def _with_extra(extra: str) -> str:
+    name, here = "ssdtrt", Path.cwd()
+    if _is_checkout():
+        name = os.path.relpath(_ROOT, here) if here.is_relative_to(_ROOT) else str(_ROOT)
+    return shlex.quote(f"{name}[{extra}]")
+
+
+def _is_checkout() -> bool:
+    """Whether the package does not lie where packages are installed, but beside its setup.cfg."""
+    try:
+        return "name = ssdtrt\n" in (_ROOT / "setup.cfg").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+
+
+def other_backend() -> list[str]:
+    """Return the option of `ssdtrt compile` without which it could build no engine here."""
+    return [] if may_have_tensorrt() else ["--backend", "torchscript"]
+
+
+def may_have_tensorrt(module: str = "torch_tensorrt") -> bool:
+    """Return whether TensorRT engines can be built here, as far as is known without importing anything.
+
+    Where torch is not imported yet, a GPU is one that the system has a file or a program for.
+
+    Args:
+        module: What builds them.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        gpu = bool(torch.cuda.is_available())
+    else:
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        gpu = not hidden and (any(map(glob.glob, _GPU_FILES)) or shutil.which("nvidia-smi") is not None)
+    return gpu and importlib.util.find_spec(module) is not None
 
 
 def tensorrt_version() -> str | None:

@@ -37,5 +37,5 @@ def test_what_differs_from_this_machine(tensorrt_engine, like_there, monkeypatch
 
 
 def test_what_is_none_of_ours(tmp_path):
-    with pytest.raises(ArtifactError, match="no such file. Make it first: ssdtrt compile"):
+    with pytest.raises(ArtifactError, match="no such file. Make it first: ssdtrt export && ssdtrt compile"):
         inspect_file(tmp_path / "a.engine.ts")

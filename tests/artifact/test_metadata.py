@@ -207,11 +207,22 @@ def test_an_engine_of_the_first_schema_is_refused_with_the_command_that_rebuilds
 
 
 def test_missing_module(tmp_path):
-    assert refusal(tmp_path / "ssd300.ts") == "FILE: no such file. Make it first: ssdtrt export"
+    assert refusal(tmp_path / "ssd300.ts") == "FILE: no such file. Make it first: ssdtrt export -o FILE"
 
 
-def test_missing_engine(tmp_path):
-    assert refusal(tmp_path / "ssd300.engine.ts") == "FILE: no such file. Make it first: ssdtrt compile"
+def test_missing_engine(tmp_path, monkeypatch):
+    """The commands that make it here, and all that are needed."""
+    engine, command = tmp_path / "my.engine.ts", "ssdtrt compile"
+    for gpu, option in ((True, ""), (False, " --backend torchscript")):
+        monkeypatch.setattr("ssdtrt.system.versions.may_have_tensorrt", lambda module="", gpu=gpu: gpu)
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "ssd300.ts").unlink(missing_ok=True)
+        advice = f"{command}{option}"
+        assert refusal(engine) == f"FILE: no such file. Make it first: ssdtrt export && {advice} -o FILE"
+        assert refusal(Path("ssd300.engine.ts")).endswith(f"Make it first: ssdtrt export && {advice}")
+        (tmp_path / "ssd300.ts").touch()
+        assert refusal(Path("ssd300.engine.ts")).endswith(f"Make it first: {advice}")
+        assert refusal(Path("ssd300.detector.ts")).endswith(f"Make it first: {advice} --detector")
 
 
 def test_file_below_a_file(ours):
@@ -356,12 +367,13 @@ def test_unknown_kind(ours):
 
 @pytest.mark.parametrize(
     "name, command",
-    [("a.ts", "export"), ("ssd300.engine.ts", "compile"), ("ssd300.detector.ts", "compile --detector")],
+    [("a.ts", "export -o a.ts"), ("ssd300.ts", "export"), ("my net.onnx", "export --format onnx -o 'my net.onnx'")],
 )
-def test_a_missing_file_names_the_command_that_makes_it(tmp_path, name, command):
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path, name, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ArtifactError) as caught:
-        read_metadata(tmp_path / name)
-    assert str(caught.value) == f"{tmp_path / name}: no such file. Make it first: ssdtrt {command}"
+        read_metadata(name)
+    assert str(caught.value) == f"{name}: no such file. Make it first: ssdtrt {command}"
 
 
 # Plans

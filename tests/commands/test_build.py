@@ -24,7 +24,7 @@ from ssdtrt.runners import torchscript
 from ssdtrt.system.digests import sha256_file
 
 FITS = "Expected NVIDIA's SSD300 v1.1 checkpoint or one fine-tuned from it."
-DIRECTORY = 6_229_496  # where the directory of the archive below begins, about
+DIRECTORY = 2_949_000  # where the directory of the archive below begins, about
 ASKS = f"torch {torch.__version__} cannot read a checkpoint safely (CVE-2025-32434, fixed in 2.6). Update torch or, "
 
 
@@ -402,7 +402,7 @@ def test_compile_without_a_gpu_says_what_is_missing_and_what_there_is(module, ss
             "A TensorRT engine cannot be built or run here; missing: a CUDA GPU "
             f"(torch {torch.__version__} sees none), and Torch-TensorRT: pip install 'ssdtrt[tensorrt]' "
             "(or, where only PyPI can be reached, 'ssdtrt[tensorrt-pypi]' with Python 3.10). "
-            "For a CPU engine: ssdtrt compile --backend torchscript",
+            f"For a CPU engine: ssdtrt compile {module} --backend torchscript",
         )
     assert os.listdir(tmp_path) == []
 

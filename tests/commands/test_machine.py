@@ -18,7 +18,9 @@ from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.request import BuildRequest
-from ssdtrt.commands.machine import _printable, cache_text, doctor_text, inspection_text
+from ssdtrt.commands import machine as inspecting
+from ssdtrt.commands.machine import _printable, doctor_text, inspection_text
+from ssdtrt.commands.tables import cache_text
 from ssdtrt.diagnosis.checks import check_facts
 from ssdtrt.diagnosis.facts import BuildTest, Failure, Torch, TorchTensorrt
 from ssdtrt.diagnosis.report import DoctorReport, Finding
@@ -195,9 +197,17 @@ def test_the_digest_is_checked_where_it_is_asked_for(tensorrt_engine, ssdtrt):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals")
-def test_the_next_command_fits_the_kind_of_file(tensorrt_engine, known):
-    assert on_a_terminal(["inspect", tensorrt_engine], os.curdir)[1].endswith(f"ssdtrt verify {tensorrt_engine}\r\n")
-    assert on_a_terminal(["inspect", known], os.curdir)[1].endswith(f"ssdtrt compile {known}\r\n")
+def test_the_next_command_fits_the_kind_of_file(known):
+    assert f"next: ssdtrt compile {known}" in on_a_terminal(["inspect", known], os.curdir)[1]
+
+
+def test_no_command_is_named_that_cannot_run_here(tensorrt_engine, engine, onnx_file, monkeypatch):
+    following = lambda path: inspecting._following(str(path), inspect_file(path))  # noqa: E731
+    monkeypatch.setattr(inspecting, "may_have_tensorrt", lambda module: True)
+    assert following(tensorrt_engine) == []  # Its TensorRT is another, or there is none.
+    assert following(engine) == ["bench", str(engine)] and following(onnx_file) == ["bench", str(onnx_file)]
+    monkeypatch.setattr(inspecting, "find_spec", lambda module: None)
+    assert following(engine) == ["bench", str(engine)] and following(onnx_file) == []
 
 
 # cache

@@ -1,6 +1,5 @@
 """The commands on pictures: where the detections go, which pictures are meant, and how a run ends."""
 
-import json
 import os
 import shutil
 import signal
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from coco_files import write_annotations
-from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, strict
+from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, lines_of, pictures_in, strict
 from picture_files import png, visible
 from PIL import Image
 
@@ -40,7 +39,7 @@ def two(pictures):
 def test_json_lines_on_stdout_are_alone_there(known, two, ssdtrt, tmp_path):
     done = ssdtrt("detect", known, *two, "--jsonl", "-", "--device", "cpu")
     assert done.exit_code == 0
-    entries = [strict(line) for line in done.stdout.splitlines()]
+    entries = lines_of(done.stdout)
     assert entries == [found.as_dict() for found in Detector(known, "cpu")(two)]
     assert "6 objects in 2 pictures" in done.stderr and "written to" not in done.stderr
     assert os.listdir(tmp_path) == ["pictures"]
@@ -68,8 +67,8 @@ def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
     assert done.stdout.splitlines()[-3:] == [
         "written to out: 2 pictures and detections.json", "written to d.jsonl", "written to r.json"
     ]  # fmt: skip
-    lines = [strict(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
-    entries = strict((tmp_path / "out" / "detections.json").read_text())
+    lines = lines_of((tmp_path / "d.jsonl").read_text())
+    entries = pictures_in(tmp_path / "out")
     assert [entry.pop("drawing") for entry in entries] == ["000139.jpg", "7.jpg"] and entries == lines
 
 
@@ -235,7 +234,7 @@ def test_a_folder_that_is_read_and_written_again_and_again(known, two, ssdtrt, t
         assert done.stdout.splitlines()[-1] == f"written to pictures: 2 pictures{crops} and detections.json"
         assert visible("pictures") == ["000139.jpg", *own[:1], "7.jpg", *own[1:], *["crops"] * bool(crops),
                                        "detections.json"]  # fmt: skip
-        entries = strict((tmp_path / "pictures" / "detections.json").read_text())
+        entries = pictures_in(tmp_path / "pictures")
         named = [one.get("crop") for entry in entries for one in entry["detections"]]
         assert named[:2] == (["crops/cat/000139.jpg", "crops/dog/000139.jpg"] if crops else [None, None])
         assert all((tmp_path / "pictures" / name).is_file() for name in named if name)
@@ -354,7 +353,7 @@ def test_side_by_side_draws_the_eager_model_too(module, photographs, ssdtrt, tmp
 def test_detect_follows_the_preparation_that_the_file_records(known, photographs, ssdtrt, tmp_path):
     hub = known_file(tmp_path / "hub.ts", preprocess="hub")
     done = ssdtrt("-q", "detect", hub, photographs[2], "--jsonl", "-", "--device", "cpu")
-    found = strict(done.stdout)
+    (found,) = lines_of(done.stdout)
     assert found == Detector(hub, "cpu")(photographs[2:3])[0].as_dict()
     assert found != Detector(known, "cpu")(photographs[2:3])[0].as_dict()
 
@@ -368,7 +367,7 @@ def test_a_detector_file_is_an_engine_to_everything(detector_file, engine, photo
     found, expected = (Detector(one)(photographs[:1])[0] for one in (runner, plain))
     assert_same(found.as_dict(), expected.as_dict())
     done = ssdtrt("-q", "detect", detector_file, photographs[0], "--jsonl", "-")
-    assert_same(strict(done.stdout), expected.as_dict())
+    assert_same(*lines_of(done.stdout), expected.as_dict())
 
 
 def assert_same(found, expected):
@@ -430,7 +429,7 @@ def test_a_gpu_that_disappears_leaves_what_was_finished(known, pictures, ssdtrt,
     assert done.stderr.startswith(LOST_MESSAGE) and len(done.stderr.splitlines()) == 1
     images = [str(path) for path in paths[:4]]
     assert [strict(line)["image"] for line in (tmp_path / "d.jsonl").read_text().splitlines()] == images
-    assert [entry["image"] for entry in strict((tmp_path / "out" / "detections.json").read_text())] == images
+    assert [entry["image"] for entry in pictures_in(tmp_path / "out")] == images
     assert {row["image_id"] for row in strict((tmp_path / "r.json").read_text())} == {1, 2, 3, 4}
 
 
@@ -467,9 +466,7 @@ def test_a_full_gpu_is_said_and_every_picture_done(known, pictures, ssdtrt, monk
     done = ssdtrt("-q", "detect", known, *paths, "--jsonl", "-", "--device", "cpu")
     assert done.exit_code == 0
     assert done.stderr.startswith("note: There is not enough memory for 2 pictures at once; going on with 1.\n")
-    assert [strict(line) for line in done.stdout.splitlines()] == [
-        one.as_dict() for one in Detector(known, "cpu")(paths)
-    ]
+    assert lines_of(done.stdout) == [one.as_dict() for one in Detector(known, "cpu")(paths)]
     categories = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
     objects = [(1, 17, [13.0, 6.5, 174.0, 87.0])]
     names = {number: path.name for number, path in enumerate(paths, 1)}
@@ -520,7 +517,7 @@ def test_ctrl_c_leaves_whole_json_lines_and_a_valid_folder(known, many, tmp_path
     found = [strict(line) for line in text.splitlines()]
     assert 3 <= len(found) < 1500
     assert [entry["image"] for entry in found] == [str(many / f"{number:04}.png") for number in range(len(found))]
-    entries = strict((out / "detections.json").read_text())
+    entries = pictures_in(out)
     assert 3 <= len(entries) < 1500
     numbers = {row["image_id"] for row in strict((tmp_path / "r.json").read_text())}
     assert len(entries) - 1 <= len(numbers) <= len(entries)
@@ -554,7 +551,7 @@ def test_unreadable_pictures_among_good_ones(known, photographs, ssdtrt, tmp_pat
     assert errors[3].startswith("Error: cut.jpg cannot be read as a picture (")
     assert len(errors) == 4 and "Traceback" not in done.stderr
     assert done.stdout.splitlines()[-1] == "written to out: 2 pictures and detections.json"
-    found = json.loads((tmp_path / "out" / "detections.json").read_text())
+    found = pictures_in(tmp_path / "out")
     assert [entry["image"] for entry in found] == [str(path) for path in good]
     assert all((tmp_path / "out" / path.name).exists() for path in good)
 

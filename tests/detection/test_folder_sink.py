@@ -1,9 +1,8 @@
 """Annotated pictures and detections.json in a folder, where nothing of the user's is lost."""
 
-import json
-
 import numpy as np
 import pytest
+from command_line import pictures_in
 from picture_files import visible
 from PIL import Image
 
@@ -41,7 +40,7 @@ def test_json_schema(known, pictures, tmp_path):
     path = pictures("red.png")
     detect_to_folder(Detector(known, "cpu", max_detections=1), [path], tmp_path / "out")
     text = (tmp_path / "out" / "detections.json").read_text(encoding="utf-8")
-    (entry,) = json.loads(text)
+    (entry,) = pictures_in(tmp_path / "out")
     assert list(entry) == ["image", "width", "height", "drawing", "detections"]
     (found_one,) = entry.pop("detections")
     assert entry == {"image": str(path), "width": 200, "height": 100, "drawing": "red.jpg"}
@@ -58,7 +57,7 @@ def test_json_schema(known, pictures, tmp_path):
 def test_json_is_what_was_returned(known, pictures, tmp_path):
     paths = [pictures("a.png"), pictures("b.png", BLUE)]
     results, _ = detect_to_folder(Detector(known, "cpu"), paths, tmp_path)
-    entries = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
+    entries = pictures_in(tmp_path)
     assert [entry.pop("drawing") for entry in entries] == ["a.jpg", "b.jpg"]
     assert entries == [result.as_dict() for result in results]
 
@@ -105,7 +104,7 @@ def test_good_pictures_are_done_among_bad_ones(known, pictures, tmp_path):
     results, failures = detect_to_folder(Detector(known, "cpu"), paths, tmp_path / "out")
     assert [result.image for result in results] == [str(paths[1]), str(paths[4])]
     assert visible(tmp_path / "out") == ["blue.jpg", "detections.json", "red.jpg"]
-    assert len(json.loads((tmp_path / "out" / "detections.json").read_text(encoding="utf-8"))) == 2
+    assert len(pictures_in(tmp_path / "out")) == 2
     assert all(isinstance(failure, ImageError) for failure in failures)
     bad = [broken, empty, tmp_path / "no.png"]
     assert [str(failure).startswith(str(path)) for path, failure in zip(bad, failures)] == [True, True, True]
@@ -115,12 +114,12 @@ def test_only_bad_pictures(known, tmp_path):
     results, failures = detect_to_folder(Detector(known, "cpu"), [tmp_path / "no.png"], tmp_path / "out")
     assert results == [] and len(failures) == 1
     text = (tmp_path / "out" / "detections.json").read_text(encoding="utf-8")
-    assert json.loads(text) == [] and text.endswith("]\n")
+    assert pictures_in(tmp_path / "out") == [] and text.endswith("]}\n")
 
 
 def test_no_pictures_for_a_folder(known, tmp_path):
     assert detect_to_folder(Detector(known, "cpu"), [], tmp_path / "out") == ([], [])
-    assert json.loads((tmp_path / "out" / "detections.json").read_text(encoding="utf-8")) == []
+    assert pictures_in(tmp_path / "out") == []
 
 
 def test_pictures_of_the_same_name_are_numbered(known, pictures, tmp_path):
@@ -189,7 +188,7 @@ def test_a_run_never_mixes_with_the_one_before(known, pictures, tmp_path):
         "b.jpg", "crops/cat/mine.jpg", "d.jpg", "crops/car/d.jpg", "crops/dog/d.jpg", "crops/person/d.jpg",
         "detections.json",
     }  # fmt: skip
-    (entry,) = json.loads((out / "detections.json").read_text())
+    (entry,) = pictures_in(out)
     assert [entry["drawing"], *(one["crop"] for one in entry["detections"])] == [
         "d.jpg", "crops/car/d.jpg", "crops/dog/d.jpg", "crops/person/d.jpg"
     ]  # fmt: skip
@@ -205,7 +204,7 @@ def test_crops_are_what_lies_in_the_boxes(tmp_path):
     found = Detections("a.png", 100, 80, *arrays, labels, lambda: image)
     with FolderSink(tmp_path, labels, save_crops=True) as sink:
         sink.write(found)
-    (entry,) = json.loads((tmp_path / "detections.json").read_text())
+    (entry,) = pictures_in(tmp_path)
     crops = [one["crop"] for one in entry["detections"]]
     assert crops == ["crops/_a_b/a.jpg", "crops/_a_b/a-2.jpg", "crops/dog/a.jpg"]
     opened = [np.asarray(Image.open(tmp_path / crop)) for crop in crops]
@@ -224,7 +223,9 @@ def test_without_labels_there_are_boxes_alone(known, pictures, tmp_path):
     assert ink[0] > 60 and ink[1] < 30
 
 
-@pytest.mark.parametrize("content", ['{"images": []}', "[\n {", "[1]", '[{"image": 1}]'])
+@pytest.mark.parametrize(
+    "content", ['{"images": []}', '{"schema": 2, "kind": "picture", "pictures": [', "[\n {", "[1]", '[{"image": 1}]']
+)
 def test_a_list_of_detections_of_somebody_else_is_not_overwritten(content, known, pictures, tmp_path):
     (tmp_path / "detections.json").write_text(content)
     with pytest.raises(ArtifactError) as caught:
@@ -254,7 +255,7 @@ def test_results_of_an_earlier_run_are_replaced(known, pictures, tmp_path):
     for color, label in ((RED, "cat"), (BLUE, "car")):
         path = pictures("picture.png", color)
         detect_to_folder(Detector(known, "cpu"), [path], tmp_path / "deep" / "out")
-        (entry,) = json.loads((tmp_path / "deep" / "out" / "detections.json").read_text(encoding="utf-8"))
+        (entry,) = pictures_in(tmp_path / "deep" / "out")
         assert entry["detections"][0]["label"] == label
     assert visible(tmp_path / "deep" / "out") == ["detections.json", "picture.jpg"]
 

@@ -43,7 +43,7 @@ def lines(path):
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
-def test_json_line_is_the_result_as_dict(tmp_path, kind):
+def test_json_line_is_the_document_of_the_result(tmp_path, kind):
     with JsonLinesSink(tmp_path / "d.jsonl", LABELS) as out:
         arrays = kind(BOXES), kind(np.int64([1, 2])), kind(SCORES)
         out.write(Detections(str(tmp_path / 'a "1".jpg'), 640, 480, *arrays))
@@ -53,10 +53,11 @@ def test_json_line_is_the_result_as_dict(tmp_path, kind):
         Detection(LABELS[n], n, round(score, 6), tuple(round(edge, 2) for edge in box)) for n, score, box in rows
     ]
     first, second = lines(tmp_path / "d.jsonl")
-    expected = ImageDetections(str(tmp_path / 'a "1".jpg'), 640, 480, tuple(expected)).as_dict()
+    expected = ImageDetections(str(tmp_path / 'a "1".jpg'), 640, 480, tuple(expected)).document()
     assert first == json.loads(json.dumps(expected)) and first["detections"][0]["score"] == 0.876543
-    assert second == ImageDetections("none.jpg", 3, 2, ()).as_dict()
-    assert list(first) == ["image", "width", "height", "detections"]
+    assert second == ImageDetections("none.jpg", 3, 2, ()).document()
+    assert list(first) == ["schema", "kind", "image", "width", "height", "detections"]
+    assert (first["schema"], first["kind"]) == (2, "picture")
 
 
 def test_json_lines_without_pictures(tmp_path):
@@ -221,14 +222,17 @@ def test_json_list_holds_what_the_lines_do(tmp_path):
         for name in ("a.jpg", "b.jpg", "c.jpg"):
             for one in (out, single):
                 one.write(found(name))
-    assert strict(path.read_text(encoding="utf-8")) == lines(tmp_path / "d.jsonl")
-    assert path.read_text(encoding="utf-8").count("\n") == 5 and path.read_text(encoding="utf-8").endswith("\n]\n")
+    listed = strict(path.read_text(encoding="utf-8"))
+    begun = {"schema": 2, "kind": "picture"}
+    assert [{**begun, **picture} for picture in listed.pop("pictures")] == lines(tmp_path / "d.jsonl")
+    assert listed == {"schema": 2, "kind": "detections"}
+    assert path.read_text(encoding="utf-8").count("\n") == 5 and path.read_text(encoding="utf-8").endswith("\n]}\n")
 
 
 def test_json_list_without_pictures(tmp_path):
     with JsonListSink(tmp_path / "d.json", LABELS):
         pass
-    assert strict((tmp_path / "d.json").read_text()) == []
+    assert strict((tmp_path / "d.json").read_text()) == {"schema": 2, "kind": "detections", "pictures": []}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
@@ -239,7 +243,7 @@ def test_json_list_is_whole_when_it_breaks_off(tmp_path, error, whole):
         out.output.file.writes = 3 - whole  # Half of the next piece but `whole` is taken.
         for name in ("a.jpg", "b.jpg", "c.jpg"):
             out.write(found(name))
-    entries = strict((tmp_path / "d.json").read_text(encoding="utf-8"))
+    entries = strict((tmp_path / "d.json").read_text(encoding="utf-8"))["pictures"]
     assert [entry["image"] for entry in entries] == ["a.jpg", "b.jpg", "c.jpg"][:whole]
 
 

@@ -58,7 +58,7 @@ def test_a_machine_where_everything_is_right():
         ("weights folder", "ok", "/data/weights, 39.1 GiB free"),
         ("temporary folder", "ok", "/data/temporary, 39.1 GiB free"),
         ("current folder", "ok", "/data/current, 39.1 GiB free"),
-        ("CPU engine", "ok", "works here: ssdtrt compile --backend torchscript"),
+        ("CPU engine", "ok", "works here: ssdtrt export && ssdtrt compile --backend torchscript"),
     ]
     assert all(one.fix == "" for one in findings)
 

@@ -286,7 +286,7 @@ def test_a_link_to_a_file_is_one(path, tmp_path):
     link.symlink_to(path)
     assert load_engine(link, "cpu").metadata == typed(metadata_like())
     path.unlink()
-    assert refusal(link) == "FILE: no such file. Make it first: ssdtrt export"
+    assert refusal(link) == "FILE: no such file. Make it first: ssdtrt export -o FILE"
 
 
 def test_links_in_a_circle(tmp_path):
@@ -426,7 +426,7 @@ def gpu(monkeypatch):
     versions = Versions(torch="2.2.2", torch_tensorrt="2.2.0", tensorrt="8.6.0")
     place = Machine(os="Linux", architecture="x86_64", gpu="NVIDIA H200", sm="9.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda plan: None)
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda *_: None)
     monkeypatch.setattr(
         "ssdtrt.runners.runtime.import_torch_tensorrt", lambda: pytest.fail("torch_tensorrt was imported")
     )
@@ -449,9 +449,10 @@ def test_an_engine_of_another_machine(path, key, built, words, gpu, never_loaded
         return metadata
 
     rewrite(path, change)
-    assert refusal(path) == (
-        f"FILE was built for {words}. Build it again here: ssdtrt compile ssd300.ts --fp16 --batch-range 1:8:32"
-    )
+    build = "--fp16 --batch-range 1:8:32 -o FILE"
+    assert refusal(path) == f"FILE was built for {words}. Build it again here: ssdtrt compile ssd300.ts {build}"
+    path.with_name("ssd300.ts").touch()  # Beside the engine, not in the current folder.
+    assert refusal(path).endswith(f"Build it again here: ssdtrt compile {path.with_name('ssd300.ts')} {build}")
 
 
 def test_an_engine_on_a_host_without_a_gpu(path, monkeypatch, never_loaded):

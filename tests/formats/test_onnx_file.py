@@ -148,7 +148,10 @@ def test_a_digest_beside_it_is_checked(path):
 
 @pytest.mark.parametrize(
     "name, command",
-    [("ssd300.onnx", "ssdtrt export --format onnx"), ("a.detector.onnx", "ssdtrt export --format onnx --detector")],
+    [
+        ("ssd300.onnx", "ssdtrt export --format onnx -o FILE"),
+        ("a.detector.onnx", "ssdtrt export --format onnx --detector -o FILE"),
+    ],
 )
 def test_a_missing_file(name, command, tmp_path):
     assert refusal(tmp_path / name) == f"FILE: no such file. Make it first: {command}"

@@ -7,6 +7,7 @@ import sys
 import zipfile
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -168,8 +169,12 @@ def test_a_folder_in_place_of_the_record(path):
     assert refusal(path).startswith("FILE.json is a directory; expected")
 
 
-def test_a_missing_plan_names_the_command_that_makes_it(tmp_path):
-    assert refusal(tmp_path / "ssd300.plan") == "FILE: no such file. Make it first: ssdtrt compile --format plan"
+def test_a_missing_plan_names_the_command_that_makes_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert refusal(tmp_path / "ssd300.plan") == (
+        "FILE: no such file. Make it first on a machine with a GPU and TensorRT: ssdtrt export && ssdtrt compile --format "
+        "plan -o FILE"
+    )
 
 
 def test_a_digest_beside_it_is_checked(path):

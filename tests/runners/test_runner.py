@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -204,10 +205,10 @@ def test_an_engine_of_this_machine_fits(here):
 )
 def test_an_engine_of_another_machine_is_refused_with_both_values_and_the_command(key, name, here):
     with pytest.raises(ArtifactError) as caught:
-        check_fits("b8.engine.ts", engine_built_with(**{key: "8.6"}), CPU)
+        check_fits(Path("b8.engine.ts"), engine_built_with(**{key: "8.6"}), CPU)
     assert str(caught.value) == (
         f"b8.engine.ts was built for {name} 8.6; this machine has {HERE[key]}. "
-        "Build it again here: ssdtrt compile ssd300.ts --fp16 --batch-size 8"
+        "Build it again here: ssdtrt compile ssd300.ts --fp16 --batch-size 8 -o b8.engine.ts"
     )
 
 
@@ -461,7 +462,7 @@ def test_an_engine_is_no_source_of_eager_weights(engine):
 
 
 def test_what_is_missing_or_not_ours_is_refused(tmp_path):
-    with pytest.raises(ArtifactError, match="no such file. Make it first: ssdtrt compile"):
+    with pytest.raises(ArtifactError, match="no such file. Make it first: ssdtrt export && ssdtrt compile"):
         load_engine(tmp_path / "ssd300.engine.ts")
     (tmp_path / "notes.txt").write_text("not an engine")
     with pytest.raises(ArtifactError, match="is not one of ssdtrt's files"):
