@@ -61,6 +61,21 @@ def tensorrt(monkeypatch):
     return package
 
 
+@pytest.fixture
+def fp32(tensorrt, monkeypatch):
+    """Options of a plan in FP32, whose arithmetic is the quickest on a CPU."""
+    convolution, copied = tensorrt_stand_in.LAYERS
+    single = [{**convolution, "Weights": {"Type": "Float", "Count": 1000}}, copied]
+    monkeypatch.setattr(tensorrt_stand_in, "LAYERS", single)
+    return {"file_format": "plan", "precision": "fp32", "cache": False}
+
+
+@pytest.fixture(scope="module")
+def older_plan():
+    """The files of a plan, once a test has made it."""
+    return {}
+
+
 def assert_near(path, model, bound, sizes=(1, 2, 3)):
     loaded = load_engine(path, cuda_graph=False)
     for size in sizes:
@@ -99,11 +114,8 @@ def test_from_the_command_to_the_outputs(ssdtrt, tensorrt, torch_tensorrt, modul
     assert done.exit_code == 1 and "is not the plan that ssd300.plan.json is the record of" in done.stderr
 
 
-def test_one_batch_size_takes_smaller_ones(tensorrt, module, model, tmp_path, monkeypatch):
-    convolution, copied = tensorrt_stand_in.LAYERS
-    single = [{**convolution, "Weights": {"Type": "Float", "Count": 1000}}, copied]
-    monkeypatch.setattr(tensorrt_stand_in, "LAYERS", single)
-    plan = compile_engine(module, tmp_path / "a.plan", file_format="plan", batch=2, precision="fp32", cache=False)
+def test_one_batch_size_takes_smaller_ones(fp32, module, model, tmp_path):
+    plan = compile_engine(module, tmp_path / "a.plan", batch=2, **fp32)
     assert_near(plan, model, 1e-4, sizes=(1, 2))
 
 
@@ -156,9 +168,9 @@ def test_an_engine_file_is_loaded_without_the_front_end(monkeypatch, tensorrt):
     assert runner._load("a.engine.ts", LIKE, torch.device("cpu"), cuda_graph=True) is known and asked == ["import"]
 
 
-def test_the_cached_plan_is_taken_with_its_record(tensorrt, module, tmp_path, monkeypatch):
+def test_the_cached_plan_is_taken_with_its_record(fp32, module, tmp_path, monkeypatch):
     monkeypatch.setenv("SSDTRT_CACHE", str(tmp_path / "engines"))
-    options = {"file_format": "plan", "batch": 2}
+    options = {**fp32, "cache": True, "batch": 2}
     first = compile_engine(module, tmp_path / "a.plan", **options)
     monkeypatch.setattr(tensorrt_backend, "serialize", lambda *given: pytest.fail("built again"))
     again = compile_engine(module, tmp_path / "b.plan", **options)
@@ -183,24 +195,28 @@ def refuse(*given):
      ("_engine_metadata", stop, KeyboardInterrupt)],
 )  # fmt: skip
 def test_what_fails_half_way_leaves_what_was_there(
-    tensorrt, module, tmp_path, monkeypatch, older, name, replacement, error
+    fp32, module, tmp_path, monkeypatch, older, older_plan, name, replacement, error
 ):
     out, before = tmp_path / "out", {}
     out.mkdir()
     if older:
-        compile_engine(module, out / "a.plan", file_format="plan", cache=False)
-        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        if not older_plan:
+            compile_engine(module, out / "a.plan", **fp32)
+            older_plan.update({path.name: path.read_bytes() for path in out.iterdir()})
+        before = older_plan
         assert set(before) == {"a.plan", "a.plan.json"}
+        for file, content in before.items():
+            (out / file).write_bytes(content)
     monkeypatch.setattr(compiling, name, replacement)
     with pytest.raises(error):
-        compile_engine(module, out / "a.plan", file_format="plan", cache=False)
+        compile_engine(module, out / "a.plan", **fp32)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_the_record_appears_last(tensorrt, module, tmp_path, monkeypatch):
+def test_the_record_appears_last(fp32, module, tmp_path, monkeypatch):
     renamed, replace = [], os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: renamed.append(os.path.basename(new)) or replace(old, new))
-    compile_engine(module, tmp_path / "a.plan", file_format="plan", cache=False)
+    compile_engine(module, tmp_path / "a.plan", **fp32)
     assert renamed[-2:] == ["a.plan", "a.plan.json"]
 
 
@@ -242,8 +258,8 @@ def test_a_record_that_cannot_be_written_is_refused_before_any_work(tensorrt, mo
 
 
 @pytest.mark.parametrize("version, differs", [("2.5.0", ()), (None, ())])
-def test_another_torch_tensorrt_does_not_matter(tensorrt, module, tmp_path, monkeypatch, version, differs):
-    plan = compile_engine(module, tmp_path / "a.plan", file_format="plan", cache=False)
+def test_another_torch_tensorrt_does_not_matter(fp32, module, tmp_path, monkeypatch, version, differs):
+    plan = compile_engine(module, tmp_path / "a.plan", **fp32)
     here = msgspec.structs.replace(LIKE.versions, torch_tensorrt=version)
     monkeypatch.setattr(inspection, "installed_versions", lambda: here)
     monkeypatch.setattr(inspection, "installed", lambda name: version)
