@@ -32,6 +32,7 @@ def verify_engine(
     sha256: str | None = None,
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
+    progress: Progress = silent,
     note: Progress = silent,
 ) -> ParityReport:
     """Compare a file with FP32 eager, by the criteria of `compile_engine`.
@@ -45,6 +46,7 @@ def verify_engine(
         sha256: The SHA-256 that the file must have.
         value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
         max_pixels: The most pixels of a picture (see `load_image`).
+        progress: Called with lines about how far it is.
         note: Called with what is to be known about how a picture was read.
 
     Returns:
@@ -71,7 +73,7 @@ def verify_engine(
     if place is None:
         raise ArtifactError(f"{path} cannot be verified: {reason}.")
     if pictures:
-        images = to_batch(pictures, runner.preprocess, value_range, max_pixels, note)
+        images = to_batch(pictures, runner.preprocess, value_range, max_pixels, note, progress)
     else:
         images = synthetic_images(config.PARITY_IMAGES, config.SEED + 1, runner.preprocess)
     sizes = runner.batch.sizes if runner.batch else (config.PARITY_BATCH[runner.device.type],)
@@ -81,4 +83,5 @@ def verify_engine(
         images.to(runner.device),
         precision=runner.precision,
         batch_sizes=sizes,
+        progress=progress,
     )

@@ -273,8 +273,8 @@ def test_quiet_leaves_stderr_empty_and_no_hint_goes_to_a_file(known, photographs
     assert loud.exit_code == quiet.exit_code == 0
     assert loud.stderr.splitlines()[0] == "loading" and quiet.stderr == ""
     assert "next:" not in loud.stdout + loud.stderr
-    assert loud.stdout.splitlines()[-1] == "written to detections: 1 pictures and detections.json"
-    assert quiet.stdout.splitlines()[-1] == "written to detections-2: 1 pictures and detections.json"
+    assert loud.stdout.splitlines()[-1] == "written to detections: 1 picture and detections.json"
+    assert quiet.stdout.splitlines()[-1] == "written to detections-2: 1 picture and detections.json"
     first, second = (  # Without how fast it was.
         re.sub(r"[\d.]+ images/s|detections-2", "", done.stdout.replace("to detections:", "to :"))
         for done in (quiet, loud)
@@ -290,7 +290,7 @@ def test_on_a_terminal_it_ends_with_the_next_command(known, picture, tmp_path):
     assert code == 0
     assert shown.splitlines()[-1] == "next: ssdtrt verify m.ts gray.png"
     assert "\r\x1b[Kloading" in shown  # One line of progress, written over.
-    assert "written to detections: 1 pictures and detections.json" in shown
+    assert "written to detections: 1 picture and detections.json" in shown
 
 
 # How errors end a command

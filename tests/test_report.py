@@ -151,13 +151,13 @@ def test_what_was_not_measured_is_said(page, tmp_path):
     found = page(save(tmp_path / "e.json", evaluation().document()))
     missing = found.text.split("What was not measured")[-1]
     assert "How much accuracy a.engine.ts loses against FP32 (e.json)." in missing
-    assert "The accuracy of 1 classes, of which the pictures show no object (e.json)." in missing
+    assert "The accuracy of 1 class, of which the pictures show no object (e.json)." in missing
     assert "Speed: none of the files is a benchmark." in missing
 
 
 def test_an_engine_that_fails_is_shown_as_such(page, tmp_path):
     found = page(save(tmp_path / "v.json", parity(loc=0.5).document()))
-    assert "1 FAILED" in found.texts and "of 1 comparisons" in found.texts
+    assert "1 FAILED" in found.texts and "of 1 comparison" in found.texts
     assert "FP16 engine: The engine is too far from the FP32 model: relative L2 distance loc 5.00e-01" in found.text
 
 

@@ -176,7 +176,7 @@ def test_what_the_build_notes_is_a_note_of_the_job(tmp_path, monkeypatch):
 
 def test_the_library_refuses_labels_of_another_number(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "all.pt")
-    with pytest.raises(WeightsError, match="2 labels were given; the weights have 80 classes besides the background"):
+    with pytest.raises(WeightsError, match="Found 2 labels; the weights have 80 classes besides the background"):
         run_job([], tmp_path / "out", weights=tmp_path / "all.pt", labels=["bolt", "nut"], trust=bool(TRUST))
 
 

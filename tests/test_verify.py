@@ -54,7 +54,7 @@ def test_without_its_module_it_cannot_be_verified(alone, monkeypatch, tmp_path):
 def test_the_module_may_be_named_and_json_is_all_on_stdout(alone, module, ssdtrt, tmp_path):
     done = ssdtrt("verify", alone, "--module", module, "--json", "-")
     assert done.exit_code == 0, done.stderr
-    assert done.stderr == "comparing with FP32 eager\n" and not (tmp_path / "-").exists()
+    assert done.stderr == "loading\ncomparing with FP32 eager\n" and not (tmp_path / "-").exists()
     report = strict(done.stdout)
     assert set(report) == {
         "precision",
@@ -84,7 +84,7 @@ def test_the_verdict_is_shown_and_written(engine, photographs, ssdtrt, tmp_path)
     done = ssdtrt("verify", engine, photographs[0], "--json", "report.json")
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert lines[0] == "FP32 against FP32 eager on 1 pictures, batch 2"
+    assert lines[0] == "FP32 against FP32 eager on 1 picture, batch 2"
     assert lines[1].split() == ["output", "relative", "L2", "bound", "max", "abs", "finite"]
     assert [line.split()[0] for line in lines[2:4]] == ["loc", "conf"] and lines[-1] == "passed"
     report = strict((tmp_path / "report.json").read_text())

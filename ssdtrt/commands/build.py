@@ -30,6 +30,7 @@ from ssdtrt.commands.options import (
 )
 from ssdtrt.commands.params import BATCH_SIZE, Range
 from ssdtrt.commands.tables import fill, match_rate, repeatability_lines, scientific, table
+from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.metadata import EngineMetadata
@@ -93,7 +94,7 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
         path = export_module(model, output, method=method or config.METHOD, **prepared)
         how, following = "scripted" if method == "script" else "traced", "compile"
     terminal.done()
-    click.echo(f"{path}: {how}, {model.num_classes - 1} classes, weights {model.source.name}")
+    click.echo(f"{path}: {how}, {counted(model.num_classes - 1, 'class')}, weights {model.source.name}")
     terminal.hint(following, path)
 
 
@@ -216,7 +217,7 @@ def verify(engine, images, module, reading, device, sha256, json_file):
     from ssdtrt.verify import verify_engine
 
     check_json(json_file)
-    terminal.progress("comparing with FP32 eager")
+    terminal.progress("loading")
     report = verify_engine(engine, images, module=module, device=device, sha256=sha256, note=terminal.note, **reading)
     show(report, json_file, parity_text)
     end_with(filter(None, [report.failure]))
@@ -259,7 +260,11 @@ def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
     distances = ", ".join(f"{output.name} {scientific(output.relative_l2, 1)}" for output in parity.outputs)
     found = parity.detections
     rate = "none to compare" if found.match_rate is None else f"{match_rate(found)} matched"
-    how = f", front end {request.front_end}, {request.streams} auxiliary streams" if request.front_end else ""
+    how = (
+        f", front end {request.front_end}, {counted(request.streams or 0, 'auxiliary stream')}"
+        if request.front_end
+        else ""
+    )
     lines = (
         f"{path}: {request.computes_in.title} {request.backend}, {batch}{how}, built in {build.seconds:.0f} s{cached}",
         f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
@@ -277,7 +282,10 @@ def parity_text(report: ParityReport, width: int) -> str:
     counts = f"detections: {found.reference} FP32, {found.engine} engine, {found.matched} matched ({match_rate(found)})"
     return "\n".join(
         [
-            fill(f"{report.precision.upper()} against FP32 eager on {report.images} pictures, batch {sizes}", width),
+            fill(
+                f"{report.precision.upper()} against FP32 eager on {counted(report.images, 'picture')}, batch {sizes}",
+                width,
+            ),
             table(header, [_output_cells(output, report.bound) for output in report.outputs], width),
             fill(counts, width),
             f"largest score change: {change}",

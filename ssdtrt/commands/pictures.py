@@ -31,6 +31,7 @@ from ssdtrt.commands.options import (
 )
 from ssdtrt.commands.params import BATCH_SIZE, Overlap
 from ssdtrt.commands.tables import fill, table
+from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
     from ssdtrt.detect import Detector
@@ -142,8 +143,8 @@ def detect(
     pictures = itertools.chain(first, coming) if known is None else known
     summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
     terminal.done()
-    crops = f", {summary.detections} crops" if "save_crops" in saving else ""
-    places = [f"{folder}: {summary.pictures} pictures{crops} and detections.json"] if folder else []
+    crops = f", {counted(summary.detections, 'crop')}" if "save_crops" in saving else ""
+    places = [f"{folder}: {counted(summary.pictures, 'picture')}{crops} and detections.json"] if folder else []
     places += [target for target in (jsonl, coco) if target and target != "-"]
     text = [summary_text(summary, terminal.width()), *(f"written to {place}" for place in places)]
     click.echo("\n".join(text), err="-" in (jsonl, coco))
@@ -225,7 +226,8 @@ def run(images, weights, preprocess, labels, trust_weights, batch_size, threshol
     click.echo("\n" + bench_text(report.bench, terminal.width()) + "\n")
     click.echo(detections_text(report.detections, terminal.width()))
     click.echo(
-        f"written to {report.folder}: report.html, report.json, detections.json and {len(report.detections)} pictures"
+        f"written to {report.folder}: report.html, report.json, detections.json and "
+        f"{counted(len(report.detections), 'picture')}"
     )
     end_with(report.failures)
     terminal.hint("detect", report.folder / config.ENGINE_FILE, "IMAGE...")
@@ -247,5 +249,6 @@ def summary_text(summary: Summary, width: int) -> str:
         lines.append(f"and {summary.pictures - len(summary.first)} more")
     rate = summary.images_per_second
     if summary.pictures:
-        lines.append(fill(f"{summary.detections} objects in {summary.pictures} pictures, {rate:,.1f} images/s", width))
+        found = f"{counted(summary.detections, 'object')} in {counted(summary.pictures, 'picture')}"
+        lines.append(fill(f"{found}, {rate:,.1f} images/s", width))
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from ssdtrt import config
 from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import AnnotationsError
 from ssdtrt.evaluation.annotations import Annotations, listed, match_categories
+from ssdtrt.system.report import counted
 
 _GIVE = "give --annotations FILE"
 
@@ -42,11 +43,11 @@ def find_pictures(
     missing = [name for image, name in annotations.images.items() if image not in there]
     if not there:
         raise AnnotationsError(
-            f"{folder} holds none of the {len(paths)} pictures that {annotations.path} lists ({listed(missing)})."
+            f"{folder} holds none of the {counted(len(paths), 'picture')} that {annotations.path} lists ({listed(missing)})."
         )
     if missing and not subset:
         raise AnnotationsError(
-            f"{len(missing)} of the {len(paths)} pictures that {annotations.path} lists are not in {folder}: "
+            f"{folder} lacks {len(missing)} of the {counted(len(paths), 'picture')} that {annotations.path} lists: "
             f"{listed(missing)}. Their objects would count as missed: add them, or evaluate the others alone (--subset)."
         )
     return _only(annotations, there, folder) if missing else annotations, there
@@ -61,12 +62,14 @@ def _only(annotations: Annotations, images: Mapping[CocoId, Path], folder: Path)
     """The annotations of some pictures alone, with a note on the others."""
     objects = tuple(one for one in annotations.objects if one.image_id in images)
     if all(one.iscrowd for one in objects):
-        raise AnnotationsError(f"The {len(images)} pictures in {folder} have no object in {annotations.path}.")
+        raise AnnotationsError(
+            f"{annotations.path} has no object in the {counted(len(images), 'picture')} of {folder}."
+        )
     names = [name for image, name in annotations.images.items() if image not in images]
     count = len(annotations.objects) - len(objects)
     note = (
-        f"a subset: {len(names)} of {len(annotations.images)} pictures are not in {folder}; they and their {count} "
-        f"objects are left out ({listed(names)})"
+        f"a subset: {folder} lacks {len(names)} of {counted(len(annotations.images), 'picture')}, left out with "
+        f"{counted(count, 'object')} ({listed(names)})"
     )
     known = {image: annotations.images[image] for image in images}
     sizes = {image: size for image, size in annotations.sizes.items() if image in images}
@@ -167,7 +170,7 @@ def _ids_of_coco(labels: Sequence[str]) -> list[CocoId | None]:
         names = listed(others) or listed([label for label, count in Counter(labels).items() if count > 1])
         reason = "not COCO's" if others else "there more than once"
         raise AnnotationsError(
-            f"No COCO results: {names} among the model's {len(labels) - 1} classes: {reason}, so the category ids are "
+            f"No COCO results: {names} among the model's {counted(len(labels) - 1, 'class')}: {reason}, so the category ids are "
             f"not known: {_GIVE}, whose categories have them."
         )
     return [None, *(known[label] for label in labels[1:])]

@@ -21,6 +21,7 @@ from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import content_format, missing_decoder, register_heif
 from ssdtrt.system.outputs import is_as_written, written_files
 from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import counted
 
 STDIN = "-"
 _CHUNK = 1 << 16  # bytes
@@ -171,8 +172,7 @@ class LeftOut:
             suffixes = [suffix or "no suffix" for suffix, _ in counts.most_common(_SHOWN)]
             more = ", ..." if len(counts) > _SHOWN else ""
             count = sum(counts.values())
-            files = "" if parts else " file" if count == 1 else " files"
-            parts.append(f"{count}{files} ({', '.join(suffixes)}{more}): {reason}")
+            parts.append(f"{count if parts else counted(count, 'file')} ({', '.join(suffixes)}{more}): {reason}")
         return "left out " + "; ".join([*parts, *(f"the folder {folder}" for folder in self.folders)])
 
 

@@ -18,6 +18,7 @@ from ssdtrt.errors import WeightsError, first_line
 from ssdtrt.model.contents import Checkpoint, CheckpointError, find_weights
 from ssdtrt.model.labels import RECORDED_AS
 from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import counted
 
 _SHOWN_CHARACTERS = 160  # of torch's own messages
 _NO_CHECKSUMS = "{} has no checksums ({}), so damage to it would not be noticed. Check the file with --sha256."
@@ -184,4 +185,4 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
     size = path.stat().st_size
-    return CheckpointError(path, f"is truncated or damaged ({size:,} bytes, {reason}). Fetch it again.")
+    return CheckpointError(path, f"is truncated or damaged ({counted(size, 'byte')}, {reason}). Fetch it again.")

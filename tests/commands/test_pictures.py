@@ -169,7 +169,7 @@ def test_annotations_have_the_ids_of_pictures_and_classes(pictures, ssdtrt, tmp_
     assert done.exit_code == 0, done.stderr
     rows = strict((tmp_path / "r.json").read_text())
     assert [(row["image_id"], row["category_id"]) for row in rows] == [("left", "c"), ("left", "p"), ("right", "p")]
-    assert done.stderr == "note: 78 of 80 classes are no category here; their detections are left out\n"
+    assert done.stderr == "note: no category here for 78 of 80 classes, whose detections are left out\n"
     pictures("c.png")
     (tmp_path / "r.json").unlink()
     done = ssdtrt("-q", "detect", odd, "pictures", "--coco", "r.json", "--annotations", "a.json", "--device", "cpu")
@@ -577,5 +577,5 @@ def test_detections_text_without_pictures():
 def test_summary_text():
     first = (ImageDetections("a.jpg", 10, 10, ()),)
     lines = summary_text(Summary(1500, 4000, 3.0, first, ()), 80).splitlines()
-    assert lines[1:] == ["a.jpg          0     -", "and 1499 more", "4000 objects in 1500 pictures, 500.0 images/s"]
+    assert lines[1:] == ["a.jpg          0     -", "and 1499 more", "4,000 objects in 1,500 pictures, 500.0 images/s"]
     assert summary_text(Summary(0, 0, 0.0, (), ()), 80) == "no picture was read"

@@ -262,7 +262,7 @@ def test_bench_writes_everything_before_it_fails(engine, ssdtrt, tmp_path, monke
     assert (done.exit_code, done.stderr) == (0, "")  # A single call each: how much times vary is not known.
     *_, note, verdict = done.stdout.splitlines()
     assert note == "note: bench.json does not record how much times vary at batch 1"
-    assert verdict == "passed: 1 of 1 judged rows kept the limit of 0 %"
+    assert verdict == "passed: 1 of 1 judged row kept the limit of 0 %"
 
 
 MEASURED = bench_report(

@@ -51,7 +51,7 @@ def test_some_pictures_are_missing(listing, tmp_path):
     with pytest.raises(AnnotationsError) as caught:
         find_pictures(known, tmp_path)
     assert str(caught.value) == (
-        f"7 of the 8 pictures that {known.path} lists are not in {tmp_path}: 1.jpg, 2.jpg, 4.jpg and 4 more. "
+        f"{tmp_path} lacks 7 of the 8 pictures that {known.path} lists: 1.jpg, 2.jpg, 4.jpg and 4 more. "
         "Their objects would count as missed: add them, or evaluate the others alone (--subset)."
     )
 
@@ -63,8 +63,7 @@ def test_a_subset_has_the_pictures_that_are_there_and_their_objects(listing, tmp
     assert part.images == {3: "3.jpg", 8: "8.jpg"} and paths == {n: tmp_path / f"{n}.jpg" for n in (3, 8)}
     assert [one.image_id for one in part.objects] == [3, 8] and part.categories == CAT
     assert part.notes == (
-        f"a subset: 6 of 8 pictures are not in {tmp_path}; they and their 6 objects are left out "
-        "(1.jpg, 2.jpg, 4.jpg and 3 more)",
+        f"a subset: {tmp_path} lacks 6 of 8 pictures, left out with 6 objects (1.jpg, 2.jpg, 4.jpg and 3 more)",
     )
     touch(tmp_path, *known.images.values())
     assert find_pictures(known, tmp_path, subset=True)[0] is known
@@ -74,7 +73,7 @@ def test_a_subset_without_objects(tmp_path):
     objects = [(1, 1, BOX), {"image_id": 2, "category_id": 1, "bbox": BOX, "iscrowd": 1}]
     known = read_annotations(write_annotations(tmp_path / "val.json", {1: "1.jpg", 2: "2.jpg"}, objects, CAT))
     touch(tmp_path / "in", "2.jpg")
-    with pytest.raises(AnnotationsError, match="The 1 pictures in .*in have no object in .*val.json.$"):
+    with pytest.raises(AnnotationsError, match="val.json has no object in the 1 picture of .*in.$"):
         find_pictures(known, tmp_path / "in", subset=True)
 
 
