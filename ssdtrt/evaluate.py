@@ -55,7 +55,8 @@ def evaluate_file(
 
     Args:
         path: An engine, a detector or a module that ssdtrt wrote.
-        images: The folder of the pictures.
+        images: The folder of the pictures, below which the annotations' file names are; or a pattern, or `-` for a list
+            on stdin, whose paths end with these names.
         annotations: The annotation file, in COCO's `instances` format.
         module: The module that the file was built from, for the baselines; by default searched beside the file.
         device: The device, such as `cuda:1`; by default the one that the file is made for.

@@ -19,6 +19,7 @@ from ssdtrt.errors import ArtifactError, FetchError, ImageError
 from ssdtrt.export import export_module
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
+from ssdtrt.images.sources import expand
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
 from ssdtrt.report import write_page
@@ -52,7 +53,8 @@ def run_job(
     TorchScript engine for the CPU.
 
     Args:
-        pictures: Paths of pictures; by default the sample photographs of the package.
+        pictures: Files, folders, patterns, or `-` for a list on stdin, as `verify_engine` takes them; by default the
+            sample photographs of the package.
         folder: The folder to write to, which is created.
         weights: `coco`, `random`, or the path of a checkpoint.
         preprocess: How pictures are prepared for the network: `eval`, the whole picture resized, or `hub`, its center
@@ -86,9 +88,13 @@ def run_job(
 
     settings: dict[str, Any] = {"threshold": threshold, "value_range": value_range, "max_pixels": max_pixels}
     check_settings(**settings)
-    pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
-    if not any(map(os.path.isfile, pictures)):
-        load_image(pictures[0])  # Raises now, not after everything else is done.
+    failures: list[ImageError] = []
+    arguments = pictures or sorted(SAMPLES.glob("*.jpg"))
+    paths = list(expand(arguments, failures=failures, output=folder, note=notice))
+    if not paths:
+        raise failures[0]
+    if not any(map(os.path.isfile, paths)):
+        load_image(paths[0])  # Raises now, not after everything else is done.
     _make_folder(folder)
     backend = _choose_backend(batch, notice)
     model = _get_model(weights, labels, trust, progress, notice)
@@ -97,7 +103,7 @@ def run_job(
         module, folder / config.ENGINE_FILE, backend=backend, batch=batch, progress=progress, note=notice
     )
     bench = bench_files([engine], progress=progress)
-    found, failures = detect_to_folder(Detector(engine, note=notice, **settings), pictures, folder, progress)
+    found, unreadable = detect_to_folder(Detector(engine, note=notice, **settings), paths, folder, progress)
     metadata = cast(EngineMetadata, read_metadata(engine, ("engine",)))
     report = RunReport(
         folder=folder,
@@ -109,7 +115,7 @@ def run_job(
         bench=bench,
         detections=tuple(found),
         notes=tuple(notes),
-        failures=tuple(map(str, failures)),
+        failures=tuple(map(str, [*failures, *unreadable])),
     )
     _write(report)
     return report

@@ -208,8 +208,8 @@ def compile_(
 def verify(engine, images, module, reading, device, sha256, json_file):
     """Compare ENGINE with the FP32 model.
 
-    The comparison runs on the IMAGEs, or on seeded ones if none is given. The exit code is 1 if ssdtrt compile would
-    refuse such an engine.
+    The comparison runs on the IMAGEs, or on seeded ones if none is given. IMAGE is a picture, a folder, a quoted
+    pattern, or - for a list on stdin. The exit code is 1 if ssdtrt compile would refuse such an engine.
 
     Example: ssdtrt verify ssd300.engine.ts street.jpg
     """
@@ -218,7 +218,8 @@ def verify(engine, images, module, reading, device, sha256, json_file):
 
     check_json(json_file)
     terminal.progress("loading")
-    report = verify_engine(engine, images, module=module, device=device, sha256=sha256, note=terminal.note, **reading)
+    options = {"module": module, "device": device, "sha256": sha256, **reading}
+    report = verify_engine(engine, images, progress=terminal.progress, note=terminal.note, **options)
     show(report, json_file, parity_text)
     end_with(filter(None, [report.failure]))
     terminal.hint("bench", engine)

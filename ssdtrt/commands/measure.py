@@ -80,7 +80,12 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
 
 @click.command()
 @click.argument("engine", default=config.ENGINE_FILE)
-@click.option("--images", required=True, metavar="DIR", help="The folder of the pictures.")
+@click.option(
+    "--images",
+    required=True,
+    metavar="DIR",
+    help="The folder of the pictures, a quoted pattern, or - for a list on stdin.",
+)
 @click.option("--annotations", required=True, metavar="FILE", help="Their annotations, in COCO's instances format.")
 @click.option(
     "--against",

@@ -121,7 +121,7 @@ def detect(
 
     check_json(jsonl, coco)
     failures: list[ImageError] = []
-    coming = expand(images, sys.stdin.buffer, failures, output=output, note=terminal.note)
+    coming = expand(images, failures=failures, output=output, note=terminal.note)
     # A list on stdin may arrive while detecting; COCO's ids are known before.
     known = None if "-" in images and not coco else list(coming)
     check_apart(targets, known or [])
@@ -199,8 +199,9 @@ def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Anno
 def run(images, weights, preprocess, labels, trust_weights, batch_size, threshold, reading, output):
     """Do the whole job: export, compile, bench and detect.
 
-    Everything, a report.json and the page report.html are written to DIR. Without IMAGEs it runs on sample photographs. Without a GPU it
-    builds a CPU engine, and without access to COCO's weights it uses untrained ones; a note says so.
+    Everything, a report.json and the page report.html are written to DIR. IMAGE is a picture, a folder, a quoted
+    pattern, or - for a list on stdin; without any it runs on sample photographs. Without a GPU it builds a CPU engine,
+    and without access to COCO's weights it uses untrained ones; a note says so.
 
     Example: ssdtrt run street.jpg -o out
     """

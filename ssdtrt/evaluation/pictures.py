@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,42 +13,47 @@ from ssdtrt import config
 from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import AnnotationsError
 from ssdtrt.evaluation.annotations import Annotations, listed, match_categories
+from ssdtrt.images.sources import STDIN, expand
 from ssdtrt.system.report import counted
 
 _GIVE = "give --annotations FILE"
 
 
 def find_pictures(
-    annotations: Annotations, folder: str | Path, *, subset: bool = False
+    annotations: Annotations, images: str | Path, *, subset: bool = False
 ) -> tuple[Annotations, dict[CocoId, Path]]:
     r"""Find the pictures that the annotations list.
 
     Args:
         annotations: The annotations. A `\` in a file name may separate folders.
-        folder: The folder of the pictures.
-        subset: Whether pictures that are not in the folder are left out, with their objects and a note.
+        images: The folder of the pictures; or a pattern or `-`, as for `expand`, of paths that end with the file names
+            of the annotations.
+        subset: Whether pictures that are not there are left out, with their objects and a note.
 
     Returns:
         The annotations, of a subset those of its pictures, and {image id: path}.
 
     Raises:
-        AnnotationsError: If none of them is in the folder, or without `subset` not all, or if those of a subset have no
-            object.
+        AnnotationsError: If none of them is there, or without `subset` not all, or if those of a subset have no object.
+        ImageError: If no file matches a pattern, or a list is empty.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    folder = Path(images)
+    if folder.is_dir():
+        paths = {image: _in_folder(folder, name) for image, name in annotations.images.items()}
+    elif str(images) == STDIN or glob.has_magic(str(images)):
+        annotations, paths = _in_list(annotations, str(images))
+    else:
         reason = "is not a directory" if folder.exists() else "does not exist"
         raise AnnotationsError(f"{folder} {reason}; expected the directory of the pictures.")
-    paths = {image: _in_folder(folder, name) for image, name in annotations.images.items()}
     there = {image: path for image, path in paths.items() if os.path.isfile(path)}
     missing = [name for image, name in annotations.images.items() if image not in there]
     if not there:
         raise AnnotationsError(
-            f"{folder} holds none of the {counted(len(paths), 'picture')} that {annotations.path} lists ({listed(missing)})."
+            f"{folder} holds none of the {counted(len(annotations.images), 'picture')} that {annotations.path} lists ({listed(missing)})."
         )
     if missing and not subset:
         raise AnnotationsError(
-            f"{folder} lacks {len(missing)} of the {counted(len(paths), 'picture')} that {annotations.path} lists: "
+            f"{folder} lacks {len(missing)} of the {counted(len(annotations.images), 'picture')} that {annotations.path} lists: "
             f"{listed(missing)}. Their objects would count as missed: add them, or evaluate the others alone (--subset)."
         )
     return _only(annotations, there, folder) if missing else annotations, there
@@ -56,6 +62,21 @@ def find_pictures(
 def _in_folder(folder: Path, name: str) -> Path:
     path = folder / name
     return folder / name.replace("\\", "/") if "\\" in name and not os.path.isfile(path) else path
+
+
+def _in_list(annotations: Annotations, images: str) -> tuple[Annotations, dict[CocoId, Path]]:
+    """The annotations, with notes on what was left out, and {image id: path} of a pattern or a list."""
+    notes: list[str] = []
+    ids = _listed_ids(list(map(str, expand([images], note=notes.append))), annotations)
+    paths: dict[CocoId, Path] = {}
+    for path, image in ids.items():
+        if image is not None and paths.setdefault(image, Path(path)) != Path(path):
+            name = annotations.images[image]
+            raise AnnotationsError(f"{paths[image]} and {path} both are {name} of {annotations.path}. Leave one out.")
+    if strays := [path for path, image in ids.items() if image is None]:
+        count = counted(len(strays), "picture")
+        notes.append(f"{images}: left out {count} that {annotations.path} does not list ({listed(strays)})")
+    return (replace(annotations, notes=(*annotations.notes, *notes)) if notes else annotations), paths
 
 
 def _only(annotations: Annotations, images: Mapping[CocoId, Path], folder: Path) -> Annotations:
