@@ -89,12 +89,8 @@ def run_job(
     settings: dict[str, Any] = {"threshold": threshold, "value_range": value_range, "max_pixels": max_pixels}
     check_settings(**settings)
     failures: list[ImageError] = []
-    arguments = pictures or sorted(SAMPLES.glob("*.jpg"))
-    paths = list(expand(arguments, failures=failures, output=folder, note=notice))
-    if not paths:
-        raise failures[0]
-    if not any(map(os.path.isfile, paths)):
-        load_image(paths[0])  # Raises now, not after everything else is done.
+    paths = list(expand(pictures or [SAMPLES / "*.jpg"], failures=failures, output=folder, note=notice))
+    _check_readable(paths, failures)
     _make_folder(folder)
     backend = _choose_backend(batch, notice)
     model = _get_model(weights, labels, trust, progress, notice)
@@ -126,6 +122,14 @@ def _write(report: RunReport) -> None:
     path = report.folder / _REPORT_FILE
     write_text(path, json.dumps(report.document(), indent=1) + "\n")
     write_page([path], report.folder / config.PAGE_FILE)
+
+
+def _check_readable(paths: Sequence[Path], failures: Sequence[ImageError]) -> None:
+    """Raise an error where there is no picture, now and not after everything else is done."""
+    if not paths:
+        raise failures[0]
+    if not any(map(os.path.isfile, paths)):
+        load_image(paths[0])
 
 
 def _make_folder(folder: Path) -> None:

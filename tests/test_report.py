@@ -279,7 +279,7 @@ def test_a_wrong_value_anywhere_is_refused_or_shown(data, tmp_path):
             within = within[key]
         within[place[-1]] = value
         try:
-            shown += made_page([read_source(save(path, changed))]).startswith("<!DOCTYPE html>")
+            shown += made_page([read_source(save(path, changed))])[0].startswith("<!DOCTYPE html>")
         except ReportError as error:
             assert str(error).startswith(f"{path} ") and "\n" not in str(error)
     assert shown > 10

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import OutputDistance, ParityReport
 from ssdtrt.artifact.precision import BACKENDS, Backend
 from ssdtrt.artifact.request import BatchRange
+from ssdtrt.commands.machine import engine_text
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
@@ -32,9 +30,6 @@ from ssdtrt.commands.params import BATCH_SIZE, Range
 from ssdtrt.commands.tables import fill, match_rate, repeatability_lines, scientific, table
 from ssdtrt.system.report import counted
 
-if TYPE_CHECKING:
-    from ssdtrt.artifact.metadata import EngineMetadata
-
 
 @click.command()
 @weights_option
@@ -53,7 +48,8 @@ if TYPE_CHECKING:
     metavar="FILE",
     help=f"[default: {config.MODULE_FILE}, as ONNX {config.ONNX_FILE}, a detector {config.ONNX_DETECTOR_FILE}]",
 )
-def export(weights, file_format, detector, method, preprocess, labels, sha256, trust_weights, output):
+@json_option
+def export(weights, file_format, detector, method, preprocess, labels, sha256, trust_weights, output, json_file):
     """Write the FP32 model as a TorchScript module, or as an ONNX file.
 
     The file is only written if it agrees with the eager model (for ONNX: in ONNX Runtime).
@@ -69,13 +65,15 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     if file_format == "onnx":
         output = output or (config.ONNX_DETECTOR_FILE if detector else config.ONNX_FILE)
     output = output or config.MODULE_FILE
-    check_apart({"-o": output}, [weights, labels])
+    check_apart({"-o": output, "--json": json_file}, [weights, labels])
+    from ssdtrt.artifact.inspection import inspect_file
     from ssdtrt.export import export_module, export_onnx
     from ssdtrt.model.labels import read_labels
     from ssdtrt.model.weights import build_model
     from ssdtrt.system.outputs import check_output
 
     check_output(output)
+    check_json(json_file)
     if file_format == "onnx":
         from ssdtrt.runners.onnx_runtime import check_installed
 
@@ -93,8 +91,8 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     else:
         path = export_module(model, output, method=method or config.METHOD, **prepared)
         how, following = "scripted" if method == "script" else "traced", "compile"
-    terminal.done()
-    click.echo(f"{path}: {how}, {counted(model.num_classes - 1, 'class')}, weights {model.source.name}")
+    described = f"{path}: {how}, {counted(model.num_classes - 1, 'class')}, weights {model.source.name}"
+    show(inspect_file(path), json_file, lambda *_: described)
     terminal.hint(following, path)
 
 
@@ -140,6 +138,7 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     metavar="FILE",
     help=f"[default: {config.ENGINE_FILE}, {config.DETECTOR_FILE} or {config.PLAN_FILE}]",
 )
+@json_option
 def compile_(
     module,
     batch_size,
@@ -154,6 +153,7 @@ def compile_(
     device,
     sha256,
     output,
+    json_file,
     **flags,
 ):
     """Build an engine from MODULE and compare it with the FP32 model.
@@ -162,17 +162,18 @@ def compile_(
 
     Example: ssdtrt compile --fp16 --batch-size 8 -o ssd300-b8.engine.ts
     """
-    if batch_size and batch_range:
-        raise click.UsageError("Give --batch-size or --batch-range, not both.")
     precision = _one_precision(flags, BACKENDS[backend])
-    _check_batches(BACKENDS[backend], batch_size or batch_range, streams)
+    _check_batches(BACKENDS[backend], batch_size, batch_range, streams)
     _check_front_end(BACKENDS[backend], front_end, streams)
     if file_format == "plan" and (detector or backend != "tensorrt" or front_end == "torchscript"):
         raise click.UsageError("--format plan is TensorRT's engine alone: no --detector, and --front-end tensorrt.")
-    check_apart({"-o": output}, [module])
+    default = config.PLAN_FILE if file_format == "plan" else config.DETECTOR_FILE if detector else config.ENGINE_FILE
+    check_apart({"-o": output or default, "--json": json_file}, [module])
+    from ssdtrt.artifact.inspection import inspect_file
     from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
     from ssdtrt.compile import compile_engine
 
+    check_json(json_file)
     path = compile_engine(
         module,
         output,
@@ -190,10 +191,9 @@ def compile_(
         progress=terminal.progress,
         note=terminal.note,
     )
-    terminal.done()
     metadata = read_metadata(path)
     assert isinstance(metadata, EngineMetadata)
-    click.echo(engine_text(path, metadata, terminal.width()))
+    show(inspect_file(path), json_file, lambda _, width: engine_text(path, metadata, width))
     terminal.hint("bench", path)
 
 
@@ -236,9 +236,11 @@ def _one_precision(flags: dict[str, bool], backend: Backend) -> str | None:
     return asked[0] if asked else None
 
 
-def _check_batches(backend: Backend, batch: int | BatchRange | None, streams: int) -> None:
+def _check_batches(backend: Backend, batch_size: int | None, batch_range: BatchRange | None, streams: int) -> None:
     """Refuse batch sizes and auxiliary streams that the back end does not support."""
-    if batch and not backend.fixed_batch:
+    if batch_size and batch_range:
+        raise click.UsageError("Give --batch-size or --batch-range, not both.")
+    if (batch_size or batch_range) and not backend.fixed_batch:
         raise click.UsageError(f"The backend {backend.name} takes any batch: leave out --batch-size and --batch-range.")
     if streams and not backend.streams:
         able = " or ".join(one.name for one in BACKENDS.values() if one.streams)
@@ -251,27 +253,6 @@ def _check_front_end(backend: Backend, front_end: str, streams: int) -> None:
         raise click.UsageError(f"The backend {backend.name} has no front ends: leave out --front-end.")
     if front_end == "torchscript" and streams:
         raise click.UsageError("--streams needs --front-end tensorrt.")
-
-
-def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
-    """Return a description of an engine and of its distance to FP32."""
-    request, build, parity = metadata.request, metadata.build, metadata.parity
-    batch = f"batch {request.batch}" if request.batch else "any batch"
-    cached = " before, taken from the cache" if build.cached else ""
-    distances = ", ".join(f"{output.name} {scientific(output.relative_l2, 1)}" for output in parity.outputs)
-    found = parity.detections
-    rate = "none to compare" if found.match_rate is None else f"{match_rate(found)} matched"
-    how = (
-        f", front end {request.front_end}, {counted(request.streams or 0, 'auxiliary stream')}"
-        if request.front_end
-        else ""
-    )
-    lines = (
-        f"{path}: {request.computes_in.title} {request.backend}, {batch}{how}, built in {build.seconds:.0f} s{cached}",
-        f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
-        f"detections: {found.reference} FP32, {found.engine} engine, {rate}",
-    )
-    return "\n".join(fill(line, width) for line in lines)
 
 
 def parity_text(report: ParityReport, width: int) -> str:

@@ -11,12 +11,15 @@ import msgspec
 
 from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dtype
 from ssdtrt.commands.options import check_apart, check_json, json_option, sha256_option, show, terminal
-from ssdtrt.commands.tables import LAYER_COLUMNS, fill, shorten, table
+from ssdtrt.commands.tables import LAYER_COLUMNS, fill, match_rate, scientific, shorten, table
 from ssdtrt.errors import ArtifactError
 from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ssdtrt.artifact.inspection import Inspection
+    from ssdtrt.artifact.metadata import EngineMetadata
     from ssdtrt.diagnosis.report import DoctorReport, Finding
 
 _MIN_VALUE = 24  # columns for a value; with fewer it is shown below its name
@@ -70,6 +73,27 @@ def inspect(file, layers, check, sha256, json_file):
     show(report, json_file, layers_text if layers else inspection_text)
     compiled = report.metadata["kind"] == "module" and report.metadata["format"] == "torchscript"
     terminal.hint("compile" if compiled else "verify", file)
+
+
+def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
+    """Return a description of an engine and of its distance to FP32."""
+    request, build, parity = metadata.request, metadata.build, metadata.parity
+    batch = f"batch {request.batch}" if request.batch else "any batch"
+    cached = " before, taken from the cache" if build.cached else ""
+    distances = ", ".join(f"{output.name} {scientific(output.relative_l2, 1)}" for output in parity.outputs)
+    found = parity.detections
+    rate = "none to compare" if found.match_rate is None else f"{match_rate(found)} matched"
+    how = (
+        f", front end {request.front_end}, {counted(request.streams or 0, 'auxiliary stream')}"
+        if request.front_end
+        else ""
+    )
+    lines = (
+        f"{path}: {request.computes_in.title} {request.backend}, {batch}{how}, built in {build.seconds:.0f} s{cached}",
+        f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
+        f"detections: {found.reference} FP32, {found.engine} engine, {rate}",
+    )
+    return "\n".join(fill(line, width) for line in lines)
 
 
 def doctor_text(report: DoctorReport, width: int) -> str:

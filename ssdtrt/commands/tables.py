@@ -6,12 +6,17 @@ import os
 import re
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import Repeatability
 from ssdtrt.reporting.numbers import match_rate as match_rate
 from ssdtrt.reporting.numbers import milliseconds as milliseconds
 from ssdtrt.reporting.numbers import scientific as scientific
+from ssdtrt.system.report import counted
+
+if TYPE_CHECKING:
+    from ssdtrt.detection.results import ImageDetections, Summary
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header, and rows of as many cells."""
@@ -75,6 +80,27 @@ def repeatability_lines(found: Repeatability | None, width: int) -> list[str]:
         f"run again: {found.again:.1e}{graph} (bound {config.REPEAT_BOUND:.0e})",
     )
     return [fill(line, width) for line in lines]
+
+
+def detections_text(results: Sequence[ImageDetections], width: int) -> str:
+    """Return a line for each picture, with the number of objects and the best one."""
+    rows = []
+    for found in results:
+        best = found.detections[0] if found.detections else None
+        rows.append((found.image, str(len(found.detections)), f"{best.label} {best.score:.2f}" if best else "-"))
+    return table(("picture", "objects", "best"), rows, width) if rows else "no picture was read"
+
+
+def summary_text(summary: Summary, width: int) -> str:
+    """Return a line for each of the first twenty pictures, and the totals with the throughput."""
+    lines = [detections_text(summary.first, width)]
+    if summary.pictures > len(summary.first):
+        lines.append(f"and {summary.pictures - len(summary.first)} more")
+    rate = summary.images_per_second
+    if summary.pictures:
+        found = f"{counted(summary.detections, 'object')} in {counted(summary.pictures, 'picture')}"
+        lines.append(fill(f"{found}, {rate:,.1f} images/s", width))
+    return "\n".join(lines)
 
 
 def markdown_page(title: str, heading: Sequence[str], tables: Sequence[Table], notes: Sequence[str]) -> str:

@@ -20,8 +20,8 @@ from ssdtrt.system.report import counted
 _NOT_MEASURED = "not measured"
 
 
-def page(sources: Sequence[Source]) -> str:
-    """Return one HTML page of everything that the sources hold."""
+def page(sources: Sequence[Source]) -> tuple[str, tuple[str, ...]]:
+    """Return one HTML page of everything that the sources hold, and what it says was not measured."""
     reports, missing = Reports(sources), list[str]()
     sections = [
         built_section(reports, missing),
@@ -47,7 +47,7 @@ def page(sources: Sequence[Source]) -> str:
         element("nav", bullets(links, "contents"), aria_label="Contents"),
         *kept,
     )
-    return document(title, STYLE, body)
+    return document(title, STYLE, body), tuple(missing)
 
 
 def _title(reports: Reports) -> str:
