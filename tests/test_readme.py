@@ -26,6 +26,7 @@ from ssdtrt.diagnosis.report import DoctorReport, Finding
 from ssdtrt.evaluation.compare import ComparedFigure, EvalComparison
 from ssdtrt.evaluation.report import ClassFigures, EvalReport, EvalSettings
 from ssdtrt.model.source import WeightsSource
+from ssdtrt.reporting.records import DetectReport, PageReport, PlotLine, PlotReport
 from ssdtrt.run import RunReport
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.gpu_state import GpuState
@@ -238,7 +239,7 @@ DOCUMENTS = [
     (report.BenchReport, report.BenchSettings, report.BenchRow, report.HostTimes, report.PartTime,
      report.BatchGpuState, GpuState, MeasuredOn, Versions),
     (CompareReport, ComparedRow), (EvalComparison, ComparedFigure), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
-    (RunReport,), (ImageDetections, Detection),
+    (RunReport,), (DetectReport,), (PlotReport, PlotLine), (PageReport,), (ImageDetections, Detection),
 ]  # fmt: skip
 RECORDED_IN_FILES = (
     metadata.ModuleMetadata, metadata.EngineMetadata, metadata.TensorSpec, metadata.ModelInfo, metadata.ExportInfo,

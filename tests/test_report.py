@@ -289,6 +289,11 @@ def test_the_command(ssdtrt, tmp_path):
     save(tmp_path / "a.json", report(eager(), engine()))
     done = ssdtrt("report", "a.json")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "report.html\n", "")
+    made = json.loads(ssdtrt("report", "a.json", "--json", "-").stdout)
+    assert {**made, "not_measured": len(made["not_measured"])} == {
+        "schema": 1, "kind": "page", "file": "report.html", "reports": ["a.json"], "not_measured": 6
+    }  # fmt: skip
+    assert any(one.startswith("Agreement with FP32: none of the files has it.") for one in made["not_measured"])
     assert (tmp_path / "report.html").read_text().startswith('<!DOCTYPE html>\n<html lang="en">')
     for arguments, code, message in (
         ((), 2, "Missing argument 'REPORTS...'."),

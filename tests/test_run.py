@@ -12,7 +12,7 @@ from conftest import runner
 from ssdtrt import config, run
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
-from ssdtrt.errors import CompileError, SsdtrtError, WeightsError
+from ssdtrt.errors import CompileError, ImageError, SsdtrtError, WeightsError
 from ssdtrt.reporting.numbers import milliseconds
 from ssdtrt.run import run_job
 
@@ -21,7 +21,7 @@ NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
-    """`ssdtrt run` with no argument, no GPU and no network, measuring briefly: its folder and click's result."""
+    """`ssdtrt run` with no picture, no GPU and no network, measuring briefly: its folder and click's result."""
     folder = tmp_path_factory.mktemp("job")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -32,7 +32,7 @@ def job(tmp_path_factory):
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setitem(config.ROUNDS, "cpu", 1)
         patch.setitem(bench_files.__kwdefaults__, "warmup", 1)
-        result = runner().invoke(main, ["run"], prog_name="ssdtrt")
+        result = runner().invoke(main, ["run", "--json", "job.json"], prog_name="ssdtrt")
     return folder / "ssdtrt-run", result
 
 
@@ -48,6 +48,29 @@ def test_it_goes_to_its_end_and_leaves_these_files(job):
         "astronaut.jpg", "chelsea.jpg", "coffee.jpg", "detections.json", "report.html", "report.json",
         "ssd300.engine.ts", "ssd300.ts"
     ]  # fmt: skip
+
+
+def test_json_is_the_report_in_the_folder(job):
+    assert (job[0].parent / "job.json").read_bytes() == (job[0] / "report.json").read_bytes()
+
+
+def test_what_is_left_out_is_noted_and_no_picture_ends_before_any_work(tmp_path, pictures, monkeypatch):
+    def stop(*_, **__):
+        raise CompileError("no further")
+
+    pictures("a.png")
+    (tmp_path / "pictures" / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(run, "_get_model", stop)
+    notes = []
+    with pytest.raises(CompileError, match="no further"):
+        run_job([tmp_path / "empty", tmp_path / "pictures"], tmp_path / "out", note=notes.append)
+    assert notes[0] == f"{tmp_path / 'pictures'}: left out 1 file (.txt): no picture."
+    with pytest.raises(ImageError, match="empty holds no pictures.$"):
+        run_job([tmp_path / "empty"], tmp_path / "none")
+    with pytest.raises(ImageError, match="none.png: no such file"):
+        run_job(["none.png"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_notes_on_stderr_name_what_was_done_otherwise_than_asked(job):

@@ -1,5 +1,6 @@
 """Tests of comparing a saved file with the FP32 model that it was built from."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -35,6 +36,20 @@ def test_an_engine_passes_on_photographs(engine_bf16, photographs):
     assert report.passed and 1e-3 < report.distance <= 2e-2
     assert (report.precision, report.images, report.bound) == ("bf16", 3, 2e-2)
     assert 0 < report.floor < report.distance
+
+
+def test_folders_patterns_and_lists_are_their_pictures(module, pictures, monkeypatch, tmp_path):
+    for name in ("a.png", "deep/b.png", "deep/c.png"):
+        pictures(name)
+    (tmp_path / "pictures" / "notes.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"pictures/a.png\n")))
+    notes = []
+    report = verify_engine(module, ["pictures", "pictures/deep/[bc].png", "-"], device="cpu", note=notes.append)
+    assert report.passed and report.images == 6
+    assert notes == ["pictures: left out 1 file (.txt): no picture."]
+    with pytest.raises(ImageError, match=r"^pictures/x\*.png matches no file.$"):
+        verify_engine(module, ["pictures", "pictures/x*.png"], device="cpu")
 
 
 def test_a_module_is_its_own_model(module, photographs):

@@ -61,9 +61,10 @@ def test_quiet_with_json_on_stdout_says_no_progress(known, two, ssdtrt):
 
 
 def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
-    done = ssdtrt("detect", known, *two, "-o", "out", "--jsonl", "d.jsonl", "--coco", "r.json", "--device", "cpu")
+    outputs = ["-o", "out", "--jsonl", "d.jsonl", "--coco", "r.json", "--json", "run.json"]
+    done = ssdtrt("detect", known, *two, *outputs, "--device", "cpu")
     assert done.exit_code == 0
-    assert sorted(os.listdir(tmp_path)) == ["d.jsonl", "out", "pictures", "r.json"]
+    assert sorted(os.listdir(tmp_path)) == ["d.jsonl", "out", "pictures", "r.json", "run.json"]
     assert visible("out") == ["000139.jpg", "7.jpg", "detections.json"]
     assert done.stdout.splitlines()[-3:] == [
         "written to out: 2 pictures and detections.json", "written to d.jsonl", "written to r.json"
@@ -71,6 +72,21 @@ def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
     lines = [strict(line) for line in (tmp_path / "d.jsonl").read_text().splitlines()]
     entries = strict((tmp_path / "out" / "detections.json").read_text())
     assert [entry.pop("drawing") for entry in entries] == ["000139.jpg", "7.jpg"] and entries == lines
+    report = strict((tmp_path / "run.json").read_text())
+    assert report.pop("images_per_second") == pytest.approx(2 / report.pop("seconds"))
+    assert report.pop("machine")["cpu"] and report == {
+        "schema": 1, "kind": "detect", "file": str(known), "precision": "fp32", "pictures": 2, "detections": 6,
+        "folder": "out", "jsonl": "d.jsonl", "coco": "r.json", "failures": [],
+    }  # fmt: skip
+
+
+def test_the_report_of_a_run_with_a_failure_is_alone_on_stdout(known, two, ssdtrt):
+    done = ssdtrt("detect", known, two[0], "none.jpg", "--jsonl", "d.jsonl", "--json", "-", "--device", "cpu", "-q")
+    report = strict(done.stdout)
+    assert (report["pictures"], report["detections"], report["folder"], report["jsonl"]) == (1, 3, None, "d.jsonl")
+    assert done.exit_code == 1 and done.stderr == f"Error: {report['failures'][0]}\n"
+    done = ssdtrt("detect", known, two[0], "--jsonl", "-", "--json", "-")
+    assert done.exit_code == 2 and "Only one of --jsonl and --json can go to stdout." in done.stderr
 
 
 def test_a_pipe_among_the_pictures_is_named_and_the_others_go_on(known, two, ssdtrt, tmp_path):

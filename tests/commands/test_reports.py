@@ -209,6 +209,13 @@ def test_plot_draws_saved_reports(reports, ssdtrt, tmp_path):
     assert "<!-- module FP16, old -->" in text
     assert ssdtrt("plot", "old.json").stdout == "bench.svg\n" and (tmp_path / "bench.svg").exists()
     assert ssdtrt("plot").exit_code == 2
+    done = ssdtrt("plot", "old.json", "new.json", "-o", "speed.svg", "--json", "-")
+    found = json.loads(done.stdout)
+    assert list(found) == ["schema", "kind", "file", "reports", "lines"] and found["kind"] == "plot"
+    assert (found["file"], found["reports"]) == ("speed.svg", ["old.json", "new.json"])
+    times = {line["name"]: (line["batch_sizes"], line["median_ms"]) for line in found["lines"]}
+    assert times["eager FP32, old"] == ([1], [OLD["rows"][0]["median_ms"]])
+    assert ssdtrt("plot", "old.json", "--json", "old.json").exit_code == 2
     done = ssdtrt("plot", "old.json", "-o", "speed.gif")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "Error: speed.gif names no kind of picture; expected a name that ends with .png or .svg.\n"

@@ -1,12 +1,13 @@
 """Which file is which annotated picture: in a folder, and for the ids of COCO's results."""
 
+import io
 from pathlib import Path
 
 import pytest
 from coco_files import write_annotations
 
 from ssdtrt import config
-from ssdtrt.errors import AnnotationsError
+from ssdtrt.errors import AnnotationsError, ImageError
 from ssdtrt.evaluation.annotations import read_annotations
 from ssdtrt.evaluation.pictures import coco_ids, find_pictures
 
@@ -75,6 +76,32 @@ def test_a_subset_without_objects(tmp_path):
     touch(tmp_path / "in", "2.jpg")
     with pytest.raises(AnnotationsError, match="val.json has no object in the 1 picture of .*in.$"):
         find_pictures(known, tmp_path / "in", subset=True)
+
+
+def test_a_pattern_is_the_pictures_whose_paths_end_with_the_listed_names(listing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "in/a/1.jpg", "in/b/1.jpg", "in/2.jpg", "in/other.jpg", "in/notes.txt")
+    known = listing({1: "a/1.jpg", 2: "b/1.jpg", 3: "2.jpg"})
+    found, paths = find_pictures(known, "in/**/*.jpg")
+    assert paths == {1: Path("in/a/1.jpg"), 2: Path("in/b/1.jpg"), 3: Path("in/2.jpg")}
+    assert found.notes == (f"in/**/*.jpg: left out 1 picture that {known.path} does not list (in/other.jpg)",)
+    part, paths = find_pictures(known, "in/[ab]/*", subset=True)
+    assert list(part.images) == [1, 2] and part.notes[-1].startswith("a subset: in/[ab]/* lacks 1 of 3 pictures")
+    with pytest.raises(AnnotationsError, match=r"^in/2.* lacks 2 of the 3 pictures that "):
+        find_pictures(known, "in/2*")
+    with pytest.raises(ImageError, match=r"^in/x\* matches no file.$"):
+        find_pictures(known, "in/x*")
+    with pytest.raises(
+        AnnotationsError, match="in/a/1.jpg and in/b/1.jpg both are 1.jpg of .*val.json. Leave one out."
+    ):
+        find_pictures(listing({1: "1.jpg"}), "in/[ab]/*")
+
+
+def test_a_list_on_stdin_is_the_pictures_too(listing, tmp_path, monkeypatch):
+    touch(tmp_path, "x/1.jpg")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{tmp_path}/x/1.jpg\n".encode())))
+    known = listing({7: "1.jpg"})
+    assert find_pictures(known, "-") == (known, {7: tmp_path / "x" / "1.jpg"})
 
 
 def test_wrong_folder(listing, tmp_path):
