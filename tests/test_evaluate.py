@@ -124,10 +124,12 @@ def test_unreadable_picture_counts_as_empty(module, photographs, truth, streamed
     (tmp_path / photographs[0].name).write_bytes(b"no picture")
     lines = []
     report = evaluate_file(module, tmp_path, truth[0], device="cpu", progress=lines.append)
-    assert "] 3 of 3 images, " in lines[-1]  # It counts as done.
+    shown = [line.split("] ")[1] for line in lines if "] " in line]
+    assert any(line.startswith("3 of 3 images, ") for line in shown)  # It counts as done.
+    assert shown[-1] == "2 of 2 pictures"  # Their orientation.
     (failure,) = report.failures
     assert failure.startswith(f"{tmp_path / photographs[0].name} cannot be read")
-    assert report.notes[0] == "1 of 3 pictures could not be read; they count as without detections"
+    assert report.notes[0] == "1 of 3 pictures could not be read; counted as without detections"
     assert report.figures["AR100"] < 1.0 and report.objects == truth[1]
 
 
@@ -191,7 +193,7 @@ def test_picture_of_another_size_than_the_annotations_say(engine, photographs, t
         data["images"][1].update(width=second.width + 1, height=second.height)
     (tmp_path / "sizes.json").write_text(json.dumps(data))
     report = evaluate_file(engine, photographs[0].parent, tmp_path / "sizes.json")
-    assert report.notes[0] == (f"1 of 3 pictures have another size than in the annotations ({photographs[1].name})")
+    assert report.notes[0] == (f"1 of 3 pictures: another size than in the annotations ({photographs[1].name})")
 
 
 def test_classes_without_names(tmp_path):

@@ -58,7 +58,7 @@ def shape(output):
     output = re.sub(r"^(note: times vary .*|.* cores?, torch .*)\n", "", output, flags=re.M)
     output = output.replace(" before, taken from the cache", "")
     output = re.sub(r"^(\S+.jpg +\d+) .*(\d\.\d\d)$", r"\1 \2", output, flags=re.M)  # Whatever was found.
-    return re.sub(r"\s+", " ", re.sub(r"[-+]?\d+(\.\d+)?(e-\d+)?", "0", output)).strip()
+    return re.sub(r"\s+", " ", re.sub(r"[-+]?\d+(,\d{3})*(\.\d+)?(e-\d+)?", "0", output)).strip()
 
 
 @pytest.fixture
