@@ -127,9 +127,9 @@ def test_units_are_added_to_those_that_are_done(bar, lines):
 
 
 def test_what_is_tracked_is_named_first_and_done_when_the_next_is_asked_for(lines):
-    seen = [(item, len(lines)) for item in tracked("ab", lines.append, "reading", "picture")]
-    assert seen[0] == ("a", 1) and [item for item, _ in seen] == ["a", "b"]
-    assert lines[0] == "reading" and lines[-1] == "reading [####################] 2 of 2 pictures"
+    seen = [(item, len(lines)) for item in tracked("a", lines.append, "reading", "picture")]
+    assert seen == [("a", 1)] and lines == ["reading", "reading [####################] 1 of 1 picture"]
+    assert list(tracked("ab", silent, "reading", "picture")) == ["a", "b"]
     assert list(tracked((), lines.append, "looking", "picture")) == [] and lines[-1] == "looking"
 
 
