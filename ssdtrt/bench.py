@@ -23,7 +23,7 @@ from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.weights import build_model
 from ssdtrt.runners.baseline import eager_model, find_module
 from ssdtrt.system.gpu_errors import out_of_memory
-from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.progress import Progress, silent, tracked
 
 
 def benchmark(
@@ -215,9 +215,9 @@ def _bench_size(
         runs = [CaseRun.too_large(case, size, error) for case in cases]
     else:
         settings = measure(runs, settings, progress)
-        progress(f"comparing with FP32, batch {size}")
         with measuring(device):
-            notes = [note for run in runs if (note := run.compare(images))]
+            compared = tracked(runs, progress, f"comparing batch {size} with FP32", "case")
+            notes = [note for run in compared if (note := run.compare(images))]
     report = replace(report_of(runs, settings, device), notes=tuple(notes))
     return report, {run.case.name for run in runs if run.exhausted}
 

@@ -55,11 +55,8 @@ class _Group(click.Group):
     context_class = _Context
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Add a command, so that its first line is listed whole, its help fits any width, and shells complete paths."""
-        for one in (cmd, *(cmd.commands.values() if isinstance(cmd, click.Group) else ())):
-            one.context_class = _Context
-            one.short_help = (one.help or "").partition("\n")[0]
-            complete_paths(one)
+        """Add a command, which takes -q and -v too, is listed with its whole first line, and whose help fits any width."""
+        _prepare(cmd)
         super().add_command(cmd, name)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -95,22 +92,49 @@ class _Group(click.Group):
             sys.exit(config.INTERRUPTED[terminated])
 
 
+def _prepare(command: click.Command) -> None:
+    """Give a command what all have; of a group of commands each of them."""
+    command.context_class = _Context
+    command.short_help = (command.help or "").partition("\n")[0]
+    for one in command.commands.values() if isinstance(command, click.Group) else ():
+        _prepare(one)
+    complete_paths(command)
+    command.params += _manner()
+
+
+def _manner() -> list[click.Parameter]:
+    """The options that stand before a command or after it."""
+    how = {"is_flag": True, "expose_value": False, "is_eager": True}
+    return [
+        click.Option(["-q", "--quiet"], **how, callback=_be_quiet, help="No progress and no hints."),
+        click.Option(["-v", "--verbose"], **how, callback=_be_verbose, help="Show the libraries' log messages."),
+    ]
+
+
+def _be_quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+    if value or context.parent is None:  # A command adds to what was said before it.
+        terminal.begin(value)
+
+
+def _be_verbose(_: click.Context, __: click.Parameter, value: bool) -> None:
+    if value:
+        logging.getLogger().setLevel(logging.DEBUG)
+
+
 @click.group(
     cls=_Group,
+    params=_manner(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog='Completion in bash: eval "$(_SSDTRT_COMPLETE=bash_source ssdtrt)"',
 )
 @click.version_option(__version__, prog_name="ssdtrt")
-@click.option("-q", "--quiet", is_flag=True, help="No progress and no hints.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the log messages of the libraries.")
-def main(quiet: bool, verbose: bool) -> None:
+def main() -> None:
     """SSD300 from a checkpoint to an accepted and measured Torch-TensorRT engine.
 
     On a GPU machine: ssdtrt export && ssdtrt compile --fp16 && ssdtrt bench
     """
     take_any_name()
-    terminal.begin(quiet)
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.WARNING, stream=sys.stderr)
+    logging.basicConfig(stream=sys.stderr)
 
 
 for _command in (

@@ -207,8 +207,7 @@ def _build(job: BuildJob, progress: Progress) -> tuple[Built, ParityReport]:
     """Build the engine of a job, and return its build and its parity; raise ParityError if it is refused."""
     built = build_in_child(job, progress)
     check_types(built.layers, job.request.computes_in)
-    progress("comparing the engine with FP32 eager")
-    return built, accept(Path(job.out), Path(job.module), job.request, torch.device(job.device))
+    return built, accept(Path(job.out), Path(job.module), job.request, torch.device(job.device), progress)
 
 
 def _check_request(

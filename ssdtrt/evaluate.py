@@ -25,6 +25,7 @@ from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, ProgressBar, silent
+from ssdtrt.system.report import counted
 from ssdtrt.system.versions import measured_on
 
 
@@ -54,7 +55,8 @@ def evaluate_file(
 
     Args:
         path: An engine, a detector or a module that ssdtrt wrote.
-        images: The folder of the pictures.
+        images: The folder of the pictures, below which the annotations' file names are; or a pattern, or `-` for a list
+            on stdin, whose paths end with these names.
         annotations: The annotation file, in COCO's `instances` format.
         module: The module that the file was built from, for the baselines; by default searched beside the file.
         device: The device, such as `cuda:1`; by default the one that the file is made for.
@@ -111,7 +113,7 @@ def evaluate_file(
         progress=progress,
     )
     report, sizes = each(runner, Path(path).name, results=results)
-    notes = (*orientation_notes(known, pictures, sizes, orient), *report.notes)
+    notes = (*orientation_notes(known, pictures, sizes, orient, progress), *report.notes)
     others = tuple(each(one, name)[0] for name, one in baselines.items())
     digest = sha256_file(annotations)
     settings = replace(
@@ -168,9 +170,9 @@ def _evaluate_runner(
             every = _written(every, writer, categories)
         report = evaluate_detections(annotations, every, runner.labels, match_classes)
     notes = [*report.notes, *notes_of_run]
-    count = len(pictures)
+    count = counted(len(pictures), "picture")
     if failures:
-        notes.append(f"{len(failures)} of {count} pictures could not be read; they count as without detections")
+        notes.append(f"{len(failures)} of {count} could not be read; counted as without detections")
     if not runner.trained:
         notes.append("untrained: seeded random weights; the figures mean nothing")
     failed = tuple(map(str, failures))

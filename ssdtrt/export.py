@@ -131,8 +131,7 @@ def export_onnx(
     with writing(out) as temporary:
         temporary.write_bytes(graph.SerializeToString())
         append_record(temporary, metadata.to_json())
-        progress("comparing with eager in ONNX Runtime")
-        check_onnx_file(temporary, model, preprocess)
+        check_onnx_file(temporary, model, preprocess, progress)
     return out
 
 

@@ -63,9 +63,8 @@ def profile_engine(
         for images in inputs:
             runner(images)
         call_ms = statistics.median(time_calls(runner, inputs, calls))
-        progress("timing each layer")
         network = load_plan(plan, runner.device, batch.min)
-        times = time_layers(network, inputs[0], calls, config.WARMUP)
+        times = time_layers(network, inputs[0], calls, config.WARMUP, progress)
         known = {layer.name: layer for layer in layers_of(network.engine)}
     total = sum(times.values())
     rows = [

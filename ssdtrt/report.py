@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssdtrt import config
 from ssdtrt.errors import ReportError
+from ssdtrt.reporting.records import PageReport
 from ssdtrt.system.files import write_text
 from ssdtrt.system.outputs import check_output
 
@@ -32,6 +33,11 @@ def write_page(files: Sequence[str | Path], output: str | Path = config.PAGE_FIL
         >>> write_page(["bench.json", "accuracy.json"], "report.html").name
         'report.html'
     """
+    return Path(make_page(files, output).file)
+
+
+def make_page(files: Sequence[str | Path], output: str | Path = config.PAGE_FILE) -> PageReport:
+    """Write a page as `write_page` does, and return what it was made of and what it lacks."""
     path = Path(output)
     if path.suffix.lower() not in _SUFFIXES:
         raise ReportError(f"{path} names no page; expected a name that ends with {' or '.join(_SUFFIXES)}.")
@@ -41,5 +47,6 @@ def write_page(files: Sequence[str | Path], output: str | Path = config.PAGE_FIL
     from ssdtrt.reporting.page import page
     from ssdtrt.reporting.sources import read_source
 
-    write_text(path, page([read_source(file) for file in files]))
-    return path
+    text, missing = page([read_source(file) for file in files])
+    write_text(path, text)
+    return PageReport(str(path), tuple(map(str, files)), missing)

@@ -22,6 +22,7 @@ from ssdtrt.errors import ArtifactError, CompileError, FetchError, ImageError
 from ssdtrt.export import export_module
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
+from ssdtrt.images.sources import expand
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
 from ssdtrt.report import write_page
@@ -57,7 +58,8 @@ def run_job(
     `backend` does not ask for one, a TorchScript engine for the CPU.
 
     Args:
-        pictures: Paths of pictures; by default the sample photographs of the package.
+        pictures: Files, folders, patterns, or `-` for a list on stdin, as `verify_engine` takes them; by default the
+            sample photographs of the package.
         folder: The folder to write to, which is created.
         weights: `coco`, `random`, or the path of a checkpoint.
         preprocess: How pictures are prepared for the network: `eval`, the whole picture resized, or `hub`, its center
@@ -96,16 +98,16 @@ def run_job(
 
     settings: dict[str, Any] = {"threshold": threshold, "value_range": value_range, "max_pixels": max_pixels}
     check_settings(**settings)
-    pictures = pictures or sorted(SAMPLES.glob("*.jpg"))
-    if not any(map(os.path.isfile, pictures)):
-        load_image(pictures[0])  # Raises now, not after everything else is done.
+    failures: list[ImageError] = []
+    paths = list(expand(pictures or [SAMPLES / "*.jpg"], failures=failures, output=folder, note=notice))
+    _check_readable(paths, failures)
     check_names(against)
     building = _building(backend, batch, folder, notice)
     model = _get_model(weights, labels, trust, progress, notice)
     module = export_module(model, folder / config.MODULE_FILE, preprocess=preprocess, progress=progress)
     engine = compile_engine(module, folder / config.ENGINE_FILE, **building, progress=progress, note=notice)
     bench = bench_files([engine], against=against, progress=progress)
-    found, failures = detect_to_folder(Detector(engine, note=notice, **settings), pictures, folder, progress)
+    found, unreadable = detect_to_folder(Detector(engine, note=notice, **settings), paths, folder, progress)
     metadata = cast(EngineMetadata, read_metadata(engine, ("engine",)))
     report = RunReport(
         folder=folder,
@@ -117,7 +119,7 @@ def run_job(
         bench=bench,
         detections=tuple(found),
         notes=tuple(notes),
-        failures=tuple(map(str, failures)),
+        failures=tuple(map(str, [*failures, *unreadable])),
     )
     _write(report)
     return report
@@ -128,6 +130,14 @@ def _write(report: RunReport) -> None:
     path = report.folder / _REPORT_FILE
     write_text(path, json.dumps(report.document(), indent=1) + "\n")
     write_page([path], report.folder / config.PAGE_FILE)
+
+
+def _check_readable(paths: Sequence[Path], failures: Sequence[ImageError]) -> None:
+    """Raise an error where there is no picture, now and not after everything else is done."""
+    if not paths:
+        raise failures[0]
+    if not any(map(os.path.isfile, paths)):
+        load_image(paths[0])
 
 
 def _make_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from ssdtrt.engine.parity import compare
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
+from ssdtrt.images.sources import expand
 from ssdtrt.images.tensors import synthetic_images, to_batch
 from ssdtrt.runners.baseline import eager_model, find_module
 from ssdtrt.runners.runner import load_engine
@@ -32,20 +33,23 @@ def verify_engine(
     sha256: str | None = None,
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
+    progress: Progress = silent,
     note: Progress = silent,
 ) -> ParityReport:
     """Compare a file with FP32 eager, by the criteria of `compile_engine`.
 
     Args:
         path: The engine, detector or module.
-        pictures: The pictures to compare on; by default seeded synthetic ones.
+        pictures: The pictures to compare on: files, folders, patterns, or `-` for a list on stdin (see `expand` in
+            `ssdtrt.images.sources`); by default seeded synthetic ones.
         module: The module that the engine was built from; by default the recorded file name, in the engine's folder or
             the current one.
         device: `cpu`, `cuda` or `cuda:N`; by default the device that the file was built for.
         sha256: The SHA-256 that the file must have.
         value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
         max_pixels: The most pixels of a picture (see `load_image`).
-        note: Called with what is to be known about how a picture was read.
+        progress: Called with lines about how far it is.
+        note: Called with what was left out of a folder, and what is to be known about how a picture was read.
 
     Returns:
         The distances, whether they pass (`passed`), and the reason if they do not (`failure`).
@@ -54,7 +58,7 @@ def verify_engine(
         ArtifactError: If the file or its module cannot be used.
         CompileError: If Torch-TensorRT or a GPU is missing.
         GpuError: If the GPU fails.
-        ImageError: If a picture cannot be read.
+        ImageError: If a picture cannot be read, or there is none in a folder, pattern or list.
 
     Example:
         >>> from ssdtrt import verify_engine
@@ -63,15 +67,16 @@ def verify_engine(
         (True, 1, 0.0001)
     """
     check_settings(0, value_range=value_range, max_pixels=max_pixels)
-    for picture in pictures:
+    paths = list(expand(pictures, note=note))
+    for picture in paths:
         if not os.path.isfile(picture):
             load_image(picture)  # Raises, before the slow steps.
     runner = load_engine(path, device, sha256=sha256)
     place, reason = find_module(runner, module)
     if place is None:
         raise ArtifactError(f"{path} cannot be verified: {reason}.")
-    if pictures:
-        images = to_batch(pictures, runner.preprocess, value_range, max_pixels, note)
+    if paths:
+        images = to_batch(paths, runner.preprocess, value_range, max_pixels, note, progress)
     else:
         images = synthetic_images(config.PARITY_IMAGES, config.SEED + 1, runner.preprocess)
     sizes = runner.batch.sizes if runner.batch else (config.PARITY_BATCH[runner.device.type],)
@@ -81,4 +86,5 @@ def verify_engine(
         images.to(runner.device),
         precision=runner.precision,
         batch_sizes=sizes,
+        progress=progress,
     )

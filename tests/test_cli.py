@@ -1,6 +1,7 @@
 """The command line as a whole: its commands and their help, where it writes what, and how errors and signals end it."""
 
 import json
+import logging
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ import threading
 import time
 import zipfile
 
+import click
 import pytest
 import torch
 from command_line import COMMANDS, ENVIRONMENT, INTERRUPTED, assert_refused, on_a_terminal
@@ -21,6 +23,7 @@ import ssdtrt as package
 from conftest import runner
 from known import metadata_like, typed
 from ssdtrt.cli import main
+from ssdtrt.commands.options import terminal
 from ssdtrt.commands.terminal import Terminal
 from ssdtrt.errors import ParityError, SsdtrtError
 from ssdtrt.runners import torchscript
@@ -250,6 +253,39 @@ def test_these_are_the_commands():
     ]  # fmt: skip
 
 
+def leaves(command, *names):
+    """The commands below one, by their names."""
+    if not isinstance(command, click.Group):
+        return {names: command}
+    return {key: leaf for name, one in command.commands.items() for key, leaf in leaves(one, *names, name).items()}
+
+
+def test_every_command_takes_the_same_three_options(ssdtrt, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    for names in leaves(main):
+        options = [line.split("  ") for line in ssdtrt(*names, "--help").stdout.split("Options:\n")[1].splitlines()]
+        shown = {line[1]: line[-1].strip() for line in options}
+        assert len([line for line in options if line[1] in ("-q, --quiet", "-v, --verbose", "--json FILE")]) == 3, names
+        assert (shown["-q, --quiet"], shown["-v, --verbose"]) == (
+            "No progress and no hints.", "Show the libraries' log messages."
+        )  # fmt: skip
+
+
+def test_every_command_is_quiet_or_verbose_by_options_behind_it(capsys):
+    root = logging.getLogger()
+    before = root.level
+    try:
+        for names, command in leaves(main).items():
+            for options, shown, level in (([], "working\n", before), (["-q", "--verbose"], "", logging.DEBUG)):
+                terminal.begin(quiet=False)
+                root.setLevel(before)
+                command.make_context(names[-1], options, parent=click.Context(main), resilient_parsing=True)
+                terminal.progress("working")
+                assert (capsys.readouterr().err, root.level) == (shown, level), names
+    finally:
+        root.setLevel(before)
+
+
 def test_the_list_of_commands_is_not_cut_short(ssdtrt, monkeypatch):
     for columns in ("40", "80"):
         monkeypatch.setenv("COLUMNS", columns)
@@ -272,12 +308,12 @@ def test_help_fits_and_shows_how(command, ssdtrt, monkeypatch):
 
 def test_quiet_leaves_stderr_empty_and_no_hint_goes_to_a_file(known, photographs, ssdtrt):
     loud = ssdtrt("detect", known, photographs[0], "--device", "cpu")
-    quiet = ssdtrt("-q", "detect", known, photographs[0], "--device", "cpu")
+    quiet = ssdtrt("detect", known, photographs[0], "--device", "cpu", "-q")
     assert loud.exit_code == quiet.exit_code == 0
     assert loud.stderr.splitlines()[0] == "loading" and quiet.stderr == ""
     assert "next:" not in loud.stdout + loud.stderr
-    assert loud.stdout.splitlines()[-1] == "written to detections: 1 pictures and detections.json"
-    assert quiet.stdout.splitlines()[-1] == "written to detections-2: 1 pictures and detections.json"
+    assert loud.stdout.splitlines()[-1] == "written to detections: 1 picture and detections.json"
+    assert quiet.stdout.splitlines()[-1] == "written to detections-2: 1 picture and detections.json"
     first, second = (  # Without how fast it was.
         re.sub(r"[\d.]+ images/s|detections-2", "", done.stdout.replace("to detections:", "to :"))
         for done in (quiet, loud)
@@ -293,7 +329,7 @@ def test_on_a_terminal_it_ends_with_the_next_command(known, picture, tmp_path):
     assert code == 0
     assert shown.splitlines()[-1] == "next: ssdtrt verify m.ts gray.png"
     assert "\r\x1b[Kloading" in shown  # One line of progress, written over.
-    assert "written to detections: 1 pictures and detections.json" in shown
+    assert "written to detections: 1 picture and detections.json" in shown
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_an_engine_beyond_the_bound_is_refused_with_the_figures(module, out, scr
     assert (done.exit_code, done.stdout) == (1, "") and isinstance(done.exception, SystemExit)
     lines = done.stderr.splitlines()
     assert lines[0] == "building the FP32 engine for any batch, 0 s"
-    assert "comparing the engine with FP32 eager" in lines
+    assert "comparing with FP32 eager" in lines
     assert "FP32 against FP32 eager on 2 pictures, batch 1, 2" in lines and "FAILED" in lines
     message = r"Error: The engine is too far from the FP32 model: relative L2 distance loc (\S+), conf (\S+); "
     figures = re.fullmatch(message + "expected at most 1e-12 for FP32.", lines[-1]).groups()

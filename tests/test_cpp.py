@@ -279,7 +279,7 @@ def test_boxes_are_drawn_in_the_colors_of_their_classes(program, boxes_file, tmp
     with Image.open(tmp_path / "drawn.png") as drawn:
         assert np.array_equal(np.asarray(drawn), np.asarray(image))
     found, _, last = run_detector(program, boxes_file, tmp_path / "gray.png", tmp_path / "drawn.png", 0.75)
-    assert len(found) == 1 and last == f"1 objects drawn in {tmp_path / 'drawn.png'}"
+    assert len(found) == 1 and last == f"1 object drawn in {tmp_path / 'drawn.png'}"
 
 
 def test_what_cannot_be_done_is_one_line_and_an_exit_code(program, module, boxes_file, photograph, tmp_path):

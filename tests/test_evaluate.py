@@ -124,10 +124,12 @@ def test_unreadable_picture_counts_as_empty(module, photographs, truth, streamed
     (tmp_path / photographs[0].name).write_bytes(b"no picture")
     lines = []
     report = evaluate_file(module, tmp_path, truth[0], device="cpu", progress=lines.append)
-    assert "] 3 of 3 images, " in lines[-1]  # It counts as done.
+    shown = [line.split("] ")[1] for line in lines if "] " in line]
+    assert any(line.startswith("3 of 3 images, ") for line in shown)  # It counts as done.
+    assert shown[-1] == "2 of 2 pictures"  # Their orientation.
     (failure,) = report.failures
     assert failure.startswith(f"{tmp_path / photographs[0].name} cannot be read")
-    assert report.notes[0] == "1 of 3 pictures could not be read; they count as without detections"
+    assert report.notes[0] == "1 of 3 pictures could not be read; counted as without detections"
     assert report.figures["AR100"] < 1.0 and report.objects == truth[1]
 
 
@@ -191,7 +193,7 @@ def test_picture_of_another_size_than_the_annotations_say(engine, photographs, t
         data["images"][1].update(width=second.width + 1, height=second.height)
     (tmp_path / "sizes.json").write_text(json.dumps(data))
     report = evaluate_file(engine, photographs[0].parent, tmp_path / "sizes.json")
-    assert report.notes[0] == (f"1 of 3 pictures have another size than in the annotations ({photographs[1].name})")
+    assert report.notes[0] == (f"1 of 3 pictures: another size than in the annotations ({photographs[1].name})")
 
 
 def test_classes_without_names(tmp_path):
@@ -230,21 +232,21 @@ def turned(folder, name, box, size):
     [
         # As the published evaluation does: boxes are those of the pixels as they are stored.
         ("a.jpg", CAT, (200, 100), False, 1.0, None),
-        ("a.jpg", CAT, None, False, 1.0, "have an EXIF orientation that was ignored, as in the published evaluation; "
-         "if they are annotated upright, give --orient"),
-        ("a.jpg", CAT_UPRIGHT, (100, 200), False, 0.0, "were not turned by their EXIF orientation, but are annotated "
+        ("a.jpg", CAT, None, False, 1.0, "with an EXIF orientation that was ignored, as in the published evaluation; "
+         "if annotated upright, give --orient"),
+        ("a.jpg", CAT_UPRIGHT, (100, 200), False, 0.0, "not turned by EXIF orientation, but annotated "
          "upright, as the recorded sizes show: give --orient"),
         ("a.jpg", CAT_UPRIGHT, (100, 200), True, 1.0, None),
-        ("a.jpg", CAT, (200, 100), True, 0.0, "were turned by their EXIF orientation, but are annotated as they are "
+        ("a.jpg", CAT, (200, 100), True, 0.0, "turned by EXIF orientation, but annotated as "
          "stored, as the recorded sizes show: leave out --orient"),
-        ("a.tif", CAT_UPRIGHT, (100, 200), False, 1.0, "are TIFFs or HEICs with an orientation, by which they are always turned"),
+        ("a.tif", CAT_UPRIGHT, (100, 200), False, 1.0, "TIFF or HEIC with an orientation, by which it is always turned"),
     ],
 )  # fmt: skip
 def test_orientation(known, tmp_path, name, box, size, orient, ap, note):
     path = turned(tmp_path, name, box, size)
     report = evaluate_file(known, tmp_path, path, device="cpu", orient=orient)
     assert report.figures["AP"] == ap and report.detections == 3 and report.settings.orient is orient
-    assert report.notes == (() if note is None else (f"1 of 1 pictures {note} ({name})",))
+    assert report.notes == (() if note is None else (f"1 of 1 picture: {note} ({name})",))
 
 
 def test_text_ids(known, pictures, tmp_path):
@@ -264,13 +266,11 @@ def test_subset(known, pictures, tmp_path):
     pictures("1.png")
     names = {1: "1.png", 2: "2.png"}
     path = write_annotations(tmp_path / "a.json", names, [(1, IDS[15], CAT), (2, IDS[15], CAT)])
-    with pytest.raises(AnnotationsError, match="1 of the 2 pictures .* are not in .*: 2.png. .*--subset"):
+    with pytest.raises(AnnotationsError, match="lacks 1 of the 2 pictures that .* lists: 2.png. .*--subset"):
         evaluate_file(known, tmp_path / "pictures", path, device="cpu")
     report = evaluate_file(known, tmp_path / "pictures", path, device="cpu", subset=True)
     assert (report.figures["AP"], report.images, report.objects) == (1.0, 1, 1)
-    assert report.notes == (
-        f"a subset: 1 of 2 pictures are not in {tmp_path / 'pictures'}; they and their 1 objects are left out (2.png)",
-    )
+    assert report.notes == (f"a subset: {tmp_path / 'pictures'} lacks 1 of 2 pictures, left out with 1 object (2.png)",)
 
 
 def test_files_as_other_tools_write_them(known, pictures, tmp_path):

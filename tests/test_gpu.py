@@ -237,7 +237,7 @@ def test_detectors_on_two_gpus_do_not_disturb_each_other(gpu_dir, photographs):
 
 def test_engine_refuses_more_images_than_it_takes(gpu_engine):
     runner = load_engine(gpu_engine)
-    with pytest.raises(ArtifactError, match="takes 1 to 1 images at once; found 2"):
+    with pytest.raises(ArtifactError, match="takes 1 image at once; found 2"):
         runner(synthetic_images(2))
     with pytest.raises(torch.jit.Error, match="takes 1 to 1 images at once, found 2"):
         runner.module(synthetic_images(2).cuda())

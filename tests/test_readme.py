@@ -27,6 +27,7 @@ from ssdtrt.diagnosis.report import DoctorReport, Finding
 from ssdtrt.evaluation.compare import ComparedFigure, EvalComparison
 from ssdtrt.evaluation.report import ClassFigures, EvalReport, EvalSettings
 from ssdtrt.model.source import WeightsSource
+from ssdtrt.reporting.records import DetectReport, PageReport, PlotLine, PlotReport
 from ssdtrt.run import RunReport
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.gpu_state import GpuState
@@ -58,7 +59,7 @@ def shape(output):
     output = re.sub(r"^(note: times vary .*|.* cores?, torch .*)\n", "", output, flags=re.M)
     output = output.replace(" before, taken from the cache", "")
     output = re.sub(r"^(\S+.jpg +\d+) .*(\d\.\d\d)$", r"\1 \2", output, flags=re.M)  # Whatever was found.
-    return re.sub(r"\s+", " ", re.sub(r"[-+]?\d+(\.\d+)?(e-\d+)?", "0", output)).strip()
+    return re.sub(r"\s+", " ", re.sub(r"[-+]?\d+(,\d{3})*(\.\d+)?(e-\d+)?", "0", output)).strip()
 
 
 @pytest.fixture
@@ -239,7 +240,8 @@ DOCUMENTS = [
     (report.BenchReport, report.BenchSettings, report.BenchRow, report.HostTimes, report.PartTime,
      report.BatchGpuState, GpuState, MeasuredOn, Versions),
     (CompareReport, ComparedRow), (EvalComparison, ComparedFigure), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
-    (CacheReport, CacheEntry), (ClearReport,), (RunReport,), (PictureList,), (ImageDetections, Detection),
+    (CacheReport, CacheEntry), (ClearReport,), (RunReport,), (DetectReport,), (PlotReport, PlotLine), (PageReport,),
+    (PictureList,), (ImageDetections, Detection),
 ]  # fmt: skip
 RECORDED_IN_FILES = (
     metadata.ModuleMetadata, metadata.EngineMetadata, metadata.TensorSpec, metadata.ModelInfo, metadata.ExportInfo,

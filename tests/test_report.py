@@ -163,13 +163,13 @@ def test_what_was_not_measured_is_said(page, tmp_path):
     found = page(save(tmp_path / "e.json", evaluation().document()))
     missing = found.text.split("What was not measured")[-1]
     assert "How much accuracy a.engine.ts loses against FP32 (e.json)." in missing
-    assert "The accuracy of 1 classes, of which the pictures show no object (e.json)." in missing
+    assert "The accuracy of 1 class, of which the pictures show no object (e.json)." in missing
     assert "Speed: none of the files is a benchmark." in missing
 
 
 def test_an_engine_that_fails_is_shown_as_such(page, tmp_path):
     found = page(save(tmp_path / "v.json", parity(loc=0.5).document()))
-    assert "1 FAILED" in found.texts and "of 1 comparisons" in found.texts
+    assert "1 FAILED" in found.texts and "of 1 comparison" in found.texts
     assert "FP16 engine: The engine is too far from the FP32 model: relative L2 distance loc 5.00e-01" in found.text
 
 
@@ -296,7 +296,7 @@ def test_a_wrong_value_anywhere_is_refused_or_shown(data, tmp_path):
             within = within[key]
         within[place[-1]] = value
         try:
-            shown += made_page([read_source(save(path, changed))]).startswith("<!DOCTYPE html>")
+            shown += made_page([read_source(save(path, changed))])[0].startswith("<!DOCTYPE html>")
         except ReportError as error:
             assert str(error).startswith(f"{path} ") and "\n" not in str(error)
     assert shown > 10
@@ -306,6 +306,11 @@ def test_the_command(ssdtrt, tmp_path):
     save(tmp_path / "a.json", report(eager(), engine()))
     done = ssdtrt("report", "a.json")
     assert (done.exit_code, done.stdout, done.stderr) == (0, "report.html\n", "")
+    made = json.loads(ssdtrt("report", "a.json", "--json", "-").stdout)
+    assert {**made, "not_measured": len(made["not_measured"])} == {
+        "schema": 1, "kind": "page", "file": "report.html", "reports": ["a.json"], "not_measured": 6
+    }  # fmt: skip
+    assert any(one.startswith("Agreement with FP32: none of the files has it.") for one in made["not_measured"])
     assert (tmp_path / "report.html").read_text().startswith('<!DOCTYPE html>\n<html lang="en">')
     for arguments, code, message in (
         ((), 2, "Missing argument 'REPORTS...'."),

@@ -15,7 +15,7 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
 from ssdtrt.commands.terminal import Terminal
-from ssdtrt.errors import CompileError, SsdtrtError, WeightsError
+from ssdtrt.errors import CompileError, ImageError, SsdtrtError, WeightsError
 from ssdtrt.reporting.numbers import milliseconds
 from ssdtrt.run import run_job
 
@@ -36,7 +36,7 @@ def job(tmp_path_factory):
         patch.setattr(Terminal, "hints", property(lambda _: True))
         patch.setitem(config.ROUNDS, "cpu", 1)
         patch.setitem(bench_files.__kwdefaults__, "warmup", 1)
-        result = runner().invoke(main, ["run", "--against", "torchscript"], prog_name="ssdtrt")
+        result = runner().invoke(main, ["run", "--against", "torchscript", "--json", "job.json"], prog_name="ssdtrt")
     return folder / "ssdtrt-run", result
 
 
@@ -60,6 +60,29 @@ def test_the_command_that_comes_next_works(job, monkeypatch):
     words = shlex.split(job[1].stderr.splitlines()[-1])
     assert words == ["next:", "ssdtrt", "verify", "ssdtrt-run/ssd300.engine.ts"]
     assert runner().invoke(main, words[2:]).exit_code == 0
+
+
+def test_json_is_the_report_in_the_folder(job):
+    assert (job[0].parent / "job.json").read_bytes() == (job[0] / "report.json").read_bytes()
+
+
+def test_what_is_left_out_is_noted_and_no_picture_ends_before_any_work(tmp_path, pictures, monkeypatch):
+    def stop(*_, **__):
+        raise CompileError("no further")
+
+    pictures("a.png")
+    (tmp_path / "pictures" / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(run, "_get_model", stop)
+    notes = []
+    with pytest.raises(CompileError, match="no further"):
+        run_job([tmp_path / "empty", tmp_path / "pictures"], tmp_path / "out", note=notes.append)
+    assert notes[0] == f"{tmp_path / 'pictures'}: left out 1 file (.txt): no picture."
+    with pytest.raises(ImageError, match="empty holds no pictures.$"):
+        run_job([tmp_path / "empty"], tmp_path / "none")
+    with pytest.raises(ImageError, match="none.png: no such file"):
+        run_job(["none.png"], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_notes_on_stderr_name_what_was_done_otherwise_than_asked(job):
@@ -238,7 +261,7 @@ def test_what_the_build_notes_is_a_note_of_the_job(tmp_path, monkeypatch):
 
 def test_the_library_refuses_labels_of_another_number(model, tmp_path):
     torch.save(model.state_dict(), tmp_path / "all.pt")
-    with pytest.raises(WeightsError, match="2 labels were given; the weights have 80 classes besides the background"):
+    with pytest.raises(WeightsError, match="Found 2 labels; the weights have 80 classes besides the background"):
         run_job([], tmp_path / "out", weights=tmp_path / "all.pt", labels=["bolt", "nut"], trust=bool(TRUST))
 
 

@@ -1,5 +1,6 @@
 """Tests of comparing a saved file with the FP32 model that it was built from."""
 
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -37,6 +38,20 @@ def test_an_engine_passes_on_photographs(engine_bf16, photographs):
     assert 0 < report.floor < report.distance
 
 
+def test_folders_patterns_and_lists_are_their_pictures(module, pictures, monkeypatch, tmp_path):
+    for name in ("a.png", "deep/b.png", "deep/c.png"):
+        pictures(name)
+    (tmp_path / "pictures" / "notes.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"pictures/a.png\n")))
+    notes = []
+    report = verify_engine(module, ["pictures", "pictures/deep/[bc].png", "-"], device="cpu", note=notes.append)
+    assert report.passed and report.images == 6
+    assert notes == ["pictures: left out 1 file (.txt): no picture."]
+    with pytest.raises(ImageError, match=r"^pictures/x\*.png matches no file.$"):
+        verify_engine(module, ["pictures", "pictures/x*.png"], device="cpu")
+
+
 def test_a_module_is_its_own_model(module, photographs):
     report = verify_engine(str(module), [str(photographs[0])], device="cpu")
     assert report.distance == 0 and report.images == 1 and report.detections.match_rate == 1
@@ -54,7 +69,7 @@ def test_without_its_module_it_cannot_be_verified(alone, monkeypatch, tmp_path):
 def test_the_module_may_be_named_and_json_is_all_on_stdout(alone, module, ssdtrt, tmp_path):
     done = ssdtrt("verify", alone, "--module", module, "--json", "-")
     assert done.exit_code == 0, done.stderr
-    assert done.stderr == "comparing with FP32 eager\n" and not (tmp_path / "-").exists()
+    assert done.stderr == "loading\ncomparing with FP32 eager\n" and not (tmp_path / "-").exists()
     report = strict(done.stdout)
     assert set(report) == {
         "precision",
@@ -84,7 +99,7 @@ def test_the_verdict_is_shown_and_written(engine, photographs, ssdtrt, tmp_path)
     done = ssdtrt("verify", engine, photographs[0], "--json", "report.json")
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert lines[0] == "FP32 against FP32 eager on 1 pictures, batch 2"
+    assert lines[0] == "FP32 against FP32 eager on 1 picture, batch 2"
     assert lines[1].split() == ["output", "relative", "L2", "bound", "max", "abs", "finite"]
     assert [line.split()[0] for line in lines[2:4]] == ["loc", "conf"] and lines[-1] == "passed"
     report = strict((tmp_path / "report.json").read_text())

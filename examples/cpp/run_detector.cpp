@@ -65,7 +65,7 @@ void run(const char* file, const char* source, const char* drawn, double thresho
   }
   for (int64_t i = count - 1; i >= 0; --i) draw_box(picture, boxes[i], ids[i].item<int64_t>());  // The best on top.
   write_png(picture, drawn);
-  std::printf("%lld objects drawn in %s\n", static_cast<long long>(count), drawn);
+  std::printf("%lld object%s drawn in %s\n", static_cast<long long>(count), count == 1 ? "" : "s", drawn);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ from ssdtrt.detect import Detector
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.tensors import scale_to, synthetic_pictures
-from ssdtrt.system.progress import Progress
+from ssdtrt.system.progress import Progress, tracked
 
 _JPEG_SIZE = (640, 480)
 
@@ -28,10 +28,10 @@ def time_parts(file: BenchFile, batch_size: int, settings: BenchSettings, progre
     """
     rows = []
     for name, (size, call) in parts_of(Detector(file.runner()), batch_size).items():
-        progress(f"timing {name}")
         for _ in range(settings.warmup or 0):
             call()
-        times = [host_time(call)[1] for _ in range(settings.rounds * settings.iterations)]
+        calls = tracked(range(settings.rounds * settings.iterations), progress, f"timing {name}", "call")
+        times = [host_time(call)[1] for _ in calls]
         rows.append(PartTime(name, size, statistics.median(times), quantile(times, 0.9)))
     return tuple(rows)
 

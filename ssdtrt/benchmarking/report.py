@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.system.gpu_state import GpuState
-from ssdtrt.system.report import Report
+from ssdtrt.system.report import Report, counted
 from ssdtrt.system.versions import MeasuredOn
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -174,6 +174,11 @@ class BenchSettings(Report, frozen=True, kw_only=True):
     input_sets: int | None = None
     rest_seconds: float | None = None
     gpu_state: tuple[BatchGpuState, ...] | None = None
+
+    @property
+    def calls(self) -> str:
+        """How many calls there were, in words."""
+        return f"{counted(self.rounds * self.iterations, 'call')} a row in {counted(self.rounds, 'interleaved round')}"
 
 
 class BenchReport(Report, frozen=True):

@@ -16,7 +16,7 @@ from ssdtrt.benchmarking.case import BenchmarkCase, CaseRun
 from ssdtrt.benchmarking.report import BatchGpuState, BenchReport, BenchSettings
 from ssdtrt.system.devices import current_device, tf32_disabled
 from ssdtrt.system.gpu_state import GpuState, other_processes, read_state
-from ssdtrt.system.progress import Progress
+from ssdtrt.system.progress import Progress, tracked
 from ssdtrt.system.versions import measured_on
 
 INPUT_SETS = 4  # batches used in turn, so that no call finds its input in the cache
@@ -54,8 +54,7 @@ def measure(runs: Sequence[CaseRun], settings: BenchSettings, progress: Progress
             progress(f"warming up {run.case.name}, batch {size}")
             run.prepare(settings.warmup or 0)
         before = read_state(device) if device.type == "cuda" else None
-        for index, order in enumerate(orders(len(runs), settings.rounds)):
-            progress(f"measuring batch {size}, round {index + 1} of {settings.rounds}")
+        for order in tracked(orders(len(runs), settings.rounds), progress, f"measuring batch {size}", "round"):
             for place in order:
                 time.sleep(settings.rest_seconds or 0)
                 runs[place].measure(settings.iterations)

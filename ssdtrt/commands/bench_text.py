@@ -9,6 +9,7 @@ from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.commands.tables import Table, fill, markdown_page, match_rate, milliseconds, stacked, table
 from ssdtrt.system.gpu_state import GpuState
+from ssdtrt.system.report import counted
 
 _NAME = ("runner", "batch")
 _SPEED = ("median ms", "p90", "p99", "max", "images/s", "speed-up", "95 % of it")
@@ -44,8 +45,7 @@ def bench_heading(report: BenchReport) -> list[str]:
     settings = report.settings
     lines = [
         report.machine.line,
-        f"{settings.rounds * settings.iterations} calls a row in {settings.rounds} interleaved rounds after "
-        f"{settings.warmup} to warm up, {settings.clock}, TF32 disabled",
+        f"{settings.calls} after {settings.warmup} to warm up, {settings.clock}, TF32 disabled",
     ]
     state = settings.gpu_state[-1].after if settings.gpu_state else None
     return lines if state is None else [*lines, _state_line(state)]
@@ -103,14 +103,12 @@ def compare_verdict(report: CompareReport) -> list[str]:
     if report.limit is None:
         return []
     judged = [row.verdict for row in report.rows if row.judged and row.verdict not in ("new", "not judged")]
-    limit, lines = f"{100 * report.limit:g} %", []
+    limit, rows, lines = f"{100 * report.limit:g} %", counted(len(judged), "judged row"), []
     if report.failures:
-        lines.append(f"FAILED: {len(report.failures)} of {len(judged)} judged rows broke the limit of {limit}")
+        lines.append(f"FAILED: {len(report.failures)} of {rows} broke the limit of {limit}")
     if count := judged.count("not comparable"):
-        lines.append(
-            f"NOT COMPARABLE: {count} of {len(judged)} judged rows: the machine changed, or times vary, by more than {limit}"
-        )
-    return lines or [f"passed: {len(judged)} of {len(judged)} judged rows kept the limit of {limit}"]
+        lines.append(f"NOT COMPARABLE: {count} of {rows}: the machine changed, or times vary, by more than {limit}")
+    return lines or [f"passed: {len(judged)} of {rows} kept the limit of {limit}"]
 
 
 def _change(row: ComparedRow) -> str:

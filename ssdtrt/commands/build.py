@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
 from ssdtrt import config
@@ -31,11 +28,9 @@ from ssdtrt.commands.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.commands.tables import fill, match_rate, repeatability_lines, scientific, table
+from ssdtrt.commands.tables import engine_text, fill, match_rate, repeatability_lines, scientific, table
+from ssdtrt.system.report import counted
 from ssdtrt.system.versions import other_backend
-
-if TYPE_CHECKING:
-    from ssdtrt.artifact.metadata import EngineMetadata
 
 
 @click.command()
@@ -55,7 +50,8 @@ if TYPE_CHECKING:
     metavar="FILE",
     help=f"[default: {config.MODULE_FILE}, as ONNX {config.ONNX_FILE}, a detector {config.ONNX_DETECTOR_FILE}]",
 )
-def export(weights, file_format, detector, method, preprocess, labels, sha256, trust_weights, output):
+@json_option
+def export(weights, file_format, detector, method, preprocess, labels, sha256, trust_weights, output, json_file):
     """Write the FP32 model as a TorchScript module, or as an ONNX file.
 
     The file is only written if it agrees with the eager model (for ONNX: in ONNX Runtime).
@@ -71,13 +67,15 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     if file_format == "onnx":
         output = output or (config.ONNX_DETECTOR_FILE if detector else config.ONNX_FILE)
     output = output or config.MODULE_FILE
-    check_apart({"-o": output}, [weights, labels])
+    check_apart({"-o": output, "--json": json_file}, [weights, labels])
+    from ssdtrt.artifact.inspection import inspect_file
     from ssdtrt.export import export_module, export_onnx
     from ssdtrt.model.labels import read_labels
     from ssdtrt.model.weights import build_model
     from ssdtrt.system.outputs import check_output
 
     check_output(output)
+    check_json(json_file)
     if file_format == "onnx":
         from ssdtrt.runners.onnx_runtime import check_installed
 
@@ -96,8 +94,8 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     else:
         path = export_module(model, output, method=method or config.METHOD, **prepared)
         how, following = "scripted" if method == "script" else "traced", ["compile", output, *other_backend()]
-    terminal.done()
-    click.echo(f"{path}: {how}, {model.num_classes - 1} classes, weights {model.source.name}")
+    described = f"{path}: {how}, {counted(model.num_classes - 1, 'class')}, weights {model.source.name}"
+    show(inspect_file(path), json_file, lambda *_: described)
     terminal.hint(*following)
 
 
@@ -137,6 +135,7 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     metavar="FILE",
     help=f"[default: {config.ENGINE_FILE}, {config.DETECTOR_FILE} or {config.PLAN_FILE}]",
 )
+@json_option
 def compile_(
     module,
     batch_size,
@@ -151,6 +150,7 @@ def compile_(
     device,
     sha256,
     output,
+    json_file,
     **flags,
 ):
     """Build an engine from MODULE and compare it with the FP32 model.
@@ -161,14 +161,16 @@ def compile_(
     """
     batch = chosen_batch(BACKENDS[backend], batch_size, batch_range) or config.BATCH_SIZE
     precision = _one_precision(flags, BACKENDS[backend])
-    _check_streams(BACKENDS[backend], streams)
     _check_front_end(BACKENDS[backend], front_end, streams)
     if file_format == "plan" and (detector or backend != "tensorrt" or front_end == "torchscript"):
         raise click.UsageError("--format plan is TensorRT's engine alone: no --detector, and --front-end tensorrt.")
-    check_apart({"-o": output}, [module])
+    default = config.PLAN_FILE if file_format == "plan" else config.DETECTOR_FILE if detector else config.ENGINE_FILE
+    check_apart({"-o": output or default, "--json": json_file}, [module])
+    from ssdtrt.artifact.inspection import inspect_file
     from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
     from ssdtrt.compile import compile_engine
 
+    check_json(json_file)
     path = compile_engine(
         module,
         output,
@@ -186,10 +188,9 @@ def compile_(
         progress=terminal.progress,
         note=terminal.note,
     )
-    terminal.done()
     metadata = read_metadata(path)
     assert isinstance(metadata, EngineMetadata)
-    click.echo(engine_text(path, metadata, terminal.width()))
+    show(inspect_file(path), json_file, lambda _, width: engine_text(path, metadata, width))
     terminal.hint("bench", output or path)
 
 
@@ -204,8 +205,8 @@ def compile_(
 def verify(engine, images, module, reading, device, sha256, json_file):
     """Compare ENGINE with the FP32 model.
 
-    The comparison runs on the IMAGEs, or on seeded ones if none is given. The exit code is 1 if ssdtrt compile would
-    refuse such an engine.
+    The comparison runs on the IMAGEs, or on seeded ones if none is given. IMAGE is a picture, a folder, a quoted
+    pattern, or - for a list on stdin. The exit code is 1 if ssdtrt compile would refuse such an engine.
 
     Example: ssdtrt verify ssd300.engine.ts street.jpg
     """
@@ -213,8 +214,9 @@ def verify(engine, images, module, reading, device, sha256, json_file):
     from ssdtrt.verify import verify_engine
 
     check_json(json_file)
-    terminal.progress("comparing with FP32 eager")
-    report = verify_engine(engine, images, module=module, device=device, sha256=sha256, note=terminal.note, **reading)
+    terminal.progress("loading")
+    options = {"module": module, "device": device, "sha256": sha256, **reading}
+    report = verify_engine(engine, images, progress=terminal.progress, note=terminal.note, **options)
     show(report, json_file, parity_text)
     end_with(filter(None, [report.failure]))
     terminal.hint("bench", engine)
@@ -231,36 +233,15 @@ def _one_precision(flags: dict[str, bool], backend: Backend) -> str | None:
     return asked[0] if asked else None
 
 
-def _check_streams(backend: Backend, streams: int | None) -> None:
-    """Refuse auxiliary streams that the back end does not support."""
+def _check_front_end(backend: Backend, front_end: str, streams: int | None) -> None:
+    """Refuse auxiliary streams and a front end that the back end does not have, and the two where they do not go together."""
     if streams and not backend.streams:
         able = " or ".join(one.name for one in BACKENDS.values() if one.streams)
         raise click.UsageError(f"--streams is for the backend {able}.")
-
-
-def _check_front_end(backend: Backend, front_end: str, streams: int) -> None:
-    """Refuse a front end that the back end does not have, or that cannot use auxiliary streams."""
     if front_end != "auto" and not backend.front_ends:
         raise click.UsageError(f"The backend {backend.name} has no front ends: leave out --front-end.")
     if front_end == "torchscript" and streams:
         raise click.UsageError("--streams needs --front-end tensorrt.")
-
-
-def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
-    """Return a description of an engine and of its distance to FP32."""
-    request, build, parity = metadata.request, metadata.build, metadata.parity
-    batch = f"batch {request.batch}" if request.batch else "any batch"
-    cached = " before, taken from the cache" if build.cached else ""
-    distances = ", ".join(f"{output.name} {scientific(output.relative_l2, 1)}" for output in parity.outputs)
-    found = parity.detections
-    rate = "none to compare" if found.match_rate is None else f"{match_rate(found)} matched"
-    how = f", front end {request.front_end}, {request.streams} auxiliary streams" if request.front_end else ""
-    lines = (
-        f"{path}: {request.computes_in.title} {request.backend}, {batch}{how}, built in {build.seconds:.0f} s{cached}",
-        f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
-        f"detections: {found.reference} FP32, {found.engine} engine, {rate}",
-    )
-    return "\n".join(fill(line, width) for line in lines)
 
 
 def parity_text(report: ParityReport, width: int) -> str:
@@ -272,7 +253,10 @@ def parity_text(report: ParityReport, width: int) -> str:
     counts = f"detections: {found.reference} FP32, {found.engine} engine, {found.matched} matched ({match_rate(found)})"
     return "\n".join(
         [
-            fill(f"{report.precision.upper()} against FP32 eager on {report.images} pictures, batch {sizes}", width),
+            fill(
+                f"{report.precision.upper()} against FP32 eager on {counted(report.images, 'picture')}, batch {sizes}",
+                width,
+            ),
             table(header, [_output_cells(output, report.bound) for output in report.outputs], width),
             fill(counts, width),
             f"largest score change: {change}",

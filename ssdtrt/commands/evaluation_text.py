@@ -8,6 +8,7 @@ from ssdtrt.commands.tables import Table, fill, markdown_page, shorten, table
 from ssdtrt.evaluation.compare import ComparedFigure, EvalComparison
 from ssdtrt.evaluation.report import FIGURES, EvalReport
 from ssdtrt.reporting.numbers import difference, fraction
+from ssdtrt.system.report import counted
 
 _COMPARED = ("old", "new", "change")
 _SHORTEST = 8  # characters of a class's name
@@ -37,8 +38,8 @@ def _heading(report: EvalReport) -> list[str]:
     settings = report.settings
     return [
         *([report.machine.line] if report.machine else []),
-        f"{report.name} {report.precision.upper()} on {settings.annotations}: {report.images} pictures, "
-        f"{report.objects} objects, {report.detections} detections, {report.images_per_second:,.1f} images/s",
+        f"{report.name} {report.precision.upper()} on {settings.annotations}: {counted(report.images, 'picture')}, "
+        f"{counted(report.objects, 'object')}, {counted(report.detections, 'detection')}, {report.images_per_second:,.1f} images/s",
         f"score > {settings.min_score:g}, NMS at IoU {settings.nms_iou:g}, at most {settings.max_detections} "
         f"detections a picture, EXIF orientation {'applied' if settings.orient else 'ignored'}",
     ]

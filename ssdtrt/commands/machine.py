@@ -13,8 +13,16 @@ import msgspec
 from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dtype
 from ssdtrt.commands.options import check_apart, check_json, end_with, json_option, sha256_option, show, terminal
 from ssdtrt.commands.params import complete_cached
-from ssdtrt.commands.tables import LAYER_COLUMNS, cache_text, cleared_text, entries_text, fill, shorten, table
+from ssdtrt.commands.tables import (
+    LAYER_COLUMNS,
+    cache_text,
+    cleared_text,
+    fill,
+    shorten,
+    table,
+)
 from ssdtrt.errors import ArtifactError
+from ssdtrt.system.report import counted
 from ssdtrt.system.versions import may_have_tensorrt, other_backend
 
 if TYPE_CHECKING:
@@ -131,7 +139,7 @@ def clear(names, older_than, yes, json_file):
     if chosen and not yes:
         size = size_text(sum(entry.bytes for entry in chosen))
         try:
-            agreed = click.confirm(f"Remove {entries_text(chosen)}, {size}, from {report.folder}?", err=True)
+            agreed = click.confirm(f"Remove {counted(len(chosen), 'entry')}, {size}, from {report.folder}?", err=True)
         except click.Abort as error:
             raise KeyboardInterrupt from error
         chosen = chosen if agreed else ()
@@ -146,7 +154,7 @@ def doctor_text(report: DoctorReport, width: int) -> str:
     count = len(report.problems)
     verdict = "No problem was found. To be sure: ssdtrt doctor --build"
     if count:
-        verdict = f"No TensorRT engine can be built here: {count} problem{'s' if count > 1 else ''}."
+        verdict = f"No TensorRT engine can be built here: {counted(count, 'problem')}."
     elif report.built:
         verdict = "A TensorRT engine can be built here."
     return "\n".join([*lines, "", fill(verdict, width)])
@@ -168,7 +176,7 @@ def _finding_lines(finding: Finding, width: int) -> list[str]:
 
 def inspection_text(found: Inspection, width: int) -> str:
     """Return all that a file records as `name  value` lines, or with each value below its name if it is narrow."""
-    size = f"{found.bytes:,} bytes"
+    size = counted(found.bytes, "byte")
     if found.bytes_per_parameter is not None:
         size += f", {found.bytes_per_parameter:.2f} a parameter"
     metadata = found.as_dict()["metadata"]
@@ -214,7 +222,7 @@ def layers_text(found: Inspection, width: int) -> str:
     ]
     arithmetic = arithmetic_by_dtype(layers)
     shares = [
-        f"{name} {count} of {len(layers)} layers, {100 * arithmetic.get(name, 0.0):.1f} % of the arithmetic"
+        f"{name} {count} of {counted(len(layers), 'layer')}, {100 * arithmetic.get(name, 0.0):.1f} % of the arithmetic"
         for name, count in count_by_dtype(layers).items()
     ]
     lines = [fill(line, width) for line in shares]

@@ -30,6 +30,7 @@ from ssdtrt.commands.reports import (
     finish_evaluation,
 )
 from ssdtrt.commands.tables import LAYER_COLUMNS, fill, milliseconds, shorten, table
+from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
     from ssdtrt.reporting.records import ProfileReport
@@ -83,7 +84,12 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
 
 @click.command()
 @click.argument("engine", default=config.ENGINE_FILE)
-@click.option("--images", required=True, metavar="DIR", help="The folder of the pictures.")
+@click.option(
+    "--images",
+    required=True,
+    metavar="DIR",
+    help="The folder of the pictures, a quoted pattern, or - for a list on stdin.",
+)
 @click.option("--annotations", required=True, metavar="FILE", help="Their annotations, in COCO's instances format.")
 @click.option(
     "--against",
@@ -172,13 +178,13 @@ def profile_text(report: ProfileReport, width: int, limit: int | None = None) ->
         for one in report.layers[:limit]
     ]
     lines = [
-        fill(f"{report.file}, batch {report.batch_size}: {len(report.layers)} layers", width),
+        fill(f"{report.file}, batch {report.batch_size}: {counted(len(report.layers), 'layer')}", width),
         table(("layer", "type", "ms", "of the sum"), rows, width),
     ]
     rest = report.layers[len(rows) :]
     if rest:
         took = sum(one.median_ms for one in rest)
-        lines.append(fill(f"{len(rest)} more layers: {milliseconds(took)} ms (--all shows them)", width))
+        lines.append(fill(f"{counted(len(rest), 'more layer')}: {milliseconds(took)} ms (--all shows them)", width))
     lines.append(
         fill(
             f"sum {milliseconds(report.sum_ms)} ms, one layer after the other; a call as a CUDA graph takes "

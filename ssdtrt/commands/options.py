@@ -113,6 +113,22 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_reading
 
 
+def saving_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options on what is drawn; the command takes them as the dict `saving`, which is empty without any."""
+
+    @click.option("--save-crops", is_flag=True, help="Each detection cut out too, in DIR/crops/CLASS.")
+    @click.option("--no-labels", is_flag=True, help="Draw boxes without classes and scores.")
+    @click.option("--side-by-side", is_flag=True, help="Draw the FP32 model's detections beside each picture.")
+    @functools.wraps(command)
+    def with_saving(*arguments: Any, save_crops: bool, no_labels: bool, side_by_side: bool, **others: Any) -> Any:
+        saving = {"side_by_side": True} if side_by_side else {}
+        saving |= {"save_crops": True} if save_crops else {}
+        saving |= {"show_labels": False} if no_labels else {}
+        return command(*arguments, saving=saving, **others)
+
+    return with_saving
+
+
 def format_option(formats: Sequence[str], text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option --format, whose default is the first of the formats."""
     return click.option(
@@ -165,6 +181,7 @@ def show(
     text: Callable[[R, int], str],
     markdown_file: str | None = None,
     markdown: Callable[[R], str] | None = None,
+    err: bool = False,
 ) -> None:
     """Show a report as text on stdout, and write it as JSON and Markdown if requested.
 
@@ -176,12 +193,13 @@ def show(
         text: Renders the report for a terminal with a number of columns.
         markdown_file: The path for Markdown, or `-` for Markdown on stdout instead of the text.
         markdown: Renders the report as Markdown.
+        err: Whether the text goes to stderr, as stdout has something else.
     """
     terminal.done()
     data = json.dumps(report.document(), indent=1) + "\n"
     page = markdown(report) if markdown else ""
     shown = data if json_file == "-" else page if markdown_file == "-" else text(report, terminal.width())
-    click.echo(shown, nl=not shown.endswith("\n"))
+    click.echo(shown, nl=not shown.endswith("\n"), err=err)
     for file, written in ((json_file, data), (markdown_file, page)):
         if file and file != "-":
             from ssdtrt.system.files import write_text

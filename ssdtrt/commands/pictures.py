@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ import click
 
 from ssdtrt import config
 from ssdtrt.artifact.precision import BACKENDS
-from ssdtrt.commands.build import engine_text
 from ssdtrt.commands.options import (
     against_option,
     backend_option,
@@ -26,40 +24,35 @@ from ssdtrt.commands.options import (
     device_option,
     end_with,
     hint_verify,
+    json_option,
     labels_option,
     module_option,
     preprocess_option,
     reading_options,
+    saving_options,
     sha256_option,
+    show,
     terminal,
     threshold_option,
     trust_option,
     weights_option,
 )
 from ssdtrt.commands.params import Overlap, complete_classes
-from ssdtrt.commands.tables import fill, table
+from ssdtrt.commands.tables import detections_text, engine_text, summary_text
+from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
     from ssdtrt.detect import Detector
     from ssdtrt.detection.folder_sink import FolderSink
     from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
-    from ssdtrt.detection.results import ImageDetections, Summary
+    from ssdtrt.detection.results import Summary
     from ssdtrt.errors import ImageError
     from ssdtrt.evaluation.annotations import Annotations
     from ssdtrt.evaluation.pictures import CocoIds
+    from ssdtrt.reporting.records import DetectReport, RunReport
+    from ssdtrt.runners.runner import FileRunner
 
-
-def _saving_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options on what is drawn; the command takes them as the dict `saving`, which is empty without any."""
-
-    @click.option("--save-crops", is_flag=True, help="Each detection cut out too, in DIR/crops/CLASS.")
-    @click.option("--no-labels", is_flag=True, help="Draw boxes without classes and scores.")
-    @functools.wraps(command)
-    def with_saving(*arguments: Any, save_crops: bool, no_labels: bool, **others: Any) -> Any:
-        saving = {"save_crops": True} if save_crops else {}
-        return command(*arguments, saving={**saving, "show_labels": False} if no_labels else saving, **others)
-
-    return with_saving
+_SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show_labels": "--no-labels"}
 
 
 def _split(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str] | None:
@@ -93,8 +86,7 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option(
     "--nms-iou", type=Overlap(), default=config.NMS_IOU, show_default=True, help="The IoU of boxes that are one object."
 )
-@_saving_options
-@click.option("--side-by-side", is_flag=True, help="Draw the FP32 model's detections beside each picture.")
+@saving_options
 @module_option
 @click.option(
     "--workers",
@@ -105,8 +97,9 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 @reading_options
 @device_option
 @sha256_option
+@json_option
 def detect(
-    file, images, output, jsonl, coco, annotations, saving, side_by_side, module, reading, device, sha256, **options
+    file, images, output, jsonl, coco, annotations, saving, module, reading, device, sha256, json_file, **options
 ):
     """Detect objects in IMAGEs with FILE.
 
@@ -117,12 +110,12 @@ def detect(
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
     draws = bool(output) or not (jsonl or coco)
-    if not draws and (side_by_side or saving):
-        option = "--side-by-side" if side_by_side else "--save-crops" if "save_crops" in saving else "--no-labels"
-        raise click.UsageError(f"{option} draws pictures: give -o too.")
+    if not draws and saving:
+        raise click.UsageError(f"{_SAVING[next(iter(saving))]} draws pictures: give -o too.")
     if annotations and not coco:
         raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
     targets = {"-o": output and Path(output, config.DETECTIONS_FILE), "--jsonl": jsonl, "--coco": coco}
+    targets["--json"] = json_file
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
     from ssdtrt.detect import Detector, detect_files
     from ssdtrt.evaluation.annotations import read_annotations
@@ -131,9 +124,9 @@ def detect(
     from ssdtrt.runners.runner import load_engine
     from ssdtrt.system.outputs import new_folder
 
-    check_json(jsonl, coco)
+    check_json(jsonl, coco, json_file)
     failures: list[ImageError] = []
-    coming = expand(images, sys.stdin.buffer, failures, output=output, note=terminal.note)
+    coming = expand(images, failures=failures, output=output, note=terminal.note)
     # A list on stdin may arrive while detecting; COCO's ids are known before.
     known = None if "-" in images and not coco else list(coming)
     check_apart(targets, known or [])
@@ -146,7 +139,7 @@ def detect(
     if not first and not any(map(os.path.isfile, known or [])):
         detect_files(detector, known or [], [], failures)  # A mistyped name must not replace earlier results.
         end_with(failures)
-    baselines = baseline_runners(runner, module, config.BASELINES[:1] if side_by_side else ())
+    baselines = baseline_runners(runner, module, config.BASELINES[:1] if saving.pop("side_by_side", False) else ())
     baseline = next((Detector(one, **options, note=terminal.note) for one in baselines.values()), None)
     ids = _coco_ids(known or (), runner.labels, listed) if coco else None  # Before anything is written.
     folder = new_folder(config.DETECT_DIR) if draws and not output else output
@@ -154,15 +147,41 @@ def detect(
     total = None if known is None else len(known)
     pictures = itertools.chain(first, coming) if known is None else known
     summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
-    terminal.done()
-    crops = f", {summary.detections} crops" if "save_crops" in saving else ""
-    places = [f"{folder}: {summary.pictures} pictures{crops} and detections.json"] if folder else []
-    places += [target for target in (jsonl, coco) if target and target != "-"]
-    text = [summary_text(summary, terminal.width()), *(f"written to {place}" for place in places)]
-    click.echo("\n".join(text), err="-" in (jsonl, coco))
+    report = _detect_report(runner, summary, folder, jsonl, coco)
+    crops = f", {counted(summary.detections, 'crop')}" if "save_crops" in saving else ""
+    show(report, json_file, lambda _, width: _detect_text(report, summary, crops, width), err="-" in (jsonl, coco))
     end_with(summary.failures)
-    if "-" not in (jsonl, coco):
+    if "-" not in (jsonl, coco, json_file):
         hint_verify(runner, file, module, summary.first, reading)
+
+
+def _detect_report(
+    runner: FileRunner, summary: Summary, folder: str | Path | None, jsonl: str | None, coco: str | None
+) -> DetectReport:
+    from ssdtrt.reporting.records import DetectReport
+    from ssdtrt.system.versions import measured_on
+
+    return DetectReport(
+        file=str(runner.path),
+        precision=runner.precision,
+        machine=measured_on(runner.device),
+        pictures=summary.pictures,
+        detections=summary.detections,
+        seconds=summary.seconds,
+        images_per_second=summary.images_per_second,
+        folder=None if folder is None else str(folder),
+        jsonl=jsonl,
+        coco=coco,
+        failures=tuple(map(str, summary.failures)),
+    )
+
+
+def _detect_text(report: DetectReport, summary: Summary, crops: str, width: int) -> str:
+    """Return what was found, and where it was written."""
+    pictures = counted(report.pictures, "picture")
+    places = [f"{report.folder}: {pictures}{crops} and detections.json"] if report.folder else []
+    places += [target for target in (report.jsonl, report.coco) if target and target != "-"]
+    return "\n".join([summary_text(summary, width), *(f"written to {place}" for place in places)])
 
 
 def _sinks(
@@ -211,6 +230,7 @@ def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Anno
 @threshold_option
 @reading_options
 @click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
+@json_option
 def run(
     images,
     weights,
@@ -224,20 +244,23 @@ def run(
     threshold,
     reading,
     output,
+    json_file,
 ):
     """Do the whole job: export, compile, bench and detect.
 
-    Everything, a report.json and the page report.html are written to DIR. Without IMAGEs it runs on sample photographs.
-    Without a GPU it builds a CPU engine, and without access to COCO's weights it uses untrained ones; a note says so.
-    The names for --against are those of ssdtrt bench.
+    Everything, a report.json and the page report.html are written to DIR. IMAGE is a picture, a folder, a quoted
+    pattern, or - for a list on stdin; without any it runs on sample photographs. Without a GPU it builds a CPU engine,
+    and without access to COCO's weights it uses untrained ones; a note says so. The names for --against are those of
+    ssdtrt bench.
 
     Example: ssdtrt run street.jpg -o out
     """
     batch = chosen_batch(BACKENDS[backend] if backend else None, batch_size, batch_range)
-    from ssdtrt.commands.bench_text import bench_text
+    check_apart({"--json": json_file}, [weights, labels, *images])
     from ssdtrt.model.labels import read_labels
     from ssdtrt.run import run_job
 
+    check_json(json_file)
     report = run_job(
         images,
         output,
@@ -253,32 +276,19 @@ def run(
         note=terminal.note,
         **reading,
     )
-    terminal.done()
-    click.echo(engine_text(report.folder / config.ENGINE_FILE, report.engine, terminal.width()))
-    click.echo("\n" + bench_text(report.bench, terminal.width()) + "\n")
-    click.echo(detections_text(report.detections, terminal.width()))
-    click.echo(
-        f"written to {report.folder}: report.html, report.json, detections.json and {len(report.detections)} pictures"
-    )
+    show(report, json_file, _run_text)
     end_with(report.failures)
     terminal.hint("verify", os.path.join(output, config.ENGINE_FILE))
 
 
-def detections_text(results: Sequence[ImageDetections], width: int) -> str:
-    """Return a line for each picture, with the number of objects and the best one."""
-    rows = []
-    for found in results:
-        best = found.detections[0] if found.detections else None
-        rows.append((found.image, str(len(found.detections)), f"{best.label} {best.score:.2f}" if best else "-"))
-    return table(("picture", "objects", "best"), rows, width) if rows else "no picture was read"
+def _run_text(report: RunReport, width: int) -> str:
+    """Return what was built, measured and found, and where everything is."""
+    from ssdtrt.commands.bench_text import bench_text
 
-
-def summary_text(summary: Summary, width: int) -> str:
-    """Return a line for each of the first twenty pictures, and the totals with the throughput."""
-    lines = [detections_text(summary.first, width)]
-    if summary.pictures > len(summary.first):
-        lines.append(f"and {summary.pictures - len(summary.first)} more")
-    rate = summary.images_per_second
-    if summary.pictures:
-        lines.append(fill(f"{summary.detections} objects in {summary.pictures} pictures, {rate:,.1f} images/s", width))
-    return "\n".join(lines)
+    files = f"report.html, report.json, detections.json and {counted(len(report.detections), 'picture')}"
+    parts = (
+        engine_text(report.folder / config.ENGINE_FILE, report.engine, width),
+        bench_text(report.bench, width),
+        f"{detections_text(report.detections, width)}\nwritten to {report.folder}: {files}",
+    )
+    return "\n\n".join(parts)

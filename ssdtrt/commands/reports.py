@@ -143,7 +143,8 @@ def compare(old, new, limit, max_ap_drop, force, json_file, markdown_file):
 @click.option(
     "-o", "--output", default=config.PLOT_FILE, show_default=True, metavar="FILE", help="A .png or .svg file."
 )
-def plot(reports, output):
+@json_option
+def plot(reports, output, json_file):
     """Draw latency and throughput from REPORTS of ssdtrt bench --json.
 
     Over the batch size, a line for each runner, on logarithmic axes. Needs matplotlib (the extra `plot`).
@@ -151,16 +152,30 @@ def plot(reports, output):
     Example: ssdtrt plot bench.json -o speed.svg
     """
     from ssdtrt.benchmarking import report_file
-    from ssdtrt.benchmarking.plot import plot_reports
+    from ssdtrt.benchmarking.plot import lines_of, plot_reports
+    from ssdtrt.reporting.records import PlotReport
 
-    check_apart({"--output": output}, reports)
-    click.echo(plot_reports({path: report_file.read(path) for path in reports}, output))
+    check_apart({"--output": output, "--json": json_file}, reports)
+    check_json(json_file)
+    drawn = {path: report_file.read(path) for path in reports}
+    path = plot_reports(drawn, output)
+    lines = tuple(_plot_line(name, rows) for name, rows in lines_of(drawn).items())
+    show(PlotReport(str(path), tuple(drawn), lines), json_file, lambda found, _: found.file)
+
+
+def _plot_line(name, rows):
+    """Return the record of a line, of rows that were measured."""
+    from ssdtrt.reporting.records import PlotLine
+
+    columns = zip(*((row.batch_size, row.median_ms, row.images_per_second) for row in rows))
+    return PlotLine(name, *columns)
 
 
 @click.command()
 @click.argument("reports", nargs=-1, required=True)
 @click.option("-o", "--output", default=config.PAGE_FILE, show_default=True, metavar="FILE", help="An .html file.")
-def report(reports, output):
+@json_option
+def report(reports, output, json_file):
     """Make one HTML page of REPORTS, the JSON files of other commands.
 
     It shows what was built, where, the speed, the agreement with FP32, the accuracy, sample pictures with boxes, and what
@@ -169,8 +184,8 @@ def report(reports, output):
 
     Example: ssdtrt report bench.json accuracy.json out/detections.json -o report.html
     """
-    from ssdtrt.report import write_page
+    from ssdtrt.report import make_page
 
-    check_apart({"--output": output}, reports)
-    check_json(output)
-    click.echo(write_page(reports, output))
+    check_apart({"--output": output, "--json": json_file}, reports)
+    check_json(output, json_file)
+    show(make_page(reports, output), json_file, lambda made, _: made.file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import textwrap
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ssdtrt import config
@@ -13,9 +13,14 @@ from ssdtrt.artifact.parity_report import Repeatability
 from ssdtrt.reporting.numbers import match_rate as match_rate
 from ssdtrt.reporting.numbers import milliseconds as milliseconds
 from ssdtrt.reporting.numbers import scientific as scientific
+from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ssdtrt.artifact.cache_entries import CacheReport, ClearReport
+    from ssdtrt.artifact.metadata import EngineMetadata
+    from ssdtrt.detection.results import ImageDetections, Summary
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header, and rows of as many cells."""
@@ -81,6 +86,27 @@ def repeatability_lines(found: Repeatability | None, width: int) -> list[str]:
     return [fill(line, width) for line in lines]
 
 
+def detections_text(results: Sequence[ImageDetections], width: int) -> str:
+    """Return a line for each picture, with the number of objects and the best one."""
+    rows = []
+    for found in results:
+        best = found.detections[0] if found.detections else None
+        rows.append((found.image, str(len(found.detections)), f"{best.label} {best.score:.2f}" if best else "-"))
+    return table(("picture", "objects", "best"), rows, width) if rows else "no picture was read"
+
+
+def summary_text(summary: Summary, width: int) -> str:
+    """Return a line for each of the first twenty pictures, and the totals with the throughput."""
+    lines = [detections_text(summary.first, width)]
+    if summary.pictures > len(summary.first):
+        lines.append(f"and {summary.pictures - len(summary.first)} more")
+    rate = summary.images_per_second
+    if summary.pictures:
+        found = f"{counted(summary.detections, 'object')} in {counted(summary.pictures, 'picture')}"
+        lines.append(fill(f"{found}, {rate:,.1f} images/s", width))
+    return "\n".join(lines)
+
+
 def markdown_page(title: str, heading: Sequence[str], tables: Sequence[Table], notes: Sequence[str]) -> str:
     """Return a title, the paragraphs of a heading, tables and a list of notes, with a line end."""
     parts = [
@@ -129,7 +155,7 @@ def cache_text(report: CacheReport, width: int) -> str:
     lines = [table(("key", "what", "size", "last used", "built with"), rows, width), ""] if rows else []
     limit = "without a limit" if report.limit is None else f"of at most {size_text(report.limit)}"
     place = f"in {report.folder}" if report.folder else "as the cache is turned off (SSDTRT_CACHE is empty)"
-    lines.append(fill(f"{entries_text(report.entries)}, {size_text(report.bytes)} {limit}, {place}", width))
+    lines.append(fill(f"{counted(len(report.entries), 'entry')}, {size_text(report.bytes)} {limit}, {place}", width))
     if report.checkpoint:
         lines.append(fill(f"COCO's checkpoint is in torch's cache, not counted: {report.checkpoint}", width))
     return "\n".join(lines)
@@ -139,12 +165,30 @@ def cleared_text(report: ClearReport, width: int) -> str:
     """Return how much was removed, and how much was left because it is in use."""
     from ssdtrt.artifact.cache_folder import size_text
 
-    lines = [f"removed {entries_text(report.removed)}, {size_text(report.freed)} freed"]
+    lines = [f"removed {counted(len(report.removed), 'entry')}, {size_text(report.freed)} freed"]
     if report.in_use:
-        lines.append(f"left {entries_text(report.in_use)} that other processes use: {', '.join(report.in_use)}")
+        lines.append(
+            f"left {counted(len(report.in_use), 'entry')} that other processes use: {', '.join(report.in_use)}"
+        )
     return "\n".join(fill(line, width) for line in lines)
 
 
-def entries_text(found: Sized) -> str:
-    """Return how many entries of the cache these are."""
-    return f"{len(found)} {'entry' if len(found) == 1 else 'entries'}"
+def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
+    """Return a description of an engine and of its distance to FP32."""
+    request, build, parity = metadata.request, metadata.build, metadata.parity
+    batch = f"batch {request.batch}" if request.batch else "any batch"
+    cached = " before, taken from the cache" if build.cached else ""
+    distances = ", ".join(f"{output.name} {scientific(output.relative_l2, 1)}" for output in parity.outputs)
+    found = parity.detections
+    rate = "none to compare" if found.match_rate is None else f"{match_rate(found)} matched"
+    how = (
+        f", front end {request.front_end}, {counted(request.streams or 0, 'auxiliary stream')}"
+        if request.front_end
+        else ""
+    )
+    lines = (
+        f"{path}: {request.computes_in.title} {request.backend}, {batch}{how}, built in {build.seconds:.0f} s{cached}",
+        f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
+        f"detections: {found.reference} FP32, {found.engine} engine, {rate}",
+    )
+    return "\n".join(fill(line, width) for line in lines)

@@ -36,7 +36,7 @@ class Terminal:
             sys.stderr.flush()
             self._open = True
             return
-        step = text.split(",")[0].split("[")[0]
+        step = text.split(",")[0].split("[")[0].rstrip()
         if step != self._step or time.monotonic() - self._shown_at > _INTERVAL:
             self._step, self._shown_at = step, time.monotonic()
             print(text, file=sys.stderr, flush=True)

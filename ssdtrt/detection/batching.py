@@ -17,6 +17,7 @@ from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device
 from ssdtrt.system.gpu_errors import gpu_errors, out_of_memory
 from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import counted
 
 Item = TypeVar("Item")
 Finish = Callable[[], Tensor]
@@ -157,7 +158,7 @@ class BatchRunner:
                 "Free some (nvidia-smi shows who has it), or compile with a smaller --batch-size."
             )
         self.size = max(self.smallest, count // 2)
-        self.note(f"There is not enough memory for {count} pictures at once; going on with {self.size}.")
+        self.note(f"There is not enough memory for {counted(count, 'picture')} at once; going on with {self.size}.")
         self.release()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

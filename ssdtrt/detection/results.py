@@ -16,7 +16,7 @@ import numpy as np
 
 from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
 from ssdtrt.system.outputs import writing
-from ssdtrt.system.report import Report
+from ssdtrt.system.report import Report, counted
 
 if TYPE_CHECKING:
     import pandas
@@ -255,7 +255,7 @@ class Detections:
         )
         more = f"<p>and {len(self) - _SHOWN_ROWS} more</p>" if len(self) > _SHOWN_ROWS else ""
         head = "<tr><th>class</th><th>confidence</th><th>xyxy</th></tr>"
-        title = f"{html.escape(self.image) or 'picture'}, {self.width}x{self.height}: {len(self)} objects"
+        title = f"{html.escape(self.image) or 'picture'}, {self.width}x{self.height}: {counted(len(self), 'object')}"
         return f"<div><p>{title}</p>{shown}<table>{head}{rows}</table>{more}</div>"
 
 

@@ -17,7 +17,7 @@ from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype
 from ssdtrt.artifact.parity_report import ParityReport, Repeatability
 from ssdtrt.artifact.precision import Precision
 from ssdtrt.artifact.request import BuildRequest
-from ssdtrt.engine.parity import Runner, compare_outputs, relative_l2, run_in_sizes
+from ssdtrt.engine.parity import Runner, compare_outputs, comparison_bar, relative_l2, run_in_sizes
 from ssdtrt.errors import ParityError
 from ssdtrt.images.tensors import normalize, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
@@ -27,12 +27,15 @@ from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.runners.tensorrt_engine import load_plan
 from ssdtrt.system.devices import current_device
+from ssdtrt.system.progress import Progress, silent, tracked
 
 _TYPED_SHARE = 0.95  # of the multiplications, in the precision of the engine
 _DETECTOR_BOUND = 1e-4  # absolute difference of a box coordinate or a score, both 0..1
 
 
-def accept(engine: Path, module: Path, request: BuildRequest, device: torch.device) -> ParityReport:
+def accept(
+    engine: Path, module: Path, request: BuildRequest, device: torch.device, progress: Progress = silent
+) -> ParityReport:
     """Load a built file, compare it with FP32 eager on seeded synthetic pictures, and check that it repeats its results.
 
     Args:
@@ -40,6 +43,7 @@ def accept(engine: Path, module: Path, request: BuildRequest, device: torch.devi
         module: The module that it was built from.
         request: The build request.
         device: The device that the engine runs on.
+        progress: Called with lines about how far it is.
 
     Raises:
         ParityError: If the engine, or the detector around it, is refused.
@@ -53,10 +57,11 @@ def accept(engine: Path, module: Path, request: BuildRequest, device: torch.devi
     pictures = synthetic_pictures(max(compared, *places), seed=config.SEED + 1).to(device)
     images = normalize(pictures, request.preprocess)
     with contextlib.nullcontext() if request.capabilities.on_gpu else torchscript.fusing():  # As in FileRunner.
-        found = run_in_sizes(network, images[:compared], sizes)
-        report = compare_outputs(found, reference, images[:compared], precision=precision.name)
+        bar = comparison_bar(progress, images[:compared], sizes)
+        found = run_in_sizes(network, images[:compared], sizes, bar)
+        report = compare_outputs(found, reference, images[:compared], bar, precision=precision.name)
         if report.failure is None:
-            repeatability = measure_repeatability(network, images, places, precision, found.get(1))
+            repeatability = measure_repeatability(network, images, places, precision, found.get(1), progress)
             report = msgspec.structs.replace(report, repeatability=repeatability)
     if report.failure:
         raise ParityError(report.failure, report)
@@ -72,6 +77,7 @@ def measure_repeatability(
     batch_sizes: Sequence[int],
     precision: Precision,
     known: tuple[Tensor, Tensor] | None = None,
+    progress: Progress = silent,
 ) -> Repeatability:
     """Run an engine in batches of several sizes, each one twice, and on a GPU as a CUDA graph too.
 
@@ -85,6 +91,7 @@ def measure_repeatability(
         batch_sizes: The batch sizes, in ascending order.
         precision: The precision of the engine.
         known: The outputs of the first images, if the engine has run each of them alone.
+        progress: Called with lines about how many batch sizes are done.
     """
     again, in_graph, found = [], [], []
     with torch.no_grad(), current_device(images.device):
@@ -92,7 +99,7 @@ def measure_repeatability(
         if not images.is_cuda:
             last = max(alone)  # TorchScript fuses a network in its first calls, which changes the rounding.
             again.append(_distance(_copied(network, images[last : last + 1]), alone[last]))
-        for size in batch_sizes:
+        for size in tracked(batch_sizes, progress, "checking that results repeat", "batch size"):
             batch = images[:size]
             outputs = alone[0] if size == 1 else _copied(network, batch)
             for place in _places(size):

@@ -16,7 +16,9 @@ from ssdtrt.model.boxes import box_iou, default_boxes
 from ssdtrt.model.nms import detect
 from ssdtrt.runners.baseline import InPrecision
 from ssdtrt.system.devices import tf32_disabled
+from ssdtrt.system.progress import Progress, ProgressBar, silent
 
+_COMPARING = "comparing with FP32 eager"
 _MATCH_IOU = 0.5
 
 Runner = Callable[[Tensor], "tuple[Tensor, Tensor]"]
@@ -30,6 +32,7 @@ def compare(
     *,
     precision: str,
     batch_sizes: Sequence[int],
+    progress: Progress = silent,
 ) -> ParityReport:
     """Compare an engine with the FP32 eager model.
 
@@ -39,6 +42,7 @@ def compare(
         images: Normalized images [N, 3, 300, 300].
         precision: The precision of the engine, a name of `PRECISIONS`.
         batch_sizes: The batch sizes in which the engine runs all of the images.
+        progress: Called with lines about how many images have run.
 
     Returns:
         The report. Its distances are the largest over the batch sizes, and its detections are those of the last one.
@@ -46,10 +50,20 @@ def compare(
     Raises:
         ParityError: If there are no images, or no batch sizes.
     """
-    return compare_outputs(run_in_sizes(engine, images, batch_sizes), reference, images, precision=precision)
+    bar = comparison_bar(progress, images, batch_sizes)
+    found = run_in_sizes(engine, images, batch_sizes, bar)
+    return compare_outputs(found, reference, images, bar, precision=precision)
 
 
-def run_in_sizes(engine: Runner, images: Tensor, batch_sizes: Sequence[int]) -> dict[int, tuple[Tensor, Tensor]]:
+def comparison_bar(progress: Progress, images: Tensor, batch_sizes: Sequence[int]) -> ProgressBar:
+    """Return a progress bar for `run_in_sizes` and `compare_outputs`, in which the engine and FP32 eager run."""
+    progress(_COMPARING)
+    return ProgressBar(progress, _COMPARING, len(images) * (len(batch_sizes) + 1))
+
+
+def run_in_sizes(
+    engine: Runner, images: Tensor, batch_sizes: Sequence[int], bar: ProgressBar
+) -> dict[int, tuple[Tensor, Tensor]]:
     """Run all of the images in batches of each size, and return the outputs by size.
 
     Raises:
@@ -58,16 +72,21 @@ def run_in_sizes(engine: Runner, images: Tensor, batch_sizes: Sequence[int]) -> 
     if not len(images) or not batch_sizes:
         raise ParityError("There is nothing to compare: give at least one picture.")
     with torch.no_grad(), tf32_disabled():
-        return {size: _run_in_batches(engine, images, size) for size in batch_sizes}
+        return {size: _run_in_batches(engine, images, size, bar) for size in batch_sizes}
 
 
 def compare_outputs(
-    by_size: Mapping[int, tuple[Tensor, Tensor]], reference: torch.nn.Module, images: Tensor, *, precision: str
+    by_size: Mapping[int, tuple[Tensor, Tensor]],
+    reference: torch.nn.Module,
+    images: Tensor,
+    bar: ProgressBar,
+    *,
+    precision: str,
 ) -> ParityReport:
     """Compare the outputs of an engine, from `run_in_sizes`, with the FP32 eager model; see `compare`."""
     batch_sizes, found = tuple(by_size), list(by_size.values())
     with torch.no_grad(), tf32_disabled():
-        expected = _run_in_batches(reference, images, max(batch_sizes))
+        expected = _run_in_batches(reference, images, max(batch_sizes), bar)
         outputs = tuple(
             _worst_distance(name, [output[i] for output in found], expected[i])
             for i, name in enumerate(("loc", "conf"))
@@ -90,9 +109,16 @@ def _floor(
     return share * min(relative_l2(found[i], expected[i][:few]) for i in range(2))
 
 
-def _run_in_batches(runner: Runner, images: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+def _run_in_batches(
+    runner: Runner, images: Tensor, batch_size: int, bar: ProgressBar | None = None
+) -> tuple[Tensor, Tensor]:
     """Run images in batches, and return the concatenated float32 outputs (loc [N, 4, A], conf [N, C, A])."""
-    locs, confs = zip(*(runner(batch) for batch in images.split(batch_size)))
+    outputs = []
+    for batch in images.split(batch_size):
+        outputs.append(runner(batch))
+        if bar is not None:
+            bar.add(len(batch))
+    locs, confs = zip(*outputs)
     return torch.cat(locs).float(), torch.cat(confs).float()
 
 

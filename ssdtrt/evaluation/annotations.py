@@ -17,6 +17,7 @@ from ssdtrt import config
 from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import AnnotationsError
 from ssdtrt.system.files import decode_text
+from ssdtrt.system.report import counted
 
 _BY_POSITION = "classes are matched to the categories in order of id, as --match-classes position asks"
 _SHOWN = 3  # names in a message, before the rest becomes a number
@@ -131,8 +132,8 @@ def read_annotations(path: str | Path, *, objects_needed: bool = True) -> Annota
         reason = f": {listed(strays)}" if strays else ", but for crowds"
         raise AnnotationsError(f"{path} has no object in the pictures and categories that it lists{reason}.")
     if strays:
-        few = f"{len(strays)} of {len(data.annotations)} annotations"
-        notes.append(f"{few} are of pictures or categories that are not listed; left out ({listed(strays)})")
+        few = f"{len(strays)} of {counted(len(data.annotations), 'annotation')}"
+        notes.append(f"left out {few}, of pictures or categories that are not listed ({listed(strays)})")
     sizes = {one.id: (one.width, one.height) for one in data.images if one.width is not None and one.height is not None}
     return Annotations(path, images, categories, objects, sizes, tuple(notes))
 
@@ -252,7 +253,7 @@ def match_categories(
     numbered = all(re.fullmatch(r"class\s?\d+", name) for name in own if name not in by_name)
     advice = ", or evaluate with --match-classes position, in order of id" if by == "name" and fits and numbered else ""
     raise AnnotationsError(
-        f"The annotations' {len(names)} categories do not fit the model's {len(own)} classes: "
+        f"The annotations' {counted(len(names), 'category')} do not fit the model's {counted(len(own), 'class')}: "
         f"{listed(_others(categories.values(), shared)) or 'none'} only in the annotations, "
         f"{listed(_others(labels[1:], shared)) or 'none'} only in the model. "
         f"Name the model's classes as the annotations do (ssdtrt export --labels FILE){advice}."
@@ -263,8 +264,8 @@ def _unmatched(categories: Mapping[CocoId, str], labels: Sequence[str], shared: 
     notes = []
     no_category = _others(labels[1:], shared)
     if no_category:
-        count = len(labels) - 1
-        notes.append(f"{len(no_category)} of {count} classes are no category here; their detections are left out")
+        count = f"{len(no_category)} of {counted(len(labels) - 1, 'class')}"
+        notes.append(f"no category here for {count}, whose detections are left out")
     no_label = _others(categories.values(), shared)
     if no_label:
         notes.append(f"the model has no class for {listed(no_label)}; objects of that kind count as missed")

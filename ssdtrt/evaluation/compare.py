@@ -9,7 +9,7 @@ from ssdtrt import config
 from ssdtrt.errors import ReportError
 from ssdtrt.evaluation import report_file
 from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport
-from ssdtrt.system.report import Report, differing
+from ssdtrt.system.report import Report, counted, differing
 
 # What must be the same for figures to be comparable, and what a reader should know of: words by the name of a field.
 _COUNTS = {"images": "number of pictures", "objects": "number of objects"}
@@ -107,7 +107,7 @@ def compare_evaluations(
     classes = tuple(ComparedFigure(name, before[name].ap, after[name].ap) for name in before if name in after)
     notes = [f"compared although they differ: {text}" for text in different]
     notes += differing(then.settings, now.settings, _WORTH_KNOWING)
-    notes += [f"{path}: {len(report.failures)} pictures could not be read" for path, report in
+    notes += [f"{path}: {counted(len(report.failures), 'picture')} could not be read" for path, report in
               ((old, then), (new, now)) if report.failures]  # fmt: skip
     evaluated = (f"{then.name} {then.precision.upper()}", f"{now.name} {now.precision.upper()}")
     failures = _failures(figures[0], limit)

@@ -10,25 +10,29 @@ from PIL import ExifTags, Image
 
 from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.evaluation.annotations import Annotations, listed
+from ssdtrt.system.progress import Progress, silent, tracked
+from ssdtrt.system.report import counted
 
 _QUARTERS = (5, 6, 7, 8)  # the EXIF orientations that exchange width and height
 _NOTES = {
-    "upright": "were not turned by their EXIF orientation, but are annotated upright, as the recorded sizes show: "
-    "give --orient",
-    "stored": "were turned by their EXIF orientation, but are annotated as they are stored, as the recorded sizes show: "
-    "leave out --orient",
-    "stored always": "are TIFFs or HEICs with an orientation, by which they are always turned, but are annotated as they "
-    "are stored, as the recorded sizes show: remove the tag",
-    "ignored": "have an EXIF orientation that was ignored, as in the published evaluation; if they are annotated upright, "
-    "give --orient",
-    "always": "are TIFFs or HEICs with an orientation, by which they are always turned",
-    "exchanged": "have width and height exchanged in the annotations, and no EXIF orientation that says so",
-    "other": "have another size than in the annotations",
+    "upright": "not turned by EXIF orientation, but annotated upright, as the recorded sizes show: give --orient",
+    "stored": "turned by EXIF orientation, but annotated as stored, as the recorded sizes show: leave out --orient",
+    "stored always": "TIFF or HEIC with an orientation, by which it is always turned, but annotated as stored, as the "
+    "recorded sizes show: remove the tag",
+    "ignored": "with an EXIF orientation that was ignored, as in the published evaluation; if annotated upright, give "
+    "--orient",
+    "always": "TIFF or HEIC with an orientation, by which it is always turned",
+    "exchanged": "width and height exchanged in the annotations, and no EXIF orientation that says so",
+    "other": "another size than in the annotations",
 }
 
 
 def orientation_notes(
-    annotations: Annotations, pictures: Mapping[CocoId, Path], sizes: Mapping[CocoId, tuple[int, int]], orient: bool
+    annotations: Annotations,
+    pictures: Mapping[CocoId, Path],
+    sizes: Mapping[CocoId, tuple[int, int]],
+    orient: bool,
+    progress: Progress = silent,
 ) -> tuple[str, ...]:
     """Return a note on each way in which pictures may not lie as they are annotated.
 
@@ -37,9 +41,10 @@ def orientation_notes(
         pictures: {image id: path} of all pictures.
         sizes: {image id: (width, height)} of those that were read, as they were evaluated.
         orient: Whether they were turned by their EXIF orientation; TIFFs and HEICs always are.
+        progress: Called with lines about how many pictures were looked at.
     """
     found: dict[str, list[str]] = {}
-    for image, size in sizes.items():
+    for image, size in tracked(sizes.items(), progress, "looking at the orientation", "picture"):
         recorded = annotations.sizes.get(image)
         if orient and recorded in (None, size):
             continue  # Whatever its orientation is, it lies as it is annotated, as far as can be known.
@@ -47,7 +52,7 @@ def orientation_notes(
         if kind is not None:
             found.setdefault(kind, []).append(annotations.images[image])
     return tuple(
-        f"{len(found[kind])} of {len(pictures)} pictures {text} ({listed(found[kind])})"
+        f"{len(found[kind])} of {counted(len(pictures), 'picture')}: {text} ({listed(found[kind])})"
         for kind, text in _NOTES.items()
         if kind in found
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,41 +13,47 @@ from ssdtrt import config
 from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import AnnotationsError
 from ssdtrt.evaluation.annotations import Annotations, listed, match_categories
+from ssdtrt.images.sources import STDIN, expand
+from ssdtrt.system.report import counted
 
 _GIVE = "give --annotations FILE"
 
 
 def find_pictures(
-    annotations: Annotations, folder: str | Path, *, subset: bool = False
+    annotations: Annotations, images: str | Path, *, subset: bool = False
 ) -> tuple[Annotations, dict[CocoId, Path]]:
     r"""Find the pictures that the annotations list.
 
     Args:
         annotations: The annotations. A `\` in a file name may separate folders.
-        folder: The folder of the pictures.
-        subset: Whether pictures that are not in the folder are left out, with their objects and a note.
+        images: The folder of the pictures; or a pattern or `-`, as for `expand`, of paths that end with the file names
+            of the annotations.
+        subset: Whether pictures that are not there are left out, with their objects and a note.
 
     Returns:
         The annotations, of a subset those of its pictures, and {image id: path}.
 
     Raises:
-        AnnotationsError: If none of them is in the folder, or without `subset` not all, or if those of a subset have no
-            object.
+        AnnotationsError: If none of them is there, or without `subset` not all, or if those of a subset have no object.
+        ImageError: If no file matches a pattern, or a list is empty.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    folder = Path(images)
+    if folder.is_dir():
+        paths = {image: _in_folder(folder, name) for image, name in annotations.images.items()}
+    elif str(images) == STDIN or glob.has_magic(str(images)):
+        annotations, paths = _in_list(annotations, str(images))
+    else:
         reason = "is not a directory" if folder.exists() else "does not exist"
         raise AnnotationsError(f"{folder} {reason}; expected the directory of the pictures.")
-    paths = {image: _in_folder(folder, name) for image, name in annotations.images.items()}
     there = {image: path for image, path in paths.items() if os.path.isfile(path)}
     missing = [name for image, name in annotations.images.items() if image not in there]
     if not there:
         raise AnnotationsError(
-            f"{folder} holds none of the {len(paths)} pictures that {annotations.path} lists ({listed(missing)})."
+            f"{folder} holds none of the {counted(len(annotations.images), 'picture')} that {annotations.path} lists ({listed(missing)})."
         )
     if missing and not subset:
         raise AnnotationsError(
-            f"{len(missing)} of the {len(paths)} pictures that {annotations.path} lists are not in {folder}: "
+            f"{folder} lacks {len(missing)} of the {counted(len(annotations.images), 'picture')} that {annotations.path} lists: "
             f"{listed(missing)}. Their objects would count as missed: add them, or evaluate the others alone (--subset)."
         )
     return _only(annotations, there, folder) if missing else annotations, there
@@ -57,16 +64,33 @@ def _in_folder(folder: Path, name: str) -> Path:
     return folder / name.replace("\\", "/") if "\\" in name and not os.path.isfile(path) else path
 
 
+def _in_list(annotations: Annotations, images: str) -> tuple[Annotations, dict[CocoId, Path]]:
+    """The annotations, with notes on what was left out, and {image id: path} of a pattern or a list."""
+    notes: list[str] = []
+    ids = _listed_ids(list(map(str, expand([images], note=notes.append))), annotations)
+    paths: dict[CocoId, Path] = {}
+    for path, image in ids.items():
+        if image is not None and paths.setdefault(image, Path(path)) != Path(path):
+            name = annotations.images[image]
+            raise AnnotationsError(f"{paths[image]} and {path} both are {name} of {annotations.path}. Leave one out.")
+    if strays := [path for path, image in ids.items() if image is None]:
+        count = counted(len(strays), "picture")
+        notes.append(f"{images}: left out {count} that {annotations.path} does not list ({listed(strays)})")
+    return (replace(annotations, notes=(*annotations.notes, *notes)) if notes else annotations), paths
+
+
 def _only(annotations: Annotations, images: Mapping[CocoId, Path], folder: Path) -> Annotations:
     """The annotations of some pictures alone, with a note on the others."""
     objects = tuple(one for one in annotations.objects if one.image_id in images)
     if all(one.iscrowd for one in objects):
-        raise AnnotationsError(f"The {len(images)} pictures in {folder} have no object in {annotations.path}.")
+        raise AnnotationsError(
+            f"{annotations.path} has no object in the {counted(len(images), 'picture')} of {folder}."
+        )
     names = [name for image, name in annotations.images.items() if image not in images]
     count = len(annotations.objects) - len(objects)
     note = (
-        f"a subset: {len(names)} of {len(annotations.images)} pictures are not in {folder}; they and their {count} "
-        f"objects are left out ({listed(names)})"
+        f"a subset: {folder} lacks {len(names)} of {counted(len(annotations.images), 'picture')}, left out with "
+        f"{counted(count, 'object')} ({listed(names)})"
     )
     known = {image: annotations.images[image] for image in images}
     sizes = {image: size for image, size in annotations.sizes.items() if image in images}
@@ -167,7 +191,7 @@ def _ids_of_coco(labels: Sequence[str]) -> list[CocoId | None]:
         names = listed(others) or listed([label for label, count in Counter(labels).items() if count > 1])
         reason = "not COCO's" if others else "there more than once"
         raise AnnotationsError(
-            f"No COCO results: {names} among the model's {len(labels) - 1} classes: {reason}, so the category ids are "
+            f"No COCO results: {names} among the model's {counted(len(labels) - 1, 'class')}: {reason}, so the category ids are "
             f"not known: {_GIVE}, whose categories have them."
         )
     return [None, *(known[label] for label in labels[1:])]

@@ -39,7 +39,7 @@ class EvalSettings(Report, frozen=True):
         min_score: Only detections with a higher score count, 0..1.
         nms_iou: The IoU from which NMS removes the lower score of two boxes.
         max_detections: The most detections of one picture.
-        images: The folder of the pictures; None for detections that were not made here.
+        images: The folder, pattern or list of the pictures; None for detections that were not made here.
         faster_coco_eval: The version of faster-coco-eval, which computed the figures.
         orient: Whether pictures were turned by their EXIF orientation; TIFFs and HEICs always are.
         annotations_sha256: The SHA-256 of the annotation file.

@@ -20,6 +20,8 @@ from ssdtrt.model.nms import PaddedDetections, detect_batch
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.runners.onnx_runtime import LOC_CONF, part
 from ssdtrt.runners.runner import load_engine
+from ssdtrt.system.progress import Progress, silent, tracked
+from ssdtrt.system.report import counted
 
 _BATCHES = (1, 3)
 _CPU = torch.device("cpu")
@@ -58,7 +60,7 @@ def check_graph(model: Any) -> None:
         raise ParityError(f"onnx's checker refuses the graph ({error!s:.200}). Nothing was written.") from error
 
 
-def check_onnx_file(path: Path, model: SSD300, preprocess: str) -> None:
+def check_onnx_file(path: Path, model: SSD300, preprocess: str, progress: Progress = silent) -> None:
     """Load an ONNX file, run it on the CPU in ONNX Runtime, and compare it with the eager model.
 
     The network is run on synthetic pictures, in two batch sizes. A detector's decoding and NMS are run on synthetic
@@ -70,7 +72,7 @@ def check_onnx_file(path: Path, model: SSD300, preprocess: str) -> None:
     """
     runner = load_engine(path, _CPU)
     network = part(path, _CPU, ["images"], LOC_CONF) if runner.is_detector else runner
-    for size in _BATCHES:
+    for size in tracked(_BATCHES, progress, "comparing with eager in ONNX Runtime", "batch size"):
         pictures = synthetic_pictures(size, seed=config.SEED + 1)
         images = normalize(pictures, preprocess)
         with torch.no_grad():
@@ -79,7 +81,7 @@ def check_onnx_file(path: Path, model: SSD300, preprocess: str) -> None:
             found = network(pictures if runner.is_detector else images)
         except RuntimeError as error:
             raise ParityError(
-                f"The ONNX file does not run {size} images ({error!s:.200}). Nothing was written."
+                f"The ONNX file does not run {counted(size, 'image')} ({error!s:.200}). Nothing was written."
             ) from error
         check_outputs("ONNX file", found, expected, PRECISIONS["fp32"].bound)
     if runner.is_detector:

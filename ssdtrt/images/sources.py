@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import functools
 import glob
 import itertools
@@ -19,13 +18,12 @@ from PIL import Image, ImageFile
 from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import content_format, missing_decoder, register_heif
+from ssdtrt.system.files import paths_in_list
 from ssdtrt.system.outputs import is_as_written, written_files
 from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import counted
 
 STDIN = "-"
-_CHUNK = 1 << 16  # bytes
-
-
 _NO_PICTURES = "no picture"
 _RAW = "cameras' raw files, to be developed to JPEG or TIFF"
 _RAW_SUFFIXES = frozenset((
@@ -39,8 +37,8 @@ _DRAWN = "drawn by an earlier run"
 
 def expand(
     arguments: Iterable[str | Path],
-    stdin: BinaryIO,
-    failures: list[ImageError],
+    stdin: BinaryIO | None = None,
+    failures: list[ImageError] | None = None,
     *,
     output: str | Path | None = None,
     note: Progress = silent,
@@ -51,12 +49,15 @@ def expand(
         arguments: A folder stands for the pictures in it and below, by name; a pattern (`*`, `?`, `[`, `**`) for the
             files that match, or what is called so; `-` for the paths in `stdin`, one a line or each with a NUL behind
             it; anything else for itself, whether it exists or not.
-        stdin: Where `-` reads from.
-        failures: Takes an error for each folder, pattern or list without a picture.
+        stdin: Where `-` reads from; by default this process's own.
+        failures: Takes an error for each folder, pattern or list without a picture; None to raise the first.
         output: The folder that will be written to. Folders and patterns leave it out, and those that hold a
             config.DETECTIONS_FILE, unless they name it themselves. What an earlier run wrote there is left out
             everywhere, and what is in the record of a folder that is named out of that.
         note: Called with a line on what was left out, and why.
+
+    Raises:
+        ImageError: Without `failures`, for a folder, pattern or list without a picture.
     """
     before = written_files(output) if output else {}
     for argument in _files_together(arguments):
@@ -66,7 +67,7 @@ def expand(
             found: Iterable[Path] = argument
         elif text == STDIN:
             problem = "(the list on stdin) names no picture"
-            found = _listed(stdin)
+            found = paths_in_list(stdin or sys.stdin.buffer)
         elif os.path.isdir(text):
             drawn, problem = {**before, **written_files(text)}, "holds no pictures"
             found = pictures_below(text, left_out, output)
@@ -79,7 +80,10 @@ def expand(
             empty = False
             yield path
         if empty:
-            failures.append(ImageError(f"{text} {problem}{f' ({left_out.text()})' if left_out else ''}."))
+            error = ImageError(f"{text} {problem}{f' ({left_out.text()})' if left_out else ''}.")
+            if failures is None:
+                raise error
+            failures.append(error)
         elif left_out:
             note(f"{text}: {left_out.text()}.")
 
@@ -107,33 +111,6 @@ def _not_drawn(paths: Iterable[Path], written: dict[Path, str], left_out: LeftOu
             left_out.files[_DRAWN][_suffix(path.name)] += 1
         else:
             yield path
-
-
-def _listed(stdin: BinaryIO) -> Iterator[Path]:
-    """The paths in a list, as they come."""
-    read = getattr(stdin, "read1", stdin.read)  # What is there, without waiting for more.
-    decoder: codecs.IncrementalDecoder | None = None
-    separator, rest, chunk = "\n", "", b" "
-    while chunk:
-        chunk = read(_CHUNK)
-        if decoder is None and len(chunk) == 1:
-            chunk += read(1)  # A byte-order mark has two bytes or more.
-        decoder = decoder or _decoder_of(chunk)
-        rest += decoder.decode(chunk, final=not chunk)
-        separator = "\0" if "\0" in rest else separator  # No path has one: it is `find -print0`.
-        *entries, rest = rest.split(separator)
-        for entry in entries if chunk else [*entries, rest]:
-            entry = entry.removeprefix("\ufeff")  # A byte-order mark, also that of a list which was put behind another.
-            entry = entry if separator == "\0" else entry.rstrip("\r")
-            if entry.strip():
-                yield Path(entry)
-
-
-def _decoder_of(start: bytes) -> codecs.IncrementalDecoder:
-    """A decoder for a list: of UTF-16 where its mark begins the list, else of the system's file names."""
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return codecs.getincrementaldecoder("utf-16")("replace")
-    return codecs.getincrementaldecoder(sys.getfilesystemencoding())("surrogateescape")
 
 
 def _matches(pattern: str) -> list[str]:
@@ -171,8 +148,7 @@ class LeftOut:
             suffixes = [suffix or "no suffix" for suffix, _ in counts.most_common(_SHOWN)]
             more = ", ..." if len(counts) > _SHOWN else ""
             count = sum(counts.values())
-            files = "" if parts else " file" if count == 1 else " files"
-            parts.append(f"{count}{files} ({', '.join(suffixes)}{more}): {reason}")
+            parts.append(f"{count if parts else counted(count, 'file')} ({', '.join(suffixes)}{more}): {reason}")
         return "left out " + "; ".join([*parts, *(f"the folder {folder}" for folder in self.folders)])
 
 

@@ -18,7 +18,7 @@ from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import Picture, load_image
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import check_preprocess, resize_image
-from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.progress import Progress, silent, tracked
 
 Pictures = Picture | Tensor | Iterable[Picture | Tensor]
 """One picture, a list of them, or a batch: uint8 arrays [N, H, W, 1 | 3 | 4] or tensors [N, 1 | 3 | 4, H, W]."""
@@ -83,6 +83,7 @@ def to_batch(
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
     note: Progress = silent,
+    progress: Progress = silent,
 ) -> Tensor:
     """Load, resize and normalize pictures of any kind.
 
@@ -92,6 +93,7 @@ def to_batch(
         value_range: As for `load_image`.
         max_pixels: As for `load_image`.
         note: As for `load_image`, with the name of the first picture that it is about.
+        progress: Called with lines about how many are read.
 
     Returns:
         The network's input [N, 3, 300, 300], float32.
@@ -101,7 +103,7 @@ def to_batch(
     """
     prepared = []
     noted: set[str] = set()
-    for number, picture in enumerate(pictures, 1):
+    for number, picture in enumerate(tracked(pictures, progress, "reading", "picture"), 1):
         notes: list[str] = []
         image = load_image(picture, value_range=value_range, max_pixels=max_pixels, note=notes.append)
         prepared.append(prepare(image, preprocess))

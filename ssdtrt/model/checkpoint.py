@@ -18,6 +18,7 @@ from ssdtrt.errors import WeightsError, first_line
 from ssdtrt.model.contents import Checkpoint, CheckpointError, find_weights
 from ssdtrt.model.labels import RECORDED_AS
 from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import counted
 from ssdtrt.system.versions import pip_install
 
 _SHOWN_CHARACTERS = 160  # of torch's own messages
@@ -185,4 +186,4 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, reason: str) -> CheckpointError:
     size = path.stat().st_size
-    return CheckpointError(path, f"is truncated or damaged ({size:,} bytes, {reason}). Fetch it again.")
+    return CheckpointError(path, f"is truncated or damaged ({counted(size, 'byte')}, {reason}). Fetch it again.")

@@ -11,6 +11,7 @@ from ssdtrt import config
 from ssdtrt.errors import WeightsError
 from ssdtrt.system.files import decode_text
 from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import counted
 
 RECORDED_AS = ("label_map", "label_info", "labels", "class_names", "classes", "names")
 _SHOWN = 3  # names in a note
@@ -30,7 +31,8 @@ def class_names(num_classes: int, labels: Sequence[str] | None) -> tuple[str, ..
         return ("background", *(f"class {i}" for i in range(1, num_classes)))
     if len(labels) != num_classes - 1:
         raise WeightsError(
-            f"{len(labels)} labels were given; the weights have {num_classes - 1} classes besides the background."
+            f"Found {counted(len(labels), 'label')}; the weights have {counted(num_classes - 1, 'class')} besides the "
+            "background."
         )
     return ("background", *labels)
 
@@ -153,14 +155,15 @@ def names_of_checkpoint(num_classes: int, recorded: Mapping[int, str]) -> tuple[
     """
     names = list(class_names(num_classes, None))
     count = num_classes - 1
+    own = counted(count, "class")
     advice = "--labels FILE names them (--labels coco: COCO's 80)"
     if not recorded:
         return tuple(names), f"holds no class names: classes are numbered, 1 to {count}. {advice}."
     known = names_by_number(num_classes, recorded)
     if known is None:
         numbers = f"{len(recorded)} from {min(recorded)} to {max(recorded)}"
-        return tuple(names), f"has class names that do not fit its {count} classes ({numbers}): not used. {advice}."
+        return tuple(names), f"has class names that do not fit its {own} ({numbers}): not used. {advice}."
     for number, name in known.items():
         names[number] = name
     shown = ", ".join(list(known.values())[:_SHOWN]) + (", ..." if len(known) > _SHOWN else "")
-    return tuple(names), f"names {len(known)} of its {count} classes ({shown})." if len(known) < count else None
+    return tuple(names), f"names {len(known)} of its {own} ({shown})." if len(known) < count else None

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from ssdtrt.artifact.metadata import EngineMetadata
 from ssdtrt.reporting.elements import Content, bullets, element, facts, section
 from ssdtrt.reporting.sources import Built, Reports
+from ssdtrt.system.report import counted
 from ssdtrt.system.versions import MeasuredOn
 
 _VERSIONS = {
@@ -74,7 +75,7 @@ def where_section(reports: Reports, missing: list[str]) -> ElementTree.Element |
 
 
 def _machine_card(machine: MeasuredOn, uses: list[str]) -> ElementTree.Element:
-    cores = f", {machine.cores} cores" if machine.cores else ""
+    cores = f", {counted(machine.cores, 'core')}" if machine.cores else ""
     rows: list[tuple[str, Content]] = []
     if machine.gpu:
         rows.append(("GPU", machine.gpu + (f", compute capability {machine.sm}" if machine.sm else "")))

@@ -15,12 +15,13 @@ from ssdtrt.reporting.records import RunReport
 from ssdtrt.reporting.sources import Reports, Source
 from ssdtrt.reporting.speed import grouped, speed_section
 from ssdtrt.reporting.style import STYLE
+from ssdtrt.system.report import counted
 
 _NOT_MEASURED = "not measured"
 
 
-def page(sources: Sequence[Source]) -> str:
-    """Return one HTML page of everything that the sources hold."""
+def page(sources: Sequence[Source]) -> tuple[str, tuple[str, ...]]:
+    """Return one HTML page of everything that the sources hold, and what it says was not measured."""
     reports, missing = Reports(sources), list[str]()
     sections = [
         built_section(reports, missing),
@@ -46,7 +47,7 @@ def page(sources: Sequence[Source]) -> str:
         element("nav", bullets(links, "contents"), aria_label="Contents"),
         *kept,
     )
-    return document(title, STYLE, body)
+    return document(title, STYLE, body), tuple(missing)
 
 
 def _title(reports: Reports) -> str:
@@ -97,7 +98,7 @@ def _agreement(reports: Reports) -> tuple[str, str]:
     if not verdicts:
         return _NOT_MEASURED, ""
     failed = verdicts.count(False)
-    return (f"{failed} FAILED" if failed else "passed"), f"of {len(verdicts)} comparisons" if failed else (
+    return (f"{failed} FAILED" if failed else "passed"), f"of {counted(len(verdicts), 'comparison')}" if failed else (
         f"all {len(verdicts)} comparisons within their bounds" if len(verdicts) > 1 else "within its bound"
     )
 
@@ -106,7 +107,7 @@ def _accuracy(reports: Reports) -> tuple[str, str]:
     if not reports.evaluations:
         return _NOT_MEASURED, ""
     _, report = reports.evaluations[0]
-    detail = f"{report.name} {report.precision.upper()}, {report.images:,} pictures"
+    detail = f"{report.name} {report.precision.upper()}, {counted(report.images, 'picture')}"
     for baseline in report.against[:1]:
         detail += f"; {baseline.name} {fraction(baseline.figures['AP'])} ({difference(report.minus(baseline)['AP'])})"
     return f"AP {fraction(report.figures['AP'])}", detail

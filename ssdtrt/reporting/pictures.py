@@ -15,6 +15,7 @@ from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.decode import load_image
 from ssdtrt.reporting.elements import Content, element, section
 from ssdtrt.reporting.sources import Reports
+from ssdtrt.system.report import counted
 
 _MOST = 12  # pictures
 _SIDE = 800  # pixels of the longer side
@@ -46,7 +47,7 @@ def pictures_section(reports: Reports, missing: list[str]) -> ElementTree.Elemen
         missing.append(f"A picture that is not shown: {reasons[0]}{more}")
     if not figures:
         return None
-    count = f"{shown} of {len(found)} pictures." if shown < len(found) else None
+    count = f"{shown} of {counted(len(found), 'picture')}." if shown < len(found) else None
     return section(
         "Sample pictures", element("p", count) if count else None, element("div", *figures, class_="pictures")
     )
@@ -68,7 +69,7 @@ def _drawn(found: ImageDetections) -> Image.Image | str:
 
 def _figure(found: ImageDetections, picture: Image.Image, trained: bool) -> ElementTree.Element:
     name, count = Path(found.image).name, len(found.detections)
-    objects = f"{count} object{'' if count == 1 else 's'}"
+    objects = counted(count, "object")
     best = ", ".join(f"{one.label} {one.score:.2f}" for one in found.detections[:_NAMED])
     if count > _NAMED:
         best += f" and {count - _NAMED} more"

@@ -10,6 +10,7 @@ from ssdtrt.evaluation.report import FIGURES, EvalReport
 from ssdtrt.reporting.elements import Content, bullets, element, section, table
 from ssdtrt.reporting.numbers import difference, fraction, match_rate, milliseconds, scientific
 from ssdtrt.reporting.sources import Agreement, Reports
+from ssdtrt.system.report import counted
 
 _AGREEMENT = (
     "compared", "verdict", "type", "pictures", "batch", "loc", "conf", "bound", "objects of FP32", "its own", "matched",
@@ -94,15 +95,17 @@ def accuracy_section(reports: Reports, missing: list[str]) -> ElementTree.Elemen
                 "evaluates both."
             )
         if unknown := [one for one in report.classes if one.ap is None]:
-            missing.append(f"The accuracy of {len(unknown)} classes, of which the pictures show no object ({name}).")
+            missing.append(
+                f"The accuracy of {counted(len(unknown), 'class')}, of which the pictures show no object ({name})."
+            )
     return section("Accuracy", *parts)
 
 
 def _evaluation_parts(name: str, report: EvalReport) -> list[Content]:
     settings = report.settings
     text = (
-        f"On {report.images:,} pictures with {report.objects:,} objects ({settings.annotations}): {report.detections:,} "
-        f"detections with scores above {settings.min_score:g}, NMS at IoU {settings.nms_iou:g}, at most "
+        f"On {counted(report.images, 'picture')} with {counted(report.objects, 'object')} ({settings.annotations}): "
+        f"{counted(report.detections, 'detection')} with scores above {settings.min_score:g}, NMS at IoU {settings.nms_iou:g}, at most "
         f"{settings.max_detections} a picture."
     )
     header = ["figure", report.name]
@@ -115,7 +118,7 @@ def _evaluation_parts(name: str, report: EvalReport) -> list[Content]:
         element("h3", f"{report.name} {report.precision.upper()} ({name})"),
         element("p", text),
         table(f"COCO's figures ({name})", header, [_figure_cells(report, figure) for figure in FIGURES]),
-        element("details", element("summary", f"The {len(rows)} classes"), by_class) if rows else None,
+        element("details", element("summary", f"The {counted(len(rows), 'class')}"), by_class) if rows else None,
         bullets((*report.notes, *report.failures), "notes"),
     ]
 

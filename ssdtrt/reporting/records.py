@@ -1,4 +1,4 @@
-"""The reports of `profile` and `run`. No torch here."""
+"""The reports of `profile`, `detect`, `run`, `plot` and `report`. No torch here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssdtrt.artifact.metadata import EngineMetadata, Metadata
 from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.detection.results import ImageDetections
 from ssdtrt.system.report import Report
-from ssdtrt.system.versions import Machine, Versions
+from ssdtrt.system.versions import Machine, MeasuredOn, Versions
 
 
 class LayerTime(Report, frozen=True):
@@ -52,6 +52,86 @@ class ProfileReport(Report, frozen=True):
     sum_ms: float
     call_ms: float
     layers: tuple[LayerTime, ...]
+
+
+class DetectReport(Report, frozen=True):
+    """What a run over pictures did; the detections themselves are in the files that it wrote.
+
+    Attributes:
+        file: What detected.
+        precision: The precision that it computes in.
+        machine: Where it ran.
+        pictures: How many pictures were read.
+        detections: How many objects were found in them.
+        seconds: From the first picture to the last file that was written.
+        images_per_second: Pictures read, run and written a second.
+        folder: The folder with the annotated pictures; None where none were drawn.
+        jsonl: The file of JSON lines, `-` for stdout; None without.
+        coco: The file of COCO's results, likewise.
+        failures: Why pictures could not be read.
+    """
+
+    kind = "detect"
+
+    file: str
+    precision: str
+    machine: MeasuredOn
+    pictures: int
+    detections: int
+    seconds: float
+    images_per_second: float
+    folder: str | None
+    jsonl: str | None
+    coco: str | None
+    failures: tuple[str, ...]
+
+
+class PlotLine(Report, frozen=True):
+    """A line of a chart.
+
+    Attributes:
+        name: Its name in the legend.
+        batch_sizes: Its batch sizes, ascending.
+        median_ms: The milliseconds of a batch, at each.
+        images_per_second: The images a second, at each.
+    """
+
+    name: str
+    batch_sizes: tuple[int, ...]
+    median_ms: tuple[float, ...]
+    images_per_second: tuple[float, ...]
+
+
+class PlotReport(Report, frozen=True):
+    """What a chart shows.
+
+    Attributes:
+        file: The chart.
+        reports: The benchmarks that it was drawn from.
+        lines: Its lines.
+    """
+
+    kind = "plot"
+
+    file: str
+    reports: tuple[str, ...]
+    lines: tuple[PlotLine, ...]
+
+
+class PageReport(Report, frozen=True):
+    """What a page was made of, and what it lacks.
+
+    Attributes:
+        file: The page.
+        reports: The files that it was made of.
+        not_measured: A sentence for each thing that none of them has, as the page says it.
+    """
+
+    kind = "page"
+
+    file: str
+    reports: tuple[str, ...]
+    not_measured: tuple[str, ...]
 
 
 class RunReport(Report, frozen=True):

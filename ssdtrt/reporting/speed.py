@@ -14,6 +14,7 @@ from ssdtrt.reporting.charts import Bar, bars, legend, lines
 from ssdtrt.reporting.elements import Content, bullets, element, section, table
 from ssdtrt.reporting.numbers import milliseconds, throughput
 from ssdtrt.reporting.sources import Reports
+from ssdtrt.system.report import counted
 
 _HEADER = ("runner", "batch", "median ms", "speed-up", "95 % of it", "images/s", "p99 ms", "memory MiB", "build s")
 _LAYERS = 15  # that are shown of a profile
@@ -62,7 +63,8 @@ def speed_section(reports: Reports, missing: list[str]) -> ElementTree.Element |
         ]
         sums = (
             f"Sum {milliseconds(profile.sum_ms)} ms, one layer after the other; a call takes "
-            f"{milliseconds(profile.call_ms)} ms. The longest {len(rows)} of {len(profile.layers)} layers are shown."
+            f"{milliseconds(profile.call_ms)} ms. The longest are shown: {len(rows)} of "
+            f"{counted(len(profile.layers), 'layer')}."
         )
         parts += [element("h3", f"Layers of {profile.file}, batch {profile.batch_size} ({name})"), element("p", sums)]
         parts.append(table(f"Time of each layer ({name})", ("layer", "type", "ms", "of the sum"), rows, texts=2))
@@ -142,7 +144,6 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
 def _how(bench: BenchReport) -> str:
     """How it was measured."""
     settings = bench.settings
-    calls = f"{settings.rounds * settings.iterations} calls a row in {settings.rounds} interleaved rounds"
     warmup = "" if settings.warmup is None else f" after {settings.warmup} to warm up"
     tf32 = "" if settings.tf32 is None else f", TF32 {'enabled' if settings.tf32 else 'disabled'}"
-    return f"{calls}{warmup}; {settings.clock}{tf32}. Speed-ups are over FP32 eager at the same batch size."
+    return f"{settings.calls}{warmup}; {settings.clock}{tf32}. Speed-ups are over FP32 eager at the same batch size."

@@ -13,6 +13,7 @@ from torch import Tensor
 from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine
 from ssdtrt.system.devices import current_device
+from ssdtrt.system.progress import Progress, silent, tracked
 
 # Words for types in the inspector's texts, of which a text has one.
 _DTYPES = {
@@ -68,7 +69,9 @@ def _find_dtype(text: str | None) -> str | None:
     return None
 
 
-def time_layers(network: PlanNetwork, images: Tensor, calls: int, warmup: int) -> dict[str, float]:
+def time_layers(
+    network: PlanNetwork, images: Tensor, calls: int, warmup: int, progress: Progress = silent
+) -> dict[str, float]:
     """Time each layer of an engine, one after the other.
 
     Args:
@@ -76,6 +79,7 @@ def time_layers(network: PlanNetwork, images: Tensor, calls: int, warmup: int) -
         images: Images [N, 3, 300, 300] on its device.
         calls: How many calls are timed.
         warmup: How many calls precede them.
+        progress: Called with lines about how many calls are done.
 
     Returns:
         The median of the milliseconds of each layer, by its name.
@@ -85,7 +89,7 @@ def time_layers(network: PlanNetwork, images: Tensor, calls: int, warmup: int) -
         for _ in range(warmup):
             network(images)
         network.attach(profiler)
-        for _ in range(calls):
+        for _ in tracked(range(calls), progress, "timing each layer", "call"):
             network(images)
             network.report_layer_times()
     return {name: statistics.median(times) for name, times in profiler.times.items()}

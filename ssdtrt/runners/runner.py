@@ -145,8 +145,8 @@ class FileRunner:
             raise ArtifactError(f"{self.path} takes {expected} of floats, normalized; found {images.dtype}.")
         largest = self.batch.max if self.batch else None
         if not len(images) or (largest and len(images) > largest):
-            most = f" to {largest}" if largest else " or more"
-            raise ArtifactError(f"{self.path} takes 1{most} images at once; found {len(images)}.")
+            most = "1 image" if largest == 1 else f"1 to {largest} images" if largest else "1 image or more"
+            raise ArtifactError(f"{self.path} takes {most} at once; found {len(images)}.")
 
     @property
     def name(self) -> str:

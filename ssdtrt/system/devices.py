@@ -10,6 +10,7 @@ import torch
 
 from ssdtrt.errors import GpuError, SsdtrtError
 from ssdtrt.system.gpu_errors import AFTER_FORK
+from ssdtrt.system.report import counted
 
 _T = TypeVar("_T")
 
@@ -45,7 +46,9 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         raise GpuError(AFTER_FORK)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if (device.index or 0) >= count:
-        raise SsdtrtError(f"There is no device {device} here: torch {torch.__version__} sees {count} CUDA GPUs.")
+        raise SsdtrtError(
+            f"There is no device {device} here: torch {torch.__version__} sees {counted(count, 'CUDA GPU')}."
+        )
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
 
 

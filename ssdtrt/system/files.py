@@ -1,4 +1,4 @@
-"""Write a file completely or not at all, with one writer at a time."""
+"""Write a file completely or not at all, with one writer at a time; read texts and lists in any encoding."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 import errno
 import glob
 import os
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ try:
 except ImportError:  # Not on Windows.
     fcntl = None  # type: ignore[assignment]
 
+_CHUNK = 1 << 16  # bytes of a list
 _MARKS = {  # That of UTF-32 begins with UTF-16's.
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -170,6 +172,37 @@ def decode_text(content: bytes, errors: str = "strict") -> str:
     """
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     return content.decode(encoding, errors)
+
+
+def paths_in_list(stream: BinaryIO) -> Iterator[Path]:
+    """Yield the paths in a list, as they come: one a line, or each with a NUL behind it.
+
+    Args:
+        stream: The list, in UTF-16 where its mark begins it, else in the encoding of the system's file names.
+    """
+    read = getattr(stream, "read1", stream.read)  # What is there, without waiting for more.
+    decoder: codecs.IncrementalDecoder | None = None
+    separator, rest, chunk = "\n", "", b" "
+    while chunk:
+        chunk = read(_CHUNK)
+        if decoder is None and len(chunk) == 1:
+            chunk += read(1)  # A byte-order mark has two bytes or more.
+        decoder = decoder or _decoder_of(chunk)
+        rest += decoder.decode(chunk, final=not chunk)
+        separator = "\0" if "\0" in rest else separator  # No path has one: it is `find -print0`.
+        *entries, rest = rest.split(separator)
+        for entry in entries if chunk else [*entries, rest]:
+            entry = entry.removeprefix("\ufeff")  # A byte-order mark, also that of a list which was put behind another.
+            entry = entry if separator == "\0" else entry.rstrip("\r")
+            if entry.strip():
+                yield Path(entry)
+
+
+def _decoder_of(start: bytes) -> codecs.IncrementalDecoder:
+    """A decoder for a list: of UTF-16 where its mark begins the list, else of the system's file names."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return codecs.getincrementaldecoder("utf-16")("replace")
+    return codecs.getincrementaldecoder(sys.getfilesystemencoding())("surrogateescape")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeVar
+
+from ssdtrt.system.report import counted
+
+T = TypeVar("T")
 
 Progress = Callable[[str], None]
 """A callback that takes one short line about the progress of a step."""
@@ -19,14 +24,15 @@ def silent(_: str) -> None:
 
 
 class ProgressBar:
-    """Report how many units of a step are done, the current rate, and the time left.
+    """Report how many units of a step are done, the current rate, and the time left where the total is known.
 
     Args:
         progress: The callback that takes the lines.
         step: The name of the step, in a few words without a comma.
         total: The number of units; None if it is not known.
-        unit: The unit that the lines show.
+        unit: The unit that the lines show, in the singular.
         scale: How many of what `update` counts make one unit: 1e6 for bytes shown as MB.
+        rate: Whether the lines show the rate too.
         clock: A monotonic clock, in seconds.
     """
 
@@ -35,19 +41,24 @@ class ProgressBar:
         progress: Progress,
         step: str,
         total: int | None = None,
-        unit: str = "images",
+        unit: str = "image",
         scale: float = 1,
+        rate: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._progress, self._step, self._total, self._unit, self._scale = progress, step, total, unit, scale
-        self._clock = clock
+        self._shows_rate, self._clock = rate, clock
         now = clock()
         self._marks: deque[tuple[float, int]] = deque([(now, 0)])
-        self._shown_at = now
+        self._shown_at, self._done = now, 0
+
+    def add(self, count: int) -> None:
+        """Report that `count` more units are done."""
+        self.update(self._done + count)
 
     def update(self, done: int) -> None:
         """Report that `done` units are done in total; lines in quick succession are skipped, except the last."""
-        now = self._clock()
+        now, self._done = self._clock(), done
         if now - self._shown_at < _INTERVAL and done != self._total:
             return
         self._shown_at = now
@@ -59,18 +70,35 @@ class ProgressBar:
     def _line(self, done: int) -> str:
         (since, before), (now, _) = self._marks[0], self._marks[-1]
         rate = (done - before) / (now - since) if now > since else 0.0
-        speed = (
-            f"{rate / self._scale:,.0f} {self._unit}/s"
-            if rate >= 10 * self._scale
-            else f"{rate / self._scale:.1f} {self._unit}/s"
-        )
-        count = f"{done / self._scale:,.0f}"
+        decimals = 0 if rate >= 10 * self._scale else 1
+        plural = self._unit if self._scale != 1 else f"{self._unit}s"
+        speed = [f"{rate / self._scale:,.{decimals}f} {plural}/s"] if self._shows_rate else []
         if not self._total:
-            return f"{self._step}, {count} {self._unit}, {speed}"
+            return ", ".join([self._step, self._count(done), *speed])
         filled = min(_BAR_WIDTH, _BAR_WIDTH * done // self._total)
         bar = "#" * filled + "." * (_BAR_WIDTH - filled)
-        line = f"{self._step} [{bar}] {count} of {self._total / self._scale:,.0f} {self._unit}, {speed}"
-        return line + (f", {_duration((self._total - done) / rate)} left" if rate and done < self._total else "")
+        left = [f"{_duration((self._total - done) / rate)} left"] if rate and done < self._total else []
+        count = f"{done / self._scale:,.0f} of {self._count(self._total)}"
+        return ", ".join([f"{self._step} [{bar}] {count}", *speed, *left])
+
+    def _count(self, number: int) -> str:
+        return counted(number, self._unit) if self._scale == 1 else f"{number / self._scale:,.0f} {self._unit}"
+
+
+def tracked(items: Collection[T], progress: Progress, step: str, unit: str) -> Iterator[T]:
+    """Yield the items, and report how many of them the caller is done with, and the time left.
+
+    Args:
+        items: What the step is done with.
+        progress: The callback that takes the lines; the first one is the step alone.
+        step: The name of the step, in a few words without a comma.
+        unit: What the items are, in the singular.
+    """
+    progress(step)
+    bar = ProgressBar(progress, step, len(items), unit, rate=False)
+    for item in items:
+        yield item
+        bar.add(1)
 
 
 def _duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The base class of results: frozen records that convert to JSON. And their form in a notebook."""
+"""The base class of results: frozen records that convert to JSON. And their form in a notebook, and counts in words."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ class Report(msgspec.Struct, frozen=True):
     def document(self) -> dict[str, Any]:
         """Return the JSON document that a command writes: `schema` and `kind`, then `as_dict`."""
         return {"schema": self.schema, "kind": self.kind, **self.as_dict()}
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, in the plural but for 1: `1 picture`, `2,000 classes`."""
+    if number != 1:
+        noun = noun[:-1] + "ies" if noun.endswith("ry") else noun + ("es" if noun.endswith(("s", "ch")) else "s")
+    return f"{number:,} {noun}"
 
 
 def html_table(title: str, rows: Mapping[str, str]) -> str:

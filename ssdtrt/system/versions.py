@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ssdtrt import __version__
-from ssdtrt.system.report import Report
+from ssdtrt.system.report import Report, counted
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,8 @@ class MeasuredOn(Machine, frozen=True, kw_only=True):
     @property
     def line(self) -> str:
         """The device and the versions in one line."""
-        return ", ".join([self.gpu or f"{self.cpu}, {self.cores} cores", *self.version_parts])
+        cores = counted(self.cores, "core") if self.cores else None
+        return ", ".join(filter(None, [*([self.gpu] if self.gpu else [str(self.cpu), cores]), *self.version_parts]))
 
 
 def installed(distribution: str) -> str | None:

@@ -3,21 +3,24 @@
 import json
 import os
 import random
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import OLD_TORCH, WritesFile, prefixed, tiny, training_state
-from command_line import TRUST, assert_refused
+from command_line import TRUST, assert_refused, strict
 from torch import nn
 
 from known import metadata_like, typed, write_metadata
 from ssdtrt import config
+from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.commands.build import engine_text, parity_text
+from ssdtrt.commands.build import parity_text
+from ssdtrt.commands.tables import engine_text
 from ssdtrt.errors import WeightsError
 from ssdtrt.model.weights import build_model, state_sha256
 from ssdtrt.runners import torchscript
@@ -320,18 +323,20 @@ def test_labels_that_cannot_be_used(ssdtrt, tmp_path):
         assert_refused(ssdtrt("-q", "export", "--weights", "random", "--labels", name), message)
 
 
-def test_export_passes_its_options_on(ssdtrt, monkeypatch, model):
+def test_export_passes_its_options_on(ssdtrt, monkeypatch, model, module):
     calls = []
 
     def take(model, output, **options):
         calls.append(options)
-        return Path(output)
+        return Path(shutil.copyfile(module, output))
 
     monkeypatch.setattr("ssdtrt.model.weights.build_model", lambda *_, **__: model)
     monkeypatch.setattr("ssdtrt.export.export_module", take)
     done = ssdtrt("-q", "export", "--weights", "random", "--preprocess", "hub", "--method", "script", "-o", "hub.ts")
     assert (done.exit_code, done.stdout) == (0, "hub.ts: scripted, 80 classes, weights random\n")
-    assert ssdtrt("-q", "export", "--weights", "random").exit_code == 0
+    done = ssdtrt("-q", "export", "--weights", "random", "--json", "-")
+    assert done.exit_code == 0 and strict(done.stdout) == inspect_file("ssd300.ts").document()
+    assert strict(done.stdout)["kind"] == "inspection" and strict(done.stdout)["metadata"]["kind"] == "module"
     assert [(call["preprocess"], call["method"]) for call in calls] == [("hub", "script"), ("eval", "trace")]
 
 
@@ -408,16 +413,15 @@ def test_compile_without_a_gpu_says_what_is_missing_and_what_there_is(module, ss
 
 
 @pytest.fixture
-def compiled(monkeypatch):
+def compiled(monkeypatch, engine):
     """What `compile` asks of `compile_engine`, and the words of its hint."""
     calls, hints = [], []
 
     def take(module, output, **settings):
         calls.append(settings)
-        return Path("a.engine.ts")
+        return Path(shutil.copyfile(engine, "a.engine.ts"))
 
     monkeypatch.setattr("ssdtrt.compile.compile_engine", take)
-    monkeypatch.setattr("ssdtrt.artifact.metadata.read_metadata", lambda path: typed(metadata_like("engine")))
     monkeypatch.setattr(
         "ssdtrt.commands.build.terminal.hint", lambda *words: hints.append([str(word) for word in words])
     )
@@ -454,7 +458,12 @@ def test_the_front_end_is_passed_on(ssdtrt, compiled):
 
 
 def test_compile_asks_for_what_is_the_default_and_for_what_is_not(ssdtrt, compiled):
-    assert ssdtrt("compile").exit_code == 0
+    assert ssdtrt("compile", "--json", "built.json").exit_code == 0
+    built = strict(Path("built.json").read_text())
+    assert (built["kind"], built["file"], built["metadata"]["kind"]) == ("inspection", "a.engine.ts", "engine")
+    assert built["metadata"]["parity"]["bound"] == 1e-4
+    done = ssdtrt("compile", "--json", "ssd300.engine.ts")
+    assert done.exit_code == 2 and "Only one of -o and --json can be written to ssd300.engine.ts." in done.stderr
     more = ("--batch-range", "1:8:32", "--detector", "--no-cache", "--workspace-mib", "9", "--sha256", "0", "--device")
     assert ssdtrt("compile", *more, "cuda:1").exit_code == 0
     first, second = compiled[0]

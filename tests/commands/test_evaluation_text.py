@@ -33,7 +33,7 @@ BASELINES = (evaluation("eager-fp32", "fp32", 0.2506), evaluation("eager-fp16", 
 def test_evaluation_text():
     assert evaluation_text(evaluation(against=BASELINES), 100) == (
         "Some CPU, 2 cores, torch 2.9.0\n"
-        "ssd300.engine.ts FP16 on instances_val2017.json: 5000 pictures, 36335 objects, 298000 detections,\n"
+        "ssd300.engine.ts FP16 on instances_val2017.json: 5,000 pictures, 36,335 objects, 298,000 detections,\n"
         "1,250.0 images/s\n"
         "score > 0.05, NMS at IoU 0.5, at most 200 detections a picture, EXIF orientation ignored\n"
         "\n"
@@ -63,7 +63,7 @@ def test_evaluation_text():
 
 def test_evaluation_text_without_baselines():
     lines = evaluation_text(evaluation(notes=()), 10_000).splitlines()
-    assert lines[1].endswith("298000 detections, 1,250.0 images/s")
+    assert lines[1].endswith("298,000 detections, 1,250.0 images/s")
     assert lines[4:6] == ["figure  value", "AP      0.250"] and lines[-1] == "hair drier          -      -        0"
 
 
@@ -74,7 +74,7 @@ def test_narrow_evaluation_text():
     assert all(len(line) <= 40 for line in text.splitlines())
     assert "\nfigure  value\nAP      0.250\n" in text
     assert "\na name that is...  0.900  0.900        7\ncat                0.500  0.750      202\n" in text
-    assert "\nssd300.engine.ts FP16 on\ninstances_val2017.json: 5000 pictures,\n" in text
+    assert "\nssd300.engine.ts FP16 on\ninstances_val2017.json: 5,000 pictures,\n" in text
     stacked = evaluation_text(evaluation(against=BASELINES), 40)
     assert all(len(line) <= 40 for line in stacked.splitlines())
     assert "\nAP\n  engine: 0.250\n  eager-fp32: 0.251\n  vs eager-fp32: -0.0002\n  eager-fp16: 0.250\n" in stacked
@@ -90,7 +90,7 @@ def test_evaluation_markdown():
     lines = evaluation_markdown(evaluation(against=BASELINES[:1])).splitlines()
     assert lines[:5] == [
         "### ssdtrt evaluate", "", "Some CPU, 2 cores, torch 2.9.0", "",
-        r"ssd300.engine.ts FP16 on instances\_val2017.json: 5000 pictures, 36335 objects, 298000 detections, "
+        r"ssd300.engine.ts FP16 on instances\_val2017.json: 5,000 pictures, 36,335 objects, 298,000 detections, "
         "1,250.0 images/s",
     ]  # fmt: skip
     assert lines[8:11] == [

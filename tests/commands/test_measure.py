@@ -44,7 +44,7 @@ def test_evaluate_shows_the_figures_and_ends_with_1_for_a_broken_picture(known, 
     assert done.exit_code == 1 and done.stderr.startswith("Error: pictures/2.png cannot be read as a picture (")
     rows = [line.split() for line in done.stdout.splitlines()]
     assert ["AP", "1.000"] in rows and ["cat", "1.000", "1.000", "1"] in rows
-    assert "note: 1 of 2 pictures could not be read; they count as without detections" in done.stdout
+    assert "note: 1 of 2 pictures could not be read; counted as without detections" in done.stdout
 
 
 CATEGORIES = dict(zip(config.COCO_CATEGORY_IDS[1:], config.COCO_LABELS[1:]))
@@ -110,7 +110,11 @@ def test_orient_and_subset(known, half, pictures, ssdtrt, tmp_path):
     data["images"].append({"id": 2, "file_name": "2.png"})
     (tmp_path / "a.json").write_text(json.dumps(data))
     done = ssdtrt("-q", "evaluate", known, *half)
-    assert done.exit_code == 1 and "are not in pictures: 2.png. " in done.stderr and "--subset" in done.stderr
+    assert (
+        done.exit_code == 1
+        and "pictures lacks 1 of the 2 pictures that a.json lists: 2.png. " in done.stderr
+        and "--subset" in done.stderr
+    )
     done = ssdtrt("-q", "evaluate", known, *half, "--subset", "--orient", "--json", "-")
     report = strict(done.stdout)
     assert (report["images"], report["figures"]["AP"], report["settings"]["orient"]) == (1, 0.5, True)

@@ -19,7 +19,7 @@ from PIL import Image
 from known import BLUE, RED, Twins, known_file
 from ssdtrt import config
 from ssdtrt.bench import bench_files
-from ssdtrt.commands.pictures import detections_text, summary_text
+from ssdtrt.commands.tables import detections_text, summary_text
 from ssdtrt.detect import Detector
 from ssdtrt.detection.results import Detection, ImageDetections, Summary
 from ssdtrt.images.tensors import synthetic_images
@@ -60,9 +60,10 @@ def test_quiet_with_json_on_stdout_says_no_progress(known, two, ssdtrt):
 
 
 def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
-    done = ssdtrt("detect", known, *two, "-o", "out", "--jsonl", "d.jsonl", "--coco", "r.json", "--device", "cpu")
+    outputs = ["-o", "out", "--jsonl", "d.jsonl", "--coco", "r.json", "--json", "run.json"]
+    done = ssdtrt("detect", known, *two, *outputs, "--device", "cpu")
     assert done.exit_code == 0
-    assert sorted(os.listdir(tmp_path)) == ["d.jsonl", "out", "pictures", "r.json"]
+    assert sorted(os.listdir(tmp_path)) == ["d.jsonl", "out", "pictures", "r.json", "run.json"]
     assert visible("out") == ["000139.jpg", "7.jpg", "detections.json"]
     assert done.stdout.splitlines()[-3:] == [
         "written to out: 2 pictures and detections.json", "written to d.jsonl", "written to r.json"
@@ -70,6 +71,21 @@ def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
     lines = lines_of((tmp_path / "d.jsonl").read_text())
     entries = pictures_in(tmp_path / "out")
     assert [entry.pop("drawing") for entry in entries] == ["000139.jpg", "7.jpg"] and entries == lines
+    report = strict((tmp_path / "run.json").read_text())
+    assert report.pop("images_per_second") == pytest.approx(2 / report.pop("seconds"))
+    assert report.pop("machine")["cpu"] and report == {
+        "schema": 1, "kind": "detect", "file": str(known), "precision": "fp32", "pictures": 2, "detections": 6,
+        "folder": "out", "jsonl": "d.jsonl", "coco": "r.json", "failures": [],
+    }  # fmt: skip
+
+
+def test_the_report_of_a_run_with_a_failure_is_alone_on_stdout(known, two, ssdtrt):
+    done = ssdtrt("detect", known, two[0], "none.jpg", "--jsonl", "d.jsonl", "--json", "-", "--device", "cpu", "-q")
+    report = strict(done.stdout)
+    assert (report["pictures"], report["detections"], report["folder"], report["jsonl"]) == (1, 3, None, "d.jsonl")
+    assert done.exit_code == 1 and done.stderr == f"Error: {report['failures'][0]}\n"
+    done = ssdtrt("detect", known, two[0], "--jsonl", "-", "--json", "-")
+    assert done.exit_code == 2 and "Only one of --jsonl and --json can go to stdout." in done.stderr
 
 
 def test_a_pipe_among_the_pictures_is_named_and_the_others_go_on(known, two, ssdtrt, tmp_path):
@@ -168,7 +184,7 @@ def test_annotations_have_the_ids_of_pictures_and_classes(pictures, ssdtrt, tmp_
     assert done.exit_code == 0, done.stderr
     rows = strict((tmp_path / "r.json").read_text())
     assert [(row["image_id"], row["category_id"]) for row in rows] == [("left", "c"), ("left", "p"), ("right", "p")]
-    assert done.stderr == "note: 78 of 80 classes are no category here; their detections are left out\n"
+    assert done.stderr == "note: no category here for 78 of 80 classes, whose detections are left out\n"
     pictures("c.png")
     (tmp_path / "r.json").unlink()
     done = ssdtrt("-q", "detect", odd, "pictures", "--coco", "r.json", "--annotations", "a.json", "--device", "cpu")
@@ -574,5 +590,5 @@ def test_detections_text_without_pictures():
 def test_summary_text():
     first = (ImageDetections("a.jpg", 10, 10, ()),)
     lines = summary_text(Summary(1500, 4000, 3.0, first, ()), 80).splitlines()
-    assert lines[1:] == ["a.jpg          0     -", "and 1499 more", "4000 objects in 1500 pictures, 500.0 images/s"]
+    assert lines[1:] == ["a.jpg          0     -", "and 1499 more", "4,000 objects in 1,500 pictures, 500.0 images/s"]
     assert summary_text(Summary(0, 0, 0.0, (), ()), 80) == "no picture was read"

@@ -209,6 +209,13 @@ def test_plot_draws_saved_reports(reports, ssdtrt, tmp_path):
     assert "<!-- module FP16, old -->" in text
     assert ssdtrt("plot", "old.json").stdout == "bench.svg\n" and (tmp_path / "bench.svg").exists()
     assert ssdtrt("plot").exit_code == 2
+    done = ssdtrt("plot", "old.json", "new.json", "-o", "speed.svg", "--json", "-")
+    found = json.loads(done.stdout)
+    assert list(found) == ["schema", "kind", "file", "reports", "lines"] and found["kind"] == "plot"
+    assert (found["file"], found["reports"]) == ("speed.svg", ["old.json", "new.json"])
+    times = {line["name"]: (line["batch_sizes"], line["median_ms"]) for line in found["lines"]}
+    assert times["eager FP32, old"] == ([1], [OLD["rows"][0]["median_ms"]])
+    assert ssdtrt("plot", "old.json", "--json", "old.json").exit_code == 2
     done = ssdtrt("plot", "old.json", "-o", "speed.gif")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "Error: speed.gif names no kind of picture; expected a name that ends with .png or .svg.\n"
@@ -262,7 +269,7 @@ def test_bench_writes_everything_before_it_fails(engine, ssdtrt, tmp_path, monke
     assert (done.exit_code, done.stderr) == (0, "")  # A single call each: how much times vary is not known.
     *_, note, verdict = done.stdout.splitlines()
     assert note == "note: bench.json does not record how much times vary at batch 1"
-    assert verdict == "passed: 1 of 1 judged rows kept the limit of 0 %"
+    assert verdict == "passed: 1 of 1 judged row kept the limit of 0 %"
 
 
 MEASURED = bench_report(

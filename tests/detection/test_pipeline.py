@@ -93,7 +93,7 @@ def test_a_result_may_be_asked_for_after_the_next_start(captured):
 def test_more_images_than_the_file_takes_are_refused_before_the_network_runs(captured, monkeypatch):
     monkeypatch.setattr(captured, "batch", type("One", (), {"max": 1, "min": 1}))
     monkeypatch.setattr(captured.graph, "function", lambda images: pytest.fail("it ran"))
-    with pytest.raises(ArtifactError, match="takes 1 to 1 images at once; found 2"):
+    with pytest.raises(ArtifactError, match="takes 1 image at once; found 2"):
         Pipeline(captured).start(synthetic_pictures(2))
 
 

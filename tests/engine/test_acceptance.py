@@ -112,7 +112,7 @@ def test_an_accepted_engine_gives_the_same_in_every_place_and_every_run(module, 
 @pytest.mark.parametrize(
     "fault, message",
     [
-        (Swapping, IN_BATCH.format("[13]", r"1\.\de+00") + f" expected at most 1.0e-05. {ANOTHER}"),
+        (Swapping, IN_BATCH.format("[13]", r"1\.\de\+00") + f" expected at most 1.0e-05. {ANOTHER}"),
         (LastPlace, IN_BATCH.format("3", r"1\.0e-03") + f" expected at most 1.0e-05. {ANOTHER}"),
         (
             Drifting,

@@ -78,7 +78,7 @@ def test_objects_of_what_is_not_listed_are_left_out(saved):
     known = read_annotations(saved(data(annotations=[BOX, {**BOX, "image_id": 3}, {**BOX, "category_id": 2}])))
     assert len(known.objects) == 1
     assert known.notes == (
-        "2 of 3 annotations are of pictures or categories that are not listed; left out "
+        "left out 2 of 3 annotations, of pictures or categories that are not listed "
         "(annotations[1] of image 3, annotations[2] of category 2)",
     )
 
@@ -248,7 +248,7 @@ def test_names_come_before_order():
 def test_fewer_categories_than_labels():
     matched, notes = match_categories({3: "car", 8: "person"}, ["background", "person", "bicycle", "car"])
     assert matched == [None, 8, None, 3]
-    assert notes == ("1 of 3 classes are no category here; their detections are left out",)
+    assert notes == ("no category here for 1 of 3 classes, whose detections are left out",)
 
 
 def test_more_categories_than_labels():

@@ -168,7 +168,7 @@ def test_labels_without_a_category_do_not_count(tiny):
         tiny, [found(2, (3, 0.9, (50, 50, 150, 150)), (1, 0.8, (50, 50, 150, 150)))], [*labels, "bird"]
     )
     assert report.detections == 1 and report.classes[1].ap == 1.0
-    assert report.notes == ("1 of 4 classes are no category here; their detections are left out",)
+    assert report.notes == ("no category here for 1 of 4 classes, whose detections are left out",)
 
 
 def test_what_there_is_of_the_report(tiny):

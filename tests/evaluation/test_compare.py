@@ -80,7 +80,7 @@ def test_what_does_not_matter_and_what_is_worth_knowing(compared):
     other = replace(SETTINGS, annotations="elsewhere/val.json", images="there", faster_coco_eval="1.8.0")
     found = compared(evaluation(), evaluation(settings=other, detections=7, seconds=1.0, failures=("x",)))
     assert found.notes[0] == "faster-coco-eval was 1.7.2, is 1.8.0"
-    assert found.notes[1].endswith("new.json: 1 pictures could not be read") and len(found.notes) == 2
+    assert found.notes[1].endswith("new.json: 1 picture could not be read") and len(found.notes) == 2
 
 
 def test_a_report_of_the_first_schema_has_no_digest(compared):

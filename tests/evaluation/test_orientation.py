@@ -11,21 +11,15 @@ from ssdtrt.evaluation.orientation import orientation_notes
 from ssdtrt.images.decode import load_image
 
 STORED, TURNED, OTHER = (60, 40), (40, 60), (61, 40)
-UPRIGHT = (
-    "were not turned by their EXIF orientation, but are annotated upright, as the recorded sizes show: give --orient"
-)
-AS_STORED = (
-    "were turned by their EXIF orientation, but are annotated as they are stored, as the recorded sizes show: "
-    "leave out --orient"
-)
+UPRIGHT = "not turned by EXIF orientation, but annotated upright, as the recorded sizes show: give --orient"
+AS_STORED = "turned by EXIF orientation, but annotated as stored, as the recorded sizes show: leave out --orient"
 IGNORED = (
-    "have an EXIF orientation that was ignored, as in the published evaluation; if they are annotated upright, "
-    "give --orient"
+    "with an EXIF orientation that was ignored, as in the published evaluation; if annotated upright, give --orient"
 )
-TIFF = "are TIFFs or HEICs with an orientation, by which they are always turned"
-STORED_TIFF = f"{TIFF}, but are annotated as they are stored, as the recorded sizes show: remove the tag"
-EXCHANGED = "have width and height exchanged in the annotations, and no EXIF orientation that says so"
-ANOTHER = "have another size than in the annotations"
+TIFF = "TIFF or HEIC with an orientation, by which it is always turned"
+STORED_TIFF = f"{TIFF}, but annotated as stored, as the recorded sizes show: remove the tag"
+EXCHANGED = "width and height exchanged in the annotations, and no EXIF orientation that says so"
+ANOTHER = "another size than in the annotations"
 
 
 def save(path, orientation=None):
@@ -87,16 +81,16 @@ def notes(tmp_path):
 )
 def test_note(notes, name, orientation, recorded, orient, text):
     found = notes({name: (orientation, recorded)}, orient)
-    assert found == (() if text is None else (f"1 of 1 pictures {text} ({name})",))
+    assert found == (() if text is None else (f"1 of 1 picture: {text} ({name})",))
 
 
 def test_each_way_has_one_note_with_the_first_names(notes):
     pictures = {f"{number}.jpg": (6, TURNED) for number in range(1, 6)}
     pictures |= {"x.jpg": (3, None), "y.jpg": (1, OTHER), "z.jpg": (None, STORED)}
     assert notes(pictures) == (
-        f"5 of 8 pictures {UPRIGHT} (1.jpg, 2.jpg, 3.jpg and 2 more)",
-        f"1 of 8 pictures {IGNORED} (x.jpg)",
-        f"1 of 8 pictures {ANOTHER} (y.jpg)",
+        f"5 of 8 pictures: {UPRIGHT} (1.jpg, 2.jpg, 3.jpg and 2 more)",
+        f"1 of 8 pictures: {IGNORED} (x.jpg)",
+        f"1 of 8 pictures: {ANOTHER} (y.jpg)",
     )
 
 
@@ -110,7 +104,7 @@ def test_a_square_picture_may_be_turned_unseen(tmp_path):
     path.write_text(json.dumps(data))
     known = read_annotations(path)
     found = orientation_notes(known, {1: tmp_path / "a.jpg"}, {1: (50, 50)}, False)
-    assert found == (f"1 of 1 pictures {IGNORED} (a.jpg)",)
+    assert found == (f"1 of 1 picture: {IGNORED} (a.jpg)",)
     assert orientation_notes(known, {1: tmp_path / "a.jpg"}, {}, False) == ()  # It could not be read.
 
 
@@ -121,7 +115,7 @@ def test_a_heic_is_turned_whatever_is_asked(tmp_path):
     heif.from_pillow(Image.new("RGB", STORED, "red")).save(path, exif=exif.tobytes())
     truth = read_annotations(write_annotations(tmp_path / "a.json", {1: "a.heic"}, [(1, 1, [0, 0, 9, 9])], {1: "cat"}))
     assert load_image(path, orient=False).size == load_image(path).size == TURNED
-    assert orientation_notes(truth, {1: path}, {1: TURNED}, False) == (f"1 of 1 pictures {TIFF} (a.heic)",)
+    assert orientation_notes(truth, {1: path}, {1: TURNED}, False) == (f"1 of 1 picture: {TIFF} (a.heic)",)
 
 
 def test_a_tiff_is_turned_whatever_is_asked(tmp_path):

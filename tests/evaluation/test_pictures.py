@@ -1,12 +1,13 @@
 """Which file is which annotated picture: in a folder, and for the ids of COCO's results."""
 
+import io
 from pathlib import Path
 
 import pytest
 from coco_files import write_annotations
 
 from ssdtrt import config
-from ssdtrt.errors import AnnotationsError
+from ssdtrt.errors import AnnotationsError, ImageError
 from ssdtrt.evaluation.annotations import read_annotations
 from ssdtrt.evaluation.pictures import coco_ids, find_pictures
 
@@ -51,7 +52,7 @@ def test_some_pictures_are_missing(listing, tmp_path):
     with pytest.raises(AnnotationsError) as caught:
         find_pictures(known, tmp_path)
     assert str(caught.value) == (
-        f"7 of the 8 pictures that {known.path} lists are not in {tmp_path}: 1.jpg, 2.jpg, 4.jpg and 4 more. "
+        f"{tmp_path} lacks 7 of the 8 pictures that {known.path} lists: 1.jpg, 2.jpg, 4.jpg and 4 more. "
         "Their objects would count as missed: add them, or evaluate the others alone (--subset)."
     )
 
@@ -63,8 +64,7 @@ def test_a_subset_has_the_pictures_that_are_there_and_their_objects(listing, tmp
     assert part.images == {3: "3.jpg", 8: "8.jpg"} and paths == {n: tmp_path / f"{n}.jpg" for n in (3, 8)}
     assert [one.image_id for one in part.objects] == [3, 8] and part.categories == CAT
     assert part.notes == (
-        f"a subset: 6 of 8 pictures are not in {tmp_path}; they and their 6 objects are left out "
-        "(1.jpg, 2.jpg, 4.jpg and 3 more)",
+        f"a subset: {tmp_path} lacks 6 of 8 pictures, left out with 6 objects (1.jpg, 2.jpg, 4.jpg and 3 more)",
     )
     touch(tmp_path, *known.images.values())
     assert find_pictures(known, tmp_path, subset=True)[0] is known
@@ -74,8 +74,34 @@ def test_a_subset_without_objects(tmp_path):
     objects = [(1, 1, BOX), {"image_id": 2, "category_id": 1, "bbox": BOX, "iscrowd": 1}]
     known = read_annotations(write_annotations(tmp_path / "val.json", {1: "1.jpg", 2: "2.jpg"}, objects, CAT))
     touch(tmp_path / "in", "2.jpg")
-    with pytest.raises(AnnotationsError, match="The 1 pictures in .*in have no object in .*val.json.$"):
+    with pytest.raises(AnnotationsError, match="val.json has no object in the 1 picture of .*in.$"):
         find_pictures(known, tmp_path / "in", subset=True)
+
+
+def test_a_pattern_is_the_pictures_whose_paths_end_with_the_listed_names(listing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "in/a/1.jpg", "in/b/1.jpg", "in/2.jpg", "in/other.jpg", "in/notes.txt")
+    known = listing({1: "a/1.jpg", 2: "b/1.jpg", 3: "2.jpg"})
+    found, paths = find_pictures(known, "in/**/*.jpg")
+    assert paths == {1: Path("in/a/1.jpg"), 2: Path("in/b/1.jpg"), 3: Path("in/2.jpg")}
+    assert found.notes == (f"in/**/*.jpg: left out 1 picture that {known.path} does not list (in/other.jpg)",)
+    part, paths = find_pictures(known, "in/[ab]/*", subset=True)
+    assert list(part.images) == [1, 2] and part.notes[-1].startswith("a subset: in/[ab]/* lacks 1 of 3 pictures")
+    with pytest.raises(AnnotationsError, match=r"^in/2.* lacks 2 of the 3 pictures that "):
+        find_pictures(known, "in/2*")
+    with pytest.raises(ImageError, match=r"^in/x\* matches no file.$"):
+        find_pictures(known, "in/x*")
+    with pytest.raises(
+        AnnotationsError, match="in/a/1.jpg and in/b/1.jpg both are 1.jpg of .*val.json. Leave one out."
+    ):
+        find_pictures(listing({1: "1.jpg"}), "in/[ab]/*")
+
+
+def test_a_list_on_stdin_is_the_pictures_too(listing, tmp_path, monkeypatch):
+    touch(tmp_path, "x/1.jpg")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(f"{tmp_path}/x/1.jpg\n".encode())))
+    known = listing({7: "1.jpg"})
+    assert find_pictures(known, "-") == (known, {7: tmp_path / "x" / "1.jpg"})
 
 
 def test_wrong_folder(listing, tmp_path):

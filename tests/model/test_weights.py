@@ -107,7 +107,7 @@ def test_labels_name_the_classes(fine_tuned):
 
 @pytest.mark.parametrize("labels", [[], ["apple", "pear", "plum"], ["apple", "pear", "plum", "fig", "lime"]])
 def test_wrong_number_of_labels(labels, fine_tuned):
-    message = f"{len(labels)} labels were given; the weights have 4 classes besides the background."
+    message = f"Found {len(labels)} label{'s' * (len(labels) != 1)}; the weights have 4 classes besides the background."
     with pytest.raises(WeightsError) as caught:
         build_model(fine_tuned[1], labels=labels, trust=TRUST)
     assert str(caught.value) == message

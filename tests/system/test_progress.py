@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssdtrt.system.progress import ProgressBar, silent
+from ssdtrt.system.progress import ProgressBar, silent, tracked
 
 
 class Clock:
@@ -98,12 +98,39 @@ def test_the_last_line_always_comes(bar, lines):
 
 def test_a_line_without_any_time_has_no_rate(bar, lines):
     bar(1).at(0, 1)
-    assert lines == ["detecting [####################] 1 of 1 images, 0.0 images/s"]
+    assert lines == ["detecting [####################] 1 of 1 image, 0.0 images/s"]
 
 
 def test_units_of_more_than_one(bar, lines):
     bar(90_000_000, unit="MB", scale=1e6).at(3, 45_600_000)
     assert lines == ["detecting [##########..........] 46 of 90 MB, 15 MB/s, 3 s left"]
+
+
+@pytest.mark.parametrize(
+    "unit, done, line",
+    [
+        ("round", 1, "detecting [######..............] 1 of 3 rounds, 4 s left"),
+        ("batch size", 2, "detecting [#############.......] 2 of 3 batch sizes, 1 s left"),
+        ("class", 3, "detecting [####################] 3 of 3 classes"),
+    ],
+)
+def test_units_whose_rate_says_nothing_show_the_time_left_alone(bar, lines, unit, done, line):
+    bar(3, unit=unit, rate=False).at(2, done)
+    assert lines == [line]
+
+
+def test_units_are_added_to_those_that_are_done(bar, lines):
+    added = bar(4)
+    added.add(1)
+    added.add(3)
+    assert [line.split("] ")[1].split(",")[0] for line in lines] == ["4 of 4 images"]
+
+
+def test_what_is_tracked_is_named_first_and_done_when_the_next_is_asked_for(lines):
+    seen = [(item, len(lines)) for item in tracked("a", lines.append, "reading", "picture")]
+    assert seen == [("a", 1)] and lines == ["reading", "reading [####################] 1 of 1 picture"]
+    assert list(tracked("ab", silent, "reading", "picture")) == ["a", "b"]
+    assert list(tracked((), lines.append, "looking", "picture")) == [] and lines[-1] == "looking"
 
 
 def test_nothing_is_shown_where_nothing_is_asked_for():

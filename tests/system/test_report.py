@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssdtrt.system.report import Report, differing
+from ssdtrt.system.report import Report, counted, differing
 
 
 class Anything(Report, frozen=True):
@@ -94,3 +94,12 @@ def test_what_differs_in_words():
     assert differing(Anything(True), Anything(True), names) == []
     assert differing(Anything(True), Anything(None), names) == ["the value was on, is none"]
     assert differing(Anything(0.5), Anything(False), names) == ["the value was 0.5, is off"]
+
+
+def test_a_number_and_its_noun():
+    counts = [(0, "picture"), (1, "picture"), (2, "picture"), (1, "class"), (2, "class"), (5000, "batch"), (2, "category"),
+              (2, "layer"), (2, "auxiliary stream")]  # fmt: skip
+    assert [counted(*one) for one in counts] == [
+        "0 pictures", "1 picture", "2 pictures", "1 class", "2 classes", "5,000 batches", "2 categories", "2 layers",
+        "2 auxiliary streams",
+    ]  # fmt: skip
