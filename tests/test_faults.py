@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 from coco_files import write_annotations
 from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, pictures_in, strict
+from forked_builds import fork
 from permissions import as_ordinary_user, closed_folder  # noqa: F401
 from PIL import Image
 
@@ -320,6 +322,36 @@ def test_a_read_only_folder_is_refused_before_any_work(known, closed_folder, ssd
 
 # Killed writers, and several at once
 
+
+class Copy:
+    """A copy of this process that runs Python code in a folder, with pipes for its stdin and stdout."""
+
+    def __init__(self, code, folder):
+        (theirs_in, ours_in), (ours_out, theirs_out) = os.pipe(), os.pipe()
+
+        def run():
+            warnings.simplefilter("ignore")
+            os.chdir(folder)
+            os.dup2(theirs_in, 0)
+            os.dup2(theirs_out, 1)
+            os.closerange(3, 1024)
+            sys.stdin, sys.stdout = open(0), open(1, "w", buffering=1)
+            exec(code, {})
+            sys.stdout.flush()
+
+        self.pid = fork(run)
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.stdin, self.stdout = open(ours_in, "w", buffering=1), open(ours_out)
+
+    def read_to_end(self):
+        """What it still prints, and its exit code."""
+        self.stdin.close()
+        with self.stdout:
+            printed = self.stdout.read()
+        return printed, os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
 KILLED = f"""{TOY}
 import os, signal, sys
 
@@ -355,9 +387,7 @@ for number in range(20):
 @pytest.mark.slow
 def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
     """Between any two lines of Python, from the first to the last, evenly; the old file or the new one, always whole."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-W", "ignore", "-c", KILLED]
-    child = subprocess.Popen(command, **pipes, cwd=tmp_path, env=CHILD, text=True)
+    child = Copy(KILLED, tmp_path)
     littered = 0
     dates = set()
     for _ in range(20):
@@ -373,9 +403,7 @@ def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
         assert sorted(os.listdir(tmp_path)) == ["other.ts", "toy.ts"]
         (tmp_path / "other.ts").unlink()
         child.stdin.write("\n")
-        child.stdin.flush()
-    child.communicate()
-    assert child.returncode == 0 and littered >= 5  # So that many were killed in the middle.
+    assert child.read_to_end() == ("", 0) and littered >= 5  # So that many were killed in the middle.
 
 
 WRITER = f"""{TOY}
@@ -401,23 +429,20 @@ print(wrote, busy)
 @pytest.mark.slow
 def test_two_builders_of_one_file_and_a_reader(tmp_path):
     """Each builder writes, or is told of the other; the reader sees whole files only."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [sys.executable, "-W", "ignore", "-c", WRITER]
-    builders = [subprocess.Popen(command, **pipes, cwd=tmp_path, env=CHILD, text=True) for _ in range(2)]
+    builders = [Copy(WRITER, tmp_path) for _ in range(2)]
     for builder in builders:
         assert builder.stdout.readline() == "ready\n"
     for builder in builders:
         builder.stdin.write("\n")
-        builder.stdin.flush()
-    digests, reads = set(), 0
-    while any(builder.poll() is None for builder in builders):
+    digests, reads, end = set(), 0, time.monotonic() + 0.8
+    while time.monotonic() < end:
         if (tmp_path / "toy.ts").exists():
             assert check_file(tmp_path / "toy.ts").kind == "module"
             digests.add(sha256_file(tmp_path / "toy.ts"))
             reads += 1
         time.sleep(0.005)
-    outputs = [builder.communicate() for builder in builders]
-    assert [builder.returncode for builder in builders] == [0, 0], outputs
+    outputs = [builder.read_to_end() for builder in builders]
+    assert [code for _, code in outputs] == [0, 0], outputs
     counts = [tuple(map(int, out.split())) for out, _ in outputs]
     assert all(wrote >= 1 for wrote, _ in counts) and reads > 10
     assert os.listdir(tmp_path) == ["toy.ts"]

@@ -53,7 +53,7 @@ def test_wheel_works_outside_the_checkout(wheel, module, tmp_path):
         str(wheel),
     ]
     subprocess.run(command, check=True, capture_output=True)
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT / "tests")])}
 
     def run(*arguments):
         done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -70,7 +70,9 @@ def test_wheel_works_outside_the_checkout(wheel, module, tmp_path):
 
 COMMANDS = """
 import sys
+import narrow
 from ssdtrt import cli, config
+narrow.narrow()
 config.PARITY_IMAGES = 1
 cli.main(["compile", sys.argv[1], "--backend", "torchscript"], standalone_mode=False)
 cli.main(["detect", "ssd300.engine.ts", sys.argv[2]])

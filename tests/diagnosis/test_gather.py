@@ -51,7 +51,7 @@ def of(findings, check):
 
 def gone(pid):
     """Whether a process ends soon; a zombie has ended."""
-    for _ in range(100):
+    for _ in range(1000):
         try:
             with open(f"/proc/{pid}/stat") as file:
                 if file.read().split(") ")[1][0] == "Z":

@@ -113,7 +113,7 @@ def test_a_pickled_runner_loads_the_file_again(runner):
     "images, found",
     [
         (torch.zeros(2, 3, 300, 299), "takes images [N, 3, 300, 300]; found [2, 3, 300, 299]."),
-        (torch.zeros(0, 3, 300, 300), "takes 1 or more images at once; found 0."),
+        (torch.zeros(0, 3, 300, 300), "takes 1 image or more at once; found 0."),
         (torch.zeros(1, 3, 300, 300, dtype=torch.uint8), "of floats, normalized; found torch.uint8."),
         (np.zeros((1, 3, 300, 300)), "as a torch tensor; found ndarray."),
     ],
