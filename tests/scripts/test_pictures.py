@@ -14,7 +14,7 @@ pictures = script("pictures")
 @pytest.mark.slow
 def test_the_report(known, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pictures, "CALLS", 1)
-    monkeypatch.setattr(pictures, "FILES", 3)
+    monkeypatch.setattr(pictures, "FILES", 10)
     monkeypatch.setattr(pictures, "wall", lambda call: {"called": call() is not None, "median": 1.0})
     monkeypatch.setattr(PictureReader, "with_processes", lambda reader, paths, *_: reader.with_threads(paths))
     conf = torch.zeros(32, 81, 8732)
@@ -28,6 +28,6 @@ def test_the_report(known, tmp_path, monkeypatch, capsys):
     rows = report["decode_and_nms"]["rows"]
     assert [(row["batch_size"], row["same_as_exact"]) for row in rows] == [(1, 1), (8, 8), (32, 32)]
     runs = report["files_to_json_lines"]["runs"]
-    assert [run["pictures"] for run in runs] == [12, 3, 3, 3, 3]
+    assert [run["pictures"] for run in runs] == [40, 10, 10, 10, 10]
     assert [run["detections"] for run in runs] == [3 * run["pictures"] for run in runs]
     assert report["gpu_to_host"]["batch_size"] == 2 and report["gpu_to_host"]["trained"] is True
