@@ -18,6 +18,7 @@ import ssdtrt  # noqa: E402
 
 project = "ssdtrt"
 version = release = ssdtrt.__version__
+smartquotes = False  # Commands are copied.
 html_title = f"ssdtrt {release}"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 root_doc = "README"

@@ -27,7 +27,10 @@ def strict(text):
 def pictures_in(folder):
     """The pictures of the detections.json in a folder."""
     found = strict((Path(folder) / "detections.json").read_text(encoding="utf-8"))
-    assert list(found) == ["schema", "kind", "pictures"] and (found["schema"], found["kind"]) == (2, "detections")
+    assert list(found) == ["schema", "kind", "note", "pictures"] and (found["schema"], found["kind"]) == (
+        2,
+        "detections",
+    )
     return found["pictures"]
 
 

@@ -1,9 +1,10 @@
 """Many runs of the command line in processes of their own, forked from one that has imported all they need.
 
-python forks.py reads lines of JSON, {"arguments", "folder", "terminal", "stdout", "file_size", "environment"}, and answers
-each with the process's number and then, when it has ended, with how. stdout and stderr go to the terminal where one is
-named; else stderr goes to `folder`/stderr and stdout to `folder`/stdout, or to the path given, or, for "closed", to a
-pipe that nobody reads. No file may become larger than `file_size` bytes, where that is given.
+python forks.py reads lines of JSON, {"arguments", "folder", "terminal", "stdout", "file_size", "narrow", "environment"},
+and answers each with the process's number and then, when it has ended, with how. stdout and stderr go to the terminal
+where one is named; else stderr goes to `folder`/stderr and stdout to `folder`/stdout, or to the path given, or, for
+"closed", to a pipe that nobody reads. No file may become larger than `file_size` bytes, where that is given. With
+`narrow` the network is that of narrow.py.
 """
 
 import gc
@@ -13,6 +14,8 @@ import resource
 import signal
 import sys
 import warnings
+
+import narrow
 
 
 def become(request):
@@ -54,6 +57,8 @@ def main():
         if not child:
             request = json.loads(line)
             become(request)
+            if request["narrow"]:
+                narrow.narrow()
             cli.main(request["arguments"], prog_name="ssdtrt")
         print(child, flush=True)
         _, status = os.waitpid(child, 0)

@@ -40,10 +40,10 @@ class Forks:
         self.server = subprocess.Popen([sys.executable, TESTS / "forks.py"], **pipes, env=CHILD, text=True)
         assert self.server.stdout.readline() == "ready\n"
 
-    def begin(self, folder, arguments, terminal=None, stdout=None, file_size=None, **environment):
+    def begin(self, folder, arguments, terminal=None, stdout=None, file_size=None, narrow=False, **environment):
         """Starts a command in a folder; returns its process's number."""
         request = {"arguments": list(map(str, arguments)), "folder": str(folder), "environment": environment}
-        outputs = {"terminal": terminal, "stdout": stdout, "file_size": file_size}
+        outputs = {"terminal": terminal, "stdout": stdout, "file_size": file_size, "narrow": narrow}
         self.server.stdin.write(json.dumps({**request, **outputs}) + "\n")
         self.server.stdin.flush()
         return int(self.server.stdout.readline())
@@ -152,14 +152,14 @@ def read_all(file, blocks):
 
 INTERRUPTIBLE = {
     "export": ["export", "--weights", "random"],
-    "compile": ["compile", "m.ts", "--backend", "torchscript"],
-    "verify": ["verify", "m.ts"],
-    "bench": ["bench", "m.ts"],
+    "compile": ["compile", "narrow.ts", "--backend", "torchscript"],
+    "verify": ["verify", "narrow.ts"],
+    "bench": ["bench", "narrow.ts"],
     "run": ["run", "--weights", "random"],
     "doctor": ["doctor"],
     "inspect": ["inspect", "large.ts", "--check"],
-    "detect": ["detect", "m.ts", *9 * ["in"], "--device", "cpu", "--jsonl", "d.jsonl"],
-    "evaluate": ["evaluate", "m.ts", "--images", "in", "--annotations", "a.json", "--device", "cpu"],
+    "detect": ["detect", "full.ts", *9 * ["in"], "--device", "cpu", "--jsonl", "d.jsonl"],
+    "evaluate": ["evaluate", "full.ts", "--images", "in", "--annotations", "a.json", "--device", "cpu"],
 }
 
 
@@ -168,14 +168,18 @@ SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTER
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, sent", SENT)
-def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, full_module):
-    """A moment after it began: it ends at once, or when the batch that runs is done."""
-    os.symlink(full_module, place / "m.ts")
+def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, module, full_module):
+    """A moment after it said what it does: it ends at once, or when the batch that runs is done."""
+    os.symlink(module, place / "narrow.ts")
+    os.symlink(full_module, place / "full.ts")
     if name == "inspect":
         large(place / "large.ts")
     before = set(os.listdir(place)) | {"stdout", "stderr"}
-    process = forks.begin(place, INTERRUPTIBLE[name])
-    time.sleep(0.7)
+    process = forks.begin(place, INTERRUPTIBLE[name], narrow="narrow.ts" in INTERRUPTIBLE[name])
+    end = time.monotonic() + 0.7
+    while time.monotonic() < end and not ((place / "stderr").exists() and (place / "stderr").stat().st_size):
+        time.sleep(0.02)
+    time.sleep(0.1)
     os.killpg(process, sent)
     code, errors = forks.end(), (place / "stderr").read_text().splitlines()
     word = INTERRUPTED if sent == signal.SIGINT else INTERRUPTED.replace("interrupted", "terminated")

@@ -120,6 +120,7 @@ def test_a_job_of_the_first_schema_is_read(page):
     assert facts["built in"] == "105 s" and facts["back end"] == "tensorrt, front end torchscript"
     assert "NVIDIA H200, compute capability 9.0" in found.text and "0" * 64 not in found.text
     missing = found.text.split("What was not measured")[-1]
+    assert "17.13x as fast" in found.texts  # The engine without a CUDA graph, as engines ran by default then.
     assert "auxiliary streams" not in found.text and "The memory that each takes" not in missing
 
 
@@ -167,6 +168,15 @@ def test_what_was_not_measured_is_said(page, tmp_path):
     assert "Speed: none of the files is a benchmark." in missing
 
 
+def test_a_profile_alone_has_a_speed_and_a_title(page):
+    found = page(RECORDED / "h200-profile-default.json")
+    assert "0.386 ms" in found.texts and "SSD300: ssd300.engine.ts" in found.texts
+
+
+def test_figures_that_round_alike_are_one(page):
+    assert "10.38x as fast" in page(RECORDED / "h200-b128-default.json").texts
+
+
 def test_an_engine_that_fails_is_shown_as_such(page, tmp_path):
     found = page(save(tmp_path / "v.json", parity(loc=0.5).document()))
     assert "1 FAILED" in found.texts and "of 1 comparison" in found.texts
@@ -182,6 +192,8 @@ def test_comparisons_are_shown(page, tmp_path):
         "b1.engine.ts FP16", "slower", "1", "1.000", "1.500", "+50.0 %"
     ]  # fmt: skip
     assert "FAILED" in found.texts and compared.failures[0] in found.text
+    found = page(save(tmp_path / "c.json", compare_files(old, new).document()))
+    assert "no limit, so nothing is judged" in found.text and "passed" not in found.texts
 
 
 def test_pictures_are_embedded_with_their_boxes(page, pictures, tmp_path):
@@ -201,8 +213,10 @@ def test_pictures_are_embedded_with_their_boxes(page, pictures, tmp_path):
         assert blue[2] > 240 and max(blue[:2]) < 15
         edge = shown.getpixel((400, 299))
         assert max(abs(a - b) for a, b in zip(edge, blue)) > 60
-    assert "1 of 3 pictures." in found.text
-    assert "A picture that is not shown: " in found.text and "gone.png" in found.text and ", and 1 more" in found.text
+    assert "1 of 3 pictures." in found.text and "untrained" not in found.text
+    untrained = page(save(tmp_path / "d.json", {**written, "note": "untrained: random weights"})).text
+    assert "untrained random numbers in d.json: " in untrained and "; untrained weights, the boxes mean" in untrained
+    assert "Not shown: " in found.text and "gone.png" in found.text and ", and 1 more" in found.text
 
 
 def test_nothing_of_a_file_becomes_markup(page, tmp_path):

@@ -73,7 +73,7 @@ class FolderSink:
         with _advising(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             _check_own(self._folder / config.DETECTIONS_FILE)
-            self._json = JsonListSink(self._folder / config.DETECTIONS_FILE, self._labels)
+            self._json = JsonListSink(self._folder / config.DETECTIONS_FILE, self._labels, self._note)
             try:  # Nobody else writes here now.
                 remove_written(self._folder)
                 self._record = FolderRecord(self._folder)

@@ -78,11 +78,21 @@ def _begin(record: type[Report]) -> str:
 
 
 class JsonListSink(JsonLinesSink):
-    """Writes a detections.json: the pictures a line each, with the paths of what was drawn, as `PictureList` has them."""
+    """Writes a detections.json: the pictures a line each, with the paths of what was drawn, as `PictureList` has them.
 
-    start = _start = f'{{{_begin(PictureList)}, "pictures": ['
+    Args:
+        target: A path.
+        labels: The names of the model's classes, the background first.
+        note: What the drawings say along their bottom.
+    """
+
+    start = f"{{{_begin(PictureList)}, "
     _end = "\n]}\n"
     _separator = "\n"
+
+    def __init__(self, target: str | os.PathLike, labels: Sequence[str], note: str = ""):
+        self._start = f'{self.start}"note": {json.dumps(note)}, "pictures": ['
+        super().__init__(target, labels)
 
     def write(self, found: Detections, drawing: str = "", crops: Sequence[str] = ()) -> None:
         """Write one picture's detections.

@@ -63,12 +63,18 @@ class ImageDetections(Report, frozen=True):
 
 
 class PictureList(Report, frozen=True):
-    """The pictures of a detections.json."""
+    """The pictures of a detections.json.
+
+    Attributes:
+        pictures: What was found in each.
+        note: What the drawings say along their bottom, such as that the weights are untrained; "" for nothing.
+    """
 
     kind = "detections"
     schema = 2
 
     pictures: tuple[ImageDetections, ...]
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

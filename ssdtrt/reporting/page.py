@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from ssdtrt.artifact.inspection import Inspection
+from ssdtrt.detection.results import UNTRAINED, PictureList
 from ssdtrt.reporting.built import built_section, where_section
 from ssdtrt.reporting.elements import Content, bullets, document, element, section
-from ssdtrt.reporting.numbers import difference, fraction
+from ssdtrt.reporting.numbers import difference, fraction, milliseconds
 from ssdtrt.reporting.pictures import pictures_section
 from ssdtrt.reporting.quality import accuracy_section, agreement_section, comparison_section
 from ssdtrt.reporting.records import RunReport
@@ -52,16 +53,23 @@ def page(sources: Sequence[Source]) -> tuple[str, tuple[str, ...]]:
 
 def _title(reports: Reports) -> str:
     names = [f"{one.name} {one.precision.upper()}" for _, one in reports.evaluations]
-    rows = [row for _, bench in reports.benches for row in bench.with_file_names.rows]
-    names = [row.runner for row in rows if row.is_file and row.built] + names
-    names += [one.name for one in reports.built]
+    rows = [row for _, bench in reports.benches for row in bench.with_file_names.rows if row.is_file and row.built]
+    rows.sort(key=lambda row: row.case != "engine")  # First as they run by default.
+    names = [row.runner for row in rows] + names
+    names += [one.name for one in reports.built] + [one.file for _, one in reports.profiles]
     return f"SSD300: {names[0]}" if names else "SSD300"
 
 
 def _untrained(reports: Reports) -> ElementTree.Element | None:
-    if all(one.metadata.trained for one in reports.built):
+    sources = [one.source for one in reports.built if not one.metadata.trained]
+    sources += [name for name, bench in reports.benches if any(note.startswith("untrained") for note in bench.notes)]
+    sources += [name for name, found in reports.of(PictureList) if found.note == UNTRAINED]
+    if not sources:
         return None
-    text = "The weights are untrained random numbers: speed and agreement hold, the detections mean nothing."
+    text = (
+        f"The weights are untrained random numbers in {', '.join(dict.fromkeys(sources))}: speed and agreement hold, "
+        "these detections mean nothing."
+    )
     return element("p", element("strong", text), class_="warning")
 
 
@@ -82,14 +90,17 @@ def _summary(reports: Reports) -> ElementTree.Element:
 def _speed(reports: Reports) -> tuple[str, str]:
     """The speed-ups of the engines, as they run by default, of the first machine."""
     for _, bench in grouped(reports.benches):
-        rows = [row for row in bench.rows if row.ok and row.built and row.case == "engine"]
-        measured = [(row.speedup, row) for row in rows if row.speedup is not None]
+        rows = [row for row in bench.rows if row.ok and row.built and row.speedup is not None]
+        rows = [row for row in rows if row.case == "engine"] or rows  # As they run by default, where that was measured.
+        measured = [(row.speedup or 0.0, row) for row in rows]
         if measured:
             (low, slowest), (high, fastest) = (pick(measured, key=lambda one: one[0]) for pick in (min, max))
             where = f"on {bench.machine.gpu or bench.machine.cpu}"
-            if slowest is fastest:
+            if f"{low:.2f}" == f"{high:.2f}":
                 return f"{high:.2f}x as fast", f"as FP32 eager {where}: {fastest.label}"
             return f"{low:.2f}x to {high:.2f}x as fast", f"as FP32 eager {where}: {slowest.label} to {fastest.label}"
+    for _, profile in reports.profiles:
+        return f"{milliseconds(profile.call_ms)} ms", f"a call of {profile.file}, batch {profile.batch_size}"
     return _NOT_MEASURED, ""
 
 
@@ -99,7 +110,9 @@ def _agreement(reports: Reports) -> tuple[str, str]:
         return _NOT_MEASURED, ""
     failed = verdicts.count(False)
     return (f"{failed} FAILED" if failed else "passed"), f"of {counted(len(verdicts), 'comparison')}" if failed else (
-        f"all {len(verdicts)} comparisons within their bounds" if len(verdicts) > 1 else "within its bound"
+        f"{'both' if len(verdicts) == 2 else f'all {len(verdicts)}'} comparisons within their bounds"
+        if len(verdicts) > 1
+        else "within its bound"
     )
 
 

@@ -44,7 +44,7 @@ def pictures_section(reports: Reports, missing: list[str]) -> ElementTree.Elemen
     shown = len(figures)
     if reasons:
         more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
-        missing.append(f"A picture that is not shown: {reasons[0]}{more}")
+        missing.append(f"Not shown: {reasons[0].removesuffix('.')}{more}.")
     if not figures:
         return None
     count = f"{shown} of {counted(len(found), 'picture')}." if shown < len(found) else None

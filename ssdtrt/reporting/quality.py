@@ -159,12 +159,17 @@ def _speed_comparison(name: str, report: CompareReport) -> list[Content]:
     limit = "no limit" if report.limit is None else f"at most {100 * report.limit:g} % slower"
     return [
         element("h3", f"Speed: {report.new} and, before, {report.old} ({name})"),
-        element("p", "Median milliseconds of a batch; ", limit, ": ", verdict(report.passed, report.verdict)),
+        element("p", "Median milliseconds of a batch; ", limit, *_judged(report.limit, report.passed, report.verdict)),
         table(f"Speed, old and new ({name})", header, rows, texts=2),
         bullets(report.failures, "failures"),
-        bullets(report.not_comparable, "not comparable"),
+        bullets(report.not_comparable, "failures"),
         bullets(report.notes, "notes"),
     ]
+
+
+def _judged(limit: float | None, passed: bool, text: str | None = None) -> tuple[Content, ...]:
+    """The verdict behind a limit; without one there is none."""
+    return (", so nothing is judged",) if limit is None else (": ", verdict(passed, text))
 
 
 def _accuracy_comparison(name: str, report: EvalComparison) -> list[Content]:
@@ -172,7 +177,7 @@ def _accuracy_comparison(name: str, report: EvalComparison) -> list[Content]:
     limit = "no limit" if report.limit is None else f"AP at most {report.limit:g} lower"
     return [
         element("h3", f"Accuracy: {report.evaluated[1]} and, before, {report.evaluated[0]} ({name})"),
-        element("p", limit, ": ", verdict(report.passed)),
+        element("p", limit, *_judged(report.limit, report.passed)),
         table(f"Accuracy, old and new ({name})", ("figure", "old", "new", "change"), rows),
         bullets(report.failures, "failures"),
         bullets(report.notes, "notes"),

@@ -20,7 +20,7 @@ from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.benchmarking import report_file as bench_file
 from ssdtrt.benchmarking.compare import CompareReport
 from ssdtrt.benchmarking.report import BenchReport
-from ssdtrt.detection.results import PictureList
+from ssdtrt.detection.results import UNTRAINED, PictureList
 from ssdtrt.errors import ReportError, first_line
 from ssdtrt.evaluation import report_file as evaluation_file
 from ssdtrt.evaluation.compare import EvalComparison
@@ -196,7 +196,7 @@ class Reports:
         self.built += [Built(Path(one.file).name, name, _recorded(one)) for name, one in self.of(Inspection)]
         self.agreements = list(self._agreements())
         self.pictures = [(run.detections, run.trained) for _, run in runs]
-        self.pictures += [(found.pictures, True) for _, found in self.of(PictureList)]
+        self.pictures += [(found.pictures, found.note != UNTRAINED) for _, found in self.of(PictureList)]
 
     def of(self, cls: type[R]) -> list[tuple[str, R]]:
         """Return the reports of a class, with the names of their files."""

@@ -218,21 +218,21 @@ def stop(*_):
 
 def test_json_list_holds_what_the_lines_do(tmp_path):
     path = tmp_path / "d.json"
-    with JsonListSink(path, LABELS) as out, JsonLinesSink(tmp_path / "d.jsonl", LABELS) as single:
+    with JsonListSink(path, LABELS, 'a "note"') as out, JsonLinesSink(tmp_path / "d.jsonl", LABELS) as single:
         for name in ("a.jpg", "b.jpg", "c.jpg"):
             for one in (out, single):
                 one.write(found(name))
     listed = strict(path.read_text(encoding="utf-8"))
     begun = {"schema": 2, "kind": "picture"}
     assert [{**begun, **picture} for picture in listed.pop("pictures")] == lines(tmp_path / "d.jsonl")
-    assert listed == {"schema": 2, "kind": "detections"}
+    assert listed == {"schema": 2, "kind": "detections", "note": 'a "note"'}
     assert path.read_text(encoding="utf-8").count("\n") == 5 and path.read_text(encoding="utf-8").endswith("\n]}\n")
 
 
 def test_json_list_without_pictures(tmp_path):
     with JsonListSink(tmp_path / "d.json", LABELS):
         pass
-    assert strict((tmp_path / "d.json").read_text()) == {"schema": 2, "kind": "detections", "pictures": []}
+    assert strict((tmp_path / "d.json").read_text()) == {"schema": 2, "kind": "detections", "note": "", "pictures": []}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
