@@ -15,7 +15,7 @@ from ssdtrt.benchmarking.baselines import BenchFile, baseline_cases, check_names
 from ssdtrt.benchmarking.case import BenchmarkCase, CaseRun, free_memory
 from ssdtrt.benchmarking.diagnostics import gpu_notes, row_notes
 from ssdtrt.benchmarking.parts import time_parts
-from ssdtrt.benchmarking.report import BenchReport, BenchSettings, PartTime
+from ssdtrt.benchmarking.report import UNTRAINED, BenchReport, BenchSettings, PartTime
 from ssdtrt.benchmarking.rounds import case_runs, measure, measuring, report_of, settings_for
 from ssdtrt.engine.parity import Runner
 from ssdtrt.errors import ArtifactError
@@ -127,7 +127,7 @@ def bench_files(
     report = _joined(list(_sweep(plan, against, modules, settings, progress)))
     notes += report.notes
     if not all(file.metadata.trained for file in files):
-        notes.append("untrained: seeded random weights; speed and agreement hold, detections mean nothing")
+        notes.append(UNTRAINED)
     notes += [*row_notes(report.rows), *gpu_notes(report.settings.gpu_state)]
     times: tuple[PartTime, ...] = ()
     if parts:

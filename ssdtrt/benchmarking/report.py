@@ -19,6 +19,9 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(gt=0)]
 _BESIDE_ENGINES = ("torchscript", "engine-plain")  # what is a baseline in a report that has engines
 
+UNTRAINED = "untrained: seeded random weights; speed and agreement hold, detections mean nothing"
+"""The note of a report on untrained weights."""
+
 
 class HostTimes(Report, frozen=True):
     """Milliseconds of host time of a call and the wait for its result.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from ssdtrt.artifact.inspection import Inspection
+from ssdtrt.benchmarking.report import UNTRAINED as UNTRAINED_NOTE
 from ssdtrt.detection.results import UNTRAINED, PictureList
 from ssdtrt.reporting.built import built_section, where_section
 from ssdtrt.reporting.elements import Content, bullets, document, element, section
@@ -62,7 +63,7 @@ def _title(reports: Reports) -> str:
 
 def _untrained(reports: Reports) -> ElementTree.Element | None:
     sources = [one.source for one in reports.built if not one.metadata.trained]
-    sources += [name for name, bench in reports.benches if any(note.startswith("untrained") for note in bench.notes)]
+    sources += [name for name, bench in reports.benches if UNTRAINED_NOTE in bench.notes]
     sources += [name for name, found in reports.of(PictureList) if found.note == UNTRAINED]
     if not sources:
         return None

@@ -14,17 +14,13 @@ from metadata_files import small
 
 from known import known_file, metadata_like
 from ssdtrt import doctor
-from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
-from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.commands import machine as inspecting
 from ssdtrt.commands.machine import _printable, doctor_text, inspection_text
-from ssdtrt.commands.tables import cache_text
 from ssdtrt.diagnosis.checks import check_facts
 from ssdtrt.diagnosis.facts import BuildTest, Failure, Torch, TorchTensorrt
 from ssdtrt.diagnosis.report import DoctorReport, Finding
-from ssdtrt.system.versions import Machine, Versions
 
 # doctor
 
@@ -211,38 +207,6 @@ def test_no_command_is_named_that_cannot_run_here(tensorrt_engine, engine, onnx_
 
 
 # cache
-
-ENGINE = CacheEntry(
-    key="0123456789abcdef" * 4,
-    type="engine",
-    bytes=45_310_000,
-    last_used="2026-05-01T12:00:00.000000+00:00",
-    precision="fp16",
-    request=BuildRequest(weights="0" * 64, graph="1" * 64, preprocess="eval", backend="tensorrt", precision="fp16",
-                         batch="8"),
-    versions=Versions(torch="2.14.0+cu130"),
-    machine=Machine(gpu="NVIDIA H200"),
-)  # fmt: skip
-TIMINGS = CacheEntry(
-    key="timings-0123456789abcdef", type="timings", bytes=1_200_000, last_used="2026-04-30T12:00:00.000000+00:00"
-)
-CACHE = CacheReport(
-    folder="/home/me/cache", limit=20_000_000_000, entries=(ENGINE, TIMINGS), checkpoint="/home/me/coco.pt"
-)
-
-
-def test_the_table_of_the_cache():
-    assert cache_text(CACHE, 80).splitlines() == [
-        "key                    what     size   last used          built with",
-        "0123456789ab  FP16, batch 8  45.3 MB  2026-05-01  H200, torch 2.14.0",
-        "timings-0123   timing cache   1.2 MB  2026-04-30                   -",
-        "",
-        "2 entries, 46.5 MB of at most 20.0 GB, in /home/me/cache",
-        "COCO's checkpoint is in torch's cache, not counted: /home/me/coco.pt",
-    ]
-    narrow = cache_text(CACHE, 40).splitlines()
-    assert max(map(len, narrow)) <= 40
-    assert narrow[:3] == ["0123456789ab", "  what: FP16, batch 8", "  size: 45.3 MB"]
 
 
 @pytest.fixture

@@ -2,10 +2,13 @@
 
 import pytest
 
+from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport
 from ssdtrt.artifact.parity_report import DetectionAgreement, Repeatability
+from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.commands import tables
 from ssdtrt.commands.tables import (
     append_summary,
+    cache_text,
     fill,
     markdown_page,
     match_rate,
@@ -14,6 +17,7 @@ from ssdtrt.commands.tables import (
     shorten,
     table,
 )
+from ssdtrt.system.versions import Machine, Versions
 
 
 def test_table():
@@ -121,3 +125,38 @@ def test_no_summary_outside_a_job(tmp_path, monkeypatch):
 def test_a_summary_that_cannot_be_written_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     assert append_summary("one") == f"the job's summary {tmp_path} cannot be written: Is a directory"
+
+
+# The cache
+
+ENGINE = CacheEntry(
+    key="0123456789abcdef" * 4,
+    type="engine",
+    bytes=45_310_000,
+    last_used="2026-05-01T12:00:00.000000+00:00",
+    precision="fp16",
+    request=BuildRequest(weights="0" * 64, graph="1" * 64, preprocess="eval", backend="tensorrt", precision="fp16",
+                         batch="8"),
+    versions=Versions(torch="2.14.0+cu130"),
+    machine=Machine(gpu="NVIDIA H200"),
+)  # fmt: skip
+TIMINGS = CacheEntry(
+    key="timings-0123456789abcdef", type="timings", bytes=1_200_000, last_used="2026-04-30T12:00:00.000000+00:00"
+)
+CACHE = CacheReport(
+    folder="/home/me/cache", limit=20_000_000_000, entries=(ENGINE, TIMINGS), checkpoint="/home/me/coco.pt"
+)
+
+
+def test_the_table_of_the_cache():
+    assert cache_text(CACHE, 80).splitlines() == [
+        "key                    what     size   last used          built with",
+        "0123456789ab  FP16, batch 8  45.3 MB  2026-05-01  H200, torch 2.14.0",
+        "timings-0123   timing cache   1.2 MB  2026-04-30                   -",
+        "",
+        "2 entries, 46.5 MB of at most 20.0 GB, in /home/me/cache",
+        "COCO's checkpoint is in torch's cache, not counted: /home/me/coco.pt",
+    ]
+    narrow = cache_text(CACHE, 40).splitlines()
+    assert max(map(len, narrow)) <= 40
+    assert narrow[:3] == ["0123456789ab", "  what: FP16, batch 8", "  size: 45.3 MB"]
