@@ -26,10 +26,11 @@ from torch.profiler import ProfilerActivity, profile
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import benchmark
-from ssdtrt.engine import parity, rewrite, tensorrt_backend
+from ssdtrt.engine import parity, tensorrt_backend
 from ssdtrt.engine.torch_tensorrt_backend import compile_module
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.ssd import SSD300
+from ssdtrt.rewriting import fused as rewrite
 from ssdtrt.runners import torchscript
 from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.cuda_graph import CudaGraphRunner

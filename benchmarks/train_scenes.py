@@ -7,6 +7,10 @@ pictures and COCO annotations (see scenes.py); and training.json, which says how
 The training is that of the SSD paper (section 2.2): default boxes matched by IoU, smooth L1 and cross-entropy with hard
 negatives 3:1. It is timed rather than counted: the learning rate warms up and follows a cosine to zero at the end of the
 minutes given, so that it always ends on time.
+
+With `--sparsity` the smallest weights of every large convolution are set to zero on the way, more and more of them (Zhu and
+Gupta, "To prune, or not to prune", 2017): such weights take little room once they are packed. With `--classes 80` the network
+has COCO's number of classes, of which the scenes use ten, and so COCO's arithmetic.
 """
 
 from __future__ import annotations
@@ -43,13 +47,16 @@ MOMENTUM, WEIGHT_DECAY, MAX_NORM = 0.9, 5e-4, 10.0
 WARM_UP = 0.05  # of the time
 AVERAGE = 0.998  # the decay of the moving average of the weights; less at first, so that it forgets the random ones
 LOG_SECONDS, CHECK_SECONDS = 5, 30
+PRUNED_FROM, PRUNED_TO = 0.25, 0.65  # of the time: when the sparsity begins to rise, and reaches what is wanted
+PRUNED_EVERY = 20  # steps
+SMALLEST_PRUNED = 20_000  # weights of a convolution
 CHECK_SCORE = 0.3
 
 
-def new_model(seed: int) -> SSD300:
-    """SSD300 for the scenes' classes from seeded weights: He in the backbone, Xavier after it, residual branches at 0."""
+def new_model(seed: int, classes: int) -> SSD300:
+    """SSD300 for so many classes from seeded weights: He in the backbone, Xavier after it, residual branches at 0."""
     torch.manual_seed(seed)
-    model = SSD300(len(scenes.LABELS) + 1)
+    model = SSD300(classes + 1)
     for module in model.modules():
         if isinstance(module, Bottleneck):
             nn.init.zeros_(module.bn3.weight)
@@ -83,6 +90,12 @@ def move_average(averaged: list[Tensor], current: list[Tensor], count: Tensor | 
     get_ema_multi_avg_fn(min(AVERAGE, (1 + int(count)) / (10 + int(count))))(averaged, current, count)
 
 
+def sparsity_at(progress: float, wanted: float) -> float:
+    """The share of zeros when `progress`, 0..1, of the time is over (Zhu and Gupta, equation 1)."""
+    part = min(max((progress - PRUNED_FROM) / (PRUNED_TO - PRUNED_FROM), 0), 1)
+    return wanted * (1 - (1 - part) ** 3)
+
+
 class Stream:
     """Endless batches of scenes of the network's input size."""
 
@@ -105,8 +118,9 @@ def network_input(images: Tensor) -> Tensor:
 class Training:
     """A model, the moving average of its weights, and one step after the other."""
 
-    def __init__(self, model: SSD300, device: torch.device, batch: int):
-        self.device = device
+    def __init__(self, model: SSD300, device: torch.device, batch: int, sparsity: float = 0.0):
+        self.device, self.sparsity = device, sparsity
+        self.masks: dict[str, Tensor] = {}
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.average = AveragedModel(self.model, multi_avg_fn=move_average)
         self.optimizer = optimizer(self.model)
@@ -131,7 +145,22 @@ class Training:
         self.optimizer.step()
         self.average.update_parameters(self.model)
         self.steps += 1
+        if self.sparsity:
+            self.prune(sparsity_at(progress, self.sparsity))
         return losses.detach()
+
+    @torch.no_grad()
+    def prune(self, share: float) -> None:
+        """Sets the smallest `share` of the weights of each large convolution to zero, here and in the average."""
+        averaged = dict(self.average.module.named_parameters())
+        for name, weight in self.model.named_parameters():
+            if weight.dim() == 4 and weight.numel() >= SMALLEST_PRUNED:
+                if self.steps % PRUNED_EVERY == 0 or name not in self.masks:
+                    smallest = int(share * weight.numel())
+                    limit = weight.abs().flatten().kthvalue(smallest).values if smallest else -1
+                    self.masks[name] = weight.abs() > limit
+                weight.mul_(self.masks[name])
+                averaged[name].mul_(self.masks[name])
 
     @torch.no_grad()
     def averaged(self, stream: Stream, batches: int) -> SSD300:
@@ -234,6 +263,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=REFERENCE_BATCH, help="pictures a step (default %(default)s)")
     parser.add_argument("--val", type=int, default=1000, help="validation pictures (default %(default)s; 0: none)")
+    parser.add_argument(
+        "--classes", type=int, default=len(scenes.LABELS), help="of the network, at least %(default)s (the default)"
+    )
+    parser.add_argument("--sparsity", type=float, default=0.0, help="share of zeros in large convolutions, 0..1")
     parser.add_argument("--seed", type=int, default=config.SEED)
     parser.add_argument("--device", help="cuda, cuda:N or cpu (default: a GPU where there is one)")
     parser.add_argument("--smoke", action="store_true", help="two steps of two pictures, three validation pictures")
@@ -256,11 +289,13 @@ def main(arguments: list[str] | None = None) -> None:
     if not args.minutes:
         return
     (args.out / "training.json").unlink(missing_ok=True)  # It is there when the training went to its end.
-    write_text(args.out / "labels.txt", "\n".join(scenes.LABELS) + "\n")
-    training = Training(new_model(args.seed), device, args.batch)
+    names = [*scenes.LABELS, *(f"unused {number + 1}" for number in range(args.classes - len(scenes.LABELS)))]
+    write_text(args.out / "labels.txt", "\n".join(names) + "\n")
+    training = Training(new_model(args.seed, len(names)), device, args.batch, args.sparsity)
     streams = [Stream(args.seed, stream, args.batch, device) for stream in (scenes.TRAIN, scenes.CHECK)]
     done = train(training, *streams, 60 * args.minutes, 2 if args.smoke else None, args.out / "scenes.pt")
     settings = {"minutes": args.minutes, "batch": args.batch, "val": args.val, "seed": args.seed, "smoke": args.smoke}
+    settings.update(classes=len(names), sparsity=args.sparsity)
     settings.update(rate=training.peak, weight_decay=WEIGHT_DECAY, average=AVERAGE, smooth_l1_beta=SMOOTH_L1_BETA)
     record = {"settings": settings, **done, "machine": measured_on(device).as_dict()}
     write_text(args.out / "training.json", json.dumps(record, indent=2) + "\n")

@@ -23,9 +23,9 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.benchmarking.timing import time_calls
 from ssdtrt.engine import parity, tensorrt_backend
 from ssdtrt.engine.network_writer import NetworkWriter
-from ssdtrt.engine.rewrite import FusedSSD300
 from ssdtrt.engine.tensorrt_backend import BuildLimits, build_plan
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.runners.tensorrt_engine import load_plan

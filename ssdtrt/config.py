@@ -88,6 +88,9 @@ CACHE_VARIABLE = "SSDTRT_CACHE"  # the folder of cached engines; an empty value 
 CACHE_LIMIT_VARIABLE = "SSDTRT_CACHE_LIMIT"  # the largest size of that folder
 CACHE_LIMIT = "20GB"
 
+# INT8.
+INT8_LEVELS = 127  # the largest value; the scale of a tensor is its range divided by it
+
 # Parity; its bounds are in `ssdtrt.artifact.precision.PRECISIONS`.
 PARITY_IMAGES = 8
 FLOOR_IMAGES = 2  # enough for the distance of eager PyTorch in 16 bits, which some processors emulate slowly

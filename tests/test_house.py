@@ -16,6 +16,8 @@ ORDER = (
     ("model",),
     ("artifact",),
     ("runners",),
+    ("rewriting",),
+    ("quantization",),
     ("engine", "detection", "hub"),
     ("exporting",),
     ("export", "compile", "verify", "detect"),

@@ -91,8 +91,8 @@ def test_build() -> BuildTest:
 
     from ssdtrt import config
     from ssdtrt.artifact.request import BatchRange
-    from ssdtrt.engine.rewrite import FusedSSD300
     from ssdtrt.engine.tensorrt_backend import BuildLimits, build_plan, embed
+    from ssdtrt.rewriting.fused import FusedSSD300
     from ssdtrt.runners import runtime, torchscript
     from ssdtrt.system.devices import pick_device, tf32_disabled
 

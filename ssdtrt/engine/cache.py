@@ -32,7 +32,7 @@ _MANGLED = re.compile(rb"\.?___torch_mangle_\d+")
 _DIGEST_SIZE = hashlib.sha256().digest_size
 # The modules whose code determines the content of an engine file.
 _WRITERS = (
-    "runners.torchscript", "engine.modules", "engine.network_writer", "engine.rewrite",
+    "runners.torchscript", "engine.modules", "engine.network_writer", "rewriting.fused",
     "engine.tensorrt_backend", "engine.torch_tensorrt_backend", "engine.torchscript_backend", "engine.worker",
     "images.tensors", "model.backbone", "model.boxes", "model.nms", "model.ssd",
 )  # fmt: skip

@@ -13,8 +13,9 @@ from torchvision.models.resnet import Bottleneck
 
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.engine.rewrite import FusedSSD300, ProjectedBlock
 from ssdtrt.model.backbone import ResNet50Features
+from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
+from ssdtrt.rewriting.quantizers import QuantizedConv2d, Quantizer
 
 INPUT_NAME, OUTPUT_NAME = "images", "loc_conf"
 
@@ -37,6 +38,9 @@ class NetworkWriter:
         self.weights: list[np.ndarray] = []
         self._names: dict[int, str] = {}  # of the modules, by id
         self._used: collections.Counter[str] = collections.Counter()
+        self._quantized: dict[
+            tuple[str, float], Any
+        ] = {}  # tensors that were quantised and dequantised, by name and scale
 
     def write(self, fused: FusedSSD300, batch: BatchRange) -> None:
         """Add the whole network: input [N, 3, 300, 300], output [N, 4 + C, A], both float32."""
@@ -69,6 +73,10 @@ class NetworkWriter:
             return self._add(x, module.feature_extractor)
         if isinstance(module, nn.Identity):
             return x
+        if isinstance(module, Quantizer):
+            return self._add_quantizer(x, module)
+        if isinstance(module, QuantizedConv2d):
+            return self._add_quantized_convolution(x, module)
         if isinstance(module, nn.Conv2d):
             return self._add_convolution(x, module)
         if isinstance(module, nn.ReLU):
@@ -99,6 +107,39 @@ class NetworkWriter:
         layer = self.network.add_convolution_nd(x, module.out_channels, module.kernel_size, weight, bias)
         layer.stride_nd, layer.padding_nd = module.stride, module.padding
         return self._finish(layer, self._name_of(module))
+
+    def _add_quantized_convolution(self, x: Any, module: QuantizedConv2d) -> Any:
+        name = self._name_of(module)
+        x = self._add_quantizer(x, module.input)
+        weight = self._add_constant(module.weight, f"{name}.weight")
+        weight = self._quantize(weight, module.weight_scale, f"{name}.weight", axis=0)
+        empty = self.tensorrt.Weights()
+        layer = self.network.add_convolution_nd(
+            x, module.out_channels, module.kernel_size, empty, self._weights_of(module.bias)
+        )
+        layer.set_input(1, weight)
+        layer.stride_nd, layer.padding_nd = module.stride, module.padding
+        return self._finish(layer, name)
+
+    def _add_quantizer(self, x: Any, module: Quantizer) -> Any:
+        """Quantise and dequantise a tensor, once for each scale, however many layers read it."""
+        key = x.name, float(module.scale)
+        if key not in self._quantized:
+            self._quantized[key] = self._quantize(x, module.scale, self._name_of(module))
+        return self._quantized[key]
+
+    def _quantize(self, x: Any, scale: torch.Tensor, name: str, axis: int | None = None) -> Any:
+        """Add the layers Quantize and Dequantize of one scale, or of one for each index of an axis."""
+        scale = self._add_constant(scale, f"{name}.scale")
+        for add, suffix in ((self.network.add_quantize, "quantize"), (self.network.add_dequantize, "dequantize")):
+            layer = add(x, scale)
+            if axis is not None:
+                layer.axis = axis
+            x = self._finish(layer, f"{name}.{suffix}")
+        return x
+
+    def _add_constant(self, tensor: torch.Tensor, name: str) -> Any:
+        return self._finish(self.network.add_constant(tuple(tensor.shape), self._weights_of(tensor)), name)
 
     def _weights_of(self, tensor: torch.Tensor | None) -> Any:
         """Return a tensor as TensorRT weights, and keep its array, which TensorRT reads during the build."""

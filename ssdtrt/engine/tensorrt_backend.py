@@ -15,9 +15,9 @@ from ssdtrt.engine.build import BuildJob, BuiltNetwork
 from ssdtrt.engine.cache import read_timing_cache, write_timing_cache
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.engine.network_writer import INPUT_NAME, OUTPUT_NAME, NetworkWriter, image_shape
-from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300
 from ssdtrt.engine.torch_tensorrt_backend import timing_iterations
 from ssdtrt.errors import BuilderError, CompileError, first_line
+from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
 

@@ -9,10 +9,10 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.engine import rewrite
 from ssdtrt.engine.build import BuildJob, BuiltNetwork
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.errors import BuilderError, CompileError, first_line
+from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300, trace
 from ssdtrt.runners import torchscript
 from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.runtime import check_front_end, import_torch_tensorrt
@@ -28,9 +28,9 @@ def build(job: BuildJob) -> BuiltNetwork:
     batch = request.batch_range
     assert batch is not None
     torch.cuda.set_device(device)
-    fused = rewrite.FusedSSD300(eager_model(job.module, device), request.computes_in.dtype, job.merged_projections)
-    built = compile_module(rewrite.trace(fused, device), request.precision, batch, request.workspace_mib, device)
-    network = rewrite.FusedNetwork(torchscript.reload(built))
+    fused = FusedSSD300(eager_model(job.module, device), request.computes_in.dtype, job.merged_projections)
+    built = compile_module(trace(fused, device), request.precision, batch, request.workspace_mib, device)
+    network = FusedNetwork(torchscript.reload(built))
     return BuiltNetwork(EngineModule(network, torch.float32, batch, channels_last=False))
 
 

@@ -14,11 +14,11 @@ import tensorrt_rtx
 import torch
 
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.engine import rewrite, tensorrt_backend
+from ssdtrt.engine import tensorrt_backend
 from ssdtrt.engine.network_writer import NetworkWriter
-from ssdtrt.engine.rewrite import FusedSSD300
 from ssdtrt.engine.tensorrt_backend import BuildLimits, serialize
 from ssdtrt.engine.torch_tensorrt_backend import _compile_arguments
+from ssdtrt.rewriting.fused import FusedSSD300, trace
 
 HALF = torch.float16
 CASES = {
@@ -73,7 +73,7 @@ def build_with_front_end(model):
 
     built = {}
     for precision, dtype in (("fp16", HALF), ("fp32", torch.float32)):
-        module = rewrite.trace(FusedSSD300(model, dtype), torch.device("cpu"))
+        module = trace(FusedSSD300(model, dtype), torch.device("cpu"))
         arguments = _compile_arguments(precision, BatchRange.parse(1), 4096, torch.device("cuda:0"))
         for name in ("ir", "require_full_compilation"):  # Of `torch_tensorrt.compile` only.
             del arguments[name]

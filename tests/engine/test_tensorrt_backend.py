@@ -17,10 +17,10 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine import tensorrt_backend
 from ssdtrt.engine.cache import read_timing_cache
 from ssdtrt.engine.network_writer import NetworkWriter
-from ssdtrt.engine.rewrite import FusedSSD300
 from ssdtrt.engine.tensorrt_backend import BuildLimits, serialize
 from ssdtrt.errors import BuilderError, CompileError
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.rewriting.fused import FusedSSD300
 
 
 class Layer:

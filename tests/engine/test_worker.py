@@ -19,9 +19,9 @@ from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine import tensorrt_backend, torch_tensorrt_backend, worker
 from ssdtrt.engine.build import BuildFailed, BuildJob, BuildResult, Built, BuiltNetwork
 from ssdtrt.engine.modules import EngineModule
-from ssdtrt.engine.rewrite import FusedNetwork, FusedSSD300, ProjectedBlock
 from ssdtrt.engine.tensorrt_backend import BuildLimits
 from ssdtrt.errors import BuilderError, CompileError
+from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300, ProjectedBlock
 from ssdtrt.runners import torchscript
 
 
@@ -161,7 +161,7 @@ def test_each_front_end_builds_what_was_asked_for(model, monkeypatch, front_end,
         monkeypatch.setattr(backend, "eager_model", lambda module, device: model)
     monkeypatch.setattr(torch_tensorrt_backend, "compile_module", take("front end"))
     # Tracing runs the network, and a CPU takes minutes for FP16; it has tests of its own.
-    monkeypatch.setattr(torch_tensorrt_backend.rewrite, "trace", lambda network, device: network)
+    monkeypatch.setattr(torch_tensorrt_backend, "trace", lambda network, device: network)
     monkeypatch.setattr(tensorrt_backend, "build_plan", take("own API"))
     monkeypatch.setattr(tensorrt_backend.runtime, "import_torch_tensorrt", lambda: torch_tensorrt_stand_in("2.2.0"))
     monkeypatch.setattr(tensorrt_backend, "embed", lambda plan, device: take(plan)(device) if plan == b"plan" else None)

@@ -11,9 +11,9 @@ import tensorrt_stand_in
 import torch
 
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.engine.rewrite import FusedSSD300
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, TensorRTEngine, plan_in_archive
 from ssdtrt.runners.torchscript import quiet

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from conftest import script
-from ssdtrt.engine import rewrite
 from ssdtrt.engine.tensorrt_backend import BuildLimits
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.rewriting import fused as rewrite
 
 CPU = torch.device("cpu")
 forms = script("forms")

@@ -205,7 +205,7 @@ def test_perfect_outputs_cost_nothing_and_wrong_ones_do(rendered):
 
 @pytest.mark.slow
 def test_loss_goes_down_on_one_batch():
-    training = train_scenes.Training(train_scenes.new_model(0), CPU, 2)
+    training = train_scenes.Training(train_scenes.new_model(0, 10), CPU, 2)
     training.peak = 0.01
     truth = train_scenes.Stream(0, scenes.TRAIN, 2, CPU).next()
     losses = [training.step(truth, 0.2).sum().item() for _ in range(4)]

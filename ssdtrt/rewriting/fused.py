@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ class FusedSSD300(nn.Module):
         heads = [_merge_heads(loc, conf) for loc, conf in zip(model.loc, model.conf)]
         self.heads = nn.ModuleList([*heads[:-1], _center_tap(heads[-1])])
         self.channels, self.compute_dtype = 4 + model.num_classes, compute_dtype
-        self.boxes_per_map: List[int] = model.boxes_per_map
+        self.boxes_per_map: list[int] = model.boxes_per_map
         self.to(compute_dtype)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -50,7 +49,7 @@ class FusedSSD300(nn.Module):
             maps.append(head(features))
         return self.concatenate(maps)
 
-    def concatenate(self, maps: List[Tensor]) -> Tensor:
+    def concatenate(self, maps: list[Tensor]) -> Tensor:
         """Concatenate the outputs of the heads, [N, (4 + C) * boxes, H, W] each, to [N, 4 + C, A], float32."""
         # Without the casts TensorRT continues in FP32. Only the batch size may be -1 here, because a dynamic one is -1
         # itself while Torch-TensorRT converts the network.
@@ -87,7 +86,7 @@ class FusedNetwork(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return (loc [N, 4, A], conf [N, C, A]), float32 views of one tensor, for images [N, 3, 300, 300]."""
         output = self.network(images)
         return output[:, :4], output[:, 4:]

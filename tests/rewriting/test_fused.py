@@ -6,10 +6,10 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.engine import rewrite
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.ssd import SSD300
+from ssdtrt.rewriting import fused as rewrite
 from ssdtrt.runners import torchscript
 
 CPU = torch.device("cpu")

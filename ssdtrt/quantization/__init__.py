@@ -1,0 +1,1 @@
+"""INT8: calibration, quantised networks, and which layers stay in FP16."""
