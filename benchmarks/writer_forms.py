@@ -20,7 +20,6 @@ import torch
 from torch import nn
 
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.benchmarking.timing import time_calls
 from ssdtrt.engine import parity, tensorrt_backend
 from ssdtrt.engine.network_writer import NetworkWriter
 from ssdtrt.engine.tensorrt_backend import BuildLimits, build_plan
@@ -29,6 +28,7 @@ from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.runners.baseline import eager_model
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.runners.tensorrt_engine import load_plan
+from ssdtrt.runners.timing import time_calls
 from ssdtrt.system.devices import pick_device
 from ssdtrt.system.versions import this_machine
 

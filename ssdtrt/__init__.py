@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.parity_report import ParityReport as ParityReport
+    from ssdtrt.artifact.quantization import Int8Options as Int8Options
     from ssdtrt.artifact.request import BatchRange as BatchRange
     from ssdtrt.bench import bench_files as bench_files
     from ssdtrt.bench import benchmark as benchmark
@@ -75,12 +76,13 @@ _HOMES = {
     "run_job": "ssdtrt.run",
     "diagnose": "ssdtrt.doctor",
     "BatchRange": "ssdtrt.artifact.request",
+    "Int8Options": "ssdtrt.artifact.quantization",
     "FileRunner": "ssdtrt.runners.runner",
     "ParityReport": "ssdtrt.artifact.parity_report",
     "SSD300": "ssdtrt.model.ssd",
     "SsdtrtError": "ssdtrt.errors",
 }
-__all__ = ["SSD300", "BatchRange", "Detections", "Detector", "FileRunner", "ParityReport", "SsdtrtError", "bench_files", "benchmark",
+__all__ = ["SSD300", "BatchRange", "Detections", "Detector", "FileRunner", "Int8Options", "ParityReport", "SsdtrtError", "bench_files", "benchmark",
            "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
            "profile_engine", "run_job", "verify_engine", "write_page"]  # fmt: skip
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 
 from ssdtrt import config
-from ssdtrt.artifact.cache_folder import keep_cache_limit
 from ssdtrt.artifact.metadata import (
     BuildInfo,
     DetectorMetadata,
@@ -22,15 +19,15 @@ from ssdtrt.artifact.metadata import (
     check_file,
     now,
 )
-from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.artifact.precision import Backend, find_backend
+from ssdtrt.artifact.quantization import Int8Options, Int8Verdict
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.artifact.tensors import detector_tensors
-from ssdtrt.engine.acceptance import accept, check_types
-from ssdtrt.engine.build import BuildJob, Built, build_in_child, build_in_either_layout
-from ssdtrt.engine.cache import add_to_cache, cache_key, copy_from_cache, graph_digest, timing_cache_file
+from ssdtrt.engine.cache import graph_digest
+from ssdtrt.engine.cached_build import BuiltEngine, EngineBuilder
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.formats.plan_file import record_path
+from ssdtrt.quantization.job import build_int8, table_path
 from ssdtrt.runners import runtime
 from ssdtrt.system.devices import emulates_bf16, pick_device
 from ssdtrt.system.digests import sha256_file
@@ -52,6 +49,7 @@ def compile_engine(
     file_format: str = config.ENGINE_FORMATS[0],
     device: str | torch.device | None = None,
     sha256: str | None = None,
+    int8: Int8Options | None = None,
     cache: bool = True,
     progress: Progress = silent,
     note: Progress = silent,
@@ -68,7 +66,7 @@ def compile_engine(
         out: The file to write; by default ssd300.engine.ts, ssd300.detector.ts or ssd300.plan.
         detector: Whether to include normalization, decoding and NMS, so that the file takes uint8 images and returns
             detections.
-        precision: `fp16` or `fp32` for the back end `tensorrt`, `fp32` or `bf16` for `torchscript`; by default the
+        precision: `fp16`, `fp32` or `int8` for the back end `tensorrt`, `fp32` or `bf16` for `torchscript`; by default the
             first.
         batch: A batch size from 1, or "MIN:OPT:MAX", for the back end `tensorrt`. Engines of the other take any size.
         front_end: How the network is given to TensorRT: `tensorrt` layer by layer through TensorRT's own API, or
@@ -82,6 +80,7 @@ def compile_engine(
             TensorRT take. Its metadata is written to a file beside it, OUT.json. A plan has no detector.
         device: The GPU to build on, `cuda` or `cuda:N`.
         sha256: The SHA-256 that the module must have.
+        int8: The options of `int8`, which it needs.
         cache: Whether to take the engine from the cache if one of the same request was built with the same versions on
             the same GPU, and to add a new one to it (see `ssdtrt.engine.cache`).
         progress: Called with one line about the progress of the build, every second.
@@ -111,7 +110,9 @@ def compile_engine(
     instead = runtime.cpu_command(module, detector, out)
     _check_request(backend, precision, workspace_mib, device, file_format, instead)
     _check_streams(streams, chosen, front_end)
-    chosen_front_end = _choose_front_end("tensorrt" if file_format == "plan" else front_end, chosen, streams, note)
+    _check_int8(precision, int8, front_end)
+    own_api = file_format == "plan" or int8 is not None
+    chosen_front_end = _choose_front_end("tensorrt" if own_api else front_end, chosen, streams, note)
     metadata = check_file(module, ("module",), sha256=sha256)
     if metadata.format != "torchscript":
         raise ArtifactError(f"{module} is an ONNX file; an engine is built from a TorchScript module: ssdtrt export.")
@@ -121,7 +122,7 @@ def compile_engine(
         graph=graph_digest(module),
         preprocess=metadata.model.preprocess,
         backend=backend,
-        precision=precision,
+        precision="fp16" if int8 else precision,  # INT8 is built beside it.
         batch=str(batch) if chosen.fixed_batch else None,
         front_end=chosen_front_end,
         streams=_choose_streams(streams, chosen_front_end),
@@ -129,7 +130,7 @@ def compile_engine(
         format=cast(Literal["torchscript", "plan"], file_format),
         detector=detector,
     )
-    _write(out, metadata, module, request, target, cache, progress, note)
+    _write(out, metadata, request, EngineBuilder(module, target, cache, progress, note), int8)
     return out
 
 
@@ -150,64 +151,25 @@ def _check_format(file_format: str, out: Path, backend: Backend, front_end: str,
     check_output(record_path(out))
 
 
-def _write(
-    out: Path,
-    base: Metadata,
-    module: Path,
-    request: BuildRequest,
-    device: torch.device,
-    cache: bool,
-    progress: Progress,
-    note: Progress,
-) -> None:
+def _write(out: Path, base: Metadata, request: BuildRequest, builder: EngineBuilder, int8: Int8Options | None) -> None:
     """Write an accepted engine with its metadata, or a plan and its record, completely or not at all."""
     with contextlib.ExitStack() as stack:
         # The record of a plan appears last: a plan without one is refused.
         record = stack.enter_context(writing(record_path(out))) if request.format == "plan" else None
+        given = Path(int8.calibration_table) if int8 and int8.calibration_table else None
+        table = stack.enter_context(writing(table_path(out))) if int8 and not given else None
         temporary = stack.enter_context(writing(out))
-        built, parity, cached = _take_or_build(temporary, module, request, device, cache, progress, note)
-        recorded = _engine_metadata(base, module, request, built, parity, cached)
+        verdict = None
+        if int8 is None:
+            engine = builder.build(request, temporary)
+        else:
+            name = (given or table_path(out)).name
+            request, engine, verdict = build_int8(temporary, table, name, base, request, builder, int8)
+        recorded = _engine_metadata(base, builder.module, request, engine, verdict)
         if record is None:
             add_metadata(temporary, recorded)
         else:
             record.write_bytes(recorded.to_json())
-
-
-def _take_or_build(
-    out: Path,
-    module: Path,
-    request: BuildRequest,
-    device: torch.device,
-    cache: bool,
-    progress: Progress,
-    note: Progress,
-) -> tuple[Built, ParityReport, bool]:
-    """Write the accepted engine to `out`, without metadata; return its build, its parity and whether it was cached."""
-    key = cache_key(request, device) if cache else ""
-    entry = copy_from_cache(key, out) if cache else None
-    if entry is not None:
-        return entry.built, entry.parity, True
-    timing_cache = timing_cache_file(device) if cache and request.front_end == "tensorrt" else None
-    job = BuildJob(
-        request=request,
-        module=str(module.resolve()),
-        out=str(out.resolve()),
-        device=str(device),
-        timing_cache=str(timing_cache) if timing_cache else None,
-        parent=os.getpid(),
-    )
-    built, parity = build_in_either_layout(job, partial(_build, progress=progress), note)
-    if cache:
-        add_to_cache(key, out, built, parity, request)
-        keep_cache_limit({key, timing_cache.stem if timing_cache else ""}, note)
-    return built, parity, False
-
-
-def _build(job: BuildJob, progress: Progress) -> tuple[Built, ParityReport]:
-    """Build the engine of a job, and return its build and its parity; raise ParityError if it is refused."""
-    built = build_in_child(job, progress)
-    check_types(built.layers, job.request.computes_in)
-    return built, accept(Path(job.out), Path(job.module), job.request, torch.device(job.device), progress)
 
 
 def _check_request(
@@ -234,6 +196,18 @@ def _check_request(
         raise CompileError(reason)
     if device is not None and torch.device(device).type != chosen.device_type:
         raise CompileError(f"The backend {backend} does not build for {device}.")
+
+
+def _check_int8(precision: str, int8: Int8Options | None, front_end: str) -> None:
+    """Raise CompileError for INT8 without its options or the reverse, or through Torch-TensorRT's front end."""
+    if precision == "int8" and int8 is None:
+        raise CompileError(
+            "INT8 needs calibration pictures: give int8=Int8Options(calibration=...), or --calibration DIR."
+        )
+    if precision != "int8" and int8 is not None:
+        raise CompileError(f"The options of INT8 are for the precision int8; found {precision}.")
+    if int8 is not None and front_end == "torchscript":
+        raise CompileError("INT8 is built through TensorRT's own API: the front end is tensorrt, or auto.")
 
 
 def _check_streams(streams: int | None, backend: Backend, front_end: str) -> None:
@@ -269,11 +243,11 @@ def _choose_streams(streams: int | None, front_end: str | None) -> int | None:
 
 
 def _engine_metadata(
-    base: Metadata, module: Path, request: BuildRequest, built: Built, parity: ParityReport, cached: bool
+    base: Metadata, module: Path, request: BuildRequest, engine: BuiltEngine, verdict: Int8Verdict | None
 ) -> EngineMetadata:
     """Return the metadata of an engine: that of the module, the request, the build and the parity report."""
     inputs, outputs = detector_tensors() if request.detector else (base.inputs, base.outputs)
-    kind = DetectorMetadata if request.detector else EngineMetadata
+    kind, built = DetectorMetadata if request.detector else EngineMetadata, engine.built
     return kind(
         schema=config.SCHEMA,
         format=request.format,
@@ -286,8 +260,9 @@ def _engine_metadata(
         export=base.export,
         module=ModuleFile(module.name, sha256_file(module)),
         request=request,
-        build=BuildInfo(built.seconds, cached, request.front_end, merged_projections=built.merged_projections),
-        parity=parity,
+        build=BuildInfo(built.seconds, engine.cached, request.front_end, merged_projections=built.merged_projections),
+        parity=engine.parity,
         plan=built.plan,
         layers=built.layers,
+        int8=verdict,
     )

@@ -90,6 +90,13 @@ CACHE_LIMIT = "20GB"
 
 # INT8.
 INT8_LEVELS = 127  # the largest value; the scale of a tensor is its range divided by it
+CALIBRATORS = ("max", "mse", "percentile", "entropy")  # the first, the default, measured best (docs/int8.md)
+CALIBRATION_PICTURES, MIN_CALIBRATION_PICTURES = 500, 100  # wanted, and needed
+HELD_OUT = 5  # one in so many calibration pictures is for judging
+MIN_AP_RATIO = 0.99  # of FP32's AP, as MLPerf Inference asks of INT8
+MIN_AP_PICTURES = 200  # fewer say nothing about AP
+MIN_MATCH_RATE, MAX_SCORE_CHANGE = 0.975, 0.02  # of detections, beside FP32's
+INT8_BUILDS = 3  # at most, each with more layers in FP16
 
 # Parity; its bounds are in `ssdtrt.artifact.precision.PRECISIONS`.
 PARITY_IMAGES = 8

@@ -46,6 +46,10 @@ class ParityError(SsdtrtError):
         return self.report is not None and not self.report.too_near
 
 
+class CalibrationError(SsdtrtError):
+    """Calibration pictures or a calibration table that cannot be used."""
+
+
 class ImageError(SsdtrtError):
     """A picture that cannot be read, or that is not in the expected form."""
 

@@ -9,13 +9,13 @@ from ssdtrt import config
 from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, read_metadata
 from ssdtrt.benchmarking.rounds import INPUT_SETS
-from ssdtrt.benchmarking.timing import time_calls
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.reporting.records import LayerTime, ProfileReport
 from ssdtrt.runners.engine_layers import layers_of, time_layers
 from ssdtrt.runners.runner import load_engine
 from ssdtrt.runners.tensorrt_engine import load_plan, plan_in_archive
+from ssdtrt.runners.timing import time_calls
 from ssdtrt.system.gpu_errors import gpu_errors
 from ssdtrt.system.progress import Progress, silent
 from ssdtrt.system.versions import installed_versions, this_machine

@@ -86,5 +86,6 @@ def verify_engine(
         images.to(runner.device),
         precision=runner.precision,
         batch_sizes=sizes,
+        quantization=getattr(getattr(runner.metadata, "request", None), "quantization", None),
         progress=progress,
     )

@@ -14,6 +14,7 @@ from ssdtrt import config
 from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.older_metadata import upgraded
 from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.artifact.quantization import Int8Verdict
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.errors import ArtifactError
 from ssdtrt.formats.archive import check_digest
@@ -155,6 +156,7 @@ class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind"
         parity: The comparison with FP32.
         plan: The plan, if the file is one.
         layers: The layers that TensorRT made of the network, if it was.
+        int8: What an INT8 engine was judged by.
     """
 
     module: ModuleFile
@@ -163,6 +165,7 @@ class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind"
     parity: ParityReport
     plan: PlanInfo | None = None
     layers: tuple[EngineLayer, ...] = ()
+    int8: Int8Verdict | None = None
 
     def __post_init__(self) -> None:
         if self.format == "plan" and self.plan is None:

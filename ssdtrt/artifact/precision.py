@@ -16,8 +16,8 @@ class Precision:
     """A precision that the network can compute in.
 
     Attributes:
-        name: `fp32`, `fp16` or `bf16`.
-        dtype_name: The name of torch's dtype.
+        name: `fp32`, `fp16`, `bf16` or `int8`.
+        dtype_name: The name of torch's dtype; for `int8` that of the values between the quantised ones.
         bound: The largest accepted relative L2 distance of an output to FP32 eager.
         batch_bound: The largest accepted relative L2 distance of an image's output in a batch to that of the image alone:
             what another kernel or another order of additions changes. BF16 has three bits fewer than FP16.
@@ -25,6 +25,8 @@ class Precision:
             engine closer to FP32 was not built in this precision. 0 for no such limit.
         max_bytes_per_parameter: The largest accepted file size per parameter, in bytes. A larger file holds weights of
             another precision. None for no such limit.
+        bound_share: The largest accepted distance as a share of that of eager PyTorch in this precision, where that is
+            more than `bound`: what INT8 costs depends on the weights.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Precision:
     batch_bound: float
     floor_share: float = 0.0
     max_bytes_per_parameter: float | None = None
+    bound_share: float = 0.0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,6 +56,7 @@ PRECISIONS = {
         Precision("fp32", "float32", bound=1e-4, batch_bound=1e-5),
         Precision("fp16", "float16", bound=2e-2, batch_bound=2e-3, floor_share=0.3, max_bytes_per_parameter=3.5),
         Precision("bf16", "bfloat16", bound=2e-2, batch_bound=1.6e-2, floor_share=0.3, max_bytes_per_parameter=3.5),
+        Precision("int8", "float32", bound=2e-2, batch_bound=5e-2, floor_share=0.3, bound_share=2.0),
     )
 }
 
@@ -90,7 +94,7 @@ class Backend:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("tensorrt", "cuda", ("fp16", "fp32"), fixed_batch=True, front_ends=("tensorrt", "torchscript")),
+        Backend("tensorrt", "cuda", ("fp16", "fp32", "int8"), fixed_batch=True, front_ends=("tensorrt", "torchscript")),
         Backend("torchscript", "cpu", ("fp32", "bf16")),
     )
 }

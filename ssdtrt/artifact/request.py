@@ -11,6 +11,7 @@ import msgspec
 
 from ssdtrt import config
 from ssdtrt.artifact.precision import BACKENDS, PRECISIONS, Backend, Precision, find_backend
+from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.errors import CompileError
 from ssdtrt.system.digests import Digest
 from ssdtrt.system.report import Report
@@ -97,6 +98,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB.
         format: The format of the file: `torchscript`, or `plan`, which is TensorRT's serialized engine by itself.
         detector: Whether the file includes normalization, decoding and NMS.
+        quantization: How the network is quantised, for `int8`.
     """
 
     weights: Digest
@@ -110,6 +112,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
     workspace_mib: int = config.WORKSPACE_MIB
     format: Literal["torchscript", "plan"] = "torchscript"
     detector: bool = False
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         for value, known in ((self.backend, BACKENDS), (self.precision, PRECISIONS)):
@@ -122,6 +125,10 @@ class BuildRequest(Report, frozen=True, kw_only=True):
             raise ValueError(f"batch is null; expected the batch sizes of a {self.backend} engine")
         if self.format == "plan" and (self.front_end != "tensorrt" or self.detector):
             raise ValueError("a plan is an engine of the front end tensorrt, not a detector")
+        if (self.precision == "int8") != (self.quantization is not None):
+            raise ValueError(f"{self.precision} with quantization {self.quantization}; expected it with int8 alone")
+        if self.quantization is not None and self.front_end != "tensorrt":
+            raise ValueError("INT8 is built through the front end tensorrt")
         if self.batch is not None:
             try:
                 BatchRange.parse(self.batch)
@@ -177,5 +184,6 @@ _OPTIONS: dict[str, Callable[[Any], list[str]]] = {
     "preprocess": _no_option,
     "backend": lambda name: [] if name == config.BACKEND else ["--backend", name],
     "precision": lambda name: [f"--{name}"],
+    "quantization": lambda found: [] if found is None else found.options,
     "batch": lambda text: [] if text is None else BatchRange.parse(text).options,
 }

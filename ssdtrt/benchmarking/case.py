@@ -15,10 +15,11 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import ParityReport
 from ssdtrt.benchmarking.report import BenchRow
-from ssdtrt.benchmarking.timing import Samples, host_time, time_calls
+from ssdtrt.benchmarking.timing import Samples
 from ssdtrt.engine import parity
 from ssdtrt.engine.parity import Runner
 from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.runners.timing import host_time, time_calls
 from ssdtrt.system.gpu_errors import out_of_memory
 
 

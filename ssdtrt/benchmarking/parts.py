@@ -11,11 +11,12 @@ from PIL import Image
 from ssdtrt import config
 from ssdtrt.benchmarking.baselines import BenchFile
 from ssdtrt.benchmarking.report import BenchSettings, PartTime
-from ssdtrt.benchmarking.timing import host_time, quantile
+from ssdtrt.benchmarking.timing import quantile
 from ssdtrt.detect import Detector
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.tensors import scale_to, synthetic_pictures
+from ssdtrt.runners.timing import host_time
 from ssdtrt.system.progress import Progress, tracked
 
 _JPEG_SIZE = (640, 480)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from msgspec.structs import replace
 from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.benchmarking.report import BenchRow, HostTimes
 from ssdtrt.engine.parity import Runner
-
-_UNTIMED = 4  # calls that precede those of a round: the host is ahead of the GPU from then on
+from ssdtrt.runners.timing import host_time, time_calls
 
 
 @dataclass
@@ -71,43 +68,6 @@ class Samples:
         times = self.host or self.all
         returned = statistics.median(self.returned) if self.returned else None
         return HostTimes(statistics.median(times), quantile(times, 0.9), quantile(times, 0.99), max(times), returned)
-
-
-def time_calls(runner: Runner, inputs: Sequence[Tensor], count: int) -> list[float]:
-    """Return the milliseconds of each of `count` calls, the inputs used in turn: between CUDA events, or the host's.
-
-    On a GPU the calls are issued one after the other, behind a few that are not timed, without a wait: the launch of a
-    call falls into the time of those before, unless the host is the slower of the two.
-    """
-    if inputs[0].device.type != "cuda":
-        return [host_time(runner, inputs[i % len(inputs)])[1] for i in range(count)]
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
-    for i in range(_UNTIMED):
-        runner(placed(runner, inputs[i % len(inputs)]))
-    for i, (start, end) in enumerate(events):
-        images = placed(runner, inputs[i % len(inputs)])
-        start.record()
-        runner(images)
-        end.record()
-    torch.cuda.synchronize()
-    return [start.elapsed_time(end) for start, end in events]
-
-
-def placed(runner: Runner, images: Tensor) -> Tensor:
-    """Return the images where the runner reads them without a copy: a CUDA graph does so in memory of its own."""
-    place: Callable[[Tensor], Tensor] | None = getattr(runner, "place", None)
-    return images if place is None else place(images)
-
-
-def host_time(runner: Callable[..., object], *inputs: Tensor) -> tuple[float, float]:
-    """Return the host's milliseconds of one call: until it returned, and until the current GPU had finished, if any."""
-    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
-    wait()
-    started = time.perf_counter()
-    runner(*inputs)
-    returned = time.perf_counter()
-    wait()
-    return (returned - started) * 1e3, (time.perf_counter() - started) * 1e3
 
 
 def quantile(samples: Sequence[float], share: float) -> float:

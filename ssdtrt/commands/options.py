@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ssdtrt.runners.runner import FileRunner
 
 R = TypeVar("R", bound=Report)
+_INT8 = ("calibration", "calibrator", "calibration_table", "keep_fp16", "images", "annotations", "min_ap_ratio")
 
 terminal = Terminal()
 
@@ -111,6 +112,34 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*arguments, reading={"value_range": value_range, "max_pixels": max_pixels}, **others)
 
     return with_reading
+
+
+def int8_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --int8 and its options; the command takes those that were given as the dict `int8`, which is None without --int8."""
+
+    @click.option("--calibration", metavar="DIR", help="INT8: pictures to measure ranges on.")
+    @click.option("--calibrator", type=click.Choice(config.CALIBRATORS), help=f"[default: {config.CALIBRATORS[0]}]")
+    @click.option("--calibration-table", metavar="FILE", help="INT8: ranges that were measured before.")
+    @click.option(
+        "--keep-fp16", metavar="NAMES", help="INT8: layers that stay in FP16: `auto`, `none` or names.  [default: auto]"
+    )
+    @click.option("--images", metavar="DIR", help="INT8: annotated pictures to judge it on.")
+    @click.option("--annotations", metavar="FILE", help="INT8: their annotations, as COCO's.")
+    @click.option(
+        "--min-ap-ratio",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="RATIO",
+        help=f"INT8: the least AP on them, as a share of FP32's.  [default: {config.MIN_AP_RATIO}]",
+    )
+    @click.option("--int8", "wanted", is_flag=True, help="8-bit integers with TensorRT; needs --calibration.")
+    @functools.wraps(command)
+    def with_int8(*arguments: Any, wanted: bool, **others: Any) -> Any:
+        int8 = {name: value for name in _INT8 if (value := others.pop(name)) is not None}
+        if int8 and not wanted:
+            raise click.UsageError(f"--{next(iter(int8)).replace('_', '-')} is for --int8.")
+        return command(*arguments, int8=int8 if wanted else None, **others)
+
+    return with_int8
 
 
 def saving_options(command: Callable[..., Any]) -> Callable[..., Any]:

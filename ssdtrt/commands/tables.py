@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ssdtrt.artifact.cache_entries import CacheReport, ClearReport
     from ssdtrt.artifact.metadata import EngineMetadata
+    from ssdtrt.artifact.quantization import Int8Verdict
     from ssdtrt.detection.results import ImageDetections, Summary
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
@@ -28,6 +29,7 @@ LAYER_COLUMNS = 48
 """The columns of a layer's name."""
 _SUMMARY = "GITHUB_STEP_SUMMARY"  # set by GitHub Actions: the file whose text is shown with the job
 _SPECIAL = re.compile(r"([\\|`*_<>\[\]~$&])")
+_COSTS_SHOWN = 5  # layers
 _MIN_WIDTH = 20  # columns; narrower terminals are treated as if they had these
 
 
@@ -191,4 +193,29 @@ def engine_text(path: Path, metadata: EngineMetadata, width: int) -> str:
         f"relative L2 to FP32 eager: {distances} (bound {parity.bound:.0e})",
         f"detections: {found.reference} FP32, {found.engine} engine, {rate}",
     )
-    return "\n".join(fill(line, width) for line in lines)
+    text = [fill(line, width) for line in lines]
+    return "\n".join([*text, *(_int8_lines(metadata.int8, width) if metadata.int8 else [])])
+
+
+def _int8_lines(verdict: Int8Verdict, width: int) -> list[str]:
+    """Return what an INT8 engine was judged by, and the layers that cost most."""
+    kept = [one for one in verdict.costs if one.fp16]
+    lines = [
+        f"INT8: {counted(verdict.int8_layers, 'convolution')}, {100 * verdict.int8_share:.1f} % of the multiplications",
+        f"speed: {verdict.int8_ms:.3f} ms at batch {verdict.batch_size}, FP16 {verdict.fp16_ms:.3f} ms"
+        f" ({verdict.fp16_ms / verdict.int8_ms:.2f}x)",
+        f"agreement with FP32: {100 * verdict.agreement.match_rate:.1f} % of {verdict.agreement.detections:,} detections "
+        f"in {counted(verdict.agreement.pictures, 'picture')}",
+    ]
+    ap = verdict.ap
+    if ap is not None:
+        ratio = "" if ap.ratio is None else f", {ap.ratio:.4f} of FP32's {ap.fp32:.4f}"
+        undecided = "" if ap.decided else ": undecided, too few"
+        lines.append(f"AP: {ap.int8:.4f}{ratio} ({counted(ap.pictures, 'picture')}{undecided})")
+    text = [fill(line, width) for line in lines]
+    if verdict.costs:
+        shown = kept or verdict.costs[:_COSTS_SHOWN]
+        header = ("kept in FP16" if kept else "most costly layer", "cost", "share")
+        cells = [(one.name, scientific(one.cost, 1), f"{100 * one.share:.1f} %") for one in shown]
+        text.append(table(header, cells, width))
+    return text

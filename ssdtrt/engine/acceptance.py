@@ -51,7 +51,7 @@ def accept(
     precision, sizes, places = request.computes_in, _parity_sizes(request), _place_sizes(request)
     reference = eager_model(module, device)
     _check_size(engine, reference, precision)
-    loaded = _load(engine, request, device)
+    loaded = load_built(engine, request, device)
     network = loaded.engine if request.detector else loaded
     compared = max(config.PARITY_IMAGES, *sizes)
     pictures = synthetic_pictures(max(compared, *places), seed=config.SEED + 1).to(device)
@@ -59,7 +59,9 @@ def accept(
     with contextlib.nullcontext() if request.capabilities.on_gpu else torchscript.fusing():  # As in FileRunner.
         bar = comparison_bar(progress, images[:compared], sizes)
         found = run_in_sizes(network, images[:compared], sizes, bar)
-        report = compare_outputs(found, reference, images[:compared], bar, precision=precision.name)
+        report = compare_outputs(
+            found, reference, images[:compared], bar, precision=precision.name, quantization=request.quantization
+        )
         if report.failure is None:
             repeatability = measure_repeatability(network, images, places, precision, found.get(1), progress)
             report = msgspec.structs.replace(report, repeatability=repeatability)
@@ -141,23 +143,30 @@ def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return max(math.inf if math.isnan(distance) else distance for distance in distances)
 
 
-def check_types(layers: Iterable[EngineLayer], precision: Precision) -> None:
-    """Check that an engine does its arithmetic in a precision, as far as TensorRT tells the types of its layers.
+def check_types(layers: Iterable[EngineLayer], request: BuildRequest) -> None:
+    """Check that an engine does its arithmetic in the precision of its request, as far as TensorRT tells the types.
+
+    Of an INT8 engine, the layers that stay in FP16 may be in FP16.
 
     Raises:
         ParityError: If less than 95 % of the multiplications are in that precision.
     """
+    layers, precision = tuple(layers), request.computes_in
     shares = arithmetic_by_dtype(layers)
-    if shares and shares.get(precision.name, 0.0) < _TYPED_SHARE:
+    kept = request.quantization.keep_fp16 if request.quantization else ()
+    allowed = [one for one in layers if one.dtype == "fp16" and any(name in one.name for name in kept)]
+    total = sum(one.multiplications or 0 for one in layers)
+    right = shares.get(precision.name, 0.0) + (sum(one.multiplications or 0 for one in allowed) / total if total else 0)
+    if shares and right < _TYPED_SHARE:
         found = ", ".join(f"{100 * share:.1f} % in {name}" for name, share in shares.items())
         raise ParityError(
             f"The engine is not {precision.title}: of its multiplications {found}; expected at least "
-            f"{100 * _TYPED_SHARE:.0f} % in {precision.name}."
+            f"{100 * _TYPED_SHARE:.0f} % in {precision.name}{' or in layers kept in FP16' if kept else ''}."
         )
 
 
-def _load(engine: Path, request: BuildRequest, device: torch.device) -> Any:
-    """Return the network in a built file."""
+def load_built(engine: Path, request: BuildRequest, device: torch.device) -> Any:
+    """Return the network in a built file, which has no metadata yet: a plan, an EngineModule or a DetectorModule."""
     batch = request.batch_range
     if request.format == "plan" and batch is not None:
         return load_plan(engine.read_bytes(), device, batch.min)

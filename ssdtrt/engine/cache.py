@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import torch
+from msgspec.structs import replace
 
 from ssdtrt import config
 from ssdtrt.artifact.cache_folder import cache_folder, cache_limit
@@ -32,7 +33,7 @@ _MANGLED = re.compile(rb"\.?___torch_mangle_\d+")
 _DIGEST_SIZE = hashlib.sha256().digest_size
 # The modules whose code determines the content of an engine file.
 _WRITERS = (
-    "runners.torchscript", "engine.modules", "engine.network_writer", "rewriting.fused",
+    "runners.torchscript", "engine.modules", "engine.network_writer", "rewriting.fused", "rewriting.quantized", "rewriting.quantizers",
     "engine.tensorrt_backend", "engine.torch_tensorrt_backend", "engine.torchscript_backend", "engine.worker",
     "images.tensors", "model.backbone", "model.boxes", "model.nms", "model.ssd",
 )  # fmt: skip
@@ -53,6 +54,8 @@ def cache_key(request: BuildRequest, device: torch.device) -> str:
     That is the request, with the digests of the weights and the graph, the device, the driver, the installed versions,
     and the code of the modules that write the network, without its comments and docstrings.
     """
+    if request.quantization is not None:  # Its ranges count, not the name of the file that they came from.
+        request = replace(request, quantization=replace(request.quantization, table=""))
     parts = {"request": request.as_dict(), "code": _code_digest(), "here": _environment(device)}
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 

@@ -31,10 +31,12 @@ class NetworkWriter:
     Args:
         tensorrt: The module `tensorrt`, or another with its API.
         network: An empty `INetworkDefinition`.
+        strongly_typed: Whether layers compute in the types that the network has.
     """
 
-    def __init__(self, tensorrt: ModuleType, network: Any) -> None:
-        self.tensorrt, self.network = tensorrt, network
+    def __init__(self, tensorrt: ModuleType, network: Any, strongly_typed: bool = False) -> None:
+        self.tensorrt, self.network, self.strongly_typed = tensorrt, network, strongly_typed
+        self._kept_half = False  # whether the convolutions that are not quantised get FP16 by casts
         self.weights: list[np.ndarray] = []
         self._names: dict[int, str] = {}  # of the modules, by id
         self._used: collections.Counter[str] = collections.Counter()
@@ -47,6 +49,7 @@ class NetworkWriter:
         size = batch.opt if batch.static else -1
         self._names = {id(module): name for name, module in fused.named_modules()}
         half = fused.compute_dtype == torch.float16
+        self._kept_half = fused.quantized and self.strongly_typed
         images = self.network.add_input(INPUT_NAME, self.tensorrt.float32, image_shape(size))
         features = self._add(
             self._cast(images, self.tensorrt.float16, "to_fp16") if half else images, fused.feature_extractor
@@ -103,10 +106,14 @@ class NetworkWriter:
         return self._add(y, block.relu)
 
     def _add_convolution(self, x: Any, module: nn.Conv2d) -> Any:
-        weight, bias = (self._weights_of(part) for part in (module.weight, module.bias))
+        name, dtype = self._name_of(module), module.weight.dtype
+        if self._kept_half:
+            x, dtype = self._cast(x, self.tensorrt.float16, f"{name}.to_fp16"), torch.float16
+        weight, bias = (self._weights_of(part, dtype) for part in (module.weight, module.bias))
         layer = self.network.add_convolution_nd(x, module.out_channels, module.kernel_size, weight, bias)
         layer.stride_nd, layer.padding_nd = module.stride, module.padding
-        return self._finish(layer, self._name_of(module))
+        y = self._finish(layer, name)
+        return self._cast(y, self.tensorrt.float32, f"{name}.to_fp32") if self._kept_half else y
 
     def _add_quantized_convolution(self, x: Any, module: QuantizedConv2d) -> Any:
         name = self._name_of(module)
@@ -131,8 +138,12 @@ class NetworkWriter:
     def _quantize(self, x: Any, scale: torch.Tensor, name: str, axis: int | None = None) -> Any:
         """Add the layers Quantize and Dequantize of one scale, or of one for each index of an axis."""
         scale = self._add_constant(scale, f"{name}.scale")
-        for add, suffix in ((self.network.add_quantize, "quantize"), (self.network.add_dequantize, "dequantize")):
-            layer = add(x, scale)
+        int8, float32 = (self.tensorrt.int8,), (self.tensorrt.float32,)
+        for add, dtype, suffix in (
+            (self.network.add_quantize, int8, "quantize"),
+            (self.network.add_dequantize, float32, "dequantize"),
+        ):
+            layer = add(x, scale, *(dtype if self.strongly_typed else ()))  # TensorRT 8.6 takes no types.
             if axis is not None:
                 layer.axis = axis
             x = self._finish(layer, f"{name}.{suffix}")
@@ -141,10 +152,10 @@ class NetworkWriter:
     def _add_constant(self, tensor: torch.Tensor, name: str) -> Any:
         return self._finish(self.network.add_constant(tuple(tensor.shape), self._weights_of(tensor)), name)
 
-    def _weights_of(self, tensor: torch.Tensor | None) -> Any:
+    def _weights_of(self, tensor: torch.Tensor | None, dtype: torch.dtype | None = None) -> Any:
         """Return a tensor as TensorRT weights, and keep its array, which TensorRT reads during the build."""
         assert tensor is not None
-        self.weights.append(np.ascontiguousarray(tensor.detach().cpu().numpy()))
+        self.weights.append(np.ascontiguousarray(tensor.detach().to(dtype or tensor.dtype).cpu().numpy()))
         return self.tensorrt.Weights(self.weights[-1])
 
     def _cast(self, x: Any, dtype: Any, name: str) -> Any:

@@ -11,9 +11,12 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.artifact.precision import PRECISIONS
+from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.errors import ParityError
 from ssdtrt.model.boxes import box_iou, default_boxes
 from ssdtrt.model.nms import detect
+from ssdtrt.model.ssd import SSD300
+from ssdtrt.rewriting.quantized import quantized_model
 from ssdtrt.runners.baseline import InPrecision
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.progress import Progress, ProgressBar, silent
@@ -32,6 +35,7 @@ def compare(
     *,
     precision: str,
     batch_sizes: Sequence[int],
+    quantization: Quantization | None = None,
     progress: Progress = silent,
 ) -> ParityReport:
     """Compare an engine with the FP32 eager model.
@@ -42,6 +46,7 @@ def compare(
         images: Normalized images [N, 3, 300, 300].
         precision: The precision of the engine, a name of `PRECISIONS`.
         batch_sizes: The batch sizes in which the engine runs all of the images.
+        quantization: How an INT8 engine is quantised.
         progress: Called with lines about how many images have run.
 
     Returns:
@@ -52,7 +57,7 @@ def compare(
     """
     bar = comparison_bar(progress, images, batch_sizes)
     found = run_in_sizes(engine, images, batch_sizes, bar)
-    return compare_outputs(found, reference, images, bar, precision=precision)
+    return compare_outputs(found, reference, images, bar, precision=precision, quantization=quantization)
 
 
 def comparison_bar(progress: Progress, images: Tensor, batch_sizes: Sequence[int]) -> ProgressBar:
@@ -82,6 +87,7 @@ def compare_outputs(
     bar: ProgressBar,
     *,
     precision: str,
+    quantization: Quantization | None = None,
 ) -> ParityReport:
     """Compare the outputs of an engine, from `run_in_sizes`, with the FP32 eager model; see `compare`."""
     batch_sizes, found = tuple(by_size), list(by_size.values())
@@ -92,21 +98,31 @@ def compare_outputs(
             for i, name in enumerate(("loc", "conf"))
         )
         detections = _compare_detections(_decode(expected), _decode(found[-1]))
-        floor = _floor(reference, images, expected, precision, max(batch_sizes))
-    bound = PRECISIONS[precision].bound
+        floor, bound = _limits(reference, images, expected, precision, max(batch_sizes), quantization)
     return ParityReport(precision, len(images), batch_sizes, bound, floor, outputs, detections)
 
 
-def _floor(
-    reference: torch.nn.Module, images: Tensor, expected: tuple[Tensor, Tensor], precision: str, batch_size: int
-) -> float:
-    """Return the smallest distance that an engine of this precision may have, from that of eager PyTorch."""
-    share, few = PRECISIONS[precision].floor_share, config.FLOOR_IMAGES
-    if not share:
-        return 0.0
-    eager = InPrecision(copy.deepcopy(reference), precision, channels_last=True)
+def _limits(
+    reference: torch.nn.Module,
+    images: Tensor,
+    expected: tuple[Tensor, Tensor],
+    precision: str,
+    batch_size: int,
+    quantization: Quantization | None,
+) -> tuple[float, float]:
+    """Return the smallest and the largest distance that an engine may have, from that of eager PyTorch."""
+    limits, few = PRECISIONS[precision], config.FLOOR_IMAGES
+    if not limits.floor_share:
+        return 0.0, limits.bound
+    eager: torch.nn.Module
+    if quantization is None:
+        eager = InPrecision(copy.deepcopy(reference), precision, channels_last=True)
+    else:
+        assert isinstance(reference, SSD300)
+        eager = quantized_model(reference, quantization)
     found = _run_in_batches(eager, images[:few], batch_size)
-    return share * min(relative_l2(found[i], expected[i][:few]) for i in range(2))
+    distances = [relative_l2(found[i], expected[i][:few]) for i in range(2)]
+    return limits.floor_share * min(distances), max(limits.bound, limits.bound_share * max(distances))
 
 
 def _run_in_batches(

@@ -18,6 +18,7 @@ from ssdtrt.engine.network_writer import INPUT_NAME, OUTPUT_NAME, NetworkWriter,
 from ssdtrt.engine.torch_tensorrt_backend import timing_iterations
 from ssdtrt.errors import BuilderError, CompileError, first_line
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300
+from ssdtrt.rewriting.quantized import quantize
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
 
@@ -37,6 +38,8 @@ def build(job: BuildJob) -> BuiltNetwork:
         runtime.check_front_end(runtime.import_torch_tensorrt())
     torch.cuda.set_device(device)
     fused = FusedSSD300(eager_model(job.module, device), request.computes_in.dtype, job.merged_projections)
+    if request.quantization is not None:
+        fused = quantize(fused, request.quantization.ranges, request.quantization.keep_fp16)
     limits = BuildLimits(request.streams or 0, request.workspace_mib)
     plan = build_plan(fused, batch, limits, Path(job.timing_cache) if job.timing_cache else None)
     if request.format == "plan":
@@ -107,7 +110,7 @@ def serialize(
 
     Args:
         tensorrt: The module `tensorrt`, or another with its API, such as `tensorrt_rtx`.
-        fused: The network; the engine computes in the dtype of its weights.
+        fused: The network; the engine computes in the dtype of its weights, its quantised layers in INT8.
         batch: The batch sizes that the engine takes.
         limits: What TensorRT may use.
         timing_cache: The content of the timing cache.
@@ -131,8 +134,8 @@ def serialize(
 def _check_api(tensorrt: ModuleType, fused: FusedSSD300, limits: BuildLimits) -> None:
     """Raise CompileError if TensorRT lacks a part of the API that this build uses."""
     required = [("IBuilderConfig.max_aux_streams", "engines with auxiliary streams need")] if limits.streams else []
-    if fused.compute_dtype == torch.float16 and not _strongly_typed(tensorrt):
-        required.append(("BuilderFlag.FP16", "engines in FP16 need"))
+    for flag in _flags(fused, tensorrt):
+        required.append((f"BuilderFlag.{flag}", f"engines in {flag} need"))
     for name, why in required:
         owner, attribute = name.split(".")
         if not hasattr(getattr(tensorrt, owner, None), attribute):
@@ -143,6 +146,16 @@ def _strongly_typed(tensorrt: ModuleType) -> bool:
     """Return whether layers compute in the types that the network has; else a flag allows FP16."""
     flags = tensorrt.NetworkDefinitionCreationFlag
     return hasattr(flags, "STRONGLY_TYPED") or not hasattr(flags, "EXPLICIT_BATCH")
+
+
+def _flags(fused: FusedSSD300, tensorrt: ModuleType) -> tuple[str, ...]:
+    """Return the builder's flags for types below FP32, which a strongly typed network has no need of.
+
+    In an INT8 network TensorRT may run in FP16 what is not quantised.
+    """
+    if _strongly_typed(tensorrt):
+        return ()
+    return ("INT8", "FP16") if fused.quantized else ("FP16",) if fused.compute_dtype == torch.float16 else ()
 
 
 def _network_flags(tensorrt: ModuleType) -> int:
@@ -168,11 +181,13 @@ def _serialize(
     """Return the serialized engine and the new timing cache; raise what TensorRT raises, or RuntimeError."""
     builder = tensorrt.Builder(logger)
     network = builder.create_network(_network_flags(tensorrt))
-    writer = NetworkWriter(tensorrt, network)  # Must stay alive, with the weights, until the engine is built.
+    writer = NetworkWriter(
+        tensorrt, network, _strongly_typed(tensorrt)
+    )  # Must stay alive, with the weights, until the engine is built.
     writer.write(fused, batch)
     settings = builder.create_builder_config()
-    if fused.compute_dtype == torch.float16 and not _strongly_typed(tensorrt):
-        settings.set_flag(tensorrt.BuilderFlag.FP16)
+    for flag in _flags(fused, tensorrt):
+        settings.set_flag(getattr(tensorrt.BuilderFlag, flag))
     settings.clear_flag(tensorrt.BuilderFlag.TF32)
     settings.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, limits.workspace_mib << 20)
     settings.avg_timing_iterations = timing_iterations(batch.opt)

@@ -1,29 +1,61 @@
-"""Calibration: the histograms of the tensors of a network on pictures."""
+"""Calibration: the ranges of the tensors of a network, from their histograms on pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssdtrt.quantization.calibrators import BINS, Histogram
+from ssdtrt.images.tensors import normalize
+from ssdtrt.model.ssd import SSD300
+from ssdtrt.quantization.calibrators import BINS, Histogram, range_of
 from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.rewriting.quantized import QuantizedTensor, quantized_tensors
+from ssdtrt.system.devices import tf32_disabled
+from ssdtrt.system.progress import Progress, ProgressBar, silent
+
+_BATCH = 8  # images at once: torch.histc counts exactly below 2**24 values of a bin
+_See = Callable[[QuantizedTensor, Tensor], None]
+
+
+def measure_ranges(
+    model: SSD300, pictures: Tensor, calibrator: str, preprocess: str, progress: Progress = silent
+) -> dict[str, float]:
+    """Measure the ranges of all tensors that INT8 needs.
+
+    Args:
+        model: The FP32 model.
+        pictures: uint8 [N, 3, 300, 300], on any device.
+        calibrator: A name of config.CALIBRATORS.
+        preprocess: `eval` or `hub`.
+        progress: Called with lines about how far it is.
+
+    Returns:
+        The absolute value that becomes 127, by the name of each tensor of `quantized_tensors`.
+    """
+    device = next(model.parameters()).device
+    network = FusedSSD300(model, fold_projections=False)
+    histograms = measure_histograms(network, [part.to(device) for part in pictures.split(_BATCH)], preprocess, progress)
+    progress(f"finding ranges ({calibrator})")
+    return {name: range_of(histogram, calibrator) for name, histogram in histograms.items()}
 
 
 @torch.no_grad()
-def measure_histograms(fused: FusedSSD300, batches: Iterable[Tensor]) -> dict[str, Histogram]:
-    """Return the histogram of each tensor of `quantized_tensors` over all images.
+def measure_histograms(
+    fused: FusedSSD300, batches: Sequence[Tensor], preprocess: str, progress: Progress = silent
+) -> dict[str, Histogram]:
+    """Return the histogram of each tensor of `quantized_tensors` over all pictures.
 
-    The images are run twice: for the largest values, which are the edges of the histograms, and for the counts.
+    They are run twice: for the largest values, which are the edges of the histograms, and for the counts.
 
     Args:
-        fused: The fused network in FP32.
-        batches: Normalized images [N, 3, 300, 300] on its device, which can be iterated over twice. A count is exact
-            below 2**24 in a batch and bin, which holds for 8 images.
+        fused: The fused network in FP32, with its projections apart.
+        batches: Pictures on its device, uint8 [N, 3, 300, 300]. A count is exact below 2**24 in a batch and bin.
+        preprocess: `eval` or `hub`.
+        progress: Called with lines about how far it is.
     """
     largest: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
@@ -36,12 +68,15 @@ def measure_histograms(fused: FusedSSD300, batches: Iterable[Tensor]) -> dict[st
         x, edge = x.abs(), float(largest[tensor.name])
         if edge > 0:
             found = torch.histc(x[x > 0], BINS, 0, edge).double()
-            counts[tensor.name] = counts.get(tensor.name, 0) + found
+            counts[tensor.name] = counts.get(tensor.name, torch.zeros_like(found)) + found
 
-    for see in (find_largest, count):
-        with _Observed(fused, see):
-            for images in batches:
-                fused(images)
+    bar = ProgressBar(progress, "calibrating", 2 * sum(map(len, batches)))
+    with tf32_disabled():
+        for see in (find_largest, count):
+            with _observed(fused, see):
+                for images in batches:
+                    fused(normalize(images, preprocess))
+                    bar.add(len(images))
     empty = torch.zeros(BINS)
     return {
         name: Histogram(counts.get(name, empty).cpu().numpy().astype(np.int64), float(edge))
@@ -49,27 +84,19 @@ def measure_histograms(fused: FusedSSD300, batches: Iterable[Tensor]) -> dict[st
     }
 
 
-class _Observed:
-    """Calls a function with each tensor of `quantized_tensors` while the network runs."""
-
-    def __init__(self, fused: FusedSSD300, see: Any):
-        self.handles = [self._watch(tensor, see) for tensor in quantized_tensors(fused)]
-
-    def _watch(self, tensor: QuantizedTensor, see: Any) -> Any:
-        def seen(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> None:
-            x = output if tensor.output else inputs[0]
-            assert x is not None
-            see(tensor, x if tensor.channels is None else x[:, : tensor.channels])
-
-        return (
-            tensor.module.register_forward_hook(seen)
-            if tensor.output
-            else tensor.module.register_forward_pre_hook(seen)
-        )
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
+@contextmanager
+def _observed(fused: FusedSSD300, see: _See) -> Iterator[None]:
+    """Call a function with each tensor of `quantized_tensors` while the network runs."""
+    handles = [_watch(tensor, see) for tensor in quantized_tensors(fused)]
+    try:
+        yield
+    finally:
+        for handle in handles:
             handle.remove()
+
+
+def _watch(tensor: QuantizedTensor, see: _See) -> torch.utils.hooks.RemovableHandle:
+    def seen(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        see(tensor, output if tensor.output else inputs[0])
+
+    return tensor.module.register_forward_hook(seen)
