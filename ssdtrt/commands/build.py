@@ -158,8 +158,8 @@ def compile_(
 ):
     """Build an engine from MODULE and compare it with the FP32 model.
 
-    The file is only written if every output is within the bound (relative L2: 2e-2 in 16 bits, 1e-4 in FP32).
-    In INT8 it must be faster than FP16, and its detections or its AP near FP32's.
+    The file is only written if every output is within the bound (relative L2: 2e-2 in 16 bits, 1e-4 in FP32),
+    and in INT8 if it is accurate and faster than FP16.
 
     Example: ssdtrt compile --fp16 --batch-size 8 -o ssd300-b8.engine.ts
     """
