@@ -7,6 +7,7 @@ import click
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import OutputDistance, ParityReport
 from ssdtrt.artifact.precision import BACKENDS, Backend
+from ssdtrt.artifact.quantization import Int8Options
 from ssdtrt.commands.options import (
     backend_option,
     batch_range_option,
@@ -170,7 +171,6 @@ def compile_(
     check_apart({"-o": output or default, "--json": json_file}, [module])
     from ssdtrt.artifact.inspection import inspect_file
     from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
-    from ssdtrt.artifact.quantization import Int8Options
     from ssdtrt.compile import compile_engine
 
     check_json(json_file)
