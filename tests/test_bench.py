@@ -246,7 +246,7 @@ def test_the_parts_are_in_the_report_and_shown(measured):
 
 def test_the_command_shows_the_table_on_stdout_and_progress_on_stderr(measured):
     done, report, engine = measured
-    assert set(report) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts"}
+    assert set(report) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts", "failures"}
     assert report["notes"] == ["untrained: seeded random weights; speed and agreement hold, detections mean nothing"]
     lines = done.stdout.splitlines()
     assert lines[-1] == f"note: {report['notes'][0]}"

@@ -37,8 +37,8 @@ def check_bench(inputs, json_file, *, markdown_file, plot_file, **_):
 
 
 def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, max_latency_ms):
-    """Show and write the report, then end with 1 where a file's row violates a threshold."""
-    from ssdtrt.benchmarking.thresholds import violations
+    """Show and write the report, then end with 1 where a picture could not be read or a file's row violates a threshold."""
+    from ssdtrt.benchmarking.diagnostics import violations
     from ssdtrt.commands.bench_text import bench_markdown, bench_text
 
     show(report, json_file, bench_text, markdown_file, bench_markdown)
@@ -46,7 +46,7 @@ def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, ma
         from ssdtrt.benchmarking.plot import plot_reports
 
         plot_reports({"": report}, plot_file)
-    end_with(violations(report, min_speedup, max_latency_ms))
+    end_with([*report.failures, *violations(report, min_speedup, max_latency_ms)])
 
 
 def evaluation_report_options(command: Callable) -> Callable:
