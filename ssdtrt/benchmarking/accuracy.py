@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -86,29 +87,31 @@ class _Networks:
         )
 
     def _file(self, path: Path, device: torch.device) -> EvalReport | None:
-        return self._evaluated(path.name, path, device, lambda: load_engine(path, device, reuse_outputs=True))
+        return self._evaluated(path.name, path, device, lambda _: load_engine(path, device, reuse_outputs=True))
 
     def _baseline(self, name: str, file: BenchFile, module: Path, batch_size: int) -> EvalReport | None:
         """The evaluation of a baseline with the weights of a module; what compiles does it for one batch size."""
 
-        def make() -> EagerRunner:
+        def make(stack: ExitStack) -> EagerRunner:
             model = eager_model(module, file.device)
             (case,) = [case for case in baseline_cases([name], model, module, file.device) if case.name == name]
             network = case.make()
-            return EagerRunner(
-                name, in_batches_of(batch_size, network) if name == "compile" else network, file, case.precision
-            )
+            stack.callback(getattr(network, "close", lambda: None))
+            whole = in_batches_of(batch_size, network) if name == "compile" else network
+            return EagerRunner(name, whole, file, case.precision)
 
         return self._evaluated(name, module, file.device, make)
 
     def _evaluated(
-        self, name: str, path: Path, device: torch.device, make: Callable[[], FileRunner | EagerRunner]
+        self, name: str, path: Path, device: torch.device, make: Callable[[ExitStack], FileRunner | EagerRunner]
     ) -> EvalReport | None:
+        """The evaluation of the network that `make` makes, the first time; the stack takes what ends with it."""
         if (name, path) not in self.reports:
             self.reports[name, path] = None
             free_memory(device)
             try:
-                self.reports[name, path] = self.evaluation.of(make(), name)
+                with ExitStack() as stack:
+                    self.reports[name, path] = self.evaluation.of(make(stack), name)
             except Exception as error:  # What was measured is not lost; a bug is raised.
                 if not (isinstance(error, SsdtrtError) or out_of_memory(error)):
                     raise

@@ -147,7 +147,8 @@ def compare(old, new, limit, max_ap_drop, force, json_file, markdown_file):
 def plot(reports, output, json_file):
     """Draw latency and throughput from REPORTS of ssdtrt bench --json.
 
-    Over the batch size, a line for each runner, on logarithmic axes. Needs matplotlib (the extra `plot`).
+    Over the batch size, a line for each runner, on logarithmic axes; and AP over throughput where REPORTS have it. Needs
+    matplotlib (the extra `plot`).
 
     Example: ssdtrt plot bench.json -o speed.svg
     """
@@ -167,7 +168,8 @@ def _plot_line(name, rows):
     """Return the record of a line, of rows that were measured."""
     from ssdtrt.reporting.records import PlotLine
 
-    columns = zip(*((row.batch_size, row.median_ms, row.images_per_second) for row in rows))
+    points = ((row.batch_size, row.median_ms, row.images_per_second, row.accuracy and row.accuracy.ap) for row in rows)
+    columns = zip(*points)
     return PlotLine(name, *columns)
 
 
