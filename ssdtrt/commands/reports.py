@@ -13,7 +13,7 @@ def bench_report_options(command: Callable) -> Callable:
     """Add the options of `bench` about its report, but for --json, which `check_bench` and `finish_bench` take."""
     options = (
         markdown_option,
-        click.option("--plot", "plot_file", metavar="FILE", help="Draw latency and throughput: .png or .svg."),
+        click.option("--plot", "plot_file", metavar="FILE", help="Draw latency, throughput and AP: .png or .svg."),
         click.option(
             "--min-speedup", type=Positive(), metavar="X", help="Exit code 1 where a FILE is not X times as fast."
         ),
