@@ -8,7 +8,7 @@
     load_engine      load a saved file as a callable (FileRunner)
     Detector         detect objects in pictures (Detections)
     evaluate_file    compute COCO's AP and AR on annotated pictures
-    bench_files      measure the latency, throughput and speed-up of saved files
+    bench_files      measure the latency, throughput and speed-up of saved files, with an Evaluation their AP too
     benchmark        measure your own callables
     profile_engine   measure each layer of a TensorRT engine
     write_page       make one HTML page of saved reports
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ssdtrt.detection.results import Detections as Detections
     from ssdtrt.doctor import diagnose as diagnose
     from ssdtrt.errors import SsdtrtError as SsdtrtError
+    from ssdtrt.evaluate import Evaluation as Evaluation
     from ssdtrt.evaluate import evaluate_file as evaluate_file
     from ssdtrt.export import export_module as export_module
     from ssdtrt.export import export_onnx as export_onnx
@@ -69,6 +70,7 @@ _HOMES = {
     "Detector": "ssdtrt.detect",
     "Detections": "ssdtrt.detection.results",
     "evaluate_file": "ssdtrt.evaluate",
+    "Evaluation": "ssdtrt.evaluate",
     "bench_files": "ssdtrt.bench",
     "benchmark": "ssdtrt.bench",
     "profile_engine": "ssdtrt.profile",
@@ -82,7 +84,8 @@ _HOMES = {
     "SSD300": "ssdtrt.model.ssd",
     "SsdtrtError": "ssdtrt.errors",
 }
-__all__ = ["SSD300", "BatchRange", "Detections", "Detector", "FileRunner", "Int8Options", "ParityReport", "SsdtrtError", "bench_files", "benchmark",
+__all__ = ["SSD300", "BatchRange", "Detections", "Detector", "Evaluation", "FileRunner", "Int8Options", "ParityReport", "SsdtrtError",
+           "bench_files", "benchmark",
            "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
            "profile_engine", "run_job", "verify_engine", "write_page"]  # fmt: skip
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
+from ssdtrt.benchmarking.accuracy import with_accuracy
 from ssdtrt.benchmarking.baselines import BenchFile, baseline_cases, check_names, file_cases
 from ssdtrt.benchmarking.case import BenchmarkCase, CaseRun, free_memory
 from ssdtrt.benchmarking.diagnostics import gpu_notes, row_notes
@@ -19,6 +20,7 @@ from ssdtrt.benchmarking.report import UNTRAINED, BenchReport, BenchSettings, Pa
 from ssdtrt.benchmarking.rounds import case_runs, measure, measuring, report_of, settings_for
 from ssdtrt.engine.parity import Runner
 from ssdtrt.errors import ArtifactError
+from ssdtrt.evaluate import Evaluation
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.weights import build_model
 from ssdtrt.runners.baseline import eager_model, find_module
@@ -81,12 +83,16 @@ def bench_files(
     rounds: int | None = None,
     iterations: int | None = None,
     warmup: int = config.WARMUP,
+    evaluation: Evaluation | None = None,
     progress: Progress = silent,
 ) -> BenchReport:
     """Measure saved files against the FP32 eager model, as `benchmark` does, and on a GPU FP16 eager as a CUDA graph.
 
     The FP32 weights come from the module that a file was built from (see `find_module`). Where that is missing, latency
     is measured against the same network with random weights, and agreement is not compared.
+
+    With an `evaluation` the rows have the AP too, of every file and baseline that was measured, and its difference to
+    that of FP32 eager with the same weights. It takes one evaluation of each network, whatever the batch sizes.
 
     Args:
         paths: Modules, engines or detectors.
@@ -99,13 +105,14 @@ def bench_files(
         rounds: How many rounds, at least 1; by default 10 on a GPU and 5 on a CPU.
         iterations: The timed calls of a case in a round, at least 1; by default 10 on a GPU and 4 on a CPU.
         warmup: The calls of a case before the first round.
+        evaluation: The annotated pictures on which files and baselines are evaluated; by default they are not.
         progress: Called with a line of text for each step.
 
     Returns:
         A report with a row for each case at each batch size.
 
     Raises:
-        SsdtrtError: For an unknown name in `against`.
+        SsdtrtError: For an unknown name in `against`, or classes that do not fit the annotations.
         ArtifactError: Where a file cannot be used, or none takes a batch size.
         CompileError: Where Torch-TensorRT or a GPU is missing.
 
@@ -122,9 +129,13 @@ def bench_files(
     if len({file.device for file in files}) != 1:
         raise ArtifactError("These files run on different devices (CPU and GPU engines); measure them separately.")
     plan = plan_sizes(files, batch_sizes)
-    modules, notes = _find_modules(files, module)
+    if evaluation:
+        evaluation.check(*(file.metadata.model.labels for file in files))
+    modules, notes = _find_modules(files, module, "agreement and AP" if evaluation else "agreement")
     settings = settings_for(files[0].device, rounds, iterations, warmup)
     report = _joined(list(_sweep(plan, against, modules, settings, progress)))
+    if evaluation:
+        report = with_accuracy(report, plan, modules, evaluation)
     notes += report.notes
     if not all(file.metadata.trained for file in files):
         notes.append(UNTRAINED)
@@ -161,14 +172,16 @@ def _in_words(batch: BatchRange | None) -> str:
     return f"batch {batch.min}" if batch.static else f"batches of {batch.min} to {batch.max}"
 
 
-def _find_modules(files: Sequence[BenchFile], module: str | Path | None) -> tuple[dict[Path, Path | None], list[str]]:
-    """The module of each file by the file's path, None where it is missing, and a note for each that is."""
+def _find_modules(
+    files: Sequence[BenchFile], module: str | Path | None, lost: str
+) -> tuple[dict[Path, Path | None], list[str]]:
+    """The module of each file by the file's path, None where it is missing, and a note on what is `lost` by each that is."""
     modules: dict[Path, Path | None] = {}
     notes = []
     for file in files:
         modules[file.path], reason = find_module(file, module)
         if reason:
-            notes.append(f"{file.path}: agreement not compared, {reason}")
+            notes.append(f"{file.path}: {lost} not compared, {reason}")
     return modules, notes
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from msgspec.structs import replace
@@ -15,18 +13,21 @@ from ssdtrt import config
 from ssdtrt.detect import Detector
 from ssdtrt.detection.json_sinks import CocoId, CocoResults, in_categories
 from ssdtrt.errors import ImageError
-from ssdtrt.evaluation.annotations import Annotations, match_categories, read_annotations
+from ssdtrt.evaluation.annotations import match_categories, read_annotations
 from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, load_coco_tools
 from ssdtrt.evaluation.orientation import orientation_notes
 from ssdtrt.evaluation.pictures import find_pictures
-from ssdtrt.evaluation.report import EvalReport
+from ssdtrt.evaluation.report import EvalReport, EvalSettings
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 from ssdtrt.system.report import counted
-from ssdtrt.system.versions import measured_on
+from ssdtrt.system.versions import installed, measured_on
+
+UNTRAINED = "untrained: seeded random weights; the figures mean nothing"
+"""The note of a report on untrained weights."""
 
 
 def evaluate_file(
@@ -95,88 +96,159 @@ def evaluate_file(
         >>> report.images, report.objects, 0 <= report.figures["AP"] <= 1
         (1, 1, True)
     """
-    load_coco_tools()
-    progress("reading the annotations")
-    known = read_annotations(annotations)
-    known, pictures = find_pictures(known, images, subset=subset)
-    progress("loading")
-    runner = load_engine(path, device, sha256=sha256)
-    match_categories(known.categories, runner.labels, match_classes)
-    baselines = baseline_runners(runner, module, against)
-    each = partial(
-        _evaluate_runner,
-        annotations=known,
-        pictures=pictures,
-        orient=orient,
+    evaluation = Evaluation(
+        images,
+        annotations,
         match_classes=match_classes,
-        reading={"value_range": value_range, "max_pixels": max_pixels},
-        progress=progress,
-    )
-    report, sizes = each(runner, Path(path).name, results=results)
-    notes = (*orientation_notes(known, pictures, sizes, orient, progress), *report.notes)
-    others = tuple(each(one, name)[0] for name, one in baselines.items())
-    digest = sha256_file(annotations)
-    settings = replace(
-        report.settings,
-        images=str(images),
         orient=orient,
-        annotations_sha256=digest,
-        match_classes=match_classes,
+        subset=subset,
         value_range=value_range,
         max_pixels=max_pixels,
+        progress=progress,
     )
-    return replace(report, machine=measured_on(runner.device), settings=settings, against=others, notes=notes)
+    progress("loading")
+    runner = load_engine(path, device, sha256=sha256)
+    evaluation.check(runner.labels)
+    baselines = baseline_runners(runner, module, against)
+    report = evaluation.of(runner, Path(path).name, results=results)
+    others = tuple(evaluation.of(one, name) for name, one in baselines.items())
+    return replace(report, machine=measured_on(runner.device), against=others)
 
 
-def _evaluate_runner(
-    runner: FileRunner | EagerRunner,
-    name: str,
-    *,
-    annotations: Annotations,
-    pictures: dict[CocoId, Path],
-    orient: bool,
-    match_classes: str,
-    progress: Progress,
-    reading: Mapping[str, Any],
-    results: str | Path | None = None,
-) -> tuple[EvalReport, dict[CocoId, tuple[int, int]]]:
-    """The figures of one runner on the pictures {image id: path}, and {image id: size} of those that could be read."""
-    failures: list[ImageError] = []
-    sizes: dict[CocoId, tuple[int, int]] = {}
-    notes_of_run: list[str] = []
-    detector = Detector(
-        runner,
-        threshold=config.MIN_SCORE,
-        max_detections=config.MAX_DETECTIONS,
-        orient=orient,
-        note=notes_of_run.append,
-        **reading,
-    )
+class Evaluation:
+    """Annotated pictures, on which any number of runners are evaluated in the same way.
 
-    def detections() -> Iterator[PictureDetections]:
-        ids, paths = list(pictures), list(pictures.values())
-        bar = ProgressBar(progress, f"evaluating {name}", len(paths))
-        for done, (index, found) in enumerate(
-            detector.stream(paths, failures, many=len(paths) >= config.MANY_PICTURES), 1
-        ):
+    That the annotations are intact and the pictures are there is checked when it is made.
+
+    Args:
+        images: As for `evaluate_file`, and so are all others.
+        annotations: The annotation file.
+        match_classes: How the classes are matched to the categories.
+        orient: Whether pictures are turned by their EXIF orientation.
+        subset: Whether pictures that are not there are left out.
+        value_range: Which values of pictures of more than 8 bits become black and white.
+        max_pixels: The most pixels of a picture.
+        progress: Called with a line about the progress.
+
+    Raises:
+        SsdtrtError: If the annotations or the pictures cannot be used, or faster-coco-eval is not installed.
+
+    Example:
+        >>> import json
+        >>> from pathlib import Path
+        >>> import ssdtrt
+        >>> pictures = Path(ssdtrt.__file__).parent / "samples"
+        >>> person = {"image_id": 1, "category_id": 1, "bbox": [20, 0, 250, 300]}
+        >>> listed = {"images": [{"id": 1, "file_name": "astronaut.jpg"}], "categories": [{"id": 1, "name": "person"}]}
+        >>> Path("annotations.json").write_text(json.dumps({**listed, "annotations": [person]})) > 0
+        True
+        >>> evaluation = ssdtrt.Evaluation(pictures, "annotations.json")
+        >>> module = ssdtrt.export_module(ssdtrt.build_model("random"), "ssd300.ts")
+        >>> few = {"rounds": 1, "iterations": 1, "warmup": 1}
+        >>> row = ssdtrt.bench_files([module], device="cpu", evaluation=evaluation, **few).rows[1]
+        >>> row.accuracy.images, row.accuracy.difference, row.images_per_second > 0
+        (1, 0.0, True)
+    """
+
+    def __init__(
+        self,
+        images: str | Path,
+        annotations: str | Path,
+        *,
+        match_classes: str = config.CLASS_MATCHING[0],
+        orient: bool = False,
+        subset: bool = False,
+        value_range: ValueRange | None = None,
+        max_pixels: int | None = None,
+        progress: Progress = silent,
+    ):
+        load_coco_tools()
+        progress("reading the annotations")
+        self._annotations, self._pictures = find_pictures(read_annotations(annotations), images, subset=subset)
+        self._progress = progress
+        self._orientation: tuple[str, ...] | None = None
+        self.settings = EvalSettings(
+            annotations=str(annotations),
+            min_score=config.MIN_SCORE,
+            nms_iou=config.NMS_IOU,
+            max_detections=config.MAX_DETECTIONS,
+            images=str(images),
+            faster_coco_eval=installed("faster-coco-eval"),
+            orient=orient,
+            annotations_sha256=sha256_file(annotations),
+            match_classes=match_classes,
+            value_range=value_range,
+            max_pixels=max_pixels,
+        )
+
+    def check(self, *models: Sequence[str]) -> None:
+        """Raise AnnotationsError for a model whose labels, the background first, do not fit the categories."""
+        for labels in models:
+            match_categories(self._annotations.categories, labels, self.settings.match_classes)
+
+    def of(self, runner: FileRunner | EagerRunner, name: str, *, results: str | Path | None = None) -> EvalReport:
+        """Return the figures of one runner.
+
+        Args:
+            runner: The runner.
+            name: The name of the report.
+            results: A file for the detections, as COCO's results.
+
+        Raises:
+            SsdtrtError: If its classes do not fit, or a box or a score is not finite.
+        """
+        failures: list[ImageError] = []
+        sizes: dict[CocoId, tuple[int, int]] = {}
+        notes_of_run: list[str] = []
+        known, settings = self._annotations, self.settings
+        with contextlib.nullcontext() if results is None else CocoResults(results) as writer:
+            every = self._detections(runner, name, sizes, failures, notes_of_run.append)
+            if writer is not None:
+                categories, _ = match_categories(known.categories, runner.labels, settings.match_classes)
+                every = _written(every, writer, categories)
+            report = evaluate_detections(known, every, runner.labels, settings.match_classes)
+        if self._orientation is None:
+            self._orientation = orientation_notes(known, self._pictures, sizes, settings.orient, self._progress)
+        notes = [*self._orientation, *report.notes, *notes_of_run]
+        count = counted(len(self._pictures), "picture")
+        if failures:
+            notes.append(f"{len(failures)} of {count} could not be read; counted as without detections")
+        if not runner.trained:
+            notes.append(UNTRAINED)
+        return replace(
+            report,
+            name=name,
+            precision=runner.precision,
+            settings=settings,
+            notes=tuple(notes),
+            failures=tuple(map(str, failures)),
+        )
+
+    def _detections(
+        self,
+        runner: FileRunner | EagerRunner,
+        name: str,
+        sizes: dict[CocoId, tuple[int, int]],
+        failures: list[ImageError],
+        note: Progress,
+    ) -> Iterator[PictureDetections]:
+        """The detections of each picture that can be read, whose size is added to `sizes` {image id: size}."""
+        detector = Detector(
+            runner,
+            threshold=self.settings.min_score,
+            max_detections=self.settings.max_detections,
+            orient=self.settings.orient,
+            note=note,
+            value_range=self.settings.value_range,
+            max_pixels=self.settings.max_pixels,
+        )
+        ids, paths = list(self._pictures), list(self._pictures.values())
+        bar = ProgressBar(self._progress, f"evaluating {name}", len(paths))
+        stream = detector.stream(paths, failures, many=len(paths) >= config.MANY_PICTURES)
+        for done, (index, found) in enumerate(stream, 1):
             sizes[ids[index]] = found.width, found.height
             bar.update(done + len(failures))
             yield PictureDetections(ids[index], found.xyxy, found.class_id, found.confidence)
-
-    with contextlib.nullcontext() if results is None else CocoResults(results) as writer:
-        every = detections()
-        if writer is not None:
-            categories, _ = match_categories(annotations.categories, runner.labels, match_classes)
-            every = _written(every, writer, categories)
-        report = evaluate_detections(annotations, every, runner.labels, match_classes)
-    notes = [*report.notes, *notes_of_run]
-    count = counted(len(pictures), "picture")
-    if failures:
-        notes.append(f"{len(failures)} of {count} could not be read; counted as without detections")
-    if not runner.trained:
-        notes.append("untrained: seeded random weights; the figures mean nothing")
-    failed = tuple(map(str, failures))
-    return replace(report, name=name, precision=runner.precision, notes=tuple(notes), failures=failed), sizes
 
 
 def _written(

@@ -47,6 +47,11 @@ def engine(median_ms=1.0, batch_size=1, file="work/b1.engine.ts", **changes):
     return row("engine", median_ms, batch_size, file, **changes)
 
 
+def accuracy(ap, difference=0.0, images=1000):
+    """The accuracy of a row."""
+    return {"ap": ap, "ap50": 0.9675, "ap75": 0.9222, "difference": difference, "images": images}
+
+
 def report(*rows, machine=GPU, settings=None, notes=()):
     """A report as JSON data of today's schema."""
     data = {"schema": 4, "kind": "bench", "machine": machine, "settings": settings or SETTINGS}

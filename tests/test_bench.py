@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from coco_files import IDS, write_annotations
 
 from conftest import runner
 from ssdtrt import bench
@@ -18,7 +19,9 @@ from ssdtrt.benchmarking.baselines import BenchFile
 from ssdtrt.benchmarking.report import BenchSettings
 from ssdtrt.cli import main
 from ssdtrt.commands.bench_text import bench_text
+from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.evaluate import evaluate_file
 
 
 @pytest.mark.slow
@@ -175,17 +178,28 @@ def test_a_size_that_none_takes_is_refused_with_what_they_take():
 
 
 @pytest.fixture(scope="module")
-def measured(module, engine, tmp_path_factory):
-    """`ssdtrt bench` on a module and an engine elsewhere, at two sizes: the result, the report, the engine's path."""
+def measured(module, engine, photographs, tmp_path_factory):
+    """`ssdtrt bench` on a module and an engine elsewhere, at two sizes: the result, the report, the engine's path.
+
+    Of the two annotated pictures one cannot be read; the first object of the other is not where the model finds it.
+    """
     folder = tmp_path_factory.mktemp("measured")
+    photograph = shutil.copyfile(photographs[0], folder / photographs[0].name)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    objects = []
+    for one in Detector(module, "cpu")(photograph).detections:
+        left, top, right, bottom = one.box
+        objects.append((1, IDS[one.label_id - 1], [left if objects else 0.0, top, right - left, bottom - top]))
+    write_annotations(folder / "a.json", {1: photograph.name, 2: "broken.jpg"}, objects)
     alone = shutil.copyfile(engine, folder / "alone.engine.ts")
     sizes = ("--batch-size", "2,1", "--rounds", "1", "--iterations", "1", "--warmup", "1", "--device", "cpu")
     others = ("--against", "eager-fp16, engine-plain", "--parts")
-    arguments = ("bench", str(module), str(alone), "--module", str(module), *sizes, *others, "--json", "bench.json")
+    accuracy = ("--images", ".", "--annotations", "a.json")
+    arguments = ("bench", str(module), str(alone), "--module", str(module), *sizes, *others, *accuracy)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        done = runner().invoke(main, arguments, prog_name="ssdtrt")
-    assert done.exit_code == 0, done.stderr
+        done = runner().invoke(main, [*arguments, "--json", "bench.json"], prog_name="ssdtrt")
+    assert done.exit_code == 1, done.stderr
     return done, strict((folder / "bench.json").read_text()), str(alone)
 
 
@@ -236,6 +250,33 @@ def test_agreement_is_measured_at_the_same_batch_size(measured):
             assert all(0 < distance <= 1e-4 for distance in distances)
 
 
+def test_accuracy_is_that_of_evaluate_in_every_row_of_a_network(measured, module):
+    done, report, engine = measured
+    expected = evaluate_file(module, (folder := Path(engine).parent), folder / "a.json", device="cpu")
+    good = [row for row in report["rows"] if row["status"] == "ok"]
+    assert [row["case"] for row in good] == ["eager-fp32", "torchscript", "engine"] * 2
+    for row in good:
+        assert row["accuracy"] == {
+            "ap": expected.figures["AP"], "ap50": expected.figures["AP50"], "ap75": expected.figures["AP75"],
+            "difference": 0.0, "images": 2,
+        }  # fmt: skip
+    assert 0.1 < expected.figures["AP"] < 1
+    assert {row["accuracy"] for row in report["rows"] if row["status"] == "failed"} == {None}
+    evaluated = [line for line in done.stderr.splitlines() if line.startswith("evaluating ")]
+    assert [line.split()[1] for line in evaluated] == ["eager-fp32", module.name, "alone.engine.ts"]
+    assert (report["settings"]["evaluation"]["annotations"], report["settings"]["evaluation"]["images"]) == (
+        "a.json",
+        ".",
+    )
+
+
+def test_a_picture_that_cannot_be_read_ends_with_1_after_the_report(measured):
+    done, report, _ = measured
+    (failure,) = report["failures"]
+    assert failure.startswith("broken.jpg cannot be read as a picture (")
+    assert done.stderr.splitlines()[-1] == f"Error: {failure}"
+
+
 def test_the_parts_are_in_the_report_and_shown(measured):
     done, report, _ = measured
     names = ["preparation", "host to device", "normalization", "network", "decode and NMS", "whole"]
@@ -246,16 +287,19 @@ def test_the_parts_are_in_the_report_and_shown(measured):
 
 def test_the_command_shows_the_table_on_stdout_and_progress_on_stderr(measured):
     done, report, engine = measured
-    assert set(report) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts"}
-    assert report["notes"] == ["untrained: seeded random weights; speed and agreement hold, detections mean nothing"]
+    assert set(report) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts", "failures"}
+    assert report["notes"] == [
+        "1 of 2 pictures could not be read; counted as without detections",
+        "untrained: seeded random weights; speed and agreement hold, detections mean nothing",
+    ]
     lines = done.stdout.splitlines()
-    assert lines[-1] == f"note: {report['notes'][0]}"
+    assert lines[-1] == f"note: {report['notes'][1]}"
     rows = [line for line in lines if line.startswith(f"{engine} FP32")]
-    assert len(rows) == 4 and f"{report['rows'][4]['speedup']:.2f}x" in rows[0]
+    assert len(rows) == 6 and f"{report['rows'][4]['speedup']:.2f}x" in rows[0]
     progress = done.stderr.splitlines()
-    assert progress[0] == "loading" and progress[1] == "warming up eager-fp32, batch 1"
+    assert progress[:3] == ["reading the annotations", "loading", "warming up eager-fp32, batch 1"]
     assert "measuring batch 2" in progress and "comparing batch 2 with FP32" in progress
-    assert progress[-1] == "timing whole"
+    assert progress[-2] == "timing whole"
 
 
 def test_an_unknown_name_is_refused_before_any_work(tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coco_files import IDS, write_annotations
 from PIL import Image
 
 from ssdtrt import config, profile_engine
@@ -30,6 +31,7 @@ from ssdtrt.detection.postprocessor import Postprocessor
 from ssdtrt.engine import acceptance, parity
 from ssdtrt.engine.modules import DetectorModule
 from ssdtrt.errors import ArtifactError, ParityError
+from ssdtrt.evaluate import Evaluation
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.gpu_resize import resize
 from ssdtrt.images.preprocess import resize_image
@@ -485,6 +487,26 @@ def test_bench_measures_everything_that_it_knows(gpu_engine):
     (state,) = report.settings.gpu_state
     assert state.after.sm_mhz > 0 and isinstance(state.other_processes, tuple)
     assert [part.name for part in report.parts][-1] == "whole" and all(part.median_ms > 0 for part in report.parts)
+
+
+def test_bench_evaluates_each_network_once(gpu_engine, gpu_dir, photographs, tmp_path):
+    """On what FP32 finds, also what is compiled for one batch size, and what only another launch tells apart."""
+    pytest.importorskip("faster_coco_eval")
+    objects = []
+    for number, found in enumerate(Detector(gpu_dir / "ssd300.ts")(photographs), 1):
+        for one in found.detections:
+            left, top, right, bottom = one.box
+            objects.append((number, IDS[one.label_id - 1], [left, top, right - left, bottom - top]))
+    truth = write_annotations(tmp_path / "a.json", {at: path.name for at, path in enumerate(photographs, 1)}, objects)
+    lines = []
+    evaluation = Evaluation(photographs[0].parent, truth, progress=lines.append)
+    against = ["eager-tf32", "eager-fp16", "eager-bf16", "compile", "engine-plain"]
+    report = bench_files([gpu_engine], against=against, rounds=1, iterations=1, warmup=1, evaluation=evaluation)
+    accuracy = {row.case: row.accuracy for row in report.rows if row.ok}
+    assert accuracy["eager-fp32"].ap > 0.9 and all(one.difference is not None for one in accuracy.values())
+    assert accuracy["eager-fp16"] == accuracy["eager-fp16-graph"] and accuracy["engine"] == accuracy["engine-plain"]
+    evaluated = [line.split()[1] for line in lines if line.startswith("evaluating ") and " 3 of 3 " in line]
+    assert len(evaluated) == len(set(evaluated)) == len(accuracy) - 2
 
 
 def test_bench_says_when_memory_ends_a_sweep(gpu_dir):

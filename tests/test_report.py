@@ -16,7 +16,20 @@ from PIL import Image
 from saved_evaluations import evaluation
 
 from conftest import ROOT
-from saved_reports import CPU, FAILED_ROW, GPU, bench_report, bench_row, eager, engine, parity, report, save
+from saved_reports import (
+    CPU,
+    FAILED_ROW,
+    GPU,
+    SETTINGS,
+    accuracy,
+    bench_report,
+    bench_row,
+    eager,
+    engine,
+    parity,
+    report,
+    save,
+)
 from ssdtrt import write_page
 from ssdtrt.benchmarking.compare import compare_files
 from ssdtrt.errors import ReportError
@@ -166,6 +179,18 @@ def test_what_was_not_measured_is_said(page, tmp_path):
     assert "How much accuracy a.engine.ts loses against FP32 (e.json)." in missing
     assert "The accuracy of 1 class, of which the pictures show no object (e.json)." in missing
     assert "Speed: none of the files is a benchmark." in missing
+
+
+def test_accuracy_of_a_benchmark_stands_beside_its_speed(page, tmp_path):
+    rows = (eager(accuracy=accuracy(0.7801)), engine(2.0, accuracy=accuracy(0.7689, -0.0112)))
+    pictures = {"annotations": "val.json", "min_score": 0.05, "nms_iou": 0.5, "max_detections": 200}
+    found = page(save(tmp_path / "a.json", report(*rows, settings={**SETTINGS, "evaluation": pictures})))
+    assert found.tables["Speed and accuracy (a.json)"] == [
+        ["runner", "batch", "images/s", "AP", "against FP32", "AP50", "AP75"],
+        ["eager-fp32", "1", "125", "0.780", "+0.0000", "0.968", "0.922"],
+        ["b1.engine.ts FP16", "1", "500", "0.769", "-0.0112", "0.968", "0.922"],
+    ]
+    assert "AP is on 1,000 pictures (val.json)." in found.text and "Accuracy: none of the files" not in found.text
 
 
 def test_a_profile_alone_has_a_speed_and_a_title(page):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from ssdtrt import config
 from ssdtrt.benchmarking import report_file
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.errors import ReportError
+from ssdtrt.evaluation.compare import settings_differences
 from ssdtrt.system.report import Report, differing
 from ssdtrt.system.versions import MeasuredOn
 
@@ -149,6 +151,7 @@ def compare(
             "Rows belong together by case, file name, precision and batch size: measure the same again."
         )
     notes = [f"compared although they differ: {text}" for text in different] + _remarks(old, new) + doubts.notes
+    notes += _accuracy_notes(old, new, pairs)
     reasons = tuple(dict.fromkeys(doubts.reasons))
     return CompareReport(*sources, new.machine, limit, rows, tuple(failures), reasons, tuple(notes))
 
@@ -260,6 +263,27 @@ def _remarks(old: BenchReport, new: BenchReport) -> list[str]:
     """What differs and may explain a small change, each in words."""
     found = differing(old.machine.versions, new.machine.versions, _WORTH_KNOWING)
     return found + differing(old.machine, new.machine, _PROCESSOR) if old.machine.gpu else found
+
+
+def _accuracy_notes(
+    old: BenchReport, new: BenchReport, pairs: Sequence[tuple[object, BenchRow | None, BenchRow | None]]
+) -> list[str]:
+    """How the AP of each runner changed, or why that is not known."""
+    if old.settings.evaluation is None or new.settings.evaluation is None:
+        return []
+    different = settings_differences(old.settings.evaluation, new.settings.evaluation)
+    notes = []
+    for _, before, after in pairs:
+        then, now = (row.accuracy if row else None for row in (before, after))
+        if after is None or then is None or now is None or then.ap is None or now.ap is None:
+            continue
+        if then.images != now.images:
+            different.append(f"number of pictures was {then.images}, is {now.images}")
+        elif then.ap != now.ap:
+            notes.append(f"AP of {after.runner} was {then.ap:.4f}, is {now.ap:.4f}")
+    if different:
+        return [f"AP is not compared: {'; '.join(dict.fromkeys(different))}"]
+    return list(dict.fromkeys(notes))
 
 
 def _labels(report: BenchReport) -> str:

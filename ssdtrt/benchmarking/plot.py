@@ -1,4 +1,4 @@
-"""Draw benchmark reports: latency and throughput over the batch size, a line for each runner. No torch here."""
+"""Draw benchmark reports: latency and throughput over the batch size, and AP over throughput. No torch here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssdtrt import config
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.errors import ReportError
 from ssdtrt.system.files import check_writable, replacing
@@ -33,6 +34,8 @@ _TITLES = {  # of the cases
     "engine-plain": "engine, no CUDA graph",
 }
 _INCHES = (10, 5.2)
+_AP_INCHES = 3.6  # by which it is higher with the panel of AP
+_LEAST_AP = 0.01  # that its axis spans, so that rounding does not look like a loss
 _TITLE_CHARACTERS, _LEGEND_CHARACTERS = 110, 125  # that fit in a line, about
 _DPI = 150
 _STEPS = (1, 2, 5)  # of a decade, that are numbered
@@ -122,9 +125,14 @@ def _suffixes(reports: Mapping[str, BenchReport]) -> list[str]:
 
 
 def _draw(figure: Any, reports: Sequence[BenchReport], lines: Mapping[str, list[BenchRow]]) -> None:
-    """Draw both panels, the title and the legend."""
+    """Draw the panels, the title and the legend."""
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.08)  # inches
-    latency, throughput = figure.subplots(1, 2)
+    accurate = any(_ap(row) is not None for rows in lines.values() for row in rows)
+    if accurate:
+        figure.set_size_inches(_INCHES[0], _INCHES[1] + _AP_INCHES)
+    panels = [["latency", "throughput"], *([["accuracy", "accuracy"]] if accurate else [])]
+    axes = figure.subplot_mosaic(panels, height_ratios=[_INCHES[1], _AP_INCHES][: len(panels)])
+    latency, throughput = axes["latency"], axes["throughput"]
     sizes = sorted({row.batch_size for rows in lines.values() for row in rows})
     slowest_first = sorted(lines, key=lambda name: -_ms_per_image(lines[name][-1]))
     for index, name in enumerate(slowest_first):
@@ -140,15 +148,68 @@ def _draw(figure: Any, reports: Sequence[BenchReport], lines: Mapping[str, list[
         batches = [row.batch_size for row in rows]
         latency.plot(batches, [row.median_ms for row in rows], label=name, **look)
         throughput.plot(batches, [row.images_per_second for row in rows], **look)
+        if accurate:
+            _plot_accuracy(axes["accuracy"], rows, index, look)
+    if accurate:
+        _accuracy_panel(axes["accuracy"], [row for rows in lines.values() for row in rows])
     _panel(latency, sizes, "Latency of a batch", "median, ms (lower is better)")
     _panel(throughput, sizes, "Throughput", "images/s (higher is better)")
     machines = dict.fromkeys(report.machine.line for report in reports)
     clocks = sorted({report.settings.clock for report in reports})
     title = [textwrap.fill(line, _TITLE_CHARACTERS, break_on_hyphens=False) for line in machines]
-    figure.suptitle("\n".join([*title, f"SSD300, {' or '.join(clocks)}, logarithmic axes"]), fontsize=10)
+    figure.suptitle(
+        "\n".join([*title, f"SSD300, {' or '.join(clocks)}, logarithmic axes{' but for AP' if accurate else ''}"]),
+        fontsize=10,
+    )
     longest = max(map(len, lines))
     columns = max(1, min(3, len(lines), _LEGEND_CHARACTERS // (longest + 8)))
     figure.legend(loc="outside lower center", ncols=columns, frameon=False, handlelength=4)
+
+
+def _ap(row: BenchRow) -> float | None:
+    return row.accuracy.ap if row.accuracy else None
+
+
+def _plot_accuracy(axes: Any, rows: Sequence[BenchRow], index: int, look: Mapping[str, Any]) -> None:
+    """Draw a point for each evaluated row of a line, labelled with the batch size: above or, on every other line, below."""
+    points = [(row.images_per_second, ap, row.batch_size) for row in rows if (ap := _ap(row)) is not None]
+    if not points:
+        return
+    axes.plot([rate for rate, _, _ in points], [ap for _, ap, _ in points], **{**look, "linewidth": 0.8})
+    for place, (rate, ap, size) in enumerate(points):
+        away = 7 + 9 * (place % 2)  # points; neighbours are at two heights, as their numbers may be wider than the gap
+        axes.annotate(
+            str(size), (rate, ap), (0, -away if index % 2 else away), textcoords="offset points", ha="center",
+            va="top" if index % 2 else "bottom", fontsize=8, color=look["color"],
+        )  # fmt: skip
+
+
+def _accuracy_panel(axes: Any, rows: Sequence[BenchRow]) -> None:
+    """Set the axes of AP over throughput, with a line where FP32 eager is."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for ap in sorted({ap for row in rows if row.case == config.BENCH_CASES[0] and (ap := _ap(row)) is not None}):
+        axes.axhline(ap, color="0.45", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.annotate(
+            f"FP32\n{ap:.3f}", (1, ap), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            va="center", fontsize=8, color="0.35",
+        )  # fmt: skip
+    found = [(row.images_per_second or 0.0, ap) for row in rows if (ap := _ap(row)) is not None]
+    rates, values = [rate for rate, _ in found], [ap for _, ap in found]
+    axes.set_xscale("log")
+    low, high = min(rates) / 1.05, max(rates) * 1.05
+    steps = _STEPS if high > 10 * low else _FINE_STEPS
+    axes.set_xlim(*_reach(low, high, steps))
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=steps, numticks=30))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    middle, half = (max(values) + min(values)) / 2, max(max(values) - min(values), _LEAST_AP) / 2
+    axes.set_ylim(middle - 1.5 * half, middle + 1.5 * half)
+    axes.set_title("Accuracy over throughput, labelled with the batch size", fontsize=11)
+    axes.set_xlabel("images/s (higher is better)")
+    axes.set_ylabel("AP (higher is better)")
+    axes.grid(True, which="major", color="0.85", linewidth=0.7)
+    axes.set_axisbelow(True)
 
 
 def _ms_per_image(row: BenchRow) -> float:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import ParityReport
+from ssdtrt.evaluation.report import EvalSettings
 from ssdtrt.system.gpu_state import GpuState
 from ssdtrt.system.report import Report, counted
 from ssdtrt.system.versions import MeasuredOn
@@ -41,6 +42,24 @@ class HostTimes(Report, frozen=True):
     returned_ms: float | None = None
 
 
+class Accuracy(Report, frozen=True):
+    """COCO's figures of what a row runs, 0..1. None stands for what is not known, such as the AP without an object.
+
+    Attributes:
+        ap: The average precision over IoU 0.50 to 0.95.
+        ap50: That at IoU 0.50.
+        ap75: That at IoU 0.75.
+        difference: AP less that of FP32 eager with the same weights; None where these were not found.
+        images: The number of pictures.
+    """
+
+    ap: float | None
+    ap50: float | None
+    ap75: float | None
+    difference: float | None
+    images: int
+
+
 class BenchRow(Report, frozen=True):
     """One benchmark case at one batch size. Times are milliseconds for a batch, and None where the case failed.
 
@@ -68,6 +87,7 @@ class BenchRow(Report, frozen=True):
         compile_seconds: The first call of a case that compiles or captures in it.
         first_call_ms: The first call after that, by the host's clock.
         agreement: How far its outputs are from FP32; None where that was not compared.
+        accuracy: What it finds in annotated pictures; None where it was not evaluated.
     """
 
     name: str
@@ -93,6 +113,7 @@ class BenchRow(Report, frozen=True):
     compile_seconds: float | None = None
     first_call_ms: float | None = None
     agreement: ParityReport | None = None
+    accuracy: Accuracy | None = None
 
     @property
     def ok(self) -> bool:
@@ -166,6 +187,7 @@ class BenchSettings(Report, frozen=True, kw_only=True):
         input_sets: How many different batches were used in turn.
         rest_seconds: The pause before each turn.
         gpu_state: The GPU's state at each batch size; None on a CPU.
+        evaluation: The annotated pictures, and how they were evaluated; None without them.
     """
 
     rounds: int
@@ -177,6 +199,7 @@ class BenchSettings(Report, frozen=True, kw_only=True):
     input_sets: int | None = None
     rest_seconds: float | None = None
     gpu_state: tuple[BatchGpuState, ...] | None = None
+    evaluation: EvalSettings | None = None
 
     @property
     def calls(self) -> str:
@@ -193,6 +216,7 @@ class BenchReport(Report, frozen=True):
         rows: A row for each case at each batch size, the FP32 baseline first.
         notes: What a reader of the figures must know.
         parts: The parts of the whole way from pictures to detections, where they were asked for.
+        failures: Why annotated pictures could not be read. They count as pictures without detections.
     """
 
     kind = "bench"
@@ -203,6 +227,7 @@ class BenchReport(Report, frozen=True):
     rows: Annotated[tuple[BenchRow, ...], msgspec.Meta(min_length=1)]
     notes: tuple[str, ...] = ()
     parts: tuple[PartTime, ...] = ()
+    failures: tuple[str, ...] = ()
 
     @property
     def judged(self) -> tuple[BenchRow, ...]:

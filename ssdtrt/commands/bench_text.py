@@ -8,12 +8,14 @@ from ssdtrt import config
 from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.commands.tables import Table, fill, markdown_page, match_rate, milliseconds, stacked, table
+from ssdtrt.reporting.numbers import difference, fraction
 from ssdtrt.system.gpu_state import GpuState
 from ssdtrt.system.report import counted
 
 _NAME = ("runner", "batch")
 _SPEED = ("median ms", "p90", "p99", "max", "images/s", "speed-up", "95 % of it")
 _DETAILS = ("CV", "host ms", "first ms", "compile s", "build s", "MiB", "rel. L2", "matched")
+_ACCURACY = ("runner", "batch", "images/s", "AP", "vs FP32", "AP50", "AP75")
 _PARTS = ("part, host time", "batch", "median ms", "p90")
 _COMPARED = ("runner", "batch", "old ms", "new ms", "change")
 _IN_WORDS = {"missing": "only in old", "new": "only in new", "failed": "failed in new"}
@@ -29,7 +31,9 @@ def bench_text(report: BenchReport, width: int) -> str:
     if not all(texts):  # Too narrow for tables.
         texts = [_listed(row) for row in report.rows]
     blocks = ["\n".join(bench_heading(report)), *texts]
-    blocks += [table(*one, width) for one in others[len(details) :]]
+    for one in others[len(details) :]:
+        narrowed = _narrowed(*one, width) if one[0] == _ACCURACY else ""
+        blocks.append(narrowed or table(*one, width))
     if lines := bench_notes(report):
         blocks.append("\n".join(fill(line, width) for line in lines))
     return "\n\n".join(blocks)
@@ -48,15 +52,21 @@ def bench_heading(report: BenchReport) -> list[str]:
         f"{settings.calls} after {settings.warmup} to warm up, {settings.clock}, TF32 disabled",
     ]
     state = settings.gpu_state[-1].after if settings.gpu_state else None
-    return lines if state is None else [*lines, _state_line(state)]
+    lines += [] if state is None else [_state_line(state)]
+    count = next((row.accuracy.images for row in report.rows if row.accuracy), 0)
+    if settings.evaluation and count:
+        lines.append(f"AP on {counted(count, 'picture')} of {settings.evaluation.annotations}")
+    return lines
 
 
 def bench_tables(report: BenchReport) -> list[Table]:
-    """Return the speed, its details where something was measured, and the parts where they were timed."""
+    """Return the speed, its details where something was measured, the accuracy and the parts where they were too."""
     measured = [(*_name_cells(row), *_detail_cells(row)) for row in report.rows if row.ok]
     tables: list[Table] = [((*_NAME, *_SPEED), [(*_name_cells(row), *_speed_cells(row)) for row in report.rows])]
     if measured:
         tables.append(_filled((*_NAME, *_DETAILS), measured))
+    if accurate := [row for row in report.rows if row.accuracy is not None]:
+        tables.append((_ACCURACY, [(*_name_cells(row), *_accuracy_cells(row)) for row in accurate]))
     if report.parts:
         times = [(milliseconds(part.median_ms), milliseconds(part.p90_ms)) for part in report.parts]
         tables.append((_PARTS, [(part.name, str(part.batch_size), *cells) for part, cells in zip(report.parts, times)]))
@@ -159,7 +169,7 @@ def _speed_cells(row: BenchRow) -> tuple[str, ...]:
     interval = None if row.speedup_low is None else f"{row.speedup_low:.2f}-{row.speedup_high:.2f}"
     return (
         *(_cell(value, milliseconds) for value in times),
-        _cell(row.images_per_second, lambda rate: f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"),
+        _rate_cell(row),
         _cell(row.speedup, "{:.2f}x".format),
         interval or "-",
     )
@@ -176,6 +186,17 @@ def _detail_cells(row: BenchRow) -> tuple[str, ...]:
         _cell(row.memory_mib, "{:,.0f}".format),
         *_agreement_cells(row),
     )
+
+
+def _rate_cell(row: BenchRow) -> str:
+    return _cell(row.images_per_second, lambda rate: f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}")
+
+
+def _accuracy_cells(row: BenchRow) -> tuple[str, ...]:
+    """The cells of _ACCURACY behind the name."""
+    found = row.accuracy
+    assert found is not None
+    return _rate_cell(row), fraction(found.ap), difference(found.difference), fraction(found.ap50), fraction(found.ap75)
 
 
 def _cell(value: float | None, form: Callable[[float], str]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,6 +40,42 @@ if TYPE_CHECKING:
 _LAYERS = 20  # that the table shows
 
 
+def evaluating_options(required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the options on annotated pictures; the command takes them as the dict `evaluating`, the arguments of Evaluation."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @click.option(
+            "--images",
+            required=required,
+            metavar="DIR",
+            help="The folder of the pictures, a quoted pattern, or - for a list on stdin.",
+        )
+        @click.option(
+            "--annotations", required=required, metavar="FILE", help="Their annotations, in COCO's instances format."
+        )
+        @click.option(
+            "--match-classes",
+            type=click.Choice(config.CLASS_MATCHING),
+            default=config.CLASS_MATCHING[0],
+            show_default=True,
+            help="How classes are matched to categories.",
+        )
+        @click.option(
+            "--orient", is_flag=True, help="Turn pictures by their EXIF orientation, for upright annotations."
+        )
+        @click.option("--subset", is_flag=True, help="Leave out the pictures that are not there, and their objects.")
+        @reading_options
+        @functools.wraps(command)
+        def with_evaluating(*arguments: Any, reading: dict[str, Any], **others: Any) -> Any:
+            names = ("images", "annotations", "match_classes", "orient", "subset")
+            evaluating = {name: others.pop(name) for name in names}
+            return command(*arguments, evaluating={**evaluating, **reading}, **others)
+
+        return with_evaluating
+
+    return decorate
+
+
 @click.command()
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--batch-size", type=Sizes(), metavar="N[,N...]", help="Batch sizes.  [default: the file's own]")
@@ -46,11 +84,12 @@ _LAYERS = 20  # that the table shows
 @click.option("--warmup", type=click.IntRange(min=1), default=config.WARMUP, show_default=True)
 @against_option
 @click.option("--parts", is_flag=True, help="Also time the steps from picture to detections.")
+@evaluating_options(required=False)
 @module_option
 @device_option
 @json_option
 @bench_report_options
-def bench(files, batch_size, rounds, iterations, warmup, against, parts, module, device, json_file, **report_options):
+def bench(files, against, module, json_file, evaluating, **options):
     """Measure FILEs against the FP32 eager model.
 
     Without FILEs it measures ssd300.engine.ts. The names for --against are eager-tf32, eager-fp16, eager-fp16-graph,
@@ -58,25 +97,25 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
     engine-plain (FILEs without a CUDA graph); eager-fp32, engine (FILEs) and on a GPU eager-fp16-graph are always
     measured. What cannot run here has a row with the reason.
 
+    With --images and --annotations every row has the AP and its difference to FP32 too, as evaluate computes it; the
+    other options about pictures are for these. That needs faster-coco-eval (the extra `eval`).
+
     Example: ssdtrt bench ssd300.engine.ts --against compile,engine-plain --json bench.json
     """
     files = files or (config.ENGINE_FILE,)
-    check_bench([*files, module], json_file, **report_options)
+    asked = {name for name, value in evaluating.items() if value and (name, value) != ("match_classes", "name")}
+    if asked and not {"images", "annotations"} <= asked:
+        raise click.UsageError("The AP takes both --images DIR and --annotations FILE.")
+    names = ("markdown_file", "plot_file", "min_speedup", "max_latency_ms")
+    report_options = {name: options.pop(name) for name in names}
+    check_bench([*files, module, evaluating["annotations"]], json_file, **report_options)
     from ssdtrt.bench import bench_files
+    from ssdtrt.evaluate import Evaluation
     from ssdtrt.run import SAMPLES
 
-    report = bench_files(
-        files,
-        against=against or (),
-        parts=parts,
-        module=module,
-        device=device,
-        batch_sizes=batch_size,
-        rounds=rounds,
-        iterations=iterations,
-        warmup=warmup,
-        progress=terminal.progress,
-    )
+    evaluation = Evaluation(**evaluating, progress=terminal.progress) if asked else None
+    options |= {"against": against or (), "batch_sizes": options.pop("batch_size"), "module": module}
+    report = bench_files(files, evaluation=evaluation, progress=terminal.progress, **options)
     finish_bench(report, json_file, **report_options)
     picture, here = SAMPLES / "coffee.jpg", Path.cwd()
     terminal.hint("detect", files[0], picture.relative_to(here) if here in picture.parents else picture)
@@ -84,13 +123,7 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
 
 @click.command()
 @click.argument("engine", default=config.ENGINE_FILE)
-@click.option(
-    "--images",
-    required=True,
-    metavar="DIR",
-    help="The folder of the pictures, a quoted pattern, or - for a list on stdin.",
-)
-@click.option("--annotations", required=True, metavar="FILE", help="Their annotations, in COCO's instances format.")
+@evaluating_options(required=True)
 @click.option(
     "--against",
     type=Names(config.BASELINES),
@@ -98,22 +131,12 @@ def bench(files, batch_size, rounds, iterations, warmup, against, parts, module,
     help=f"Also evaluate {' or '.join(config.BASELINES)}, and compare.",
 )
 @click.option("--coco", metavar="FILE", help="Write the detections as COCO's results.")
-@click.option(
-    "--match-classes",
-    type=click.Choice(config.CLASS_MATCHING),
-    default=config.CLASS_MATCHING[0],
-    show_default=True,
-    help="How classes are matched to categories.",
-)
-@click.option("--orient", is_flag=True, help="Turn pictures by their EXIF orientation, for upright annotations.")
-@click.option("--subset", is_flag=True, help="Leave out the pictures that are not there, and their objects.")
 @module_option
-@reading_options
 @device_option
 @sha256_option
 @json_option
 @evaluation_report_options
-def evaluate(engine, images, annotations, against, coco, reading, json_file, **options):
+def evaluate(engine, against, coco, evaluating, json_file, **options):
     """Compute COCO's twelve figures for ENGINE.
 
     The settings are those of the published evaluation. Needs faster-coco-eval (the extra `eval`).
@@ -123,13 +146,13 @@ def evaluate(engine, images, annotations, against, coco, reading, json_file, **o
     if coco == "-":
         raise click.UsageError("--coco needs a file: the figures go to stdout.")
     report_options = {name: options.pop(name) for name in ("markdown_file", "min_ap", "max_ap_drop")}
-    inputs = [engine, options["module"], annotations, f"{engine}.sha256"]
+    inputs = [engine, options["module"], evaluating["annotations"], f"{engine}.sha256"]
     check_evaluation(inputs, against, {"--json": json_file, "--coco": coco}, **report_options)
     from ssdtrt.evaluate import evaluate_file
 
     terminal.progress("loading")
-    options |= {"against": against or (), "results": coco, "progress": terminal.progress, **reading}
-    report = evaluate_file(engine, images, annotations, **options)
+    options |= {"against": against or (), "results": coco, "progress": terminal.progress}
+    report = evaluate_file(engine, **evaluating, **options)
     finish_evaluation(report, json_file, **report_options)
     terminal.hint("bench", engine)
 

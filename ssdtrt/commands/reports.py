@@ -13,7 +13,7 @@ def bench_report_options(command: Callable) -> Callable:
     """Add the options of `bench` about its report, but for --json, which `check_bench` and `finish_bench` take."""
     options = (
         markdown_option,
-        click.option("--plot", "plot_file", metavar="FILE", help="Draw latency and throughput: .png or .svg."),
+        click.option("--plot", "plot_file", metavar="FILE", help="Draw latency, throughput and AP: .png or .svg."),
         click.option(
             "--min-speedup", type=Positive(), metavar="X", help="Exit code 1 where a FILE is not X times as fast."
         ),
@@ -37,8 +37,8 @@ def check_bench(inputs, json_file, *, markdown_file, plot_file, **_):
 
 
 def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, max_latency_ms):
-    """Show and write the report, then end with 1 where a file's row violates a threshold."""
-    from ssdtrt.benchmarking.thresholds import violations
+    """Show and write the report, then end with 1 where a picture could not be read or a file's row violates a threshold."""
+    from ssdtrt.benchmarking.diagnostics import violations
     from ssdtrt.commands.bench_text import bench_markdown, bench_text
 
     show(report, json_file, bench_text, markdown_file, bench_markdown)
@@ -46,7 +46,7 @@ def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, ma
         from ssdtrt.benchmarking.plot import plot_reports
 
         plot_reports({"": report}, plot_file)
-    end_with(violations(report, min_speedup, max_latency_ms))
+    end_with([*report.failures, *violations(report, min_speedup, max_latency_ms)])
 
 
 def evaluation_report_options(command: Callable) -> Callable:
@@ -147,7 +147,8 @@ def compare(old, new, limit, max_ap_drop, force, json_file, markdown_file):
 def plot(reports, output, json_file):
     """Draw latency and throughput from REPORTS of ssdtrt bench --json.
 
-    Over the batch size, a line for each runner, on logarithmic axes. Needs matplotlib (the extra `plot`).
+    Over the batch size, a line for each runner, on logarithmic axes; and AP over throughput where REPORTS have it. Needs
+    matplotlib (the extra `plot`).
 
     Example: ssdtrt plot bench.json -o speed.svg
     """
@@ -167,7 +168,8 @@ def _plot_line(name, rows):
     """Return the record of a line, of rows that were measured."""
     from ssdtrt.reporting.records import PlotLine
 
-    columns = zip(*((row.batch_size, row.median_ms, row.images_per_second) for row in rows))
+    points = ((row.batch_size, row.median_ms, row.images_per_second, row.accuracy and row.accuracy.ap) for row in rows)
+    columns = zip(*points)
     return PlotLine(name, *columns)
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 from ssdtrt import config
 from ssdtrt.errors import ReportError
 from ssdtrt.evaluation import report_file
-from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport
+from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport, EvalSettings
 from ssdtrt.system.report import Report, counted, differing
 
 # What must be the same for figures to be comparable, and what a reader should know of: words by the name of a field.
@@ -135,12 +135,17 @@ def _differences(old: EvalReport, new: EvalReport) -> list[str]:
             found.append(f"objects of {name} were {before[name]}, are {after[name]}")
         else:
             found.append(f"class {name} is only in the {'old' if name in before else 'new'} report")
+    return found + settings_differences(old.settings, new.settings)
+
+
+def settings_differences(old: EvalSettings, new: EvalSettings) -> list[str]:
+    """Return what makes the figures of two evaluations incomparable, as far as their settings tell, each in words."""
     recorded = {
         name: words
         for name, words in _SETTINGS.items()
-        if name != "annotations_sha256" or None not in (getattr(old.settings, name), getattr(new.settings, name))
+        if name != "annotations_sha256" or None not in (getattr(old, name), getattr(new, name))
     }
-    return found + differing(old.settings, new.settings, recorded)
+    return differing(old, new, recorded)
 
 
 def _by_name(report: EvalReport) -> dict[str, ClassFigures]:

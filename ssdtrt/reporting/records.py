@@ -94,12 +94,14 @@ class PlotLine(Report, frozen=True):
         batch_sizes: Its batch sizes, ascending.
         median_ms: The milliseconds of a batch, at each.
         images_per_second: The images a second, at each.
+        ap: The AP at each, None where it was not evaluated.
     """
 
     name: str
     batch_sizes: tuple[int, ...]
     median_ms: tuple[float, ...]
     images_per_second: tuple[float, ...]
+    ap: tuple[float | None, ...] = ()
 
 
 class PlotReport(Report, frozen=True):

@@ -12,11 +12,12 @@ from ssdtrt.benchmarking.plot import lines_of
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
 from ssdtrt.reporting.charts import Bar, bars, legend, lines
 from ssdtrt.reporting.elements import Content, bullets, element, section, table
-from ssdtrt.reporting.numbers import milliseconds, throughput
+from ssdtrt.reporting.numbers import difference, fraction, milliseconds, throughput
 from ssdtrt.reporting.sources import Reports
 from ssdtrt.system.report import counted
 
 _HEADER = ("runner", "batch", "median ms", "speed-up", "95 % of it", "images/s", "p99 ms", "memory MiB", "build s")
+_ACCURACY = ("runner", "batch", "images/s", "AP", "against FP32", "AP50", "AP75")
 _LAYERS = 15  # that are shown of a profile
 
 
@@ -89,6 +90,9 @@ def _bench_parts(source: str, bench: BenchReport) -> list[Content]:
         )
         parts += [element("div", *charts, class_="columns"), legend(list(series))]
     parts.append(table(f"Every measured row ({source})", _HEADER, [_cells(row) for row in bench.rows]))
+    if accurate := [row for row in bench.rows if row.accuracy]:
+        title = f"Speed and accuracy ({source})"
+        parts.append(table(title, _ACCURACY, [_accuracy_cells(row) for row in accurate]))
     parts.append(element("p", _how(bench), class_="how"))
     if bench.parts:
         rows = [
@@ -141,9 +145,22 @@ def _cells(row: BenchRow) -> tuple[str, ...]:
     )
 
 
+def _accuracy_cells(row: BenchRow) -> tuple[str, ...]:
+    """The cells of _ACCURACY."""
+    found = row.accuracy
+    assert found is not None
+    rate = "-" if row.images_per_second is None else throughput(row.images_per_second)
+    values = fraction(found.ap), difference(found.difference), fraction(found.ap50), fraction(found.ap75)
+    return (row.runner, str(row.batch_size), rate, *values)
+
+
 def _how(bench: BenchReport) -> str:
     """How it was measured."""
     settings = bench.settings
     warmup = "" if settings.warmup is None else f" after {settings.warmup} to warm up"
     tf32 = "" if settings.tf32 is None else f", TF32 {'enabled' if settings.tf32 else 'disabled'}"
-    return f"{settings.calls}{warmup}; {settings.clock}{tf32}. Speed-ups are over FP32 eager at the same batch size."
+    count = next((row.accuracy.images for row in bench.rows if row.accuracy), 0)
+    pictures = (
+        f" AP is on {counted(count, 'picture')} ({settings.evaluation.annotations})." if settings.evaluation else ""
+    )
+    return f"{settings.calls}{warmup}; {settings.clock}{tf32}. Speed-ups are over FP32 eager at the same batch size.{pictures}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +31,13 @@ class _File(Protocol):
     def metadata(self) -> Metadata: ...
 
 
+class _PlacedFile(_File, Protocol):
+    """And with the device that it runs on."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+
 class InPrecision(torch.nn.Module):
     """A model that computes in another precision and returns float32.
 
@@ -52,25 +59,24 @@ class InPrecision(torch.nn.Module):
 
 
 class EagerRunner:
-    """The eager model in FP32 or FP16 as a runner: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
+    """A baseline as a runner: images [N, 3, 300, 300] -> (loc [N, 4, A], conf [N, C, A]), float32.
 
-    TF32 is disabled in every call.
+    TF32 is disabled in every call, but where the network enables it.
 
     Args:
-        name: The baseline, one of config.BASELINES.
-        model: The FP32 model; it is cast in place.
-        engine: The file whose baseline this is. Path, metadata, device, labels and preprocessing are taken from it.
-        precision: A name of `PRECISIONS`.
+        name: The baseline.
+        network: The eager model, such as `InPrecision`, or what stands for it.
+        file: The file whose baseline this is. Path, metadata, device, labels and preprocessing are taken from it.
+        precision: What the network computes in.
     """
 
     batch = None
 
-    def __init__(self, name: str, model: torch.nn.Module, engine: FileRunner, precision: str):
-        self.name, self.model = name, model
-        self.network = InPrecision(model, precision)
-        self.path, self.metadata = engine.path, engine.metadata
-        self.device, self.labels, self.trained, self.precision = engine.device, engine.labels, engine.trained, precision
-        self.preprocess = engine.preprocess
+    def __init__(self, name: str, network: Callable[[Tensor], tuple[Tensor, ...]], file: _PlacedFile, precision: str):
+        self.name, self.network, self.precision = name, network, precision
+        self.path, self.metadata, self.device = file.path, file.metadata, file.device
+        self.labels, self.trained = file.metadata.model.labels, file.metadata.trained
+        self.preprocess = file.metadata.model.preprocess
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad(), tf32_disabled():
@@ -99,10 +105,12 @@ def baseline_runners(runner: FileRunner, module: str | Path | None, names: Seque
     module_path, reason = find_module(runner, module)
     if module_path is None:
         raise ArtifactError(f"{runner.path} cannot be compared with {', '.join(names)}: {reason}.")
-    return {
-        name: EagerRunner(name, eager_model(module_path, runner.device), runner, name.removeprefix("eager-"))
-        for name in names
-    }
+    baselines = {}
+    for name in names:
+        precision = name.removeprefix("eager-")
+        network = InPrecision(eager_model(module_path, runner.device), precision)
+        baselines[name] = EagerRunner(name, network, runner, precision)
+    return baselines
 
 
 def find_module(file: _File, module: str | Path | None = None) -> tuple[Path | None, str]:

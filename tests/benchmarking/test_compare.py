@@ -10,6 +10,7 @@ from saved_reports import (
     GPU,
     SETTINGS,
     VERSIONS,
+    accuracy,
     eager,
     engine,
     first_schema,
@@ -286,6 +287,31 @@ def test_files_are_compared_and_named(tmp_path):
         }],
         "failures": list(found.failures), "not_comparable": [], "notes": [],
     }  # fmt: skip
+
+
+PICTURES = {"annotations": "val.json", "min_score": 0.05, "nms_iou": 0.5, "max_detections": 200, "images": "val"}
+
+
+def evaluated(ap, images=1000, **changes):
+    settings = {**SETTINGS, "evaluation": {**PICTURES, "annotations_sha256": "0" * 64, **changes}}
+    rows = (eager(accuracy=accuracy(0.78, images=images)), engine(1.0, accuracy=accuracy(ap, images=images)))
+    return report(*rows, engine(2.0, 8, accuracy=accuracy(ap, images=images)), settings=settings)
+
+
+@pytest.mark.parametrize(
+    "old, new, notes",
+    [
+        (evaluated(0.78), evaluated(0.7689, images=1000, annotations="moved.json"),
+         ("AP of b1.engine.ts FP16 was 0.7800, is 0.7689",)),
+        (evaluated(0.78), evaluated(0.78), ()),
+        (evaluated(0.78), evaluated(0.7689, orient=True), ("AP is not compared: EXIF orientation was off, is on",)),
+        (evaluated(0.78), evaluated(0.7689, 900), ("AP is not compared: number of pictures was 1000, is 900",)),
+        (report(eager(), engine(1.0)), evaluated(0.7689), ()),
+    ],
+    ids=["changed", "same", "other settings", "a subset", "not known before"],
+)  # fmt: skip
+def test_how_ap_changed_is_a_note_for_each_runner(old, new, notes):
+    assert compared(old, new).notes == notes
 
 
 def test_nothing_is_changed_in_what_was_given():

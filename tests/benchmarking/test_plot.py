@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from conftest import ROOT
-from saved_reports import CPU, GPU, VERSIONS, eager, engine, report, row
+from saved_reports import CPU, GPU, VERSIONS, accuracy, eager, engine, report, row
 from ssdtrt import config
 from ssdtrt.benchmarking import plot, report_file
 from ssdtrt.errors import ReportError
@@ -97,6 +97,31 @@ def test_both_panels_show_every_line_on_logarithmic_axes():
         "engine FP16, no CUDA graph",
         "engine FP16",
     ]
+
+
+def test_a_report_with_accuracy_has_a_third_panel_of_ap_over_throughput():
+    """A point a row with its batch size, and a line at FP32's AP; what was not evaluated has no point there."""
+    data = report(
+        eager(accuracy=accuracy(0.78)), eager(128.0, 128, accuracy=accuracy(0.78)),
+        engine(1.0, accuracy=accuracy(0.77)), engine(10.0, 128, accuracy=accuracy(0.77)), row("compile", 2.0),
+    )  # fmt: skip
+    figure = drawn(data)
+    assert figure.get_size_inches()[1] > drawn(SWEEP).get_size_inches()[1] and len(drawn(SWEEP).axes) == 2
+    _, _, axes = figure.axes
+    *lines, fp32 = axes.lines
+    found = [(list(line.get_xdata()), list(line.get_ydata())) for line in lines]
+    assert found == [([125.0, 1000.0], [0.78, 0.78]), ([1000.0, 12800.0], [0.77, 0.77])]
+    assert set(fp32.get_ydata()) == {0.78} and fp32.get_linestyle() == "--"
+    colors = [line.get_color() for line in lines]
+    assert colors == [line.get_color() for line in figure.axes[1].lines][1:] and len(figure.legends[0].get_texts()) == 3
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [
+        ("1", (125.0, 0.78)), ("128", (1000.0, 0.78)), ("1", (1000.0, 0.77)), ("128", (12800.0, 0.77)),
+        ("FP32\n0.780", (1, 0.78)),
+    ]  # fmt: skip
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("images/s (higher is better)", "AP (higher is better)")
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
+    assert axes.get_xlim() == pytest.approx((100, 20_000)) and axes.get_ylim() == pytest.approx((0.7675, 0.7825))
+    assert figure.get_suptitle().endswith(", logarithmic axes but for AP")
 
 
 def test_the_title_names_machine_versions_and_clock():

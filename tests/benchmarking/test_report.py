@@ -57,7 +57,7 @@ def test_report_as_json():
     rows = row(), row(agreement=AGREEMENT, build_seconds=1.5)
     report = BenchReport(MACHINE, SETTINGS, rows, ("untrained",), parts)
     found = json.loads(json.dumps(report.document(), allow_nan=False))
-    assert list(found) == ["schema", "kind", "machine", "settings", "rows", "notes", "parts"]
+    assert list(found) == ["schema", "kind", "machine", "settings", "rows", "notes", "parts", "failures"]
     assert (found["schema"], found["kind"]) == (config.BENCH_SCHEMA, "bench")
     assert found["machine"] == MACHINE.as_dict() and found["settings"] == SETTINGS.as_dict()
     assert found["notes"] == ["untrained"]
@@ -81,7 +81,7 @@ def test_fields_of_a_row():
     assert set(row().as_dict()) == {
         "name", "precision", "batch_size", "case", "file", "status", "reason", "samples", "median_ms", "p90_ms",
         "p99_ms", "max_ms", "coefficient_of_variation", "images_per_second", "speedup", "speedup_low", "speedup_high",
-        "host", "memory_mib", "build_seconds", "compile_seconds", "first_call_ms", "agreement",
+        "host", "memory_mib", "build_seconds", "compile_seconds", "first_call_ms", "agreement", "accuracy",
     }  # fmt: skip
 
 

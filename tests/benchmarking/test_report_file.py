@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from msgspec.structs import replace
 
 from conftest import ROOT
 from saved_reports import (
@@ -24,8 +25,9 @@ from saved_reports import (
 from ssdtrt import config
 from ssdtrt.benchmarking import plot, report_file
 from ssdtrt.benchmarking.compare import compare_files
-from ssdtrt.benchmarking.report import BatchGpuState, BenchSettings, PartTime
+from ssdtrt.benchmarking.report import Accuracy, BatchGpuState, BenchSettings, PartTime
 from ssdtrt.errors import ReportError
+from ssdtrt.evaluation.report import EvalSettings
 from ssdtrt.system.gpu_state import GpuState
 
 MAKE_IT = "Make one with: ssdtrt bench --json FILE"
@@ -40,7 +42,11 @@ def test_what_bench_writes_is_what_is_read(tmp_path):
         rounds=3, iterations=2, clock="c", warmup=1, tf32=False, cudnn_benchmark=True, input_sets=4, rest_seconds=0.1,
         gpu_state=(BatchGpuState(8, GpuState(sm_mhz=5.0, throttled=()), None, ("python (7)",)),),
     )  # fmt: skip
-    rows = (bench_row("eager-fp32", "fp32", case="eager-fp32"), bench_row("a.ts", "fp16", parity(), case="engine"))
+    settings = replace(settings, evaluation=EvalSettings("a.json", 0.05, 0.5, 200, "val", value_range=(0.0, 9.5)))
+    rows = (
+        bench_row("eager-fp32", "fp32", case="eager-fp32", accuracy=Accuracy(0.5, None, 0.25, 0.0, 7)),
+        bench_row("a.ts", "fp16", parity(), case="engine"),
+    )
     for machine in (ON_CPU, ON_GPU):
         made = bench_report(
             *rows, machine=machine, settings=settings, notes=("one",), parts=(PartTime("network", 8, 1.0, 2.0),)

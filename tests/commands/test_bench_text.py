@@ -20,8 +20,9 @@ from saved_reports import (
 from saved_reports import row as json_row
 from ssdtrt.benchmarking import report_file
 from ssdtrt.benchmarking.compare import compare
-from ssdtrt.benchmarking.report import BatchGpuState, PartTime
+from ssdtrt.benchmarking.report import Accuracy, BatchGpuState, PartTime
 from ssdtrt.commands import bench_text as text
+from ssdtrt.evaluation.report import EvalSettings
 from ssdtrt.system.gpu_state import GpuState
 
 
@@ -106,6 +107,29 @@ failed: compile FP16, batch 8: no Triton
 note: untrained
 note: unsteady"""
     )
+
+
+ACCURATE = bench_report(
+    replace(BASELINE_ROW, accuracy=Accuracy(0.7801, 0.9675, 0.9222, 0.0, 1000)),
+    replace(ENGINE_ROW, accuracy=Accuracy(0.7689, 0.9601, None, -0.0112, 1000)),
+    FAILED_ROW,
+    settings=replace(BRIEF, evaluation=EvalSettings("val.json", 0.05, 0.5, 200)),
+)
+
+
+@pytest.mark.parametrize("width, names", [(100, 21), (60, 13)])
+def test_accuracy_stands_beside_the_speed_in_a_table_of_its_own_also_where_it_is_narrow(width, names):
+    blocks = text.bench_text(ACCURATE, width).split("\n\n")
+    name = ENGINE_ROW.name + " FP16"
+    assert blocks[-2].splitlines() == [
+        f"{'runner':{names}}  batch  images/s     AP  vs FP32   AP50   AP75",
+        f"{'eager-fp32':{names}}      8       566  0.780  +0.0000  0.968  0.922",
+        f"{name if width == 100 else '...ne.ts FP16':{names}}      8     4,532  0.769  -0.0112  0.960      -",
+    ]
+    assert blocks[0].splitlines()[-1] == "AP on 1,000 pictures of val.json"
+    page = text.bench_markdown(ACCURATE)
+    assert "\n| runner | batch | images/s | AP | vs FP32 | AP50 | AP75 |\n" in page
+    assert "\n| ssd300.engine.ts FP16 | 8 | 4,532 | 0.769 | -0.0112 | 0.960 | - |\n" in page
 
 
 def test_long_names_lose_their_front():

@@ -214,6 +214,7 @@ def test_plot_draws_saved_reports(reports, ssdtrt, tmp_path):
     assert list(found) == ["schema", "kind", "file", "reports", "lines"] and found["kind"] == "plot"
     assert (found["file"], found["reports"]) == ("speed.svg", ["old.json", "new.json"])
     times = {line["name"]: (line["batch_sizes"], line["median_ms"]) for line in found["lines"]}
+    assert {tuple(line["ap"]) for line in found["lines"]} == {(None,), (None, None)}
     assert times["eager FP32, old"] == ([1], [OLD["rows"][0]["median_ms"]])
     assert ssdtrt("plot", "old.json", "--json", "old.json").exit_code == 2
     done = ssdtrt("plot", "old.json", "-o", "speed.gif")
@@ -244,6 +245,24 @@ def test_bench_refuses_before_it_measures(option, message, ssdtrt, monkeypatch):
 def test_a_threshold_is_a_number_above_0(option, value, ssdtrt):
     done = ssdtrt("bench", "a.ts", option, value)
     assert done.exit_code == 2 and f"{value!r} is not a number above 0." in done.stderr
+
+
+def test_bench_refuses_pictures_before_it_measures(ssdtrt, monkeypatch):
+    for given in (("--images", "x"), ("--annotations", "x"), ("--orient",), ("--match-classes", "position")):
+        done = ssdtrt("bench", "there-is-no-such-file.ts", *given)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert done.stderr.endswith("Error: The AP takes both --images DIR and --annotations FILE.\n")
+    both = ("--images", "x", "--annotations", "a.json")
+    done = ssdtrt("bench", "there-is-no-such-file.ts", *both, "--json", "a.json")
+    assert done.exit_code == 2 and "a.json is an input; give another path for --json." in done.stderr
+    done = ssdtrt("-q", "bench", "there-is-no-such-file.ts", *both)
+    assert (done.exit_code, done.stderr) == (
+        1, "Error: a.json: no such file. Give an annotation file in COCO's format.\n"
+    )  # fmt: skip
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    done = ssdtrt("-q", "bench", "there-is-no-such-file.ts", *both)
+    assert done.exit_code == 1 and done.stderr.endswith(": pip install 'ssdtrt[eval]'\n")
+    assert done.stderr.startswith("Error: Evaluation needs faster-coco-eval (")
 
 
 QUICK = ("--rounds", "1", "--iterations", "1", "--warmup", "1")

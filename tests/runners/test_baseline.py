@@ -7,7 +7,7 @@ import torch
 
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, SsdtrtError
-from ssdtrt.runners.baseline import EagerRunner, baseline_runners, eager_model
+from ssdtrt.runners.baseline import EagerRunner, InPrecision, baseline_runners, eager_model
 from ssdtrt.runners.runner import load_engine
 
 
@@ -36,9 +36,9 @@ def test_eager_runner_in_half_precision():
             seen.append((images.dtype, self.weight.dtype, cudnn.allow_tf32, matmul.allow_tf32, images.requires_grad))
             return images + self.weight, images
 
-    engine = SimpleNamespace(path=None, metadata={}, device=torch.device("cpu"), labels=["background"], trained=True)
-    engine.preprocess = "eval"
-    loc, conf = EagerRunner("eager-fp16", Model(), engine, "fp16")(torch.full((1, 3), 0.1))
+    metadata = SimpleNamespace(model=SimpleNamespace(labels=["background"], preprocess="eval"), trained=True)
+    engine = SimpleNamespace(path=None, metadata=metadata, device=torch.device("cpu"))
+    loc, conf = EagerRunner("eager-fp16", InPrecision(Model(), "fp16"), engine, "fp16")(torch.full((1, 3), 0.1))
     assert seen == [(torch.float16, torch.float16, False, False, False)]
     assert loc.dtype == conf.dtype == torch.float32 and not loc.requires_grad
     assert conf[0, 0] == torch.tensor(0.1).half().float()
@@ -48,7 +48,10 @@ def test_baselines_by_name(engine, module):
     runner = load_engine(engine)
     baselines = baseline_runners(runner, None, ["eager-fp32", "eager-fp32"])
     assert list(baselines) == ["eager-fp32"]
-    state, expected = baselines["eager-fp32"].model.state_dict(), eager_model(module, runner.device).state_dict()
+    state, expected = (
+        baselines["eager-fp32"].network.model.state_dict(),
+        eager_model(module, runner.device).state_dict(),
+    )
     assert all(torch.equal(state[key], expected[key]) for key in expected)
 
 
