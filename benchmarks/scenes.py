@@ -224,15 +224,23 @@ def upload(values: np.ndarray, device: torch.device | str, dtype: torch.dtype = 
     return tensor.to(device, non_blocking=True)
 
 
-def val_scene(seed: int, index: int, device: torch.device | str = "cpu") -> Scenes:
+def val_scene(seed: int, index: int, device: torch.device | str = "cpu", scale: float = 1.0) -> Scenes:
     """Picture `index` of the validation set, a batch of one, of its own size; the same however many there are."""
     random = random_numbers(seed, VAL, index)
-    width, height = (int(random.integers(low, high + 1)) for low, high in (VAL_WIDTHS, VAL_HEIGHTS))
+    width, height = (int(scale * random.integers(low, high + 1)) for low, high in (VAL_WIDTHS, VAL_HEIGHTS))
     generator = torch.Generator().manual_seed(int(random.integers(2**62)))
     return render(draw_layout(random, 1), height, width, generator, device)
 
 
-def write_val(folder: Path, count: int, seed: int, device: torch.device | str = "cpu", workers: int = 8) -> Path:
+def write_val(
+    folder: Path,
+    count: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    workers: int = 8,
+    scale: float = 1.0,
+    quality: int = 95,
+) -> Path:
     """Writes `count` pictures to `folder`/images and their COCO annotations, and returns the annotations' path."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     categories = [{"id": number, "name": name, "supercategory": "shape"} for number, name in zip(CATEGORY_IDS, LABELS)]
@@ -240,16 +248,16 @@ def write_val(folder: Path, count: int, seed: int, device: torch.device | str = 
     with ThreadPoolExecutor(workers) as pool:
         saving = []
         for index in range(count):
-            scene = val_scene(seed, index, device)
+            scene = val_scene(seed, index, device, scale)
             pixels = scene.images[0].permute(1, 2, 0).cpu().numpy()  # [H, W, 3]
             height, width = pixels.shape[:2]
             name = f"{index + 1:06d}.jpg"
             saving.append(
-                pool.submit(Image.fromarray(pixels).save, folder / "images" / name, quality=95, subsampling=0)
+                pool.submit(Image.fromarray(pixels).save, folder / "images" / name, quality=quality, subsampling=0)
             )
             images.append({"id": index + 1, "file_name": name, "width": width, "height": height})
-            scale = torch.tensor([width, height, width, height])
-            boxes = (scene.boxes_xyxy[0].cpu() * scale).tolist()
+            sides = torch.tensor([width, height, width, height])
+            boxes = (scene.boxes_xyxy[0].cpu() * sides).tolist()
             for box, label, area in zip(boxes, scene.labels[0].tolist(), scene.areas[0].tolist()):
                 if label:
                     annotations.append(annotation(len(annotations) + 1, index + 1, label, box, area))

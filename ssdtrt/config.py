@@ -1,6 +1,7 @@
 """The constants of SSD300, the class names of COCO and every default value. Imports no torch."""
 
 import math
+from pathlib import Path
 
 # The network (NVIDIA SSD300 v1.1, ResNet-50 backbone).
 IMAGE_SIZE = 300
@@ -48,6 +49,8 @@ COCO_URL = (
 COCO_URL_VARIABLE = "SSDTRT_COCO_URL"
 COCO_FILE = "nvidia_ssdpyt_amp_200703.pt"
 WEIGHTS = "coco"
+NAMED_WEIGHTS = ("coco", "scenes", "random")
+SCENES_WEIGHTS = Path(__file__).parent / "samples" / "scenes.npz"
 SEED = 0
 
 # Files.

@@ -49,7 +49,8 @@ def nvidia_ssd(
         pretrained: Whether the model has `weights`, in eval mode and without gradients. Otherwise it is initialized as
             the reference is, to be trained. No ImageNet weights are fetched.
         model_math: `fp32`, or `fp16` for half precision except in the BatchNorm layers, which needs a GPU.
-        weights: `coco` for NVIDIA's checkpoint, which is fetched once; a checkpoint's path; or `random`.
+        weights: `coco` for NVIDIA's checkpoint, which is fetched once; a checkpoint's path; or `scenes` or
+            `random` (see `build_model`).
         force_reload: Only False is supported: a checkpoint is fetched again once its file is removed.
 
     Returns:

@@ -20,6 +20,7 @@ from ssdtrt.detection.results import ImageDetections
 from ssdtrt.detection.settings import check_settings
 from ssdtrt.errors import ArtifactError, CompileError, FetchError, ImageError
 from ssdtrt.export import export_module
+from ssdtrt.formats.packed_weights import read_packed_record
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.sources import expand
@@ -32,6 +33,7 @@ from ssdtrt.system.files import write_text
 from ssdtrt.system.progress import Progress, silent
 
 SAMPLES = Path(__file__).parent / "samples"
+SCENES = SAMPLES / "scenes" / "images"
 _REPORT_FILE = "report.json"
 
 
@@ -54,14 +56,14 @@ def run_job(
 ) -> RunReport:
     """Export, compile, bench and detect, and write everything, a report.json and a page of it into a folder.
 
-    If the `coco` weights cannot be fetched, `random` ones are used, and if no TensorRT engine can be built here and
+    If the `coco` weights cannot be fetched, those of `scenes` are used, and if no TensorRT engine can be built here and
     `backend` does not ask for one, a TorchScript engine for the CPU.
 
     Args:
         pictures: Files, folders, patterns, or `-` for a list on stdin, as `verify_engine` takes them; by default the
-            sample photographs of the package.
+            sample photographs of the package, and with the weights `scenes` its sample scenes.
         folder: The folder to write to, which is created.
-        weights: `coco`, `random`, or the path of a checkpoint.
+        weights: `coco`, `scenes`, `random`, or the path of a checkpoint.
         preprocess: How pictures are prepared for the network: `eval`, the whole picture resized, or `hub`, its center
             crop.
         labels: The names of the classes, without the background; by default those of COCO or of the checkpoint.
@@ -99,11 +101,11 @@ def run_job(
     settings: dict[str, Any] = {"threshold": threshold, "value_range": value_range, "max_pixels": max_pixels}
     check_settings(**settings)
     failures: list[ImageError] = []
-    paths = list(expand(pictures or [SAMPLES / "*.jpg"], failures=failures, output=folder, note=notice))
-    _check_readable(paths, failures)
+    paths = _find_pictures(pictures, folder, failures, notice)
     check_names(against)
     building = _building(backend, batch, folder, notice)
     model = _get_model(weights, labels, trust, progress, notice)
+    paths = paths or _samples(model)
     module = export_module(model, folder / config.MODULE_FILE, preprocess=preprocess, progress=progress)
     engine = compile_engine(module, folder / config.ENGINE_FILE, **building, progress=progress, note=notice)
     bench = bench_files([engine], against=against, progress=progress)
@@ -132,12 +134,16 @@ def _write(report: RunReport) -> None:
     write_page([path], report.folder / config.PAGE_FILE)
 
 
-def _check_readable(paths: Sequence[Path], failures: Sequence[ImageError]) -> None:
-    """Raise an error where there is no picture, now and not after everything else is done."""
-    if not paths:
+def _find_pictures(
+    pictures: Sequence[str | Path], folder: Path, failures: list[ImageError], notice: Progress
+) -> list[Path]:
+    """Return the files, none where none were given; raise an error now, and not after everything else is done."""
+    paths = list(expand(pictures, failures=failures, output=folder, note=notice))
+    if pictures and not paths:
         raise failures[0]
-    if not any(map(os.path.isfile, paths)):
+    if paths and not any(map(os.path.isfile, paths)):
         load_image(paths[0])
+    return paths
 
 
 def _make_folder(folder: Path) -> None:
@@ -184,12 +190,24 @@ def _check_backend(name: str, batch: BatchRange | None) -> None:
 def _get_model(
     weights: str | Path, labels: Sequence[str] | None, trust: bool, progress: Progress, notice: Progress
 ) -> SSD300:
-    """Return the model with these weights, or with random ones and a note if `coco` cannot be fetched."""
+    """Return the model with these weights, or with those of `scenes` and a note if `coco` cannot be fetched."""
     try:
         return build_model(weights, labels=labels, trust=trust, progress=progress, note=notice)
     except FetchError as error:
-        notice(f"Untrained random weights instead of COCO's, so the detections mean nothing. {error}")
-        return build_model("random", labels=labels, progress=progress)
+        model = build_model("scenes")
+        record = read_packed_record(config.SCENES_WEIGHTS)
+        notice(
+            f"Weights of {len(record.labels) - 1} shapes in generated scenes (AP {record.figures['AP']:.2f} on "
+            f"{record.images:,} of them) instead of COCO's: in other pictures the detections mean nothing."
+            f"{' The labels that were given are not used.' if labels else ''} {error}"
+        )
+        return model
+
+
+def _samples(model: SSD300) -> list[Path]:
+    """Return the package's scenes for a model with its own weights, and its photographs for any other."""
+    own = model.source is not None and model.source.name == "scenes"
+    return sorted((SCENES if own else SAMPLES).glob("*.jpg"))
 
 
 def detect_to_folder(

@@ -28,6 +28,7 @@ from known import RED, known_file
 from ssdtrt import config
 from ssdtrt.compile import compile_engine
 from ssdtrt.export import export_module, export_onnx
+from ssdtrt.formats.packed_weights import PackedRecord, write_packed
 from ssdtrt.model.weights import build_model
 from ssdtrt.system import versions
 from ssdtrt.system.devices import emulates_bf16
@@ -150,6 +151,20 @@ def full_module(request):
 def model():
     """The seeded random model, narrow; read only."""
     return build_model("random")
+
+
+@pytest.fixture(scope="session")
+def packed_scenes():
+    """Packed weights as those in the package are, but random and narrow; read only."""
+
+    def make(path):
+        model = build_model("random", labels=script("scenes").LABELS)
+        for head, boxes in zip(model.conf, config.BOXES_PER_CELL):
+            head.bias[:boxes] += 4  # Few objects: the background is more likely.
+        state = {key: value.numpy() for key, value in model.state_dict().items()}
+        write_packed(path, state, PackedRecord(model.labels, model.source.sha256, {}, {"AP": 0.7654}, 1000))
+
+    return once("packed/scenes.npz", make)
 
 
 @pytest.fixture(scope="session")

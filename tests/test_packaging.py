@@ -32,7 +32,9 @@ def test_wheel_holds_every_module_and_the_samples(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "ssdtrt").rglob("*.py")}
-    samples = {f"ssdtrt/samples/{name}" for name in ("README.md", "astronaut.jpg", "chelsea.jpg", "coffee.jpg")}
+    samples = {str(path.relative_to(ROOT)) for path in (ROOT / "ssdtrt" / "samples").rglob("*") if path.is_file()}
+    names = ("README.md", "coffee.jpg", "scenes.npz", "scenes/annotations.json", "scenes/images/000012.jpg")
+    assert {f"ssdtrt/samples/{name}" for name in names} <= samples
     assert modules | samples <= held
     assert not any(name.startswith("tests/") for name in held)
 

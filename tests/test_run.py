@@ -16,14 +16,16 @@ from ssdtrt.bench import bench_files
 from ssdtrt.cli import main
 from ssdtrt.commands.terminal import Terminal
 from ssdtrt.errors import CompileError, ImageError, SsdtrtError, WeightsError
+from ssdtrt.model.weights import build_model
 from ssdtrt.reporting.numbers import milliseconds
 from ssdtrt.run import run_job
 
+SCENES = [f"{number:06d}.jpg" for number in range(1, 13)]
 NOWHERE = "http://127.0.0.1:9/nothing-listens-here.pt"
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory):
+def job(tmp_path_factory, packed_scenes):
     """`ssdtrt run` with no picture, no GPU and no network, measuring briefly: its folder and click's result."""
     folder = tmp_path_factory.mktemp("job")
     with pytest.MonkeyPatch.context() as patch:
@@ -32,6 +34,7 @@ def job(tmp_path_factory):
         patch.setenv("TORCH_HOME", str(folder / "cache"))
         for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
             patch.delenv(name, raising=False)
+        patch.setattr(config, "SCENES_WEIGHTS", packed_scenes)
         patch.setattr(torch.cuda, "is_available", lambda: False)
         patch.setattr(Terminal, "hints", property(lambda _: True))
         patch.setitem(config.ROUNDS, "cpu", 1)
@@ -49,8 +52,7 @@ def test_it_goes_to_its_end_and_leaves_these_files(job):
     folder, result = job
     assert result.exit_code == 0, result.stderr
     assert visible(folder) == [
-        "astronaut.jpg", "chelsea.jpg", "coffee.jpg", "detections.json", "report.html", "report.json",
-        "ssd300.engine.ts", "ssd300.ts"
+        *SCENES, "detections.json", "report.html", "report.json", "ssd300.engine.ts", "ssd300.ts"
     ]  # fmt: skip
 
 
@@ -91,7 +93,8 @@ def test_notes_on_stderr_name_what_was_done_otherwise_than_asked(job):
     assert notes[0].startswith("note: CPU engine instead of a TensorRT engine; missing for that: a CUDA GPU (torch ")
     assert "compile --backend" not in notes[0]  # It is done already.
     assert notes[1].startswith(
-        f"note: Untrained random weights instead of COCO's, so the detections mean nothing. {NOWHERE} cannot be fetched"
+        "note: Weights of 10 shapes in generated scenes (AP 0.77 on 1,000 of them) instead of COCO's: in other pictures "
+        f"the detections mean nothing. {NOWHERE} cannot be fetched"
     )
 
 
@@ -102,10 +105,10 @@ def test_it_shows_every_step_on_stderr_and_the_results_on_stdout(job):
     assert "Error" not in result.stderr
     first = "ssdtrt-run/ssd300.engine.ts: FP32 torchscript, any batch, built in"
     assert result.stdout.splitlines()[0].startswith(first)
-    assert "eager-fp32" in result.stdout and "astronaut.jpg" in result.stdout
+    assert "eager-fp32" in result.stdout and "000012.jpg" in result.stdout
     assert (
         result.stdout.splitlines()[-1]
-        == "written to ssdtrt-run: report.html, report.json, detections.json and 3 pictures"
+        == "written to ssdtrt-run: report.html, report.json, detections.json and 12 pictures"
     )
 
 
@@ -115,13 +118,14 @@ def test_the_report_is_complete(report):
         "failures",
     }  # fmt: skip
     assert (report["schema"], report["kind"]) == (2, "run")
-    assert (report["folder"], report["trained"]) == ("ssdtrt-run", False)
+    assert (report["folder"], report["trained"]) == ("ssdtrt-run", True)
     assert (report["backend"], report["precision"], report["failures"]) == ("torchscript", "fp32", [])
     assert [note.split(";")[0].split(",")[0] for note in report["notes"]] == [
         "CPU engine instead of a TensorRT engine",
-        "Untrained random weights instead of COCO's",
+        "Weights of 10 shapes in generated scenes (AP 0.77 on 1",
     ]
-    assert report["module"]["kind"] == "module" and report["module"]["model"]["weights"]["name"] == "random"
+    assert report["module"]["kind"] == "module" and report["module"]["model"]["weights"]["name"] == "scenes"
+    assert report["module"]["model"]["labels"][:3] == ["background", "disc", "rectangle"]
     assert report["engine"]["kind"] == "engine" and report["engine"]["parity"]["passed"] is True
 
 
@@ -135,7 +139,7 @@ def test_the_report_holds_the_measurement(report):
     assert engine["median_ms"] > 0 and engine["build_seconds"] > 0
     assert engine["agreement"]["passed"] is True
     assert engine["agreement"]["outputs"][0]["relative_l2"] <= 1e-4
-    assert any("untrained" in note for note in bench["notes"])
+    assert not any("untrained" in note for note in bench["notes"])
 
 
 def test_the_engine_is_that_of_the_module_beside_it(job, report):
@@ -143,27 +147,42 @@ def test_the_engine_is_that_of_the_module_beside_it(job, report):
     assert report["engine"]["module"] == {"file": "ssd300.ts", "sha256": digest}
 
 
-def test_the_pictures_are_the_samples_with_boxes_and_the_mark(job, report, photographs):
+def test_the_pictures_are_the_sample_scenes_with_boxes(job, report):
     folder, _ = job
     found = {entry["image"]: entry for entry in report["detections"]}
-    assert sorted(found) == [str(path) for path in photographs]
-    for path in photographs:
-        with Image.open(path) as original, Image.open(folder / path.name) as drawn:
+    assert sorted(found) == [str(run.SCENES / name) for name in SCENES]
+    for name in SCENES:
+        entry = found[str(run.SCENES / name)]
+        with Image.open(run.SCENES / name) as original, Image.open(folder / name) as drawn:
             assert drawn.format == "JPEG" and drawn.mode == "RGB"
-            assert drawn.size == original.size == (found[str(path)]["width"], found[str(path)]["height"])
-            red, green, blue = drawn.getpixel((1, drawn.height - 2))  # The mark's ground, in the lower left corner.
-            assert max(abs(value - 40) for value in (red, green, blue)) < 25
+            assert drawn.size == original.size == (entry["width"], entry["height"])
+    assert any(entry["detections"] for entry in found.values())
     entries = pictures_in(folder)
-    assert [entry.pop("drawing") for entry in entries] == [path.name for path in photographs]
+    assert [entry.pop("drawing") for entry in entries] == SCENES
     assert entries == report["detections"]
+
+
+@pytest.mark.parametrize("name, count, first", [("scenes", 12, "000001.jpg"), ("random", 3, "astronaut.jpg")])
+def test_the_samples_go_by_the_weights(name, count, first, packed_scenes, monkeypatch):
+    monkeypatch.setattr(config, "SCENES_WEIGHTS", packed_scenes)
+    found = run._samples(build_model(name))
+    assert (len(found), found[0].name) == (count, first)
+
+
+def test_labels_for_coco_are_not_of_the_scenes(packed_scenes, monkeypatch):
+    monkeypatch.setattr(config, "SCENES_WEIGHTS", packed_scenes)
+    notes = []
+    model = run._get_model("coco", config.COCO_LABELS[1:], False, notes.append, notes.append)
+    assert model.labels[-1] == "ell" and " The labels that were given are not used. http" in notes[-1]
 
 
 def test_the_page_shows_the_report(job, report):
     text = (job[0] / "report.html").read_text(encoding="utf-8")
     engine = report["bench"]["rows"][-1]
     assert f">{milliseconds(engine['median_ms'])}</td>" in text and f"{engine['speedup']:.2f}x as fast" in text
-    assert "The weights are untrained random numbers" in text and ">not measured</strong>" in text
-    assert text.count('<img src="data:image/jpeg;base64,') == 3
+    assert "The weights are those of the package (scenes): trained on generated scenes" in text
+    assert "untrained" not in text and ">not measured</strong>" in text
+    assert text.count('<img src="data:image/jpeg;base64,') == 12
     assert report["module"]["model"]["weights"]["sha256"] in text
 
 
@@ -179,9 +198,9 @@ def test_only_weights_that_cannot_be_fetched_are_replaced(ssdtrt, monkeypatch):
     done = ssdtrt("-q", "run", "--weights", "missing.pt")
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == (
-        "Error: missing.pt: no such file. Give a checkpoint's path, `coco` or `random` as weights."
+        "Error: missing.pt: no such file. Give a checkpoint's path, `coco`, `scenes` or `random` as weights."
     )
-    assert "Untrained" not in done.stderr
+    assert "instead of COCO's" not in done.stderr
 
 
 @pytest.mark.parametrize("batch, count", [(8, 2), ("1:8:32", 2), (1, 1)])

@@ -45,7 +45,7 @@ weights_option = click.option(
     default=config.WEIGHTS,
     show_default=True,
     shell_complete=complete_weights,
-    help="coco, random, or a checkpoint's path.",
+    help=f"{', '.join(config.NAMED_WEIGHTS)}, or a checkpoint's path.",
 )
 labels_option = click.option(
     "--labels",

@@ -189,7 +189,7 @@ def complete_paths(command: click.Command) -> None:
 
 def complete_weights(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete --weights: the names, and checkpoints. bash shows files where no name fits."""
-    return [CompletionItem(incomplete, type="file"), *_items(("coco", "random"), incomplete)]
+    return [CompletionItem(incomplete, type="file"), *_items(config.NAMED_WEIGHTS, incomplete)]
 
 
 def complete_labels(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

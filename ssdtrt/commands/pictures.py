@@ -249,9 +249,9 @@ def run(
     """Do the whole job: export, compile, bench and detect.
 
     Everything, a report.json and the page report.html are written to DIR. IMAGE is a picture, a folder, a quoted
-    pattern, or - for a list on stdin; without any it runs on sample photographs. Without a GPU it builds a CPU engine,
-    and without access to COCO's weights it uses untrained ones; a note says so. The names for --against are those of
-    ssdtrt bench.
+    pattern, or - for a list on stdin; without any it runs on sample pictures. Without a GPU it builds a CPU engine,
+    and without access to COCO's weights it uses those of the package, which find shapes in generated scenes; a note says
+    so. The names for --against are those of ssdtrt bench.
 
     Example: ssdtrt run street.jpg -o out
     """

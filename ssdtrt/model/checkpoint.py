@@ -15,6 +15,7 @@ from packaging.version import Version
 
 from ssdtrt import config
 from ssdtrt.errors import WeightsError, first_line
+from ssdtrt.formats.packed_weights import is_packed, read_packed
 from ssdtrt.model.contents import Checkpoint, CheckpointError, find_weights
 from ssdtrt.model.labels import RECORDED_AS
 from ssdtrt.system.progress import Progress, silent
@@ -22,6 +23,7 @@ from ssdtrt.system.report import counted
 from ssdtrt.system.versions import pip_install
 
 _SHOWN_CHARACTERS = 160  # of torch's own messages
+_NAMES = "{}, {} or {}".format(*(f"`{name}`" for name in config.NAMED_WEIGHTS))
 _NO_CHECKSUMS = "{} has no checksums ({}), so damage to it would not be noticed. Check the file with --sha256."
 
 
@@ -33,7 +35,7 @@ def read_checkpoint(
     published: bool = False,
     unchecked: bool = True,
 ) -> Checkpoint:
-    """Read the state dict and the class names in a checkpoint file of torch's format or of safetensors.
+    """Read the state dict and the class names in a checkpoint file: of torch, of safetensors, or of packed weights.
 
     The state dict may be under the key `model` (NVIDIA's format) or another usual one, or be the whole content. A
     prefix that wrapping the network put before every key is removed.
@@ -56,6 +58,8 @@ def read_checkpoint(
         if unchecked:
             note(_NO_CHECKSUMS.format(path, "the safetensors format"))
         return find_weights(_load_safetensors(path), path, note)
+    if is_packed(path):
+        return _load_packed(path)
     if not trust and not published and Version(torch.__version__).release[:2] < config.SAFE_WEIGHTS_ONLY:
         fixed = ".".join(map(str, config.SAFE_WEIGHTS_ONLY))
         raise WeightsError(
@@ -76,7 +80,7 @@ def check_is_checkpoint(path: Path) -> None:
     if path.is_dir():
         raise CheckpointError(path, "is a directory; expected a checkpoint file.")
     if not path.exists():
-        raise WeightsError(f"{path}: no such file. Give a checkpoint's path, `coco` or `random` as weights.")
+        raise WeightsError(f"{path}: no such file. Give a checkpoint's path, {_NAMES} as weights.")
     if not path.is_file():
         raise CheckpointError(path, "is a pipe or a device; expected a checkpoint file.")
     try:
@@ -103,7 +107,7 @@ def _check_zip(path: Path) -> None:
         raise _damaged(path, first_line(error)) from error
     if any("/code/" in name or name.endswith("/constants.pkl") for name in names):
         raise CheckpointError(path, "is a TorchScript module, not a checkpoint. Give it to ssdtrt compile instead.")
-    if not any(name.endswith("/data.pkl") for name in names):
+    if not any(name.endswith("/data.pkl") for name in names) and not is_packed(path):
         raise CheckpointError(path, "is a zip archive but not a PyTorch checkpoint (it holds no data.pkl).")
 
 
@@ -182,6 +186,14 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
         with contextlib.suppress(KeyError, ValueError):
             loaded[key] = json.loads(recorded[key])
     return loaded
+
+
+def _load_packed(path: Path) -> Checkpoint:
+    try:
+        arrays, record = read_packed(path)
+    except Exception as error:  # A damaged archive raises almost anything.
+        raise _damaged(path, first_line(error, limit=_SHOWN_CHARACTERS)) from error
+    return Checkpoint({key: torch.from_numpy(array) for key, array in arrays.items()}, dict(enumerate(record.labels)))
 
 
 def _damaged(path: Path, reason: str) -> CheckpointError:

@@ -12,7 +12,7 @@ class WeightsSource(Report, frozen=True):
     """The origin of a model's weights.
 
     Attributes:
-        name: `coco`, `random` or a file's name.
+        name: `coco`, `scenes`, `random` or a file's name.
         sha256: The SHA-256 of the tensors (see `ssdtrt.model.weights.state_sha256`).
         trained: False for random weights.
         file_sha256: The SHA-256 of the file; None for random weights.

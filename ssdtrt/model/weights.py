@@ -1,4 +1,4 @@
-"""Build the network with weights: NVIDIA's, those of a checkpoint, or random ones."""
+"""Build the network with weights: NVIDIA's, those of a checkpoint, the package's own, or random ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def build_model(
 
     Args:
         weights: `coco` for NVIDIA's checkpoint, which is fetched once into torch's hub cache; the path of a checkpoint,
-            whose class heads give the number of classes; or `random`.
+            whose class heads give the number of classes; `scenes` for those in the package, which find ten shapes in
+            generated scenes; or `random`.
         seed: The seed of random weights.
         labels: The names of the classes without the background; by default those that the checkpoint records, or
             `class 1`, `class 2` and so on where it records none. `coco` and random weights have COCO's.
@@ -73,7 +74,7 @@ def build_model(
         model, digest = random_model(len(labels) + 1 if labels else config.NUM_CLASSES, seed), None
         name = "random"
     else:
-        name = "coco" if weights == "coco" else Path(weights).name
+        name = str(weights) if weights in config.NAMED_WEIGHTS else Path(weights).name
         model, recorded, digest = _model_from_file(weights, sha256, trust, progress, note)
     if labels is None and name in ("coco", "random") and model.num_classes == config.NUM_CLASSES:
         labels = config.COCO_LABELS[1:]
@@ -90,11 +91,13 @@ def build_model(
 def _model_from_file(
     weights: str | Path, sha256: str | None, trust: bool, progress: Progress, note: Progress
 ) -> tuple[SSD300, dict[int, str], str]:
-    """The model with the weights of `coco` or a checkpoint's path, the recorded class names, the file's SHA-256."""
+    """The model with the weights of `coco`, `scenes` or a checkpoint's path, the recorded class names, the file's SHA-256."""
     if weights == "coco":
         path = coco_checkpoint(sha256, functools.partial(_coco_model, trust=trust), progress)
         return *_coco_model(path, trust), sha256_file(path)
-    path = Path(weights)
+    path = config.SCENES_WEIGHTS if weights == "scenes" else Path(weights)
+    if weights == "scenes" and not path.exists():
+        raise WeightsError(f"{path}: no such file, though it is part of ssdtrt. Install ssdtrt again.")
     check_is_checkpoint(path)
     digest = sha256_file(path) if sha256 is None else check_sha256(path, sha256, WeightsError)
     found = read_checkpoint(path, trust, note, unchecked=sha256 is None)

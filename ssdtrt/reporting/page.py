@@ -43,7 +43,11 @@ def page(sources: Sequence[Source]) -> tuple[str, tuple[str, ...]]:
     body = element(
         "main",
         element(
-            "header", element("h1", title), element("p", f"Made by ssdtrt report of {names}."), _untrained(reports)
+            "header",
+            element("h1", title),
+            element("p", f"Made by ssdtrt report of {names}."),
+            _untrained(reports),
+            _of_scenes(reports),
         ),
         _summary(reports),
         element("nav", bullets(links, "contents"), aria_label="Contents"),
@@ -72,6 +76,18 @@ def _untrained(reports: Reports) -> ElementTree.Element | None:
         "these detections mean nothing."
     )
     return element("p", element("strong", text), class_="warning")
+
+
+def _of_scenes(reports: Reports) -> ElementTree.Element | None:
+    """What the weights of the package find, where a file has them."""
+    weights = [one.metadata.model.weights for one in reports.built]
+    if not any(one is not None and one.name == "scenes" for one in weights):
+        return None
+    text = (
+        "The weights are those of the package (scenes): trained on generated scenes, they find ten shapes in such "
+        "pictures and mean nothing in others."
+    )
+    return element("p", text)
 
 
 def _summary(reports: Reports) -> ElementTree.Element:

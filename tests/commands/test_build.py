@@ -291,7 +291,7 @@ def bad(model, tmp_path_factory):
 
 
 BAD_WEIGHTS = {
-    "missing.ts": "{path}: no such file. Give a checkpoint's path, `coco` or `random` as weights.",
+    "missing.ts": "{path}: no such file. Give a checkpoint's path, `coco`, `scenes` or `random` as weights.",
     "folder": "{path} is a directory; expected a checkpoint file.",
     "empty.ts": "{path} is empty; expected a checkpoint. Fetch it again.",
     "text.ts": "{path} is not a PyTorch checkpoint (it begins with b'not a module').",

@@ -129,7 +129,7 @@ def test_every_argument_is_completed_as_a_path_but_what_is_in_the_cache():
         ("ca", plain("cache")),
         ("cache ", plain("list", "clear")),
         ("compile --backend t", plain("tensorrt", "torchscript")),
-        ("export --weights ", [("file", ""), *plain("coco", "random")]),
+        ("export --weights ", [("file", ""), *plain("coco", "scenes", "random")]),
         ("run --weights r", [("file", "r"), *plain("random")]),
         ("export --labels c", [("file", "c"), *plain("coco")]),
         ("bench --against eager-fp16", plain("eager-fp16", "eager-fp16-graph")),

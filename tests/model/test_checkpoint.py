@@ -7,6 +7,7 @@ import sys
 import warnings
 import zipfile
 
+import numpy
 import pytest
 import torch
 from checkpoints import OLD_TORCH, TRUST, WritesFile, prefixed, tiny, training_state, write
@@ -191,7 +192,21 @@ def assert_one_line_error(path, *parts, trust=TRUST):
 
 
 def test_missing_file(tmp_path):
-    assert_one_line_error(tmp_path / "none.pt", "no such file", "`coco`", "`random`")
+    assert_one_line_error(tmp_path / "none.pt", "no such file", "`coco`", "`scenes`", "`random`")
+
+
+def test_damaged_packed_weights(packed_scenes, tmp_path):
+    whole, path = packed_scenes.read_bytes(), tmp_path / "scenes.npz"
+    path.write_bytes(whole[: len(whole) // 2])
+    assert_one_line_error(path, f"is truncated or damaged ({len(whole) // 2:,} bytes, File is not a zip file)")
+    with zipfile.ZipFile(packed_scenes) as archive:
+        members = [one for one in archive.infolist() if one.compress_size > 500]
+    for member in members[::20]:
+        place = member.header_offset + 400
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        assert_one_line_error(path, "is truncated or damaged (")
+    numpy.savez(path, record=numpy.array('{"labels": []}'))
+    assert_one_line_error(path, "is truncated or damaged (", "missing required field `source_sha256`")
 
 
 def test_directory(tmp_path):

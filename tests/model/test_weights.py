@@ -8,6 +8,7 @@ import torch
 from checkpoints import TRUST
 from torchvision.models import resnet18
 
+from ssdtrt import config
 from ssdtrt.errors import WeightsError
 from ssdtrt.model import weights
 from ssdtrt.model.ssd import SSD300
@@ -187,6 +188,38 @@ def test_state_sha256_tells_names_shapes_types_and_values_apart(other):
     assert state_sha256(other) != state_sha256(state)
     strided = torch.zeros(3, 2).t()
     assert state_sha256({"b": torch.ones(2), "a": strided}) == state_sha256(state)
+
+
+# The package's own
+
+
+def test_weights_of_the_package(packed_scenes, monkeypatch):
+    """They are a packed file, which can be given by its path too."""
+    monkeypatch.setattr(config, "SCENES_WEIGHTS", packed_scenes)
+    notes = []
+    loaded = build_model("scenes", note=notes.append)
+    assert loaded.labels == (
+        "background", "disc", "rectangle", "triangle", "ring", "cross", "star", "dome", "diamond", "frame", "ell"
+    )  # fmt: skip
+    assert (loaded.source.name, loaded.source.trained) == ("scenes", True)
+    assert loaded.source.file_sha256 == sha256_of(packed_scenes)
+    assert not loaded.training and {one.dtype for one in loaded.parameters()} == {torch.float32} and notes == []
+    made = build_model("random", labels=loaded.labels).state_dict()
+    largest = made["loc.0.weight"].abs().amax((1, 2, 3), keepdim=True)
+    assert ((loaded.state_dict()["loc.0.weight"] - made["loc.0.weight"]).abs() <= largest / 63 * 0.5001).all()
+    assert torch.equal(loaded.state_dict()["loc.0.bias"], made["loc.0.bias"])
+    given = build_model(packed_scenes, sha256=sha256_of(packed_scenes), labels=["a"] * 10)
+    assert given.source.sha256 == loaded.source.sha256 and given.labels[-1] == "a"
+    with pytest.raises(WeightsError, match="scenes.npz has the SHA-256 .*; expected 00"):
+        build_model("scenes", sha256="00" * 32)
+
+
+def test_a_package_without_its_weights(tmp_path, monkeypatch):
+    path = tmp_path / "scenes.npz"
+    monkeypatch.setattr(config, "SCENES_WEIGHTS", path)
+    with pytest.raises(WeightsError) as caught:
+        build_model("scenes")
+    assert str(caught.value) == f"{path}: no such file, though it is part of ssdtrt. Install ssdtrt again."
 
 
 # What does not fit
