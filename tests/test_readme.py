@@ -195,8 +195,9 @@ def test_the_int8_example_runs(monkeypatch, tmp_path):
     (block,) = blocks(INT8, "python")
     with narrow.full_width():
         ranges, agreement = run_python(block)
+    assert shape(INT8.split("<!-- output -->\n```\n")[1].split("```")[0]) == shape(f"{ranges}\n{agreement}")
     assert re.fullmatch(r"62 ranges, the input's is 2\.\d\d", ranges)  # White is (1 - 0.406) / 0.225 = 2.64 at most.
-    found = re.fullmatch(r"(0\.\d{3}|1\.000) of (\d+) detections agree; scores change by (0\.\d{3})", agreement)
+    found = re.fullmatch(r"(0\.\d{3}|1\.000) of (\d+) detections agree; scores change by (0\.\d{4})", agreement)
     assert float(found[1]) > 0.9 and int(found[2]) >= 10 and float(found[3]) < 0.05
 
 
