@@ -46,6 +46,7 @@ docs/files
 Reports <docs/reports>
 docs/performance
 Accuracy <docs/accuracy>
+INT8 <docs/int8>
 Reliability <docs/reliability>
 Versions <docs/versions>
 ```

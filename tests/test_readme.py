@@ -10,15 +10,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import narrow
 import pytest
 import torch
 
 from conftest import ROOT, SAMPLES, script
 from ssdtrt import config
-from ssdtrt.artifact import metadata
+from ssdtrt.artifact import metadata, quantization
 from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport, ClearReport
 from ssdtrt.artifact.inspection import Inspection
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport, Repeatability
+from ssdtrt.artifact.quantization import Agreement, ApRatio, Int8Verdict, LayerCost, Quantization
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.benchmarking import report, report_file
 from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
@@ -36,6 +38,7 @@ from ssdtrt.system.versions import Machine, MeasuredOn, Versions
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+INT8 = (ROOT / "docs" / "int8.md").read_text(encoding="utf-8")
 MARK = "<!-- executed by tests/test_readme.py -->\n"
 RECORDED = ROOT / "benchmarks" / "reports"
 LABELS = ("disc", "rectangle", "triangle", "ring", "cross")
@@ -184,6 +187,20 @@ def test_the_guide_runs(fine_tuned, run, kept_engines):
     assert {"boxes.png", "out/000011.jpg"} < written and any(name.startswith("out/crops/") for name in written)
 
 
+@pytest.mark.slow
+def test_the_int8_example_runs(monkeypatch, tmp_path):
+    if not (SAMPLES / "scenes.npz").exists():
+        pytest.skip("needs the weights of the package")
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks(INT8, "python")
+    with narrow.full_width():
+        ranges, agreement = run_python(block)
+    assert shape(INT8.split("<!-- output -->\n```\n")[1].split("```")[0]) == shape(f"{ranges}\n{agreement}")
+    assert re.fullmatch(r"62 ranges, the input's is 2\.\d\d", ranges)  # White is (1 - 0.406) / 0.225 = 2.64 at most.
+    found = re.fullmatch(r"(0\.\d{3}|1\.000) of (\d+) detections agree; scores change by (0\.\d{4})", agreement)
+    assert float(found[1]) > 0.9 and int(found[2]) >= 10 and float(found[3]) < 0.05
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
 
@@ -242,11 +259,11 @@ DOCUMENTS = [
      report.BatchGpuState, GpuState, MeasuredOn, Versions),
     (CompareReport, ComparedRow), (EvalComparison, ComparedFigure), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
     (CacheReport, CacheEntry), (ClearReport,), (RunReport,), (DetectReport,), (PlotReport, PlotLine), (PageReport,),
-    (PictureList,), (ImageDetections, Detection),
+    (PictureList,), (ImageDetections, Detection), (quantization.CalibrationTable,),
 ]  # fmt: skip
 RECORDED_IN_FILES = (
     metadata.ModuleMetadata, metadata.EngineMetadata, metadata.TensorSpec, metadata.ModelInfo, metadata.ExportInfo,
-    metadata.ModuleFile, metadata.BuildInfo, BuildRequest, WeightsSource, Versions, Machine,
+    metadata.ModuleFile, metadata.BuildInfo, BuildRequest, WeightsSource, Versions, Machine, Quantization, Int8Verdict, Agreement, ApRatio, LayerCost,
 )  # fmt: skip
 
 
