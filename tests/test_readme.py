@@ -19,6 +19,7 @@ from ssdtrt.artifact import metadata
 from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport, ClearReport
 from ssdtrt.artifact.inspection import Inspection
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport, Repeatability
+from ssdtrt.artifact.quantization import Agreement, ApRatio, Int8Verdict, LayerCost, Quantization
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.benchmarking import report, report_file
 from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
@@ -246,7 +247,7 @@ DOCUMENTS = [
 ]  # fmt: skip
 RECORDED_IN_FILES = (
     metadata.ModuleMetadata, metadata.EngineMetadata, metadata.TensorSpec, metadata.ModelInfo, metadata.ExportInfo,
-    metadata.ModuleFile, metadata.BuildInfo, BuildRequest, WeightsSource, Versions, Machine,
+    metadata.ModuleFile, metadata.BuildInfo, BuildRequest, WeightsSource, Versions, Machine, Quantization, Int8Verdict, Agreement, ApRatio, LayerCost,
 )  # fmt: skip
 
 

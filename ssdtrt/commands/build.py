@@ -174,6 +174,7 @@ def compile_(
     from ssdtrt.compile import compile_engine
 
     check_json(json_file)
+    where = {"backend": backend, "device": device, "workspace_mib": workspace_mib, "sha256": sha256}
     path = compile_engine(
         module,
         output,
@@ -182,15 +183,12 @@ def compile_(
         batch=batch,
         front_end=front_end,
         streams=streams,
-        workspace_mib=workspace_mib,
-        backend=backend,
         file_format=file_format,
-        device=device,
-        sha256=sha256,
         int8=None if int8 is None else Int8Options(**int8),
         cache=not no_cache,
         progress=terminal.progress,
         note=terminal.note,
+        **where,
     )
     metadata = read_metadata(path)
     assert isinstance(metadata, EngineMetadata)
