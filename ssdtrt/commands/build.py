@@ -168,7 +168,8 @@ def compile_(
     precision = _one_precision({**flags, "int8": int8 is not None}, BACKENDS[backend])
     _check_front_end(BACKENDS[backend], front_end, streams, file_format == "plan", detector)
     default = config.PLAN_FILE if file_format == "plan" else config.DETECTOR_FILE if detector else config.ENGINE_FILE
-    check_apart({"-o": output or default, "--json": json_file}, [module])
+    read = [module, *((int8 or {}).get(name) for name in ("calibration_table", "annotations"))]
+    check_apart({"-o": output or default, "--json": json_file}, read)
     from ssdtrt.artifact.inspection import inspect_file
     from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
     from ssdtrt.compile import compile_engine
