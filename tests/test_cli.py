@@ -143,7 +143,7 @@ def test_a_gpu_that_is_not_there(command, known, picture, ssdtrt, monkeypatch):
     "arguments, message",
     [
         (("compile", "--batch-size", "8", "--batch-range", "1:8:32"), "Give --batch-size or --batch-range, not both."),
-        (("compile", "--bf16"), "The backend tensorrt takes --fp16 or --fp32, not --bf16."),
+        (("compile", "--bf16"), "The backend tensorrt takes --fp16 or --fp32 or --int8, not --bf16."),
         (("compile", "--fp16", "--backend", "torchscript"), "The backend torchscript takes --fp32 or --bf16, not"),
         (("compile", "--backend", "torchscript", "--batch-size", "8"), "The backend torchscript takes any batch"),
         (("compile", "--backend", "torchscript", "--batch-range", "1:8:8"), "The backend torchscript takes any batch"),

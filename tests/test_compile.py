@@ -22,6 +22,7 @@ from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.precision import BACKENDS, PRECISIONS
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
+from ssdtrt.engine import cached_build
 from ssdtrt.engine.build import Built
 from ssdtrt.engine.cache import graph_digest, timing_cache_file
 from ssdtrt.errors import ArtifactError, BuilderError, CompileError, ParityError
@@ -83,9 +84,9 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
     metadata, base = metadata_of(request.getfixturevalue(name)), metadata_of(module)
     assert set(metadata) == {
         "schema", "kind", "format", "created", "versions", "machine", "model", "inputs", "outputs", "export", "module",
-        "request", "build", "parity", "plan", "layers"
+        "request", "build", "parity", "plan", "layers", "int8"
     }  # fmt: skip
-    assert metadata["plan"] is None
+    assert metadata["plan"] is metadata["int8"] is None
     assert metadata["schema"] == 2 and metadata["kind"] == "engine"
     assert metadata["created"] >= base["created"]
     assert [metadata[key] for key in ("model", "inputs", "outputs", "versions")] == [
@@ -108,6 +109,7 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
         "workspace_mib": 4096,
         "format": "torchscript",
         "detector": False,
+        "quantization": None,
     }
     assert metadata["export"] == {"method": "trace"}
     parity = metadata["parity"]
@@ -154,10 +156,10 @@ def asking(job, **changes):
 
 
 def test_an_fp32_engine_passed_off_as_bf16_is_refused_and_leaves_nothing(module, out, scratch, monkeypatch):
-    build = compiling.build_in_child
+    build = cached_build.build_in_child
     monkeypatch.setattr(compiling, "emulates_bf16", lambda: False)  # The engine is refused before it runs.
     monkeypatch.setattr(
-        compiling, "build_in_child", lambda job, progress: build(asking(job, precision="fp32"), progress)
+        cached_build, "build_in_child", lambda job, progress: build(asking(job, precision="fp32"), progress)
     )
     with pytest.raises(ParityError, match="The engine is not BF16: it takes 4[.].* bytes per parameter, as FP32"):
         compile_engine(module, out, backend="torchscript", precision="bf16")
@@ -182,9 +184,9 @@ def test_a_detector_says_what_goes_in_and_comes_out(detector_file, engine, modul
 
 
 def test_a_detector_that_normalizes_otherwise_is_refused_and_leaves_nothing(module, out, scratch, monkeypatch):
-    build = compiling.build_in_child
+    build = cached_build.build_in_child
     monkeypatch.setattr(
-        compiling, "build_in_child", lambda job, progress: build(asking(job, preprocess="hub"), progress)
+        cached_build, "build_in_child", lambda job, progress: build(asking(job, preprocess="hub"), progress)
     )
     with pytest.raises(
         ParityError, match="The detector's .* differ by .* from those of its own engine; .* Nothing was written"
@@ -195,7 +197,7 @@ def test_a_detector_that_normalizes_otherwise_is_refused_and_leaves_nothing(modu
 
 def test_a_detector_has_a_name_of_its_own(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(compiling, "build_in_child", lambda job, progress: stop(job))
+    monkeypatch.setattr(cached_build, "build_in_child", lambda job, progress: stop(job))
     with pytest.raises(KeyError, match="True ssd300.detector.ts"):
         compile_engine(module, detector=True, backend="torchscript")
     with pytest.raises(KeyError, match="False ssd300.engine.ts"):
@@ -213,7 +215,7 @@ def stop(job):
         ({"backend": "onnx"}, "Unknown backend 'onnx'; expected tensorrt or torchscript."),
         ({"backend": "onnx", "precision": "fp16"}, "Unknown backend 'onnx'; expected tensorrt or torchscript."),
         ({"precision": "fp16"}, "The backend torchscript builds fp32 or bf16, not fp16."),
-        ({"backend": "tensorrt", "precision": "bf16"}, "The backend tensorrt builds fp16 or fp32, not bf16."),
+        ({"backend": "tensorrt", "precision": "bf16"}, "The backend tensorrt builds fp16 or fp32 or int8, not bf16."),
         ({"workspace_mib": 0}, "The workspace is in MiB and at least 1; found 0."),
         ({"device": "cuda"}, "The backend torchscript does not build for cuda."),
         ({"front_end": "tensorrt"}, "The front end of the backend torchscript is auto; found 'tensorrt'."),
@@ -282,7 +284,7 @@ def test_the_times_of_kernels_are_kept_where_there_are_any_unless_there_is_no_ca
     monkeypatch.setenv("SSDTRT_CACHE", str(out.parent / "engines"))
     monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda *_: None)
     monkeypatch.setattr(compiling, "pick_device", lambda device: torch.device("cpu"))
-    monkeypatch.setattr(compiling, "build_in_child", build)
+    monkeypatch.setattr(cached_build, "build_in_child", build)
     with pytest.raises(CompileError, match="no further"):
         compile_engine(module, out, front_end=front_end, cache=cache)
     (job,) = asked
@@ -306,7 +308,8 @@ def test_the_front_end_and_the_streams_are_recorded(module, front_end, streams):
     )
     like = typed(metadata_like("engine", "tensorrt"))
     built = Built(seconds=1.0, versions=like.versions, machine=like.machine)
-    found = compiling._engine_metadata(read_metadata(module), module, request, built, like.parity, False)
+    engine = cached_build.BuiltEngine(built, like.parity, False)
+    found = compiling._engine_metadata(read_metadata(module), module, request, engine, None)
     assert (found.request, found.build.front_end) == (request, front_end)
     more = f" --front-end {front_end} --streams {streams}"
     assert found.rebuild_command == f"ssdtrt compile ssd300.ts --fp16 --batch-size 8{more} --workspace-mib 64"
@@ -332,7 +335,7 @@ def on_a_gpu(module, engine, monkeypatch):
     monkeypatch.setattr("ssdtrt.runners.runtime.lacking_in_tensorrt", lambda: None)
     monkeypatch.setattr("ssdtrt.runners.runtime.import_torch_tensorrt", lambda: None)
     monkeypatch.setattr(compiling, "pick_device", lambda device: torch.device("cpu"))
-    monkeypatch.setattr(compiling, "build_in_child", build)
+    monkeypatch.setattr(cached_build, "build_in_child", build)
     return asked, refusals
 
 

@@ -40,7 +40,9 @@ def folder(module, engine, photographs, tmp_path, monkeypatch, kept_engines):
     for name, recorded in {"bench.json": "h200-b1-default.json", "accuracy.json": "h200-accuracy.json"}.items():
         shutil.copyfile(ROOT / "benchmarks" / "reports" / recorded, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("ssdtrt.compile.build_in_child", lambda *_: pytest.fail("an example built an engine"))
+    monkeypatch.setattr(
+        "ssdtrt.engine.cached_build.build_in_child", lambda *_: pytest.fail("an example built an engine")
+    )
     for counts in (config.ROUNDS, config.ITERATIONS):
         monkeypatch.setitem(counts, "cpu", 1)
 

@@ -191,8 +191,8 @@ def refuse(*given):
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize(
     "name, replacement, error",
-    [("build_in_child", stop, KeyboardInterrupt), ("accept", stop, KeyboardInterrupt), ("accept", refuse, ParityError),
-     ("_engine_metadata", stop, KeyboardInterrupt)],
+    [("engine.cached_build.build_in_child", stop, KeyboardInterrupt), ("engine.cached_build.accept", stop, KeyboardInterrupt),
+     ("engine.cached_build.accept", refuse, ParityError), ("compile._engine_metadata", stop, KeyboardInterrupt)],
 )  # fmt: skip
 def test_what_fails_half_way_leaves_what_was_there(
     fp32, module, tmp_path, monkeypatch, older, older_plan, name, replacement, error
@@ -207,7 +207,7 @@ def test_what_fails_half_way_leaves_what_was_there(
         assert set(before) == {"a.plan", "a.plan.json"}
         for file, content in before.items():
             (out / file).write_bytes(content)
-    monkeypatch.setattr(compiling, name, replacement)
+    monkeypatch.setattr(f"ssdtrt.{name}", replacement)
     with pytest.raises(error):
         compile_engine(module, out / "a.plan", **fp32)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

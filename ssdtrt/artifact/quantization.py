@@ -29,6 +29,14 @@ class Int8Options:
         images: The folder of annotated pictures to judge the engine on; none of them may be among the calibration pictures.
         annotations: Their annotations, in COCO's `instances` format.
         min_ap_ratio: The smallest accepted AP on them, as a share of FP32's, 0..1.
+
+    Raises:
+        CalibrationError: If they do not go together.
+
+    Example:
+        >>> from ssdtrt import Int8Options
+        >>> Int8Options(calibration="street-pictures").min_ap_ratio
+        0.99
     """
 
     calibration: str | Path | None = None

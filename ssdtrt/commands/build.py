@@ -168,12 +168,14 @@ def compile_(
     precision = _one_precision({**flags, "int8": int8 is not None}, BACKENDS[backend])
     _check_front_end(BACKENDS[backend], front_end, streams, file_format == "plan", detector)
     default = config.PLAN_FILE if file_format == "plan" else config.DETECTOR_FILE if detector else config.ENGINE_FILE
-    check_apart({"-o": output or default, "--json": json_file}, [module])
+    read = [module, *((int8 or {}).get(name) for name in ("calibration_table", "annotations"))]
+    check_apart({"-o": output or default, "--json": json_file}, read)
     from ssdtrt.artifact.inspection import inspect_file
     from ssdtrt.artifact.metadata import EngineMetadata, read_metadata
     from ssdtrt.compile import compile_engine
 
     check_json(json_file)
+    where = {"backend": backend, "device": device, "workspace_mib": workspace_mib, "sha256": sha256}
     path = compile_engine(
         module,
         output,
@@ -182,15 +184,12 @@ def compile_(
         batch=batch,
         front_end=front_end,
         streams=streams,
-        workspace_mib=workspace_mib,
-        backend=backend,
         file_format=file_format,
-        device=device,
-        sha256=sha256,
         int8=None if int8 is None else Int8Options(**int8),
         cache=not no_cache,
         progress=terminal.progress,
         note=terminal.note,
+        **where,
     )
     metadata = read_metadata(path)
     assert isinstance(metadata, EngineMetadata)

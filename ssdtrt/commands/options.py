@@ -118,7 +118,12 @@ def int8_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --int8 and its options; the command takes those that were given as the dict `int8`, which is None without --int8."""
 
     @click.option("--calibration", metavar="DIR", help="INT8: pictures to measure ranges on.")
-    @click.option("--calibrator", type=click.Choice(config.CALIBRATORS), help=f"[default: {config.CALIBRATORS[0]}]")
+    @click.option(
+        "--calibrator",
+        type=click.Choice(config.CALIBRATORS),
+        metavar="NAME",
+        help=f"INT8: how: {', '.join(config.CALIBRATORS[:-1])} or {config.CALIBRATORS[-1]}.  [default: {config.CALIBRATORS[0]}]",
+    )
     @click.option("--calibration-table", metavar="FILE", help="INT8: ranges that were measured before.")
     @click.option(
         "--keep-fp16", metavar="NAMES", help="INT8: layers that stay in FP16: `auto`, `none` or names.  [default: auto]"

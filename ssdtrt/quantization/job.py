@@ -29,7 +29,8 @@ from ssdtrt.quantization.pictures import (
     read_calibration,
 )
 from ssdtrt.quantization.sensitivity import choose_layers, measure_costs
-from ssdtrt.rewriting.fused import FusedNetwork
+from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300
+from ssdtrt.rewriting.quantized import quantize
 from ssdtrt.runners.baseline import eager_model
 
 _FEW = 4  # layers that stay in FP16 after an engine was not accurate enough, and then twice as many
@@ -143,9 +144,11 @@ class _Ground:
         return cls(model, table, judge, builder, [])
 
     def chosen(self, keep_fp16: str, at_least: int) -> Collection[str]:
-        """Return the names of the convolutions that stay in FP16."""
+        """Return the names of the convolutions that stay in FP16; raise CalibrationError for one that there is not."""
         if keep_fp16 != "auto":
-            return () if keep_fp16 == "none" else tuple(filter(None, (name.strip() for name in keep_fp16.split(","))))
+            names = () if keep_fp16 == "none" else tuple(filter(None, (name.strip() for name in keep_fp16.split(","))))
+            quantize(FusedSSD300(self.model), self.table.ranges, names)  # Refuses wrong names before a build's minutes.
+            return names
         judge, progress = self.judge, self.builder.progress
         if not self.costs:
             self.costs = measure_costs(self.model, self.table.ranges, judge.pictures, judge.preprocess, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import glob
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from ssdtrt.errors import CalibrationError
 from ssdtrt.evaluation.annotations import Annotations, match_categories, read_annotations
 from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, load_coco_tools
 from ssdtrt.evaluation.pictures import find_pictures
+from ssdtrt.images.read_ahead import worker_count
 from ssdtrt.images.reading import PictureReader, readable
 from ssdtrt.images.sources import STDIN, expand
 from ssdtrt.quantization.agreement import Detections
@@ -161,15 +162,17 @@ def _paths(source: str | Path, note: Progress) -> Iterable[Path]:
     if str(source) != STDIN and path.suffix.lower() in (".txt", ".lst") and path.is_file():
         with open(path, "rb") as stream:
             yield from expand([STDIN], stream, note=note)
-    else:
+    elif str(source) == STDIN or glob.has_magic(str(source)) or path.exists():
         yield from expand([source], note=note)
+    else:
+        raise CalibrationError(f"{source} does not exist; expected pictures: a folder, a pattern, or a list of paths.")
 
 
 def _read(
     paths: Sequence[Path], preprocess: str, orient: bool, progress: Progress, step: str
 ) -> tuple[Tensor, tuple[tuple[int, int], ...], tuple[str, ...]]:
     """Return the images, uint8 [N, 3, 300, 300], the sizes of the pictures and the SHA-256 of their files."""
-    reader = PictureReader(preprocess, orient, os.cpu_count() or 1, _AHEAD)
+    reader = PictureReader(preprocess, orient, worker_count(), _AHEAD)
     images = torch.empty(len(paths), 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=torch.uint8)
     sizes, digests = [], []
     progress(step)

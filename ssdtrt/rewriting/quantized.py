@@ -38,7 +38,7 @@ def quantized_tensors(fused: FusedSSD300) -> Iterator[QuantizedTensor]:
     """Yield the tensors whose ranges a quantised network needs, in either layout of the projections.
 
     Args:
-        fused: The fused network, with its projections apart.
+        fused: The fused network. With its projections apart it has the tensors of both layouts.
     """
     for name, conv in convolutions(fused):
         yield QuantizedTensor(name, conv)
@@ -97,13 +97,12 @@ def quantize(fused: FusedSSD300, ranges: Mapping[str, float], keep_fp16: Collect
 
 
 def _check_names(network: FusedSSD300, ranges: Mapping[str, float], keep_fp16: Collection[str]) -> None:
-    names = {name for name, _ in convolutions(network)}
-    missing = sorted(names - set(ranges))
+    missing = sorted({tensor.name for tensor in quantized_tensors(network)} - set(ranges))
     if missing:
         raise CalibrationError(f"The calibration table has no range of {missing[0]}. Calibrate again.")
-    unknown = sorted(set(keep_fp16) - names)
-    if unknown and network.projections_folded:  # Folded, they are no convolutions of their own.
-        unknown = [name for name in unknown if ".downsample." not in name]
+    names = {name for name, _ in convolutions(network)}
+    folded = {f"{name}.downsample.0" for name, _ in _blocks(network, ProjectedBlock)}  # Part of conv3 in this layout.
+    unknown = sorted(set(keep_fp16) - names - folded)
     if unknown:
         raise CalibrationError(
             f"The network has no convolution {unknown[0]!r} to keep in FP16; ssdtrt inspect --layers lists those of an engine."

@@ -13,7 +13,6 @@ from ssdtrt.benchmarking.timing import (
     quantile,
     speedup_interval,
 )
-from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
 
 
 @pytest.mark.parametrize("share", [0.9, 0.99])
@@ -89,53 +88,3 @@ def test_on_a_cpu_a_call_is_timed_once():
     samples.take(calls.append, [images, images + 1], 3)
     assert [float(call) for call in calls] == [0.0, 1.0, 0.0]
     assert [len(one) for one in samples.rounds] == [3] and samples.host == samples.returned == []
-
-
-def captured(device):
-    """A CUDA graph's stand-in: it reads `own`, where `place` copies to."""
-    own = torch.zeros(2, 3)
-    runner = CudaGraphRunner(torch.neg, device)
-    runner.graphs[((2, 3, torch.float32),)] = _Captured((own,), lambda: None, own, None)
-    return runner, own
-
-
-class Loaded:
-    """As a file that was loaded with `cuda_graph`: it holds its graph, and is none."""
-
-    def __init__(self, graph):
-        self.graph = graph
-
-    def place(self, images):
-        return self.graph.place(images)
-
-    def __call__(self, images):
-        return self.graph(images)
-
-
-def test_the_copy_to_where_a_runner_reads_its_images_is_not_timed(monkeypatch):
-    """On a GPU, stood in for here: every call gets what `place` returned, and `place` is outside the events."""
-    done = []
-
-    class Event:
-        def __init__(self, enable_timing):
-            assert enable_timing
-
-        def record(self):
-            done.append("event")
-
-        def elapsed_time(self, other):
-            return 1.0
-
-    class Runner:
-        def place(self, images):
-            done.append("place")
-            return "placed"
-
-        def __call__(self, images):
-            done.append(f"call {images}")
-
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("wait"))
-    images = type("OnGpu", (), {"device": torch.device("cuda")})()
-    assert time_calls(Runner(), [images], 2) == [1.0, 1.0]
-    assert done == [*["place", "call placed"] * 4, *["place", "event", "call placed", "event"] * 2, "wait"]

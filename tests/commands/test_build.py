@@ -469,6 +469,7 @@ def test_compile_asks_for_what_is_the_default_and_for_what_is_not(ssdtrt, compil
     first, second = compiled[0]
     common = {
         "precision": None, "front_end": "auto", "streams": None, "backend": "tensorrt", "file_format": "torchscript",
+        "int8": None,
     }  # fmt: skip
     assert {name: value for name, value in first.items() if name not in ("progress", "note")} == {
         **common, "detector": False, "batch": 1, "workspace_mib": 4096, "device": None, "sha256": None, "cache": True,

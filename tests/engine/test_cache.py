@@ -15,13 +15,13 @@ import pytest
 import torch
 
 import ssdtrt as package
-from ssdtrt import compile as compiling
 from ssdtrt import config, export
 from ssdtrt.artifact.metadata import BuildInfo, ModuleFile, read_metadata
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
-from ssdtrt.engine import cache
+from ssdtrt.engine import cache, cached_build
 from ssdtrt.engine.build import Built
 from ssdtrt.engine.cache import read_timing_cache, timing_cache_file, write_timing_cache
 from ssdtrt.errors import CompileError, SsdtrtError
@@ -32,6 +32,10 @@ PACKAGE = Path(package.__file__).parent
 DIGEST = "3" * 64
 REQUEST = BuildRequest(
     weights="0" * 64, graph="1" * 64, preprocess="eval", backend="tensorrt", precision="fp16", batch="8"
+)
+OWN_API = msgspec.structs.replace(REQUEST, front_end="tensorrt")
+INT8 = msgspec.structs.replace(
+    OWN_API, precision="int8", quantization=Quantization(table="t.json", ranges={"heads.0": 1.0})
 )
 KEY = "0123456789abcdef" * 4
 CPU = torch.device("cpu")
@@ -69,7 +73,7 @@ def no_build(monkeypatch):
     def fail(*_):
         raise CompileError("it is built")
 
-    monkeypatch.setattr(compiling, "build_in_child", fail)
+    monkeypatch.setattr(cached_build, "build_in_child", fail)
 
 
 def test_a_second_compile_takes_what_the_first_built(folder, module, engine, tmp_path, monkeypatch, no_build):
@@ -91,7 +95,7 @@ def test_a_second_compile_takes_what_the_first_built(folder, module, engine, tmp
         assert torch.equal(found, expected)
     with pytest.raises(CompileError, match="it is built"):
         compile_engine(other, tmp_path / "again.ts", backend="torchscript", cache=False)
-    monkeypatch.setattr(compiling, "emulates_bf16", lambda: False)
+    monkeypatch.setattr("ssdtrt.compile.emulates_bf16", lambda: False)
     with pytest.raises(CompileError, match="it is built"):
         compile_engine(other, tmp_path / "again.ts", backend="torchscript", precision="bf16")
 
@@ -143,12 +147,25 @@ CHANGES = {
     "front_end": "tensorrt",
     "format": "plan",
     "detector": True,
+    "quantization": Quantization(table="t.json", ranges={"heads.0": 2.0}),
 }
+
+
+def quantized(**changes):
+    """A request of an INT8 engine whose quantisation differs from the first one's."""
+    return msgspec.structs.replace(INT8, quantization=msgspec.structs.replace(INT8.quantization, **changes))
+
+
+def test_the_ranges_and_the_kept_layers_change_the_key_and_the_name_of_the_table_does_not():
+    key = cache.cache_key(INT8, CPU)
+    assert cache.cache_key(quantized(table="another.json"), CPU) == key
+    assert cache.cache_key(quantized(ranges={"heads.0": 1.5}), CPU) != key
+    assert cache.cache_key(quantized(keep_fp16=("heads.0",)), CPU) != key
 
 
 @pytest.mark.parametrize("name", BuildRequest.__struct_fields__)
 def test_every_field_of_the_request_changes_the_key(name):
-    base = msgspec.structs.replace(REQUEST, front_end="tensorrt") if name == "format" else REQUEST
+    base = {"format": OWN_API, "quantization": INT8}.get(name, REQUEST)
     changed = msgspec.structs.replace(base, **{name: CHANGES[name]})
     assert cache.cache_key(changed, CPU) != cache.cache_key(base, CPU)
 
@@ -208,15 +225,19 @@ def test_a_constant_that_the_writers_name_changes_the_key(monkeypatch):
 
 
 def test_every_module_that_builds_or_is_built_is_among_the_writers():
-    """The list has all modules of engine/ that build, and all modules of model/ and images/ that those import."""
-    around = {"__init__", "acceptance", "build", "cache", "parity"}
+    """The list has all modules of engine/ that build, and all of model/, images/ and rewriting/ that those import."""
+    around = {"__init__", "acceptance", "build", "cache", "cached_build", "parity"}
     engine = {path.stem for path in (PACKAGE / "engine").glob("*.py")} - around
     assert {f"engine.{name}" for name in engine} <= set(cache._WRITERS)
     imported = set()
     for name in engine:
         tree = ast.parse((PACKAGE / "engine" / f"{name}.py").read_text())
         imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    needed = {name.removeprefix("ssdtrt.") for name in imported if name.startswith(("ssdtrt.model.", "ssdtrt.images."))}
+    needed = {
+        name.removeprefix("ssdtrt.")
+        for name in imported
+        if name.startswith(("ssdtrt.model.", "ssdtrt.images.", "ssdtrt.rewriting."))
+    }
     assert needed and needed <= set(cache._WRITERS)
 
 
