@@ -23,7 +23,7 @@ class Int8Options:
     Attributes:
         calibration: The pictures to calibrate on: a folder, a pattern, `-` for a list on stdin, or a text file with a path
             in each line. At least 100, better 500; with a table any number, to judge the engine on.
-        calibrator: How ranges are found: `max`, `mse`, `percentile` or `entropy`.
+        calibrator: How ranges are found: `max` (the default), `mse`, `percentile` or `entropy`.
         calibration_table: A calibration table to take the ranges from.
         keep_fp16: The convolutions that stay in FP16: `auto`, `none`, or their names with commas between.
         images: The folder of annotated pictures to judge the engine on; none of them may be among the calibration pictures.
@@ -40,7 +40,7 @@ class Int8Options:
     """
 
     calibration: str | Path | None = None
-    calibrator: str = config.CALIBRATORS[0]
+    calibrator: str | None = None
     calibration_table: str | Path | None = None
     keep_fp16: str = "auto"
     images: str | Path | None = None
@@ -48,9 +48,11 @@ class Int8Options:
     min_ap_ratio: float = config.MIN_AP_RATIO
 
     def __post_init__(self) -> None:
-        if self.calibrator not in config.CALIBRATORS:
+        if self.calibrator not in (None, *config.CALIBRATORS):
             known = " or ".join(config.CALIBRATORS)
             raise CalibrationError(f"Unknown calibrator {self.calibrator!r}; expected {known}.")
+        if self.calibrator is not None and self.calibration_table is not None:
+            raise CalibrationError("A calibration table has its calibrator: leave out one of the two.")
         if (self.images is None) != (self.annotations is None):
             raise CalibrationError("Annotated pictures are given by images and annotations together.")
         if self.calibration is None and (self.calibration_table is None or self.images is None):
@@ -60,6 +62,16 @@ class Int8Options:
             )
         if not 0 < self.min_ap_ratio <= 1:
             raise CalibrationError(f"The smallest AP ratio is above 0 and at most 1; found {self.min_ap_ratio}.")
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The options of `ssdtrt compile` for the pictures that the engine is judged on."""
+        named = (("calibration", self.calibration), ("images", self.images), ("annotations", self.annotations))
+        words = [word for name, value in named if value is not None for word in (f"--{name}", str(value))]
+        return (
+            *words,
+            *([] if self.min_ap_ratio == config.MIN_AP_RATIO else ["--min-ap-ratio", f"{self.min_ap_ratio:g}"]),
+        )
 
 
 class CalibrationTable(Report, frozen=True, kw_only=True):
@@ -127,16 +139,18 @@ class Quantization(Report, frozen=True, kw_only=True):
         table: The file name of the calibration table.
         ranges: Its ranges.
         keep_fp16: The names of the convolutions that stay in FP16.
+        pictures: The options of `ssdtrt compile` for the pictures that the engine was judged on, as they were given.
     """
 
     table: str
     ranges: dict[str, _Range]
     keep_fp16: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
 
     @property
     def options(self) -> list[str]:
         """The options of `ssdtrt compile` for this, and their values."""
-        return ["--calibration-table", self.table, "--keep-fp16", ",".join(self.keep_fp16) or "none"]
+        return ["--calibration-table", self.table, "--keep-fp16", ",".join(self.keep_fp16) or "none", *self.pictures]
 
 
 class LayerCost(Report, frozen=True):
@@ -232,6 +246,11 @@ class ApRatio(Report, frozen=True):
         return None
 
 
+def accuracy_failure(agreement: Agreement, ap: ApRatio | None) -> str | None:
+    """Return why a network is not accurate enough, None if it is: by its AP if that is decided, or else its detections."""
+    return ap.failure if ap is not None and ap.decided else agreement.failure
+
+
 class Int8Verdict(Report, frozen=True, kw_only=True):
     """What an INT8 engine was judged by.
 
@@ -269,9 +288,7 @@ class Int8Verdict(Report, frozen=True, kw_only=True):
     @property
     def accuracy_failure(self) -> str | None:
         """Why the engine is not accurate enough; None if it is."""
-        if self.ap is not None and self.ap.decided:
-            return self.ap.failure
-        return self.agreement.failure
+        return accuracy_failure(self.agreement, self.ap)
 
     @property
     def failure(self) -> str | None:
@@ -279,9 +296,10 @@ class Int8Verdict(Report, frozen=True, kw_only=True):
         if not self.int8_layers:
             return "TensorRT built no layer in INT8. Build in FP16: --fp16."
         if self.accuracy_failure:
+            layers = "" if self.costs else "--keep-fp16 auto, "
             return (
-                f"The INT8 engine is not accurate enough: {self.accuracy_failure}. Try --keep-fp16 auto, another --calibrator, "
-                "or more pictures like those that it will see."
+                f"The INT8 engine is not accurate enough: {self.accuracy_failure}. Try {layers}another --calibrator, or more "
+                "pictures like those that it will see; or build in FP16 (--fp16)."
             )
         if not self.int8_ms < self.fp16_ms:
             return (

@@ -54,8 +54,8 @@ def cache_key(request: BuildRequest, device: torch.device) -> str:
     That is the request, with the digests of the weights and the graph, the device, the driver, the installed versions,
     and the code of the modules that write the network, without its comments and docstrings.
     """
-    if request.quantization is not None:  # Its ranges count, not the name of the file that they came from.
-        request = replace(request, quantization=replace(request.quantization, table=""))
+    if request.quantization is not None:  # Its ranges count, not the names of the files that they came from.
+        request = replace(request, quantization=replace(request.quantization, table="", pictures=()))
     parts = {"request": request.as_dict(), "code": _code_digest(), "here": _environment(device)}
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 

@@ -76,7 +76,9 @@ def build_int8(
         fp16 = Path(folder, "fp16")
         builder.build(request, fp16)
         for last in (*[False] * (config.INT8_BUILDS - 1), True):
-            quantization = Quantization(table=table_name, ranges=ground.table.ranges, keep_fp16=tuple(keep))
+            quantization = Quantization(
+                table=table_name, ranges=ground.table.ranges, keep_fp16=tuple(keep), pictures=options.pictures
+            )
             wanted = replace(request, precision="int8", quantization=quantization)
             built = builder.build(wanted, engine)
             verdict = ground.judged(engine, wanted, fp16, request, built)
@@ -133,11 +135,12 @@ class _Ground:
         if table is None:
             assert pictures is not None
             measured = pictures.measured
-            ranges = measure_ranges(model, measured.images, options.calibrator, preprocess, progress)
+            calibrator = options.calibrator or config.CALIBRATORS[0]
+            ranges = measure_ranges(model, measured.images, calibrator, preprocess, progress)
             table = CalibrationTable(
                 weights=request.weights,
                 preprocess=preprocess,
-                calibrator=options.calibrator,
+                calibrator=calibrator,
                 pictures=measured.digests,
                 ranges=ranges,
             )

@@ -23,6 +23,7 @@ from ssdtrt.system.progress import Progress, silent
 
 _MIN_SEEN = 0.1  # of the pictures: where the network finds less, they are not what it was trained for
 _ROUNDS, _CALLS = 10, 10
+_EAGER_BATCH = {"cuda": 64, "cpu": 8}
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Judge:
         model: The FP32 model, on its device.
         pictures: Pictures that the ranges were not measured on, uint8 [N, 3, 300, 300].
         preprocess: `eval` or `hub`.
-        batch_size: In how many at once they run.
+        batch_size: The batch size in which engines run.
         annotated: Annotated pictures, for the AP.
         min_ap_ratio: The smallest accepted AP, as a share of FP32's.
         trained: Whether the weights are not random ones.
@@ -54,7 +55,8 @@ class Judge:
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
-        self.reference = self._detect(self.model, self.pictures, "detecting with FP32")
+        size = _EAGER_BATCH[self.device.type]
+        self.reference = self._detect(self.model, self.pictures, "detecting with FP32", size)
         seen = sum(bool((scores >= CONFIDENT).any()) for _, _, scores in self.reference)
         if self.trained and seen < _MIN_SEEN * len(self.reference):
             raise CalibrationError(
@@ -63,24 +65,25 @@ class Judge:
             )
         self.fp32_ap: float | None = None
         if self.annotated is not None:
-            found = self._detect(self.model, self.annotated.images, "evaluating FP32")
+            found = self._detect(self.model, self.annotated.images, "evaluating FP32", size)
             self.fp32_ap = self.annotated.average_precision(found)
 
-    def ap_of(self, network: Network) -> ApRatio | None:
-        """Return the AP of a network beside FP32's; None without annotated pictures."""
+    def ap_of(self, network: Network, batch_size: int) -> ApRatio | None:
+        """Return the AP of a network, run in such batches, beside FP32's; None without annotated pictures."""
         if self.annotated is None or self.fp32_ap is None:
             return None
-        found = self._detect(network, self.annotated.images, "evaluating INT8")
+        found = self._detect(network, self.annotated.images, "evaluating INT8", batch_size)
         count = len(self.annotated.ids)
         return ApRatio(count, self.fp32_ap, self.annotated.average_precision(found), self.min_ap_ratio)
 
-    def agrees(self, network: Network, progress_text: str) -> bool:
-        """Return whether a network is accurate enough: its detections, and its AP where that is decided."""
-        found = self._detect(network, self.pictures, progress_text)
-        if measure_agreement(self.reference, found).failure is not None:
-            return False
-        ap = self.ap_of(network)
-        return ap is None or ap.failure is None
+    def agrees(self, network: Network, step: str) -> bool:
+        """Return whether a network in PyTorch is accurate enough: by its AP if that is decided, or else its detections."""
+        size = _EAGER_BATCH[self.device.type]
+        ap = self.ap_of(network, size)
+        if ap is not None and ap.decided:
+            return ap.failure is None
+        found = self._detect(network, self.pictures, step, size)
+        return measure_agreement(self.reference, found).failure is None
 
     def verdict(
         self,
@@ -106,7 +109,7 @@ class Judge:
         work = [one for one in layers if one.multiplications]
         quantised = [one for one in work if one.dtype == "int8"]
         total = sum(one.multiplications or 0 for one in work)
-        found = self._detect(int8, self.pictures, "detecting with INT8")
+        found = self._detect(int8, self.pictures, "detecting with INT8", self.batch_size)
         times = self._times(int8, fp16)
         return Int8Verdict(
             calibrator=calibrator,
@@ -117,12 +120,14 @@ class Judge:
             int8_ms=times[0],
             fp16_ms=times[1],
             agreement=measure_agreement(self.reference, found),
-            ap=self.ap_of(int8),
+            ap=self.ap_of(int8, self.batch_size),
             costs=tuple(costs),
         )
 
-    def _detect(self, network: Network, pictures: Tensor, step: str) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return run(network, pictures, self.preprocess, self.device, self.batch_size, self.progress, step)
+    def _detect(
+        self, network: Network, pictures: Tensor, step: str, batch_size: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return run(network, pictures, self.preprocess, self.device, batch_size, self.progress, step)
 
     def _times(self, *networks: Callable[..., object]) -> list[float]:
         """Return the median milliseconds of each network, measured in turns; on a GPU as CUDA graphs."""
