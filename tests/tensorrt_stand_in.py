@@ -6,10 +6,18 @@ import io
 import json
 import math
 import sys
+import time
 import weakref
 from types import ModuleType, SimpleNamespace
 
+import msgspec
 import torch
+
+from known import metadata_like, typed
+from ssdtrt import compile as compiling
+from ssdtrt.artifact import inspection
+from ssdtrt.engine import cache, tensorrt_backend, worker
+from ssdtrt.runners import runner
 
 MAGIC = b"ftrt"
 
@@ -58,6 +66,7 @@ class Context:
         self.streams.append(stream)
         if not self.accepts:
             return False
+        time.sleep(self.engine.takes.get(self.engine.precision, 0))
         with torch.no_grad():
             output = self.engine.network(address(self.addresses["images"], self.shape))
         address(self.addresses["loc_conf"], tuple(output.shape)).copy_(output)
@@ -88,10 +97,12 @@ class Engine:
 
     names = ("images", "loc_conf")
     device_memory_size = 1000
+    takes = {}  # seconds more, by precision
 
     def __init__(self, plan, version):
         fused, self.sizes = torch.load(io.BytesIO(plan[len(MAGIC) :]), weights_only=False)
         half = fused.compute_dtype == torch.float16
+        self.precision = "int8" if fused.quantized else "fp16" if half else "fp32"
         self.network, self.contexts = fused.float(), []
         self.network.compute_dtype = torch.float32
         self.channels = self.network.channels
@@ -124,12 +135,14 @@ class Engine:
         return "input" if name == "images" else "output"
 
     def create_engine_inspector(self):
-        return SimpleNamespace(
-            get_engine_information=lambda form: json.dumps({"Layers": LAYERS}) if form == "JSON" else ""
-        )
+        text = json.dumps({"Layers": LAYERS})
+        if self.network.quantized:
+            text = text.replace(*QUANTIZED)
+        return SimpleNamespace(get_engine_information=lambda form: text if form == "JSON" else "")
 
 
-# What the inspector says of every engine.
+# What the inspector says of every engine, and what differs in that of a quantised one.
+QUANTIZED = ("Half", "Int8")
 LAYERS = [
     {
         "Name": "conv + relu",
@@ -191,4 +204,23 @@ def install(monkeypatch, version="8.6.0", caller=5):
     monkeypatch.setitem(sys.modules, "tensorrt", package)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: package.caller)
+    return package
+
+
+def install_machine(monkeypatch):
+    """Have a GPU's machine and a TensorRT, whose builder and runtime are the stand-in's."""
+    package = install(monkeypatch)
+    like = typed(metadata_like("engine", "tensorrt"))
+    versions = msgspec.structs.replace(like.versions, torch_tensorrt=None)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    for module in (compiling, runner):
+        monkeypatch.setattr(module, "pick_device", lambda device: torch.device("cpu"))
+    for module in (worker, inspection, cache):
+        monkeypatch.setattr(module, "installed_versions", lambda: versions)
+        monkeypatch.setattr(module, "this_machine", lambda *device: like.machine)
+    monkeypatch.setattr(
+        tensorrt_backend, "serialize", lambda tensorrt, fused, batch, limits, times: (serialize(fused, batch), b"times")
+    )
     return package

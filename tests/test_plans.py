@@ -12,11 +12,10 @@ import tensorrt_stand_in
 import torch
 
 from known import metadata_like, typed
-from ssdtrt import compile as compiling
 from ssdtrt.artifact import inspection
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.compile import compile_engine
-from ssdtrt.engine import cache, tensorrt_backend, worker
+from ssdtrt.engine import tensorrt_backend
 from ssdtrt.errors import ArtifactError, CompileError, ParityError
 from ssdtrt.formats.plan_file import PlanInfo, record_path
 from ssdtrt.images.tensors import synthetic_images
@@ -43,22 +42,7 @@ def torch_tensorrt(request, monkeypatch):
 @pytest.fixture
 def tensorrt(monkeypatch):
     """Have a GPU's machine and a TensorRT, whose builder and runtime are the stand-in's."""
-    package = tensorrt_stand_in.install(monkeypatch)
-    versions = msgspec.structs.replace(LIKE.versions, torch_tensorrt=None)
-    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-    for module in (compiling, runner):
-        monkeypatch.setattr(module, "pick_device", lambda device: torch.device("cpu"))
-    for module in (worker, inspection, cache):
-        monkeypatch.setattr(module, "installed_versions", lambda: versions)
-        monkeypatch.setattr(module, "this_machine", lambda *device: LIKE.machine)
-    monkeypatch.setattr(
-        tensorrt_backend,
-        "serialize",
-        lambda tensorrt, fused, batch, limits, times: (tensorrt_stand_in.serialize(fused, batch), b"times"),
-    )
-    return package
+    return tensorrt_stand_in.install_machine(monkeypatch)
 
 
 @pytest.fixture

@@ -151,8 +151,8 @@ def check_disjoint(annotated: AnnotatedPictures, calibration: Iterable[str]) -> 
     shared = set(annotated.digests) & set(calibration)
     if shared:
         raise CalibrationError(
-            f"{counted(len(shared), 'annotated picture')} of {len(annotated.digests)} are calibration pictures too, so their AP "
-            "would flatter INT8: calibrate on others."
+            f"{len(shared)} of the {counted(len(annotated.digests), 'annotated picture')} were calibrated on too, so that their "
+            "AP would flatter INT8: calibrate on others."
         )
 
 

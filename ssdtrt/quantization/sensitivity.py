@@ -115,8 +115,8 @@ def choose_layers(
         return agrees(FusedNetwork(quantize(fused, ranges, {one.name for one in costs[:count]})), count)
 
     low, high = min(at_least, len(costs)), len(costs)  # `high` layers are enough: FP32 agrees with itself.
-    if enough(low):  # Most often nothing more has to stay.
-        high = low
+    if low < high:  # Most often nothing more has to stay.
+        low, high = (low, low) if enough(low) else (low + 1, high)
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle + 1, high)
