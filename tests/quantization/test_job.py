@@ -159,7 +159,7 @@ def test_what_is_accurate_and_faster_is_written_with_its_table(
     kept = ",".join(quantization.keep_fp16)
     assert metadata.rebuild_command == (
         "ssdtrt compile ssd300.ts --int8 --batch-size 1 --front-end tensorrt --streams 4 --format plan "
-        f"--calibration-table a.plan.calibration.json --keep-fp16 {kept}"
+        f"--calibration-table a.plan.calibration.json --keep-fp16 {kept} --calibration {folder}"
     )
     assert metadata.parity.precision == "int8" and 1e-3 < metadata.parity.floor < metadata.parity.outputs[0].relative_l2
 
