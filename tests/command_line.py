@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import forks
 import ssdtrt
 from ssdtrt.cli import main
 
@@ -58,10 +57,7 @@ def on_a_terminal(arguments, folder, columns=80, typed=b"", **environment):
 
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    command = [sys.executable, "-m", "ssdtrt", *map(str, arguments)]
-    child = subprocess.Popen(
-        command, stdin=slave, stdout=slave, stderr=slave, cwd=folder, env={**ENVIRONMENT, **environment}
-    )
+    child = forks.begin(folder, arguments, terminal=slave, **environment)
     os.close(slave)
     os.write(master, typed)
     shown = b""
@@ -72,4 +68,4 @@ def on_a_terminal(arguments, folder, columns=80, typed=b"", **environment):
         pass
     finally:
         os.close(master)
-    return child.wait(), shown.decode()
+    return forks.end(child), shown.decode()

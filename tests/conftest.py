@@ -5,6 +5,7 @@ import fcntl
 import gc
 import importlib
 import inspect
+import itertools
 import os
 import shutil
 import signal
@@ -50,6 +51,7 @@ if "SSDTRT_TEST_FOLDER" not in os.environ:  # The first process of a run; its wo
 SHARED = Path(os.environ["SSDTRT_TEST_FOLDER"])
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ssdtrt" / "samples"
+HOMES = itertools.count()
 
 
 def script(name):
@@ -79,10 +81,12 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(autouse=True)
-def no_surprises(monkeypatch, tmp_path_factory):
+def no_surprises(monkeypatch):
     """No test reaches the network or a user's cache by accident, and none leaves a global flag changed."""
     monkeypatch.setenv("SSDTRT_COCO_URL", "http://127.0.0.1:9/nothing-listens-here.pt")
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
+    home = SHARED / f"torch-home-{os.getpid()}-{next(HOMES)}"  # pytest would look through all that it made before.
+    home.mkdir()
+    monkeypatch.setenv("TORCH_HOME", str(home))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
     before = torch.get_rng_state(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark

@@ -1,70 +1,81 @@
-"""Many runs of the command line in processes of their own, forked from one that has imported all they need.
+"""Runs of the command line in processes forked from this one, which has imported all that they need."""
 
-python forks.py reads lines of JSON, {"arguments", "folder", "terminal", "stdout", "file_size", "narrow", "environment"},
-and answers each with the process's number and then, when it has ended, with how. stdout and stderr go to the terminal
-where one is named; else stderr goes to `folder`/stderr and stdout to `folder`/stdout, or to the path given, or, for
-"closed", to a pipe that nobody reads. No file may become larger than `file_size` bytes, where that is given. With
-`narrow` the network is that of narrow.py.
-"""
-
-import gc
-import json
+import contextlib
+import logging
 import os
-import resource
 import signal
+import subprocess
 import sys
+import tempfile
 import warnings
 
-import narrow
+import narrow as network
+from forked_builds import fork
+
+from ssdtrt import __main__, config
+from ssdtrt.engine import build
 
 
-def become(request):
-    """This process as the shell would have started it."""
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.chdir(request["folder"])
-    if request["file_size"]:
-        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], hard))
-    os.environ.pop("HOME", None)
-    os.environ.update(request["environment"])
-    if request["terminal"]:
-        terminal = os.open(request["terminal"], os.O_RDWR)
-        outputs = terminal, terminal
-    else:
-        if request["stdout"] == "closed":
-            reader, stdout = os.pipe()
-            os.close(reader)
-        else:
-            stdout = os.open(request["stdout"] or "stdout", os.O_WRONLY | os.O_CREAT)
-        outputs = stdout, os.open("stderr", os.O_WRONLY | os.O_CREAT)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for number, output in enumerate(outputs, 1):
-        os.dup2(output, number)
-    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
+def begin(
+    folder, arguments, terminal=None, stdin=os.devnull, stdout="stdout", file_size=None, narrow=False, **environment
+):
+    """Start a command in a folder, as the shell would; its process's number.
+
+    All streams are the terminal's where its number is given. Else stdin is read from a path, stderr goes to
+    `folder`/stderr and stdout to the path given, or, for "closed", to a pipe that nobody reads. No file may become larger
+    than `file_size` bytes, where that is given. The network is as wide as it is, or `narrow`. There is no HOME.
+    """
+
+    def run():
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.chdir(folder)
+        files = [terminal] * 3 if terminal else [os.open(stdin, os.O_RDONLY), _output(stdout), _output("stderr")]
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+        os.closerange(3, 1024)
+        sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)
+        if file_size:
+            import resource  # Not on Windows.
+
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        for name in ("HOME", "COLUMNS"):
+            os.environ.pop(name, None)
+        os.environ.update(environment)
+        tempfile.tempdir = None  # It is that of TMPDIR.
+        warnings.simplefilter("ignore")
+        logging.root.handlers.clear()  # Their streams were those of an earlier command.
+        config.PARITY_IMAGES = 8
+        build.subprocess = subprocess
+        sys.argv = ["ssdtrt", *map(str, arguments)]
+        with contextlib.nullcontext() if narrow else network.full_width():
+            return _run()
+
+    return fork(run)
 
 
-def main():
-    import torchvision  # noqa: F401
-
-    from ssdtrt import bench, cli, evaluate, run, verify  # noqa: F401
-    from ssdtrt.commands import bench_text  # noqa: F401
-
-    gc.freeze()
-    print("ready", flush=True)
-    for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            request = json.loads(line)
-            become(request)
-            if request["narrow"]:
-                narrow.narrow()
-            cli.main(request["arguments"], prog_name="ssdtrt")
-        print(child, flush=True)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+def _output(path):
+    """The number of an open file to write to."""
+    if path == "closed":
+        reader, writer = os.pipe()
+        os.close(reader)
+        return writer
+    return os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    main()
+def _run():
+    """The command's exit code. What is still to be written is written, as by the interpreter at its end.
+
+    It would also free all that is imported, which takes half a second.
+    """
+    try:
+        __main__.start()
+    except SystemExit as end:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return end.code
+
+
+def end(process):
+    """Wait for it; its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

@@ -19,6 +19,7 @@ import torch
 from command_line import COMMANDS, ENVIRONMENT, INTERRUPTED, assert_refused, on_a_terminal
 from PIL import Image
 
+import forks
 import ssdtrt as package
 from conftest import runner
 from known import metadata_like, typed
@@ -471,23 +472,15 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(module, tmp_path):
     out, scratch = tmp_path / "out", tmp_path / "scratch"
     out.mkdir()
     scratch.mkdir()
-    command = [sys.executable, "-m", "ssdtrt", "compile", str(module), "--backend", "torchscript", "-o", "a.engine.ts"]
-    child = subprocess.Popen(
-        command,
-        cwd=out,
-        env={**ENVIRONMENT, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # The terminal's Ctrl-C goes to a whole group of processes.
-    )
-    try:
-        assert child.stderr.readline().startswith("building the FP32 engine")
-        assert os.listdir(out) != [] and os.listdir(scratch) != []  # It is under way.
-        os.killpg(child.pid, signal.SIGINT)
-        output, errors = child.communicate(timeout=60)
-    finally:
-        child.kill()
-        child.wait()
-    assert (child.returncode, output, errors) == (130, "", INTERRUPTED + "\n")
+    command = ["compile", module, "--backend", "torchscript", "-o", "out/a.engine.ts"]
+    child = forks.begin(tmp_path, command, TMPDIR=str(scratch))
+    stderr, end = tmp_path / "stderr", time.monotonic() + 60
+    while not (os.listdir(scratch) and stderr.read_text()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert stderr.read_text().startswith("building the FP32 engine")
+    assert os.listdir(out) != []  # It is under way.
+    os.killpg(child, signal.SIGINT)  # The terminal's Ctrl-C goes to a whole group of processes.
+    assert forks.end(child) == 130 and (tmp_path / "stdout").read_text() == ""
+    assert stderr.read_text().splitlines()[1:] == [INTERRUPTED]
     assert os.listdir(out) == [] and os.listdir(scratch) == []

@@ -1,6 +1,5 @@
 """What goes wrong around a command: killed writers, full disks, closed folders, two at once, Ctrl-C, odd streams."""
 
-import json
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ from forked_builds import fork
 from permissions import as_ordinary_user, closed_folder  # noqa: F401
 from PIL import Image
 
+import forks
 from known import known_file
 from ssdtrt import config
 from ssdtrt.artifact.metadata import check_file
@@ -25,41 +25,6 @@ from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.outputs import writing
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX processes")
-TESTS = Path(__file__).parent
-CHILD = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([ENVIRONMENT["PYTHONPATH"], str(TESTS)]), "OMP_NUM_THREADS": "1"}
-
-
-# Commands in processes of their own
-
-
-class Forks:
-    """Runs commands in processes forked from one that has imported all they need: see forks.py."""
-
-    def __init__(self):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.server = subprocess.Popen([sys.executable, TESTS / "forks.py"], **pipes, env=CHILD, text=True)
-        assert self.server.stdout.readline() == "ready\n"
-
-    def begin(self, folder, arguments, terminal=None, stdout=None, file_size=None, narrow=False, **environment):
-        """Starts a command in a folder; returns its process's number."""
-        request = {"arguments": list(map(str, arguments)), "folder": str(folder), "environment": environment}
-        outputs = {"terminal": terminal, "stdout": stdout, "file_size": file_size, "narrow": narrow}
-        self.server.stdin.write(json.dumps({**request, **outputs}) + "\n")
-        self.server.stdin.flush()
-        return int(self.server.stdout.readline())
-
-    def end(self):
-        """Waits for it; its exit code."""
-        return int(self.server.stdout.readline())
-
-
-@pytest.fixture(scope="module")
-def forks():
-    found = Forks()
-    yield found
-    found.server.stdin.close()
-    found.server.stdout.close()
-    found.server.wait()
 
 
 @pytest.fixture
@@ -92,10 +57,10 @@ PRINTS = {
 
 
 @pytest.mark.parametrize("name", PRINTS)
-def test_a_closed_stdout_ends_a_command_without_a_word(name, forks, place):
+def test_a_closed_stdout_ends_a_command_without_a_word(name, place):
     """`ssdtrt ... | head`, where head has gone before the first line."""
-    forks.begin(place, ["-q", *PRINTS[name]], stdout="closed")
-    assert forks.end() == 1
+    process = forks.begin(place, ["-q", *PRINTS[name]], stdout="closed")
+    assert forks.end(process) == 1
     assert (place / "stderr").read_text() == ""
     if name == "detect":  # What goes to files is there.
         assert len(pictures_in(place / "detections")) == 10
@@ -103,16 +68,16 @@ def test_a_closed_stdout_ends_a_command_without_a_word(name, forks, place):
 
 
 @pytest.mark.parametrize("name", [name for name in PRINTS if "help" not in name and name != "version"])
-def test_a_stdout_that_is_full_is_one_message(name, forks, place):
+def test_a_stdout_that_is_full_is_one_message(name, place):
     if not os.path.exists("/dev/full"):
         pytest.skip("no device that is always full here")
-    forks.begin(place, ["-q", *PRINTS[name]], stdout="/dev/full")
-    code, errors = forks.end(), (place / "stderr").read_text().splitlines()
+    process = forks.begin(place, ["-q", *PRINTS[name]], stdout="/dev/full")
+    code, errors = forks.end(process), (place / "stderr").read_text().splitlines()
     assert (code, errors[-1]) == (1, "Error: No space left on device") and len(errors) <= 2
 
 
 @pytest.mark.parametrize("name", ["inspect", "detect", "evaluate"])
-def test_a_terminal_of_40_columns(name, forks, place):
+def test_a_terminal_of_40_columns(name, place):
     import pty
     import termios
 
@@ -121,8 +86,8 @@ def test_a_terminal_of_40_columns(name, forks, place):
     shown = []
     reader = threading.Thread(target=read_all, args=(master, shown))
     reader.start()
-    forks.begin(place, PRINTS[name], terminal=os.ttyname(slave))
-    code = forks.end()
+    process = forks.begin(place, PRINTS[name], terminal=slave)
+    code = forks.end(process)
     os.close(slave)
     reader.join(20)
     os.close(master)
@@ -168,7 +133,7 @@ SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTER
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, sent", SENT)
-def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, module, full_module):
+def test_ctrl_c_and_sigterm_end_every_command(name, sent, place, module, full_module):
     """A moment after it said what it does: it ends at once, or when the batch that runs is done."""
     os.symlink(module, place / "narrow.ts")
     os.symlink(full_module, place / "full.ts")
@@ -181,7 +146,7 @@ def test_ctrl_c_and_sigterm_end_every_command(name, sent, forks, place, module, 
         time.sleep(0.02)
     time.sleep(0.1)
     os.killpg(process, sent)
-    code, errors = forks.end(), (place / "stderr").read_text().splitlines()
+    code, errors = forks.end(process), (place / "stderr").read_text().splitlines()
     word = INTERRUPTED if sent == signal.SIGINT else INTERRUPTED.replace("interrupted", "terminated")
     assert (code, errors[-1]) == (128 + sent, word) and not any("Traceback" in line for line in errors)
     assert (place / "stdout").read_text() == ""
@@ -231,10 +196,10 @@ def test_a_device_is_written_into_or_refused_but_never_replaced(place, ssdtrt):
     assert (place / "pipe").is_fifo()
 
 
-def test_a_disk_that_takes_no_more_keeps_whole_lines_and_old_files(forks, place):
+def test_a_disk_that_takes_no_more_keeps_whole_lines_and_old_files(place):
     """Every write beyond 3,000 bytes fails: the lines that fit are there, and pictures are refused with a message."""
-    forks.begin(place, ["-q", *DETECT, "--jsonl", "d.jsonl"], file_size=3000)
-    assert (forks.end(), (place / "stderr").read_text()) == (1, "Error: d.jsonl: File too large\n")
+    process = forks.begin(place, ["-q", *DETECT, "--jsonl", "d.jsonl"], file_size=3000)
+    assert (forks.end(process), (place / "stderr").read_text()) == (1, "Error: d.jsonl: File too large\n")
     lines = (place / "d.jsonl").read_text()
     assert lines.endswith("}\n") and 2500 < len(lines) <= 3000
     entries = [strict(line) for line in lines.splitlines()]
@@ -244,9 +209,9 @@ def test_a_disk_that_takes_no_more_keeps_whole_lines_and_old_files(forks, place)
     (place / "out" / "1.jpg").write_bytes(b"old")
     Image.effect_noise((600, 600), 100).convert("RGB").save(place / "in" / "1.png")
     (place / "stderr").unlink()
-    forks.begin(place, ["-q", *DETECT, "-o", "out"], file_size=3000)
+    process = forks.begin(place, ["-q", *DETECT, "-o", "out"], file_size=3000)
     wanted = "Error: out cannot be written: File too large. Give another with -o.\n"
-    assert (forks.end(), (place / "stderr").read_text()) == (1, wanted)
+    assert (forks.end(process), (place / "stderr").read_text()) == (1, wanted)
     assert (place / "stdout").read_text() == ""
     assert (place / "out" / "1.jpg").read_bytes() == b"old"
     assert [path.name for path in (place / "out").iterdir() if path.name.startswith(".")] == [config.RECORD_FILE]
@@ -269,10 +234,12 @@ class Toy(torch.nn.Module):
         mean = images.mean((1, 2, 3))[:, None, None] * self.one
         return mean.expand(-1, 4, 10), mean.expand(-1, 81, 10)
 """
-SMALL_DISK = """
-mount -t tmpfs -o size=2m tmpfs {folder}/small && cd {folder}/small && {python} -c '
-{toy}
-import os
+SMALL_DISK = f"""{TOY}
+import ctypes, os, subprocess
+assert not ctypes.CDLL(None).unshare(0x20000)  # CLONE_NEWNS: what is mounted from here on is there for this process alone.
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", "small"], check=True)
+os.chdir("small")
 export_module(Toy(), "toy.ts")
 before = open("toy.ts", "rb").read()
 class Large(Toy):
@@ -285,20 +252,17 @@ except ArtifactError as error:
     print(error)
 assert open("toy.ts", "rb").read() == before
 print(os.listdir("."))
-'
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("unshare"), reason="needs Linux namespaces")
-@pytest.mark.slow
 def test_a_full_file_system_leaves_the_old_file_and_no_litter(tmp_path):
     (tmp_path / "small").mkdir()
     mount = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", tmp_path / "small"]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
-    script = SMALL_DISK.format(folder=tmp_path, python=sys.executable, toy=TOY)
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script], env=CHILD, capture_output=True, text=True)
-    assert done.stdout == "toy.ts cannot be written: No space left on device.\n['toy.ts']\n", done.stderr[-500:]
+    found = Copy(SMALL_DISK, tmp_path).read_to_end()
+    assert found == ("toy.ts cannot be written: No space left on device.\n['toy.ts']\n", 0)
 
 
 def test_a_read_only_folder_is_refused_before_any_work(known, closed_folder, ssdtrt):  # noqa: F811
@@ -466,13 +430,13 @@ def test_a_second_builder_is_refused_at_once(module, place, ssdtrt):
 # Environments
 
 
-def test_without_a_home(forks, place):
+def test_without_a_home(place):
     """It is needed for the published checkpoint alone, and nothing is put into a folder named `~`."""
-    forks.begin(place, ["-q", *DETECT])
-    assert forks.end() == 0 and (place / "stderr").read_text() == ""
+    process = forks.begin(place, ["-q", *DETECT])
+    assert forks.end(process) == 0 and (place / "stderr").read_text() == ""
     cache = {"HOME": "/proc/nowhere", "TORCH_HOME": "", "XDG_CACHE_HOME": ""}
-    forks.begin(place, ["-q", "export"], **cache)
-    assert forks.end() == 1
+    process = forks.begin(place, ["-q", "export"], **cache)
+    assert forks.end(process) == 1
     (line,) = (place / "stderr").read_text().splitlines()
     assert line.startswith("Error: ") and "cannot be" in line
     assert not (place / "~").exists()
@@ -496,7 +460,7 @@ def test_names_that_are_not_valid_text_in_any_locale(kind, known, place):
     command = [sys.executable, "-m", "ssdtrt", "-q", "detect", b"mod\xe9l.ts", "-", "--device", "cpu"]
     done = subprocess.run(
         [*command, "-o", b"out\xe9", "--jsonl", b"d\xe9.jsonl"], input=b"\n".join([*names, b"kein \xfc.png", b""]),
-        cwd=place, env={**CHILD, **STREAMS[kind]}, capture_output=True,
+        cwd=place, env={**ENVIRONMENT, **STREAMS[kind]}, capture_output=True,
     )  # fmt: skip
     assert done.returncode == 1 and b"Traceback" not in done.stderr, done.stderr
     (line,) = done.stderr.splitlines()

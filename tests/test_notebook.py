@@ -62,7 +62,9 @@ def test_runs_and_prints_what_it_does_otherwise(notebook, tmp_path, monkeypatch,
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     startup = tmp_path / "IPYTHONDIR" / "profile_default" / "startup"
     startup.mkdir(parents=True)
-    (startup / "start.py").write_text("import narrow; narrow.narrow()\n")
+    (startup / "start.py").write_text(
+        "import narrow; narrow.narrow()\nfrom ssdtrt import config; config.PARITY_IMAGES = 2\n"
+    )
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.delenv("SSDTRT_WEIGHTS", raising=False)
     where = {"metadata": {"path": str(tmp_path)}}

@@ -42,7 +42,7 @@ INT8 = (ROOT / "docs" / "int8.md").read_text(encoding="utf-8")
 MARK = "<!-- executed by tests/test_readme.py -->\n"
 RECORDED = ROOT / "benchmarks" / "reports"
 LABELS = ("disc", "rectangle", "triangle", "ring", "cross")
-PICTURES = 50
+PICTURES = 20
 
 
 def blocks(text, language):
@@ -130,7 +130,7 @@ def test_the_python_example_runs(folder, kept_engines):
 
 @pytest.fixture
 def fine_tuned(model, tmp_path, monkeypatch):
-    """A folder as the guide's reader has it: a checkpoint of five classes, their names, fifty pictures, annotations."""
+    """A folder as the guide's reader has it: a checkpoint of five classes, their names, pictures, annotations."""
     monkeypatch.chdir(tmp_path)
     state = dict(model.state_dict())
     for i, boxes in enumerate((4, 6, 6, 6, 4, 4)):

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from functools import partial
@@ -12,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from coco_files import write_annotations
-from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, lines_of, pictures_in, strict
+from command_line import INTERRUPTED, assert_refused, lines_of, pictures_in, strict
 from picture_files import png, visible
 from PIL import Image
 
+import forks
 from known import BLUE, RED, Twins, known_file
 from ssdtrt import config
 from ssdtrt.bench import bench_files
@@ -204,16 +204,22 @@ def test_annotations_without_coco_and_in_its_place(known, two, ssdtrt, tmp_path)
     assert done.exit_code == 2 and "a.json is an input; give another path for --coco." in done.stderr
 
 
+def listed(command, folder, text):
+    """Runs a command that reads a list on stdin, in a process of its own: (exit code, stdout, stderr)."""
+    (folder / "list").write_text(text, newline="")
+    for name in ("stdout", "stderr"):
+        (folder / name).unlink(missing_ok=True)
+    code = forks.end(forks.begin(folder, command, stdin="list"))
+    return code, (folder / "stdout").read_text(), (folder / "stderr").read_text()
+
+
 def test_a_list_on_stdin_is_read_before_coco_results_begin(known, two, tmp_path):
-    command = [sys.executable, "-m", "ssdtrt", "-q", "detect", str(known), "-", "--coco", "-", "--device", "cpu"]
-    run = lambda text: subprocess.run(  # noqa: E731
-        command, cwd=tmp_path, env=ENVIRONMENT, input=text, capture_output=True, text=True
-    )
-    done = run(f"{two[0]}\n{two[1]}\n")
-    assert {row["image_id"] for row in strict(done.stdout)} == {139, 7} and done.returncode == 0
-    done = run(f"{two[0]}\n{two[0]}\n")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"Error: No COCO results: given more than once: {two[0]}. Give each picture once.\n"
+    command = ["-q", "detect", known, "-", "--coco", "-", "--device", "cpu"]
+    code, stdout, _ = listed(command, tmp_path, f"{two[0]}\n{two[1]}\n")
+    assert {row["image_id"] for row in strict(stdout)} == {139, 7} and code == 0
+    code, stdout, errors = listed(command, tmp_path, f"{two[0]}\n{two[0]}\n")
+    assert (code, stdout) == (1, "")
+    assert errors == f"Error: No COCO results: given more than once: {two[0]}. Give each picture once.\n"
 
 
 def test_a_folder_and_a_pattern(known, two, pictures, ssdtrt):
@@ -329,14 +335,10 @@ def test_ranges_and_limits_of_pixels_are_options(known, module, ssdtrt, tmp_path
 def test_a_list_on_stdin_and_pictures_that_lie_in_the_output_folder(known, pictures, tmp_path):
     paths = [pictures("red.jpg"), pictures("7.png", BLUE, (60, 40))]
     before = paths[0].read_bytes()
-    listed = f"{paths[0]}\r\n\n{paths[1]}\nnone.png\n"
-    command = [sys.executable, "-m", "ssdtrt", "detect", str(known), "-", "-o", str(paths[0].parent)]
-    done = subprocess.run(
-        [*command, "--jsonl", "-", "--device", "cpu"],
-        cwd=tmp_path, env=ENVIRONMENT, input=listed, capture_output=True, text=True,
-    )  # fmt: skip
-    assert [strict(line)["image"] for line in done.stdout.splitlines()] == [str(path) for path in paths]
-    assert done.returncode == 1 and "Error: none.png: no such file." in done.stderr.splitlines()
+    command = ["detect", known, "-", "-o", paths[0].parent, "--jsonl", "-", "--device", "cpu"]
+    code, stdout, errors = listed(command, tmp_path, f"{paths[0]}\r\n\n{paths[1]}\nnone.png\n")
+    assert [strict(line)["image"] for line in stdout.splitlines()] == [str(path) for path in paths]
+    assert code == 1 and "Error: none.png: no such file." in errors.splitlines()
     assert paths[0].read_bytes() == before
     assert visible(paths[0].parent) == ["7.jpg", "7.png", "detections.json", "red-2.jpg", "red.jpg"]
 
@@ -503,22 +505,13 @@ def many(pictures, tmp_path):
 
 def interrupted(arguments, folder, begun):
     """Runs a command, sends SIGINT once `begun` holds: (exit code, stderr)."""
-    command = [sys.executable, "-m", "ssdtrt", *map(str, arguments), "--device", "cpu"]
-    child = subprocess.Popen(
-        command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + 60
-        while not begun():
-            assert child.poll() is None and time.monotonic() < end, "it ended, or did not begin"
-            time.sleep(0.01)
-        os.killpg(child.pid, signal.SIGINT)
-        _, errors = child.communicate(timeout=30)
-        return child.returncode, errors
-    finally:
-        child.kill()
-        child.wait()
+    child = forks.begin(folder, [*arguments, "--device", "cpu"])
+    end = time.monotonic() + 60
+    while not begun():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0) and time.monotonic() < end, "it ended, or did not begin"
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGINT)
+    return forks.end(child), (folder / "stderr").read_text()
 
 
 @POSIX
