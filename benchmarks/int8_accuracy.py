@@ -18,11 +18,12 @@ from torch import nn
 from ssdtrt import config
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.quantization.agreement import measure_agreement, run
-from ssdtrt.quantization.calibration import measure_histograms
+from ssdtrt.quantization.calibration import measure_channels, measure_histograms
 from ssdtrt.quantization.calibrators import range_of
 from ssdtrt.quantization.judge import Judge
 from ssdtrt.quantization.pictures import check_disjoint, read_annotated, read_calibration
 from ssdtrt.quantization.sensitivity import measure_costs
+from ssdtrt.rewriting.equalized import choose_exponents, equalize
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300
 from ssdtrt.rewriting.quantized import quantize
 from ssdtrt.runners.baseline import eager_model
@@ -48,7 +49,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """AP and agreement for each calibrator, then for more and more layers in FP16."""
+    """AP and agreement for each calibrator, without and with equalized channels, then with more and more layers in FP16."""
     options = parse(arguments)
     device, model_info = pick_device(options.device), read_metadata(options.module).model
     preprocess, size = model_info.preprocess, BATCH[device.type]
@@ -57,7 +58,6 @@ def main(arguments: list[str] | None = None) -> None:
     check_disjoint(annotated, pictures.digests)
     model, held_out = eager_model(options.module, device), pictures.held_out.images
     judge = Judge(model, held_out, preprocess, size, annotated)
-    fused = FusedSSD300(model)
 
     def measured(network: nn.Module) -> dict[str, Any]:
         ap = judge.ap_of(network, size)
@@ -66,20 +66,27 @@ def main(arguments: list[str] | None = None) -> None:
         return {"ap": ap.int8, "ratio": ap.ratio, **found.as_dict()}
 
     apart = FusedSSD300(model, fold_projections=False)
-    histograms = measure_histograms(apart, [part.to(device) for part in pictures.measured.images.split(8)], preprocess)
-    report: dict[str, Any] = {"machine": measured_on(device).as_dict(), "fp32_ap": judge.fp32_ap, "calibrators": {}}
-    ranges = {}
-    for name in config.CALIBRATORS:
-        ranges[name] = {tensor: range_of(histogram, name) for tensor, histogram in histograms.items()}
-        report["calibrators"][name] = measured(FusedNetwork(quantize(fused, ranges[name])))
-        print(name, report["calibrators"][name], flush=True)
-    chosen = ranges[config.CALIBRATORS[0]]
-    costs = measure_costs(model, chosen, held_out, preprocess)
+    batches = [part.to(device) for part in pictures.measured.images.split(8)]
+    exponents = choose_exponents(apart, measure_channels(apart, batches, preprocess))
+    report: dict[str, Any] = {"machine": measured_on(device).as_dict(), "fp32_ap": judge.fp32_ap}
+    for kind, chosen in (
+        ("as it is", {name: (0,) * len(steps) for name, steps in exponents.items()}),
+        ("equalized", exponents),
+    ):
+        fused = equalize(FusedSSD300(model), chosen)
+        histograms = measure_histograms(equalize(apart, chosen), batches, preprocess)
+        ranges, report[kind] = {}, {}
+        for name in config.CALIBRATORS:
+            ranges[name] = {tensor: range_of(histogram, name) for tensor, histogram in histograms.items()}
+            report[kind][name] = measured(FusedNetwork(quantize(fused, ranges[name])))
+            print(kind, name, report[kind][name], flush=True)
+    best = ranges[config.CALIBRATORS[0]]
+    costs = measure_costs(fused, best, held_out, preprocess)
     report |= {"costs": [one.as_dict() for one in costs], "in_fp16": {}}
     for count in KEPT:
         kept = {one.name for one in costs[:count]}
         share = sum(one.share for one in costs[:count])
-        report["in_fp16"][count] = {"share": share, **measured(FusedNetwork(quantize(fused, chosen, kept)))}
+        report["in_fp16"][count] = {"share": share, **measured(FusedNetwork(quantize(fused, best, kept)))}
         print(count, report["in_fp16"][count], flush=True)
     write_text(options.json, json.dumps(report, indent=1) + "\n")
 

@@ -17,14 +17,14 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import nn
 
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine import tensorrt_backend
 from ssdtrt.engine.network_writer import NetworkWriter
 from ssdtrt.engine.tensorrt_backend import BuildLimits, build_plan
 from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
-from ssdtrt.quantization.calibration import measure_ranges
+from ssdtrt.quantization.calibration import calibrate
+from ssdtrt.rewriting.equalized import equalize
 from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
 from ssdtrt.rewriting.quantized import convolutions, quantize
 from ssdtrt.rewriting.quantizers import QuantizedConv2d
@@ -114,12 +114,12 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     device, batch = pick_device("cuda"), BatchRange.parse(options.batch_size)
     model = eager_model(options.module, device)
-    ranges = measure_ranges(model, synthetic_pictures(8), "max", "eval")
+    ranges, exponents = calibrate(model, synthetic_pictures(8), "max", "eval")
     limits, images = BuildLimits(options.streams), synthetic_images(batch.opt).to(device)
     plans = {"FP16": build_plan(FusedSSD300(model, torch.float16), batch, limits, options.timings)}
     for form in options.form or FORMS:
         writer, folded, stays = FORMS[form]
-        fused: nn.Module = FusedSSD300(model, fold_projections=folded)
+        fused = equalize(FusedSSD300(model, fold_projections=folded), exponents)
         network = quantize(fused, ranges, [name for name, _ in convolutions(fused) if stays(name)])
         try:
             with mock.patch.object(tensorrt_backend, "NetworkWriter", writer):

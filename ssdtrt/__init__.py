@@ -36,7 +36,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ssdtrt.artifact.parity_report import ParityReport as ParityReport
-    from ssdtrt.artifact.quantization import Int8Options as Int8Options
     from ssdtrt.artifact.request import BatchRange as BatchRange
     from ssdtrt.bench import bench_files as bench_files
     from ssdtrt.bench import benchmark as benchmark
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from ssdtrt.model.ssd import SSD300 as SSD300
     from ssdtrt.model.weights import build_model as build_model
     from ssdtrt.profile import profile_engine as profile_engine
+    from ssdtrt.quantization.options import Int8Options as Int8Options
     from ssdtrt.report import write_page as write_page
     from ssdtrt.run import run_job as run_job
     from ssdtrt.runners.runner import FileRunner as FileRunner
@@ -78,7 +78,7 @@ _HOMES = {
     "run_job": "ssdtrt.run",
     "diagnose": "ssdtrt.doctor",
     "BatchRange": "ssdtrt.artifact.request",
-    "Int8Options": "ssdtrt.artifact.quantization",
+    "Int8Options": "ssdtrt.quantization.options",
     "FileRunner": "ssdtrt.runners.runner",
     "ParityReport": "ssdtrt.artifact.parity_report",
     "SSD300": "ssdtrt.model.ssd",

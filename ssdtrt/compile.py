@@ -20,7 +20,7 @@ from ssdtrt.artifact.metadata import (
     now,
 )
 from ssdtrt.artifact.precision import Backend, find_backend
-from ssdtrt.artifact.quantization import Int8Options, Int8Verdict
+from ssdtrt.artifact.quantization import Int8Verdict
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.artifact.tensors import detector_tensors
 from ssdtrt.engine.cache import graph_digest
@@ -28,6 +28,7 @@ from ssdtrt.engine.cached_build import BuiltEngine, EngineBuilder
 from ssdtrt.errors import ArtifactError, CompileError
 from ssdtrt.formats.plan_file import record_path
 from ssdtrt.quantization.job import build_int8, table_path
+from ssdtrt.quantization.options import Int8Options
 from ssdtrt.runners import runtime
 from ssdtrt.system.devices import emulates_bf16, pick_device
 from ssdtrt.system.digests import sha256_file

@@ -1,8 +1,8 @@
-"""What INT8 adds to a build: the options, the calibration table, the ranges of a request, and the verdict. Imports no torch."""
+"""What INT8 adds to records: the calibration table, the quantization of a request, and the verdict. Imports no torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -16,62 +16,27 @@ from ssdtrt.system.report import Report
 _Range = Annotated[float, msgspec.Meta(gt=0)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Int8Options:
-    """The options of `compile_engine` for `int8`; each is an option of `ssdtrt compile` of the same name.
+class Quantization(Report, frozen=True, kw_only=True):
+    """How a network is quantised, as a part of the build request.
 
     Attributes:
-        calibration: The pictures to calibrate on: a folder, a pattern, `-` for a list on stdin, or a text file with a path
-            in each line. At least 100, better 500; with a table any number, to judge the engine on.
-        calibrator: How ranges are found: `max` (the default), `mse`, `percentile` or `entropy`.
-        calibration_table: A calibration table to take the ranges from.
-        keep_fp16: The convolutions that stay in FP16: `auto`, `none`, or their names with commas between.
-        images: The folder of annotated pictures to judge the engine on; none of them may be among the calibration pictures.
-        annotations: Their annotations, in COCO's `instances` format.
-        min_ap_ratio: The smallest accepted AP on them, as a share of FP32's, 0..1.
-
-    Raises:
-        CalibrationError: If they do not go together.
-
-    Example:
-        >>> from ssdtrt import Int8Options
-        >>> Int8Options(calibration="street-pictures").min_ap_ratio
-        0.99
+        table: The file name of the calibration table.
+        ranges: Its ranges.
+        exponents: Its exponents.
+        keep_fp16: The names of the convolutions that stay in FP16.
+        pictures: The options of `ssdtrt compile` for the pictures that the engine was judged on, as they were given.
     """
 
-    calibration: str | Path | None = None
-    calibrator: str | None = None
-    calibration_table: str | Path | None = None
-    keep_fp16: str = "auto"
-    images: str | Path | None = None
-    annotations: str | Path | None = None
-    min_ap_ratio: float = config.MIN_AP_RATIO
-
-    def __post_init__(self) -> None:
-        if self.calibrator not in (None, *config.CALIBRATORS):
-            known = " or ".join(config.CALIBRATORS)
-            raise CalibrationError(f"Unknown calibrator {self.calibrator!r}; expected {known}.")
-        if self.calibrator is not None and self.calibration_table is not None:
-            raise CalibrationError("A calibration table has its calibrator: leave out one of the two.")
-        if (self.images is None) != (self.annotations is None):
-            raise CalibrationError("Annotated pictures are given by images and annotations together.")
-        if self.calibration is None and (self.calibration_table is None or self.images is None):
-            raise CalibrationError(
-                "INT8 needs pictures like those that it will see: --calibration DIR, 500 or more. With --calibration-table "
-                "some are needed to judge the engine on: --calibration DIR, or --images DIR --annotations FILE."
-            )
-        if not 0 < self.min_ap_ratio <= 1:
-            raise CalibrationError(f"The smallest AP ratio is above 0 and at most 1; found {self.min_ap_ratio}.")
+    table: str
+    ranges: dict[str, _Range]
+    exponents: dict[str, tuple[int, ...]]
+    keep_fp16: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
 
     @property
-    def pictures(self) -> tuple[str, ...]:
-        """The options of `ssdtrt compile` for the pictures that the engine is judged on."""
-        named = (("calibration", self.calibration), ("images", self.images), ("annotations", self.annotations))
-        words = [word for name, value in named if value is not None for word in (f"--{name}", str(value))]
-        return (
-            *words,
-            *([] if self.min_ap_ratio == config.MIN_AP_RATIO else ["--min-ap-ratio", f"{self.min_ap_ratio:g}"]),
-        )
+    def options(self) -> list[str]:
+        """The options of `ssdtrt compile` for this, and their values."""
+        return ["--calibration-table", self.table, "--keep-fp16", ",".join(self.keep_fp16) or "none", *self.pictures]
 
 
 class CalibrationTable(Report, frozen=True, kw_only=True):
@@ -84,6 +49,8 @@ class CalibrationTable(Report, frozen=True, kw_only=True):
         pictures: The SHA-256 of each picture file.
         ranges: The absolute value that becomes 127, by the name of each tensor (see
             `ssdtrt.rewriting.quantized.quantized_tensors`).
+        exponents: By which factor 2 ** (k / 8) each channel was divided before: the k, by the name of each group of
+            channels (see `ssdtrt.rewriting.equalized`).
     """
 
     kind: ClassVar[str] = "calibration"
@@ -94,6 +61,17 @@ class CalibrationTable(Report, frozen=True, kw_only=True):
     calibrator: str
     pictures: tuple[Digest, ...]
     ranges: dict[str, _Range]
+    exponents: dict[str, tuple[int, ...]]
+
+    def quantization(self, name: str, keep_fp16: Collection[str] = (), pictures: Collection[str] = ()) -> Quantization:
+        """Return the quantization of this table, whose file has a name, with these layers in FP16, judged on pictures."""
+        return Quantization(
+            table=name,
+            ranges=self.ranges,
+            exponents=self.exponents,
+            keep_fp16=tuple(keep_fp16),
+            pictures=tuple(pictures),
+        )
 
     def write(self, path: Path) -> None:
         """Write the table as JSON."""
@@ -130,27 +108,6 @@ class CalibrationTable(Report, frozen=True, kw_only=True):
                     "Calibrate again: leave out --calibration-table."
                 )
         return table
-
-
-class Quantization(Report, frozen=True, kw_only=True):
-    """How a network is quantised, as a part of the build request.
-
-    Attributes:
-        table: The file name of the calibration table.
-        ranges: Its ranges.
-        keep_fp16: The names of the convolutions that stay in FP16.
-        pictures: The options of `ssdtrt compile` for the pictures that the engine was judged on, as they were given.
-    """
-
-    table: str
-    ranges: dict[str, _Range]
-    keep_fp16: tuple[str, ...] = ()
-    pictures: tuple[str, ...] = ()
-
-    @property
-    def options(self) -> list[str]:
-        """The options of `ssdtrt compile` for this, and their values."""
-        return ["--calibration-table", self.table, "--keep-fp16", ",".join(self.keep_fp16) or "none", *self.pictures]
 
 
 class LayerCost(Report, frozen=True):

@@ -7,7 +7,6 @@ import click
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import OutputDistance, ParityReport
 from ssdtrt.artifact.precision import BACKENDS, Backend
-from ssdtrt.artifact.quantization import Int8Options
 from ssdtrt.commands.options import (
     backend_option,
     batch_range_option,
@@ -31,6 +30,7 @@ from ssdtrt.commands.options import (
     weights_option,
 )
 from ssdtrt.commands.tables import engine_text, fill, match_rate, repeatability_lines, scientific, table
+from ssdtrt.quantization.options import Int8Options
 from ssdtrt.system.report import counted
 from ssdtrt.system.versions import other_backend
 

@@ -33,7 +33,7 @@ _MANGLED = re.compile(rb"\.?___torch_mangle_\d+")
 _DIGEST_SIZE = hashlib.sha256().digest_size
 # The modules whose code determines the content of an engine file.
 _WRITERS = (
-    "runners.torchscript", "engine.modules", "engine.network_writer", "rewriting.fused", "rewriting.quantized", "rewriting.quantizers",
+    "runners.torchscript", "engine.modules", "engine.network_writer", "rewriting.equalized", "rewriting.fused", "rewriting.quantized", "rewriting.quantizers",
     "engine.tensorrt_backend", "engine.torch_tensorrt_backend", "engine.torchscript_backend", "engine.worker",
     "images.tensors", "model.backbone", "model.boxes", "model.nms", "model.ssd",
 )  # fmt: skip

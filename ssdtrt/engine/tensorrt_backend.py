@@ -18,7 +18,7 @@ from ssdtrt.engine.network_writer import INPUT_NAME, OUTPUT_NAME, NetworkWriter,
 from ssdtrt.engine.torch_tensorrt_backend import timing_iterations
 from ssdtrt.errors import BuilderError, CompileError, first_line
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300
-from ssdtrt.rewriting.quantized import quantize
+from ssdtrt.rewriting.quantized import quantize_as
 from ssdtrt.runners import runtime, torchscript
 from ssdtrt.runners.baseline import eager_model
 
@@ -39,7 +39,7 @@ def build(job: BuildJob) -> BuiltNetwork:
     torch.cuda.set_device(device)
     fused = FusedSSD300(eager_model(job.module, device), request.computes_in.dtype, job.merged_projections)
     if request.quantization is not None:
-        fused = quantize(fused, request.quantization.ranges, request.quantization.keep_fp16)
+        fused = quantize_as(fused, request.quantization)
     limits = BuildLimits(request.streams or 0, request.workspace_mib)
     plan = build_plan(fused, batch, limits, Path(job.timing_cache) if job.timing_cache else None)
     if request.format == "plan":

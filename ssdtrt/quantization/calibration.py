@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssdtrt.images.tensors import normalize
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.quantization.calibrators import BINS, Histogram, range_of
+from ssdtrt.rewriting.equalized import choose_exponents, equalize
 from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.rewriting.quantized import QuantizedTensor, quantized_tensors
 from ssdtrt.system.devices import tf32_disabled
@@ -21,10 +22,17 @@ _BATCH = 8  # images at once: torch.histc counts exactly below 2**24 values of a
 _See = Callable[[QuantizedTensor, Tensor], None]
 
 
-def measure_ranges(
+class Calibration(NamedTuple):
+    """The ranges of all tensors that INT8 needs, and the exponents of the channels (see `CalibrationTable`)."""
+
+    ranges: dict[str, float]
+    exponents: dict[str, tuple[int, ...]]
+
+
+def calibrate(
     model: SSD300, pictures: Tensor, calibrator: str, preprocess: str, progress: Progress = silent
-) -> dict[str, float]:
-    """Measure the ranges of all tensors that INT8 needs.
+) -> Calibration:
+    """Equalize the channels of a network, and measure the ranges of its tensors.
 
     Args:
         model: The FP32 model.
@@ -32,15 +40,36 @@ def measure_ranges(
         calibrator: A name of config.CALIBRATORS.
         preprocess: `eval` or `hub`.
         progress: Called with lines about how far it is.
-
-    Returns:
-        The absolute value that becomes 127, by the name of each tensor of `quantized_tensors`.
     """
     device = next(model.parameters()).device
-    network = FusedSSD300(model, fold_projections=False)
-    histograms = measure_histograms(network, [part.to(device) for part in pictures.split(_BATCH)], preprocess, progress)
+    batches = [part.to(device) for part in pictures.split(_BATCH)]
+    fused = FusedSSD300(model, fold_projections=False)
+    exponents = choose_exponents(fused, measure_channels(fused, batches, preprocess, progress))
+    histograms = measure_histograms(equalize(fused, exponents), batches, preprocess, progress)
     progress(f"finding ranges ({calibrator})")
-    return {name: range_of(histogram, calibrator) for name, histogram in histograms.items()}
+    return Calibration({name: range_of(histogram, calibrator) for name, histogram in histograms.items()}, exponents)
+
+
+@torch.no_grad()
+def measure_channels(
+    fused: FusedSSD300, batches: Sequence[Tensor], preprocess: str, progress: Progress = silent
+) -> dict[str, Tensor]:
+    """Return the largest absolute value of each channel [C] of each tensor of `quantized_tensors` over all pictures.
+
+    Args:
+        fused: The fused network in FP32, with its projections apart.
+        batches: Pictures on its device, uint8 [N, 3, 300, 300].
+        preprocess: `eval` or `hub`.
+        progress: Called with lines about how far it is.
+    """
+    largest: dict[str, Tensor] = {}
+
+    def find(tensor: QuantizedTensor, x: Tensor) -> None:
+        found = x.abs().amax((0, 2, 3))
+        largest[tensor.name] = torch.maximum(largest.get(tensor.name, found), found)
+
+    _run(fused, find, batches, preprocess, ProgressBar(progress, "measuring channels", sum(map(len, batches))))
+    return largest
 
 
 @torch.no_grad()
@@ -71,12 +100,8 @@ def measure_histograms(
             counts[tensor.name] = counts.get(tensor.name, torch.zeros_like(found)) + found
 
     bar = ProgressBar(progress, "calibrating", 2 * sum(map(len, batches)))
-    with tf32_disabled():
-        for see in (find_largest, count):
-            with _observed(fused, see):
-                for images in batches:
-                    fused(normalize(images, preprocess))
-                    bar.add(len(images))
+    for see in (find_largest, count):
+        _run(fused, see, batches, preprocess, bar)
     empty = torch.zeros(BINS)
     return {
         name: Histogram(counts.get(name, empty).cpu().numpy().astype(np.int64), float(edge))
@@ -84,12 +109,14 @@ def measure_histograms(
     }
 
 
-@contextmanager
-def _observed(fused: FusedSSD300, see: _See) -> Iterator[None]:
-    """Call a function with each tensor of `quantized_tensors` while the network runs."""
+def _run(fused: FusedSSD300, see: _See, batches: Sequence[Tensor], preprocess: str, bar: ProgressBar) -> None:
+    """Run a network on all pictures, and call a function with each tensor of `quantized_tensors` on the way."""
     handles = [_watch(tensor, see) for tensor in quantized_tensors(fused)]
     try:
-        yield
+        with tf32_disabled():
+            for images in batches:
+                fused(normalize(images, preprocess))
+                bar.add(len(images))
     finally:
         for handle in handles:
             handle.remove()

@@ -12,15 +12,15 @@ from msgspec.structs import replace
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import Metadata
-from ssdtrt.artifact.quantization import CalibrationTable, Int8Options, Int8Verdict, LayerCost, Quantization
+from ssdtrt.artifact.quantization import CalibrationTable, Int8Verdict, LayerCost
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.engine.acceptance import load_built
 from ssdtrt.engine.cached_build import BuiltEngine, EngineBuilder
 from ssdtrt.errors import CalibrationError, CompileError
-from ssdtrt.model.ssd import SSD300
 from ssdtrt.quantization.agreement import Network
-from ssdtrt.quantization.calibration import measure_ranges
+from ssdtrt.quantization.calibration import calibrate
 from ssdtrt.quantization.judge import Judge
+from ssdtrt.quantization.options import Int8Options
 from ssdtrt.quantization.pictures import (
     AnnotatedPictures,
     CalibrationPictures,
@@ -29,6 +29,7 @@ from ssdtrt.quantization.pictures import (
     read_calibration,
 )
 from ssdtrt.quantization.sensitivity import choose_layers, measure_costs
+from ssdtrt.rewriting.equalized import equalize
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300
 from ssdtrt.rewriting.quantized import quantize
 from ssdtrt.runners.baseline import eager_model
@@ -76,9 +77,7 @@ def build_int8(
         fp16 = Path(folder, "fp16")
         builder.build(request, fp16)
         for last in (*[False] * (config.INT8_BUILDS - 1), True):
-            quantization = Quantization(
-                table=table_name, ranges=ground.table.ranges, keep_fp16=tuple(keep), pictures=options.pictures
-            )
+            quantization = ground.table.quantization(table_name, keep, options.pictures)
             wanted = replace(request, precision="int8", quantization=quantization)
             built = builder.build(wanted, engine)
             verdict = ground.judged(engine, wanted, fp16, request, built)
@@ -95,9 +94,9 @@ def build_int8(
 
 @dataclass
 class _Ground:
-    """What an INT8 build stands on: the model, its ranges and the judge."""
+    """What an INT8 build stands on: the equalized network, its ranges and the judge."""
 
-    model: SSD300
+    fused: FusedSSD300
     table: CalibrationTable
     judge: Judge
     builder: EngineBuilder
@@ -136,30 +135,31 @@ class _Ground:
             assert pictures is not None
             measured = pictures.measured
             calibrator = options.calibrator or config.CALIBRATORS[0]
-            ranges = measure_ranges(model, measured.images, calibrator, preprocess, progress)
+            ranges, exponents = calibrate(model, measured.images, calibrator, preprocess, progress)
             table = CalibrationTable(
                 weights=request.weights,
                 preprocess=preprocess,
                 calibrator=calibrator,
                 pictures=measured.digests,
                 ranges=ranges,
+                exponents=exponents,
             )
-        return cls(model, table, judge, builder, [])
+        return cls(equalize(FusedSSD300(model), table.exponents), table, judge, builder, [])
 
     def chosen(self, keep_fp16: str, at_least: int) -> Collection[str]:
         """Return the names of the convolutions that stay in FP16; raise CalibrationError for one that there is not."""
         if keep_fp16 != "auto":
             names = () if keep_fp16 == "none" else tuple(filter(None, (name.strip() for name in keep_fp16.split(","))))
-            quantize(FusedSSD300(self.model), self.table.ranges, names)  # Refuses wrong names before a build's minutes.
+            quantize(self.fused, self.table.ranges, names)  # Refuses wrong names before a build's minutes.
             return names
         judge, progress = self.judge, self.builder.progress
         if not self.costs:
-            self.costs = measure_costs(self.model, self.table.ranges, judge.pictures, judge.preprocess, progress)
+            self.costs = measure_costs(self.fused, self.table.ranges, judge.pictures, judge.preprocess, progress)
 
         def agrees(network: FusedNetwork, count: int) -> bool:
             return judge.agrees(network, f"checking {count} layers in FP16")
 
-        self.costs = choose_layers(self.model, self.table.ranges, self.costs, agrees, at_least)
+        self.costs = choose_layers(self.fused, self.table.ranges, self.costs, agrees, at_least)
         return [one.name for one in self.costs if one.fp16]
 
     def judged(

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ssdtrt.artifact.quantization import LayerCost
 from ssdtrt.images.tensors import normalize
-from ssdtrt.model.ssd import SSD300
 from ssdtrt.quantization.agreement import CONFIDENT
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300
 from ssdtrt.rewriting.quantized import convolutions, quantize
@@ -22,12 +21,12 @@ _BATCH = {"cuda": 64, "cpu": 8}
 
 @torch.no_grad()
 def measure_costs(
-    model: SSD300, ranges: Mapping[str, float], pictures: Tensor, preprocess: str, progress: Progress = silent
+    fused: FusedSSD300, ranges: Mapping[str, float], pictures: Tensor, preprocess: str, progress: Progress = silent
 ) -> list[LayerCost]:
     """Measure what the quantisation of each convolution costs, all others being in FP32.
 
     Args:
-        model: The FP32 model.
+        fused: The fused network in FP32, its channels equalized.
         ranges: The ranges of its tensors.
         pictures: Pictures that the ranges were not measured on, uint8 [N, 3, 300, 300].
         preprocess: `eval` or `hub`.
@@ -36,8 +35,7 @@ def measure_costs(
     Returns:
         The costs, the most costly for its share of the multiplications first.
     """
-    device = next(model.parameters()).device
-    fused = FusedSSD300(model)
+    device = next(fused.parameters()).device
     names = [name for name, _ in convolutions(fused)]
     batches = [normalize(part.to(device), preprocess) for part in pictures.split(_BATCH[device.type])]
     with tf32_disabled():
@@ -89,7 +87,7 @@ def _shares(fused: FusedSSD300, image: Tensor) -> dict[str, float]:
 
 
 def choose_layers(
-    model: SSD300,
+    fused: FusedSSD300,
     ranges: Mapping[str, float],
     costs: list[LayerCost],
     agrees: Callable[[FusedNetwork, int], bool],
@@ -100,7 +98,7 @@ def choose_layers(
     Their number is found by bisection, as more layers in FP16 agree better.
 
     Args:
-        model: The FP32 model.
+        fused: The fused network in FP32, its channels equalized.
         ranges: The ranges of its tensors.
         costs: The costs, from `measure_costs`.
         agrees: Whether a network, of which so many layers stay in FP16, is accurate enough.
@@ -109,7 +107,6 @@ def choose_layers(
     Returns:
         The same costs, with `fp16` set in the chosen ones.
     """
-    fused = FusedSSD300(model)
 
     def enough(count: int) -> bool:
         return agrees(FusedNetwork(quantize(fused, ranges, {one.name for one in costs[:count]})), count)

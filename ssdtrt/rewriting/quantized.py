@@ -14,6 +14,7 @@ from torchvision.models.resnet import Bottleneck
 from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.errors import CalibrationError
 from ssdtrt.model.ssd import SSD300
+from ssdtrt.rewriting.equalized import equalize
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300, ProjectedBlock
 from ssdtrt.rewriting.quantizers import QuantizedConv2d, Quantizer
 
@@ -61,7 +62,13 @@ def quantized_model(model: SSD300, quantization: Quantization) -> FusedNetwork:
         model: The FP32 model.
         quantization: How it is quantised.
     """
-    return FusedNetwork(quantize(FusedSSD300(model), quantization.ranges, quantization.keep_fp16))
+    return FusedNetwork(quantize_as(FusedSSD300(model), quantization))
+
+
+def quantize_as(fused: FusedSSD300, quantization: Quantization) -> FusedSSD300:
+    """Return a copy of a fused network, in FP32, that is equalized and quantised (see `quantize`)."""
+    network = equalize(fused, quantization.exponents)
+    return quantize(network, quantization.ranges, quantization.keep_fp16)
 
 
 def quantize(fused: FusedSSD300, ranges: Mapping[str, float], keep_fp16: Collection[str] = ()) -> FusedSSD300:

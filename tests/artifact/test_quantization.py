@@ -10,7 +10,6 @@ from ssdtrt.artifact.quantization import (
     Agreement,
     ApRatio,
     CalibrationTable,
-    Int8Options,
     Int8Verdict,
     LayerCost,
     Quantization,
@@ -25,6 +24,7 @@ TABLE = CalibrationTable(
     calibrator="mse",
     pictures=("1" * 64, "2" * 64),
     ranges={"heads.0": 2.640000104904175, "heads.1": 1e-3},
+    exponents={"additional_blocks.0": (-48, 0, 7)},
 )
 
 
@@ -42,6 +42,7 @@ def test_a_table_is_read_as_it_was_written(path):
     assert data == {
         "schema": 1, "kind": "calibration", "weights": WEIGHTS, "preprocess": "eval", "calibrator": "mse",
         "pictures": ["1" * 64, "2" * 64], "ranges": {"heads.0": 2.640000104904175, "heads.1": 0.001},
+        "exponents": {"additional_blocks.0": [-48, 0, 7]},
     }  # fmt: skip
     assert path.read_bytes().endswith(b"}\n") and path.read_text().count("\n") > 8  # One can read it.
 
@@ -103,38 +104,10 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
     assert refused(tmp_path) == "cannot be read: Is a directory."
 
 
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"calibration": "a", "calibrator": "mean"}, "Unknown calibrator 'mean'; expected "),
-        ({"calibration": "a", "images": "b"}, "Annotated pictures are given by images and annotations together."),
-        ({"calibration": "a", "annotations": "b"}, "Annotated pictures are given by images and annotations together."),
-        ({}, "INT8 needs pictures like those that it will see: --calibration DIR, 500 or more. "),
-        ({"images": "a", "annotations": "b"}, "INT8 needs pictures like those that it will see: --calibration DIR"),
-        ({"calibration_table": "a"}, "INT8 needs pictures like those that it will see: --calibration DIR"),
-        ({"calibration": "a", "min_ap_ratio": 0.0}, "The smallest AP ratio is above 0 and at most 1; found 0.0."),
-        ({"calibration": "a", "min_ap_ratio": 1.1}, "The smallest AP ratio is above 0 and at most 1; found 1.1."),
-        (
-            {"calibration": "a", "min_ap_ratio": float("nan")},
-            "The smallest AP ratio is above 0 and at most 1; found nan.",
-        ),
-    ],
-)
-def test_options_that_do_not_go_together_are_one_line(options, message):
-    with pytest.raises(CalibrationError) as caught:
-        Int8Options(**options)
-    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
-
-
-def test_a_table_needs_pictures_to_judge_on():
-    assert Int8Options(calibration_table="t", calibration="a").calibrator == config.CALIBRATORS[0]
-    assert Int8Options(calibration_table="t", images="a", annotations="b", min_ap_ratio=1.0).keep_fp16 == "auto"
-
-
 def test_the_command_that_builds_it_again_names_the_table_and_the_kept_layers():
     request = BuildRequest(
         weights=WEIGHTS, graph=OTHER, preprocess="eval", backend="tensorrt", precision="int8", batch="8",
-        front_end="tensorrt", streams=4, quantization=Quantization(table="t.json", ranges={"heads.0": 1.0}),
+        front_end="tensorrt", streams=4, quantization=Quantization(table="t.json", ranges={"heads.0": 1.0}, exponents={}),
     )  # fmt: skip
     options = "--front-end tensorrt --streams 4 --calibration-table t.json --keep-fp16"
     assert request.command("m.ts") == f"ssdtrt compile m.ts --int8 --batch-size 8 {options} none"
@@ -187,8 +160,8 @@ def test_an_ap_below_the_ratio_is_refused_with_the_figures():
         "its AP is 0.4900, 0.9800 of FP32's 0.5000; expected at least 0.99 (--min-ap-ratio)"
     )
     assert found.failure == (
-        f"The INT8 engine is not accurate enough: {found.accuracy_failure}. Try --keep-fp16 auto, another --calibrator, "
-        "or more pictures like those that it will see."
+        f"The INT8 engine is not accurate enough: {found.accuracy_failure}. Try another --calibrator, or more "
+        "pictures like those that it will see; or build in FP16 (--fp16)."
     )
 
 

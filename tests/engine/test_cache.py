@@ -35,7 +35,7 @@ REQUEST = BuildRequest(
 )
 OWN_API = msgspec.structs.replace(REQUEST, front_end="tensorrt")
 INT8 = msgspec.structs.replace(
-    OWN_API, precision="int8", quantization=Quantization(table="t.json", ranges={"heads.0": 1.0})
+    OWN_API, precision="int8", quantization=Quantization(table="t.json", ranges={"heads.0": 1.0}, exponents={})
 )
 KEY = "0123456789abcdef" * 4
 CPU = torch.device("cpu")
@@ -147,7 +147,7 @@ CHANGES = {
     "front_end": "tensorrt",
     "format": "plan",
     "detector": True,
-    "quantization": Quantization(table="t.json", ranges={"heads.0": 2.0}),
+    "quantization": Quantization(table="t.json", ranges={"heads.0": 2.0}, exponents={}),
 }
 
 

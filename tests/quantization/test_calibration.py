@@ -7,7 +7,8 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.images.tensors import normalize, synthetic_pictures
-from ssdtrt.quantization.calibration import measure_histograms, measure_ranges
+from ssdtrt.quantization.calibration import calibrate, measure_histograms
+from ssdtrt.rewriting.equalized import equalize
 from ssdtrt.rewriting.fused import FusedSSD300
 
 
@@ -66,11 +67,20 @@ def test_neither_batches_nor_order_change_the_histograms(fused, pictures):
 
 def test_the_ranges_are_by_name_and_of_the_preprocessing(model, pictures, seen):
     said = []
-    found = measure_ranges(model, pictures, "max", "eval", said.append)
-    assert found == {name: pytest.approx(values.max(), rel=1e-5) for name, values in seen.items()}
+    found, exponents = calibrate(model, pictures, "max", "eval", said.append)
+    assert list(found) == list(seen)
+    for name in (
+        "feature_extractor.feature_extractor.0",
+        "additional_blocks.0.3",
+        "feature_extractor.feature_extractor.6.2.conv3",
+    ):
+        assert found[name] == pytest.approx(seen[name].max(), rel=1e-5)  # No group: as it is.
+    network = equalize(FusedSSD300(model, fold_projections=False), exponents)
+    assert found["heads.1"] == found["additional_blocks.1.0"] != pytest.approx(seen["heads.1"].max(), rel=1e-3)
+    assert found["heads.1"] == measure_histograms(network, pictures.split(2), "eval")["heads.1"].largest
     assert said[-1] == "finding ranges (max)"
     first = "feature_extractor.feature_extractor.0"
-    assert measure_ranges(model, pictures, "max", "hub")[first] == 1.0  # Its normalization gives -1 to 1.
+    assert calibrate(model, pictures, "max", "hub").ranges[first] == 1.0  # Its normalization gives -1 to 1.
     assert found[first] > 2
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -11,7 +11,7 @@ from PIL import Image
 from conftest import script
 from ssdtrt import config
 from ssdtrt.artifact.metadata import read_metadata
-from ssdtrt.artifact.quantization import CalibrationTable, Int8Options, LayerCost
+from ssdtrt.artifact.quantization import CalibrationTable, LayerCost
 from ssdtrt.compile import compile_engine
 from ssdtrt.engine.cached_build import EngineBuilder
 from ssdtrt.errors import CalibrationError, CompileError, ParityError
@@ -20,8 +20,9 @@ from ssdtrt.images.tensors import prepare
 from ssdtrt.model.weights import build_model
 from ssdtrt.quantization import job
 from ssdtrt.quantization.agreement import run
-from ssdtrt.quantization.calibration import measure_ranges
+from ssdtrt.quantization.calibration import calibrate
 from ssdtrt.quantization.judge import Judge
+from ssdtrt.quantization.options import Int8Options
 from ssdtrt.quantization.pictures import CalibrationPictures
 from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.rewriting.quantized import convolutions
@@ -50,10 +51,14 @@ def pictures(folder):
 @pytest.fixture(scope="module")
 def table(model, pictures):
     """A table of the first six."""
-    ranges = measure_ranges(model, pictures.images[:6], "max", "eval")
-    weights = model.source.sha256
+    ranges, exponents = calibrate(model, pictures.images[:6], "max", "eval")
     return CalibrationTable(
-        weights=weights, preprocess="eval", calibrator="max", pictures=pictures.digests[:6], ranges=ranges
+        weights=model.source.sha256,
+        preprocess="eval",
+        calibrator="max",
+        pictures=pictures.digests[:6],
+        ranges=ranges,
+        exponents=exponents,
     )
 
 

@@ -7,7 +7,7 @@ import torch
 
 from ssdtrt.artifact.quantization import LayerCost
 from ssdtrt.images.tensors import synthetic_pictures
-from ssdtrt.quantization.calibration import measure_ranges
+from ssdtrt.quantization.calibration import measure_histograms
 from ssdtrt.quantization.sensitivity import choose_layers, measure_costs
 from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.rewriting.quantized import convolutions
@@ -16,7 +16,9 @@ from ssdtrt.rewriting.quantizers import QuantizedConv2d
 
 @pytest.fixture(scope="module")
 def ranges(model):
-    return measure_ranges(model, synthetic_pictures(2, seed=9), "max", "eval")
+    network = FusedSSD300(model, fold_projections=False)
+    histograms = measure_histograms(network, [synthetic_pictures(2, seed=9)], "eval")
+    return {name: histogram.largest for name, histogram in histograms.items()}
 
 
 def test_a_layer_whose_weights_are_made_awful_costs_most(model, ranges):
@@ -27,7 +29,7 @@ def test_a_layer_whose_weights_are_made_awful_costs_most(model, ranges):
         for head in (awful.loc[0], awful.conf[0]):
             head.weight[:, 0] = 0
             head.weight[:, 0, 0, 0] = 1e3
-    found = measure_costs(awful, ranges, synthetic_pictures(1, seed=10), "eval")
+    found = measure_costs(FusedSSD300(awful), ranges, synthetic_pictures(1, seed=10), "eval")
     names = [name for name, _ in convolutions(FusedSSD300(model))]
     assert sorted(one.name for one in found) == sorted(names) and not any(one.fp16 for one in found)
     assert max(found, key=lambda one: one.cost).name == found[0].name == "heads.0"
@@ -63,7 +65,7 @@ class Enough:
 @pytest.mark.parametrize("at_least", [0, 2, 6, 9])
 def test_the_smallest_number_that_is_enough_is_found(model, ranges, needed, at_least):
     agrees = Enough(needed)
-    found = choose_layers(model, ranges, COSTS, agrees, at_least)
+    found = choose_layers(FusedSSD300(model), ranges, COSTS, agrees, at_least)
     chosen = max(needed, min(at_least, 6))
     assert [one.fp16 for one in found] == [number < chosen for number in range(6)]
     assert [one.name for one in found] == [one.name for one in COSTS]

@@ -8,7 +8,8 @@ from torchvision.models.resnet import Bottleneck
 from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.errors import CalibrationError
 from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
-from ssdtrt.quantization.calibration import measure_ranges
+from ssdtrt.quantization.calibration import measure_histograms
+from ssdtrt.rewriting.equalized import equalize
 from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
 from ssdtrt.rewriting.quantized import convolutions, quantize, quantized_model, quantized_tensors
 from ssdtrt.rewriting.quantizers import QuantizedConv2d, Quantizer
@@ -18,7 +19,9 @@ STAGES = "feature_extractor.feature_extractor"
 
 @pytest.fixture(scope="module")
 def ranges(model):
-    return measure_ranges(model, synthetic_pictures(4, seed=9), "max", "eval")
+    network = FusedSSD300(model, fold_projections=False)
+    histograms = measure_histograms(network, [synthetic_pictures(4, seed=9)], "eval")
+    return {name: histogram.largest for name, histogram in histograms.items()}
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +115,12 @@ def test_the_layers_compute_what_they_say_from_end_to_end(model, ranges, images)
 
 
 def test_a_model_is_quantised_as_its_request_says(model, ranges, images):
-    loc, conf = output(quantized_model(model, Quantization(table="t", ranges=ranges, keep_fp16=("heads.0",))), images)
-    wanted = output(quantize(FusedSSD300(model), ranges, ["heads.0"]), images)
+    sizes = {f"{STAGES}.0": 4, f"{STAGES}.4": 16, f"{STAGES}.5": 32, f"{STAGES}.6": 64}
+    sizes |= {f"additional_blocks.{i}": size for i, size in enumerate((32, 32, 16, 16, 16))}
+    exponents = {name: tuple(range(-size // 2, size - size // 2)) for name, size in sizes.items()}
+    quantization = Quantization(table="t", ranges=ranges, exponents=exponents, keep_fp16=("heads.0",))
+    loc, conf = output(quantized_model(model, quantization), images)
+    wanted = output(quantize(equalize(FusedSSD300(model), exponents), ranges, ["heads.0"]), images)
     assert torch.equal(torch.cat([loc, conf], 1), wanted) and loc.shape == (2, 4, 8732)
 
 
