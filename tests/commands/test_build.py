@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from checkpoints import OLD_TORCH, WritesFile, prefixed, tiny, training_state
@@ -18,10 +19,12 @@ from ssdtrt import config
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.quantization import Agreement, ApRatio, Int8Options, Int8Verdict, LayerCost
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.commands.build import parity_text
 from ssdtrt.commands.tables import engine_text
-from ssdtrt.errors import WeightsError
+from ssdtrt.compile import compile_engine
+from ssdtrt.errors import CompileError, WeightsError
 from ssdtrt.model.weights import build_model, state_sha256
 from ssdtrt.runners import torchscript
 from ssdtrt.system.digests import sha256_file
@@ -480,6 +483,71 @@ def test_compile_asks_for_what_is_the_default_and_for_what_is_not(ssdtrt, compil
     }  # fmt: skip
 
 
+def test_compile_asks_for_int8_with_the_options_that_were_given(ssdtrt, compiled):
+    given = (
+        "--calibration",
+        "a",
+        "--keep-fp16",
+        "heads.0",
+        "--images",
+        "b",
+        "--annotations",
+        "c.json",
+        "--min-ap-ratio",
+        "0.5",
+    )
+    table = ("--calibrator", "entropy", "--calibration-table", "t.json")
+    for options in (given[:2], (*given, *table)):
+        done = ssdtrt("compile", "--int8", "--batch-size", "8", *options)
+        assert done.exit_code == 0, done.stderr
+    first, second = compiled[0]
+    assert first["precision"] == second["precision"] == "int8" and first["int8"] == Int8Options(calibration="a")
+    assert second["int8"] == Int8Options(
+        calibration="a", calibrator="entropy", calibration_table="t.json", keep_fp16="heads.0", images="b",
+        annotations="c.json", min_ap_ratio=0.5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options, code, message",
+    [
+        (["--calibration", "a"], 2, "--calibration is for --int8."),
+        (["--fp16", "--min-ap-ratio", "0.9"], 2, "--min-ap-ratio is for --int8."),
+        (["--keep-fp16", "none"], 2, "--keep-fp16 is for --int8."),
+        (["--int8", "--calibration", "a", "--fp16"], 2, "Give only one of --fp16 and --int8."),
+        (["--int8", "--calibration", "a", "--backend", "torchscript"], 2,
+         "The backend torchscript takes --fp32 or --bf16, not --int8."),
+        (["--int8", "--calibration-table", "t.json", "--calibration", "a", "-o", "t.json"], 2,
+         "t.json is an input; give another path for -o."),
+        (["--int8"], 1, "INT8 needs pictures like those that it will see: --calibration DIR, 500 or more. With "
+         "--calibration-table some are needed to judge the engine on: --calibration DIR, or --images DIR --annotations FILE."),
+        (["--int8", "--calibration", "a", "--images", "b"], 1,
+         "Annotated pictures are given by images and annotations together."),
+        (["--int8", "--calibration", "a", "--front-end", "torchscript"], 1,
+         "INT8 is built through TensorRT's own API: the front end is tensorrt, or auto."),
+    ],
+)  # fmt: skip
+def test_int8_that_cannot_be_is_one_line(options, code, message, ssdtrt, monkeypatch, module, tmp_path):
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda *_: None)
+    done = ssdtrt("compile", module, *options)
+    assert (done.exit_code, done.stdout) == (code, "") and done.stderr.endswith(f"Error: {message}\n"), done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_int8_without_its_options_and_the_reverse(module, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssdtrt.runners.runtime.why_not", lambda *_: None)
+    for options, message in (
+        (
+            {"precision": "int8"},
+            "INT8 needs calibration pictures: give int8=Int8Options(calibration=...), or --calibration DIR.",
+        ),
+        ({"int8": Int8Options(calibration="a")}, "The options of INT8 are for the precision int8; found fp16."),
+    ):
+        with pytest.raises(CompileError) as caught:
+            compile_engine(module, tmp_path / "e.ts", **options)
+        assert str(caught.value) == message
+
+
 def test_emulated_bf16_is_refused(ssdtrt, monkeypatch):
     monkeypatch.setattr("ssdtrt.compile.emulates_bf16", lambda: True)
     assert_refused(
@@ -505,6 +573,50 @@ def test_engine_text():
     lines = engine_text(Path("a.ts"), typed(data), 100).splitlines()
     assert lines[0].endswith(", built in 2 s before, taken from the cache")
     assert lines[2] == "detections: 0 FP32, 0 engine, none to compare"
+
+
+def judged(costs=(), ap=None):
+    """Metadata of an INT8 engine."""
+    data = metadata_like("engine", "tensorrt")
+    data["request"].update(
+        precision="int8", front_end="tensorrt", quantization={"table": "t.json", "ranges": {}, "keep_fp16": []}
+    )
+    verdict = Int8Verdict(
+        calibrator="max", calibration_pictures=500, int8_layers=55, int8_share=0.9751, batch_size=8, int8_ms=0.5,
+        fp16_ms=0.75, agreement=Agreement(100, 1234, 0.98765, 0.01), costs=costs, ap=ap,
+    )  # fmt: skip
+    data["int8"] = verdict.as_dict()
+    return typed(data)
+
+
+COSTS = tuple(LayerCost(f"{'long.' * 4}{number}.conv1", 0.0123 / (number + 1), 0.25) for number in range(7))
+
+
+def test_the_verdict_on_an_int8_engine():
+    lines = engine_text(Path("a.ts"), judged(), 100).splitlines()
+    assert lines[0].startswith("a.ts: INT8 tensorrt, batch 1:8:32")
+    assert lines[3:] == [
+        "INT8: 55 convolutions, 97.5 % of the multiplications",
+        "speed: 0.500 ms at batch 8, FP16 0.750 ms (1.50x)",
+        "agreement with FP32: 98.8 % of 1,234 detections in 100 pictures",
+    ]
+    lines = engine_text(Path("a.ts"), judged(COSTS, ApRatio(500, 0.75, 0.7425, 0.99)), 100).splitlines()
+    assert lines[6] == "AP: 0.7425, 0.9900 of FP32's 0.7500 (500 pictures)"
+    assert lines[7].split() == ["most", "costly", "layer", "cost", "share"] and len(lines) == 8 + 5
+    assert lines[8].split() == [COSTS[0].name, "1.2e-02", "25.0", "%"]
+    kept = tuple(msgspec.structs.replace(one, fp16=number < 6) for number, one in enumerate(COSTS))
+    lines = engine_text(Path("a.ts"), judged(kept, ApRatio(50, 0.0, 0.0, 0.99)), 100).splitlines()
+    assert lines[6] == "AP: 0.0000 (50 pictures: undecided, too few)"
+    assert lines[7].split()[:3] == ["kept", "in", "FP16"] and [line.split()[0] for line in lines[8:]] == [
+        one.name for one in COSTS[:6]
+    ]
+
+
+@pytest.mark.parametrize("width", [60, 40])
+def test_the_verdict_on_an_int8_engine_in_few_columns(width):
+    lines = engine_text(Path("a.ts"), judged(COSTS, ApRatio(50, 0.75, 0.74, 0.99)), width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert "too few" in " ".join(lines) and ("  cost: 1.2e-02" in lines) == (width == 40)
 
 
 def parity(detections=(40, 39, 38, 0.0123), loc=1.23e-3, finite=True):

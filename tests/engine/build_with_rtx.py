@@ -2,7 +2,7 @@
 
 A script for a process of its own, with the folder of a TensorRT-RTX on PYTHONPATH: `build_with_rtx.py MODEL [NARROW]`, files
 that torch.load reads. Prints a JSON object: `writer` has for each build of MODEL the bytes of the engine, its first four, and how many
-layers compute in which dtype; with NARROW, `front_end` has the bytes of what Torch-TensorRT's TorchScript front end builds of it.
+layers compute in which dtype; `int8` has the layers of MODEL quantised, but for KEPT; with NARROW, `front_end` has the bytes of what Torch-TensorRT's TorchScript front end builds of it.
 """
 
 import collections
@@ -18,9 +18,14 @@ from ssdtrt.engine import tensorrt_backend
 from ssdtrt.engine.network_writer import NetworkWriter
 from ssdtrt.engine.tensorrt_backend import BuildLimits, serialize
 from ssdtrt.engine.torch_tensorrt_backend import _compile_arguments
+from ssdtrt.errors import BuilderError
 from ssdtrt.rewriting.fused import FusedSSD300, trace
+from ssdtrt.rewriting.quantized import quantize, quantized_tensors
+from ssdtrt.runners import runtime
 
 HALF = torch.float16
+ONE = BatchRange.parse(1)
+KEPT = ["heads.0", "feature_extractor.feature_extractor.4.1.conv3"]
 CASES = {
     "fp16, batch 1": (HALF, "1", 4),
     "fp16, batch 8": (HALF, "8", 0),
@@ -58,6 +63,55 @@ def write_and_build(model):
     return built
 
 
+def write_quantized(model):
+    """Return what the layers of a quantised network are, and why RTX does not build it, which has no INT8 convolutions."""
+    tensors = quantized_tensors(FusedSSD300(model, fold_projections=False))
+    ranges = {tensor.name: 1 + number / 64 for number, tensor in enumerate(tensors)}
+    for name in list(ranges):  # Two layers that read one tensor have one range.
+        if name.endswith(".0.downsample.0"):
+            ranges[name] = ranges[name.replace("downsample.0", "conv1")]
+        if name.startswith("heads.") and name != "heads.5":
+            ranges[f"additional_blocks.{name[-1]}.0"] = ranges[name]
+    fused = quantize(FusedSSD300(model), ranges, KEPT)
+    builder = tensorrt_rtx.Builder(runtime.make_logger(tensorrt_rtx))
+    network = builder.create_network(tensorrt_backend._network_flags(tensorrt_rtx))
+    writer = WatchedWriter(tensorrt_rtx, network, tensorrt_backend._strongly_typed(tensorrt_rtx))
+    writer.write(fused, ONE)
+    layers = [network.get_layer(number) for number in range(network.num_layers)]
+    maker = {layer.get_output(0).name: layer for layer in layers}
+
+    def made_by(tensor):
+        """The kinds of the layers that a tensor comes from, the last first, and its dtype."""
+        kinds = []
+        while tensor.name in maker and len(kinds) < 3:
+            kinds.append(maker[tensor.name].type.name)
+            tensor = maker[tensor.name].get_input(0)
+            if tensor is None:
+                break
+        return kinds
+
+    convolutions, pairs = {}, []
+    for layer in layers:
+        if layer.type.name == "CONVOLUTION":
+            given = [layer.get_input(number) for number in range(layer.num_inputs)]
+            kinds = [[*made_by(tensor), tensor.dtype.name] for tensor in given if tensor is not None]
+            readers = [other.type.name for other in layers if reads(other, layer.get_output(0).name)]
+            convolutions[layer.name] = [kinds, readers]
+        if layer.type.name == "QUANTIZE":
+            pairs.append([layer.get_input(0).name, layer.get_output(0).dtype.name])
+    try:
+        serialize(tensorrt_rtx, fused, ONE, BuildLimits())
+        refused = None
+    except BuilderError as error:
+        refused = str(error)
+    return {"layers": WatchedWriter.layers, "convolutions": convolutions, "quantize": pairs, "refused": refused}
+
+
+def reads(layer, name):
+    given = (layer.get_input(number) for number in range(layer.num_inputs))
+    return any(tensor is not None and tensor.name == name for tensor in given)
+
+
 def build_with_front_end(model):
     """Return the bytes of the FP16 engine that the TorchScript front end builds, and of the FP32 one."""
     gpu = type("Properties", (), {"major": 8, "minor": 9, "name": "none", "total_memory": 1 << 34})()
@@ -87,7 +141,8 @@ def build_with_front_end(model):
 def main(model, narrow=None):
     tensorrt_backend.NetworkWriter = WatchedWriter
     warnings.simplefilter("ignore")
-    results = {"version": tensorrt_rtx.__version__, "writer": write_and_build(torch.load(model, weights_only=False))}
+    full = torch.load(model, weights_only=False)
+    results = {"version": tensorrt_rtx.__version__, "writer": write_and_build(full), "int8": write_quantized(full)}
     if narrow:
         results["front_end"] = build_with_front_end(torch.load(narrow, weights_only=False))
     print(json.dumps(results))

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from known import Known
+from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.precision import PRECISIONS
+from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.artifact.request import BatchRange, BuildRequest
 from ssdtrt.engine import acceptance
 from ssdtrt.engine.acceptance import accept, measure_repeatability
@@ -53,6 +55,34 @@ def test_the_size_alone_tells_that_it_is_not_bf16(model, engine, engine_bf16):
 def test_a_bf16_engine_passed_off_as_fp32_is_refused(module, engine_bf16):
     with pytest.raises(ParityError, match="too far from the FP32 model.*expected at most 1e-04 for FP32"):
         accept(engine_bf16, module, request_in("fp32"), CPU)
+
+
+def of_int8(*keep_fp16):
+    quantization = Quantization(table="t.json", ranges={}, keep_fp16=keep_fp16)
+    return BuildRequest(
+        weights="0" * 64, graph="1" * 64, preprocess="eval", backend="tensorrt", precision="int8", batch="8",
+        front_end="tensorrt", quantization=quantization,
+    )  # fmt: skip
+
+
+def test_an_int8_engine_may_have_layers_in_fp16_that_stay_there_and_no_others():
+    layers = [
+        EngineLayer("block.conv1 + block.relu", "conv", "int8", 800),
+        EngineLayer("block.conv2 + block.relu", "conv", "fp16", 150),
+        EngineLayer("block.conv3", "conv", "fp32", 50),
+        EngineLayer("copy", "reformat", "fp16"),
+    ]
+    acceptance.check_types(layers, of_int8("block.conv2"))
+    acceptance.check_types([], of_int8())  # Where TensorRT tells no types.
+    found = "The engine is not INT8: of its multiplications 80.0 % in int8, 15.0 % in fp16, 5.0 % in fp32; expected"
+    for kept, or_kept in (
+        ((), ""),
+        (("block.conv1",), " or in layers kept in FP16"),
+        (("block.conv3",), " or in layers kept in FP16"),
+    ):
+        with pytest.raises(ParityError) as caught:
+            acceptance.check_types(layers, of_int8(*kept))
+        assert str(caught.value) == f"{found} at least 95 % in int8{or_kept}."
 
 
 # In every place of a batch, and in every run

@@ -63,6 +63,28 @@ def test_every_layer_of_an_fp32_engine_computes_in_fp32(built):
     assert 3.8 < found["bytes"] / 22_894_902 < 4.1
 
 
+def test_a_quantised_network_is_of_pairs_that_quantise_each_tensor_once(built):
+    """55 of 57 convolutions. Of their inputs 5 are read by two, and one projection is quantised before it is added."""
+    found = built["int8"]
+    assert found["layers"] == {
+        "QUANTIZE INT8": 55 + 51, "DEQUANTIZE FLOAT": 55 + 51, "CONSTANT FLOAT": 55 + 55 + 51, "CONVOLUTION FLOAT": 55,
+        "CONVOLUTION HALF": 2, "CAST HALF": 2, "CAST FLOAT": 2,
+        **{name: count for name, count in SINGLE.items() if not name.startswith("CONVOLUTION")},
+    }  # fmt: skip
+    quantised = [tensor for tensor, _ in found["quantize"]]
+    assert len(set(quantised)) == len(quantised) and {dtype for _, dtype in found["quantize"]} == {"INT8"}
+    assert len(found["convolutions"]) == 57
+    for name, (given, readers) in found["convolutions"].items():
+        if name in ("heads.0", "feature_extractor.feature_extractor.4.1.conv3"):
+            ((kind, *_, dtype),) = given  # FP16, between casts.
+            assert (kind, dtype, readers) == ("CAST", "HALF", ["CAST"])
+        else:
+            (*x, x_dtype), weight = given
+            assert x[:2] == ["DEQUANTIZE", "QUANTIZE"] and x_dtype == "FLOAT", name
+            assert weight == ["DEQUANTIZE", "QUANTIZE", "CONSTANT", "FLOAT"], name
+    assert found["refused"].startswith("TensorRT could not build the engine (")  # RTX has no INT8 convolutions.
+
+
 def test_every_plan_begins_as_plans_are_recognized(built, tmp_path):
     """TensorRT's own begin with "ftrt", as Torch-TensorRT expects them."""
     assert {found["start"] for found in built["writer"].values()} == {"vtrt"}

@@ -8,8 +8,12 @@ import torch
 from torch import nn
 
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
+from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.engine.parity import _compare_detections, _match, _run_in_batches, compare, relative_l2
 from ssdtrt.errors import ParityError
+from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
+from ssdtrt.quantization.calibration import measure_ranges
+from ssdtrt.rewriting.quantized import quantized_model
 
 CLASSES = 5
 
@@ -199,6 +203,21 @@ def test_the_floor_comes_from_what_eager_shows_in_that_precision(reference, imag
     assert report.floor == pytest.approx(0.3 * nearest, rel=1e-5) and report.floor > 0
     assert report.bound == 2e-2 and report.passed
     assert reference.loc.dtype == torch.float32  # The reference is not cast.
+
+
+def test_the_limits_of_int8_come_from_its_quantised_network_in_torch(model):
+    images = synthetic_images(2, seed=4)
+    quantization = Quantization(table="t", ranges=measure_ranges(model, synthetic_pictures(2, seed=4), "max", "eval"))
+    network = quantized_model(model, quantization)
+    options = {"precision": "int8", "batch_sizes": [2], "quantization": quantization}
+    report = compare(network, model, images, **options)
+    with torch.no_grad():
+        distances = [relative_l2(a, b) for a, b in zip(network(images), model(images))]
+    assert report.floor == pytest.approx(0.3 * min(distances), rel=1e-4)
+    assert report.bound == pytest.approx(2 * max(distances), rel=1e-4) and report.bound > 2e-2 and report.passed
+    assert compare(model, model, images, **options).too_near
+    far = compare(lambda images: tuple(1.5 * part for part in network(images)), model, images, **options)
+    assert not far.passed and f"expected at most {far.bound:.0e} for INT8" in far.failure
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

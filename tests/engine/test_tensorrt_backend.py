@@ -2,6 +2,7 @@
 
 import enum
 import gc
+import itertools
 import sys
 import weakref
 from types import ModuleType, SimpleNamespace
@@ -19,19 +20,29 @@ from ssdtrt.engine.cache import read_timing_cache
 from ssdtrt.engine.network_writer import NetworkWriter
 from ssdtrt.engine.tensorrt_backend import BuildLimits, serialize
 from ssdtrt.errors import BuilderError, CompileError
-from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
+from ssdtrt.quantization.calibration import measure_ranges
 from ssdtrt.rewriting.fused import FusedSSD300
+from ssdtrt.rewriting.quantized import convolutions, quantize
 
 
 class Layer:
     """A layer that computes its output when `get_output` is called, after its settings are made."""
 
+    numbers, axis = itertools.count(), None
+
     def __init__(self, output):
         self.output = output
 
+    def set_input(self, index, tensor):
+        assert index == 1
+        self.weight = tensor
+
     def get_output(self, index):
         assert index == 0
-        return self.output(self)
+        output = self.output(self).as_subclass(Named)
+        output.name = f"tensor {next(Layer.numbers)}"
+        return output
 
 
 class Named(Tensor):
@@ -43,8 +54,9 @@ class Named(Tensor):
 class Network:
     """TensorRT's network as far as `NetworkWriter` uses it, run by torch. Strict about dtypes, as TensorRT is."""
 
-    def __init__(self, images, any_size):
-        self.images, self.any_size, self.outputs = images.as_subclass(Named), any_size, []
+    def __init__(self, images, any_size, typed=False):
+        self.images, self.any_size, self.typed, self.outputs = images.as_subclass(Named), any_size, typed, []
+        self.quantized = []  # the tensors that are
 
     def add_input(self, name, dtype, shape):
         size = -1 if self.any_size else len(self.images)
@@ -52,6 +64,9 @@ class Network:
         return self.images
 
     def add_convolution_nd(self, x, channels, kernel, weight, bias):
+        if weight is None:
+            assert x.dtype == bias.dtype == torch.float32 and len(bias) == channels
+            return Layer(lambda layer: functional.conv2d(x, layer.weight, bias, layer.stride_nd, layer.padding_nd))
         assert (
             weight.shape[0] == bias.shape[0] == channels
             and tuple(weight.shape[2:]) == kernel
@@ -81,8 +96,28 @@ class Network:
     def add_cast(self, x, to):
         return Layer(lambda layer: x.to(to))
 
+    def add_constant(self, shape, values):
+        assert values.dtype == torch.float32
+        return Layer(lambda layer: values.reshape(shape))
+
+    def add_quantize(self, x, scale, *dtype):
+        """TensorRT 8.6 takes no type, and newer ones want it."""
+        assert x.dtype == torch.float32 and dtype == ((torch.int8,) if self.typed else ())
+        self.quantized.append((x.name, scale.flatten().tolist()))
+        return Layer(lambda layer: (x / along(layer, scale)).round().clamp(-128, 127).to(torch.int8))
+
+    def add_dequantize(self, x, scale, *dtype):
+        assert x.dtype == torch.int8 and dtype == ((torch.float32,) if self.typed else ())
+        return Layer(lambda layer: x.float() * along(layer, scale))
+
     def mark_output(self, x):
         self.outputs.append(x)
+
+
+def along(layer, scale):
+    """The scale in the place of the layer's axis; without one it is a single number."""
+    assert (layer.axis, scale.dim()) in ((None, 0), (0, 1))
+    return scale if layer.axis is None else scale[:, None, None, None]
 
 
 def stand_in(**changes):
@@ -90,7 +125,8 @@ def stand_in(**changes):
     names = {
         "float16": torch.float16,
         "float32": torch.float32,
-        "Weights": torch.from_numpy,
+        "int8": torch.int8,
+        "Weights": lambda array=None: None if array is None else torch.from_numpy(array),
         "ActivationType": SimpleNamespace(RELU="relu"),
         "PoolingType": SimpleNamespace(MAX="max"),
         "ElementWiseOperation": SimpleNamespace(SUM="sum"),
@@ -123,6 +159,36 @@ def test_in_half_all_but_the_edges_is_half(model):
     found = written(FusedSSD300(model, torch.float16), images)
     assert found.dtype == torch.float32
     assert 5e-4 < (found - expected).norm() / expected.norm() < 1e-2
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("projections", [True, False])
+def test_a_quantised_network_is_written_as_it_computes_in_torch(model, projections, typed):
+    images = synthetic_images(1, seed=5)
+    ranges = measure_ranges(model, synthetic_pictures(1, seed=6), "max", "eval")
+    fused = quantize(FusedSSD300(model, fold_projections=projections), ranges)
+    network = Network(images, any_size=False, typed=typed)
+    with torch.no_grad():
+        NetworkWriter(stand_in(), network, typed).write(fused, ONE)
+        assert torch.equal(network.outputs[0].as_subclass(Tensor), fused(images))
+    activations = [(name, *scale) for name, scale in network.quantized if len(scale) == 1]
+    assert len(activations) == len(set(activations))  # One pair for all that read a tensor in one scale.
+    # 57 convolutions with the projections folded, of which 6 read what another one reads too, and 59 with 8 of them apart;
+    # and the projections that are added: one, or three.
+    assert len(activations) == (57 - 6 + 1 if projections else 59 - 8 + 3)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_layers_that_stay_are_half_by_casts_where_types_are_the_networks(model, typed):
+    images = synthetic_images(1, seed=5)
+    ranges = measure_ranges(model, synthetic_pictures(1, seed=6), "max", "eval")
+    fused = quantize(FusedSSD300(model), ranges, {name for name, _ in convolutions(FusedSSD300(model))})
+    network = Network(images, any_size=False, typed=typed)
+    with torch.no_grad():
+        NetworkWriter(stand_in(), network, typed).write(fused, ONE)
+        expected = fused(images)
+    distance = (network.outputs[0].as_subclass(Tensor) - expected).norm() / expected.norm()
+    assert network.quantized == [] and (5e-4 < distance < 1e-2 if typed else distance == 0)
 
 
 def test_another_module_is_refused(model):
@@ -209,7 +275,7 @@ def fake_tensorrt(messages=(), plan=b"plan", accepts=lambda times: True, sharing
     package.__version__ = "8.6.0"
     package.recorded, package.ILogger, package.Builder, package.IBuilderConfig = recorded, Logger, Builder, Config
     package.NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0)
-    package.BuilderFlag = SimpleNamespace(FP16="FP16", TF32="TF32")
+    package.BuilderFlag = SimpleNamespace(FP16="FP16", INT8="INT8", TF32="TF32")
     package.PreviewFeature = SimpleNamespace(**({"PROFILE_SHARING_0806": "sharing"} if sharing else {}))
     package.ProfilingVerbosity = SimpleNamespace(DETAILED="detailed")
     package.MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
@@ -250,22 +316,26 @@ def test_where_contexts_share_a_profile_anyway_that_is_not_asked_for(fused):
     assert (tensorrt.recorded.settings.profiling_verbosity, tensorrt.recorded.previews) == ("detailed", set())
 
 
+@pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize(
     "names, flags, set_by_us",
     [
-        ({"EXPLICIT_BATCH": 0}, 1, {"FP16"}),  # TensorRT 8.6
+        ({"EXPLICIT_BATCH": 0}, 1, {"FP16", "INT8"}),  # TensorRT 8.6
         ({"EXPLICIT_BATCH": 0, "STRONGLY_TYPED": 1}, 2, set()),  # 10
         ({"STRONGLY_TYPED": 1}, 2, set()),  # TensorRT-RTX with the API of 11
         ({}, 0, set()),  # 11
     ],
 )
-def test_the_types_are_the_networks_where_tensorrt_can_do_that(model, fused, names, flags, set_by_us):
+def test_the_types_are_the_networks_where_tensorrt_can_do_that(model, fused, names, flags, set_by_us, quantized):
     tensorrt = fake_tensorrt()
     tensorrt.NetworkDefinitionCreationFlag = SimpleNamespace(**names)
     if not set_by_us:
-        del tensorrt.BuilderFlag.FP16
-    serialize(tensorrt, FusedSSD300(model, torch.float16), ONE, BuildLimits())
-    assert (tensorrt.recorded.network_flags, tensorrt.recorded.flags) == (flags, set_by_us)
+        del tensorrt.BuilderFlag.FP16, tensorrt.BuilderFlag.INT8
+    network = FusedSSD300(model, torch.float32 if quantized else torch.float16)
+    network.quantized = quantized
+    serialize(tensorrt, network, ONE, BuildLimits())
+    both = {"FP16", "INT8"} if quantized else {"FP16"}  # What is not quantised may be FP16.
+    assert (tensorrt.recorded.network_flags, tensorrt.recorded.flags) == (flags, both & set_by_us)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,18 @@
 """compile --int8 from pictures to a plan, and what it refuses: a stand-in of TensorRT runs the quantised network in torch."""
 
+import json
 import os
 
 import pytest
 import tensorrt_stand_in
 import torch
 from coco_files import IDS, write_annotations
+from command_line import strict
 from PIL import Image
 
 from conftest import script
 from ssdtrt import config
+from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.quantization import CalibrationTable, LayerCost
 from ssdtrt.compile import compile_engine
@@ -118,7 +121,7 @@ def compiled(monkeypatch, module, out, notes, engines):
     tensorrt_stand_in.install_machine(monkeypatch)
     monkeypatch.setenv("SSDTRT_CACHE", str(engines))
 
-    def call(slower=None, module=module, cache=True, **options):
+    def call(slower=None, module=module, **options):
         def progress(text):
             takes = {slower: SLOW} if text == "timing INT8 and FP16" else {}
             monkeypatch.setattr(tensorrt_stand_in.Engine, "takes", takes)
@@ -129,7 +132,6 @@ def compiled(monkeypatch, module, out, notes, engines):
             precision="int8",
             file_format="plan",
             batch=1,
-            cache=cache,
             int8=Int8Options(**options),
             progress=progress,
             note=notes.append,
@@ -161,6 +163,8 @@ def test_what_is_accurate_and_faster_is_written_with_its_table(
     assert verdict.passed and verdict.agreement.pictures == 2 and verdict.ap is None and verdict.calibrator == "max"
     assert (verdict.calibration_pictures, verdict.int8_layers, verdict.int8_share, verdict.batch_size) == (6, 1, 1.0, 1)
     assert verdict.int8_ms < verdict.fp16_ms and verdict.fp16_ms > 1e3 * SLOW
+    written = strict(json.dumps(inspect_file(path).document()))["metadata"]
+    assert written["int8"] == verdict.as_dict() and written["request"]["quantization"] == quantization.as_dict()
     kept = ",".join(quantization.keep_fp16)
     assert metadata.rebuild_command == (
         "ssdtrt compile ssd300.ts --int8 --batch-size 1 --front-end tensorrt --streams 4 --format plan "
@@ -169,7 +173,9 @@ def test_what_is_accurate_and_faster_is_written_with_its_table(
     assert metadata.parity.precision == "int8" and 1e-3 < metadata.parity.floor < metadata.parity.outputs[0].relative_l2
 
 
-def test_a_given_table_is_taken_and_not_written_again(compiled, folder, table_file, annotations, monkeypatch, out):
+def test_a_given_table_is_taken_and_not_written_again(
+    compiled, ssdtrt, module, folder, table_file, annotations, monkeypatch, out
+):
     """With annotated pictures alone to judge on, and all the layers kept that the names say."""
     monkeypatch.setattr(config, "MIN_AP_PICTURES", 2)
     names = [f"feature_extractor.feature_extractor.{n}.{k}.conv3" for n, k in ((4, 1), (4, 2), (5, 1), (5, 2), (5, 3))]
@@ -181,12 +187,16 @@ def test_a_given_table_is_taken_and_not_written_again(compiled, folder, table_fi
     assert metadata.request.quantization.table == "t.json" and metadata.request.quantization.keep_fp16 == tuple(keep)
     assert metadata.int8.ap.pictures == 2 and metadata.int8.ap.decided and 0.5 <= metadata.int8.ap.ratio < 0.999
     assert metadata.int8.costs == () and metadata.int8.calibration_pictures == 6
-    ratio = f"{metadata.int8.ap.ratio:.4f}"
-    with pytest.raises(CompileError) as caught:
-        compiled(keep_fp16=",".join(keep), min_ap_ratio=0.9999, **options)
-    message = str(caught.value)
-    assert message.startswith("The INT8 engine is not accurate enough: its AP is ") and "\n" not in message
-    assert f", {ratio} of FP32's " in message and message.endswith("Nothing was written.")
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    done = ssdtrt(
+        *("-q", "compile", module, "--int8", *given, "--keep-fp16", ",".join(keep), "--min-ap-ratio", "0.9999"),
+        *("--batch-size", "1", "--format", "plan", "-o", out / "b.plan"),
+    )
+    assert (done.exit_code, done.stdout) == (1, "") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Error: The INT8 engine is not accurate enough: its AP is ")
+    assert f", {metadata.int8.ap.ratio:.4f} of FP32's " in done.stderr
+    assert "expected at least 0.9999 (--min-ap-ratio)" in done.stderr and done.stderr.endswith("Nothing was written.\n")
+    assert sorted(os.listdir(out)) == ["a.plan", "a.plan.json"]
 
 
 def test_one_that_is_not_accurate_is_refused(compiled, folder, table_file, out):
@@ -210,9 +220,10 @@ def test_one_that_is_slower_is_refused(compiled, folder, table_file, out, monkey
 def test_one_without_a_layer_in_int8_is_refused(compiled, folder, table_file, out, monkeypatch):
     monkeypatch.setattr(tensorrt_stand_in, "QUANTIZED", ("Half", "Half"))
     with pytest.raises(ParityError) as caught:
-        compiled(calibration=folder, calibration_table=table_file, keep_fp16="none", cache=False)
+        compiled(calibration=folder, calibration_table=table_file, keep_fp16="heads.5")
     assert str(caught.value) == (
-        "The engine is not INT8: of its multiplications 100.0 % in fp16; expected at least 95 % in int8."
+        "The engine is not INT8: of its multiplications 100.0 % in fp16; expected at least 95 % in int8 or in "
+        "layers kept in FP16."
     )
     assert os.listdir(out) == []
 

@@ -99,12 +99,14 @@ def test_the_ap_is_beside_fp32s_and_decides_where_the_pictures_are_enough(
     refused = f"its AP is {other.ap.int8:.4f}, " if decided else f"{other.agreement.match_rate:.3f} of the detections"
     assert other.accuracy_failure.startswith(refused)
     assert with_truth.agrees(model, "checking") and not with_truth.agrees(shifted(model), "checking")
+    with_truth.fp32_ap *= 2  # The detections agree, and the AP is half of FP32's.
+    assert with_truth.agrees(model, "checking") is not decided
 
 
 def test_pictures_in_which_a_trained_network_sees_nothing_are_refused(model):
     """Something in one of eleven pictures is not enough, in one of ten it is; random weights see what they like."""
 
-    def seeing(count, pictures):
+    def seeing(count, pictures, trained=True):
         """The model, whose background is surer in all but the first pictures."""
 
         class Blind(torch.nn.Module):
@@ -120,7 +122,7 @@ def test_pictures_in_which_a_trained_network_sees_nothing_are_refused(model):
                     self.seen += 1
                 return loc, conf
 
-        return Judge(Blind(), pictures, "eval", 4, trained=True)
+        return Judge(Blind(), pictures, "eval", 4, trained=trained)
 
     pictures = synthetic_pictures(11, seed=5)
     with pytest.raises(CalibrationError) as caught:
@@ -130,3 +132,4 @@ def test_pictures_in_which_a_trained_network_sees_nothing_are_refused(model):
         "with objects in a tenth of them at least."
     )
     assert sum(bool((scores >= CONFIDENT).any()) for _, _, scores in seeing(1, pictures[:10]).reference) == 1
+    assert not any((scores >= CONFIDENT).any() for _, _, scores in seeing(0, pictures[:2], trained=False).reference)
