@@ -105,7 +105,7 @@ def _groups(fused: FusedSSD300) -> Iterator[_Group]:
     for name, following in zip(names, [*names[1:], None]):
         stage = stages[name]
         writers = tuple(conv for block in stage for conv in _writing(block))
-        readers = [_Reader(f"{name}.{number}.conv1", block.conv1) for number, block in enumerate(stage) if number]
+        readers = [_Reader(f"{name}.{number}.conv1", block.conv1) for number, block in enumerate(stage) if number]  # type: ignore[arg-type]
         if following is None:
             readers += [_Reader("heads.0", heads[0]), _Reader("additional_blocks.0.0", blocks[0][0])]
         else:
