@@ -19,13 +19,14 @@ from ssdtrt import config
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
-from ssdtrt.artifact.quantization import Agreement, ApRatio, Int8Options, Int8Verdict, LayerCost
+from ssdtrt.artifact.quantization import Agreement, ApRatio, Int8Verdict, LayerCost
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.commands.build import parity_text
 from ssdtrt.commands.tables import engine_text
 from ssdtrt.compile import compile_engine
 from ssdtrt.errors import CompileError, WeightsError
 from ssdtrt.model.weights import build_model, state_sha256
+from ssdtrt.quantization.options import Int8Options
 from ssdtrt.runners import torchscript
 from ssdtrt.system.digests import sha256_file
 
@@ -496,16 +497,20 @@ def test_compile_asks_for_int8_with_the_options_that_were_given(ssdtrt, compiled
         "--min-ap-ratio",
         "0.5",
     )
-    table = ("--calibrator", "entropy", "--calibration-table", "t.json")
-    for options in (given[:2], (*given, *table)):
+    for options in (
+        given[:2],
+        (*given, "--calibration-table", "t.json"),
+        ("--calibration", "a", "--calibrator", "entropy"),
+    ):
         done = ssdtrt("compile", "--int8", "--batch-size", "8", *options)
         assert done.exit_code == 0, done.stderr
-    first, second = compiled[0]
+    first, second, third = compiled[0]
     assert first["precision"] == second["precision"] == "int8" and first["int8"] == Int8Options(calibration="a")
     assert second["int8"] == Int8Options(
-        calibration="a", calibrator="entropy", calibration_table="t.json", keep_fp16="heads.0", images="b",
-        annotations="c.json", min_ap_ratio=0.5,
+        calibration="a", calibration_table="t.json", keep_fp16="heads.0", images="b", annotations="c.json",
+        min_ap_ratio=0.5,
     )  # fmt: skip
+    assert third["int8"] == Int8Options(calibration="a", calibrator="entropy")
 
 
 @pytest.mark.parametrize(
@@ -579,7 +584,9 @@ def judged(costs=(), ap=None):
     """Metadata of an INT8 engine."""
     data = metadata_like("engine", "tensorrt")
     data["request"].update(
-        precision="int8", front_end="tensorrt", quantization={"table": "t.json", "ranges": {}, "keep_fp16": []}
+        precision="int8",
+        front_end="tensorrt",
+        quantization={"table": "t.json", "ranges": {}, "exponents": {}, "keep_fp16": []},
     )
     verdict = Int8Verdict(
         calibrator="max", calibration_pictures=500, int8_layers=55, int8_share=0.9751, batch_size=8, int8_ms=0.5,

@@ -58,7 +58,7 @@ def test_a_bf16_engine_passed_off_as_fp32_is_refused(module, engine_bf16):
 
 
 def of_int8(*keep_fp16):
-    quantization = Quantization(table="t.json", ranges={}, keep_fp16=keep_fp16)
+    quantization = Quantization(table="t.json", ranges={}, exponents={}, keep_fp16=keep_fp16)
     return BuildRequest(
         weights="0" * 64, graph="1" * 64, preprocess="eval", backend="tensorrt", precision="int8", batch="8",
         front_end="tensorrt", quantization=quantization,

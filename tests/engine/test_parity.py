@@ -12,7 +12,7 @@ from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.engine.parity import _compare_detections, _match, _run_in_batches, compare, relative_l2
 from ssdtrt.errors import ParityError
 from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
-from ssdtrt.quantization.calibration import measure_ranges
+from ssdtrt.quantization.calibration import calibrate
 from ssdtrt.rewriting.quantized import quantized_model
 
 CLASSES = 5
@@ -207,7 +207,8 @@ def test_the_floor_comes_from_what_eager_shows_in_that_precision(reference, imag
 
 def test_the_limits_of_int8_come_from_its_quantised_network_in_torch(model):
     images = synthetic_images(2, seed=4)
-    quantization = Quantization(table="t", ranges=measure_ranges(model, synthetic_pictures(2, seed=4), "max", "eval"))
+    ranges, exponents = calibrate(model, synthetic_pictures(2, seed=4), "max", "eval")
+    quantization = Quantization(table="t", ranges=ranges, exponents=exponents)
     network = quantized_model(model, quantization)
     options = {"precision": "int8", "batch_sizes": [2], "quantization": quantization}
     report = compare(network, model, images, **options)

@@ -21,7 +21,7 @@ from ssdtrt.engine.network_writer import NetworkWriter
 from ssdtrt.engine.tensorrt_backend import BuildLimits, serialize
 from ssdtrt.errors import BuilderError, CompileError
 from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
-from ssdtrt.quantization.calibration import measure_ranges
+from ssdtrt.quantization.calibration import calibrate
 from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.rewriting.quantized import convolutions, quantize
 
@@ -165,7 +165,7 @@ def test_in_half_all_but_the_edges_is_half(model):
 @pytest.mark.parametrize("projections", [True, False])
 def test_a_quantised_network_is_written_as_it_computes_in_torch(model, projections, typed):
     images = synthetic_images(1, seed=5)
-    ranges = measure_ranges(model, synthetic_pictures(1, seed=6), "max", "eval")
+    ranges = calibrate(model, synthetic_pictures(1, seed=6), "max", "eval").ranges
     fused = quantize(FusedSSD300(model, fold_projections=projections), ranges)
     network = Network(images, any_size=False, typed=typed)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_a_quantised_network_is_written_as_it_computes_in_torch(model, projectio
 @pytest.mark.parametrize("typed", [False, True])
 def test_layers_that_stay_are_half_by_casts_where_types_are_the_networks(model, typed):
     images = synthetic_images(1, seed=5)
-    ranges = measure_ranges(model, synthetic_pictures(1, seed=6), "max", "eval")
+    ranges = calibrate(model, synthetic_pictures(1, seed=6), "max", "eval").ranges
     fused = quantize(FusedSSD300(model), ranges, {name for name, _ in convolutions(FusedSSD300(model))})
     network = Network(images, any_size=False, typed=typed)
     with torch.no_grad():
