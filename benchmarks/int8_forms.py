@@ -60,7 +60,7 @@ class HalfOutputs(NetworkWriter):
 
 
 class QuantizedParts(NetworkWriter):
-    """The parts of a merged projection are quantised, not their concatenation alone."""
+    """The parts of a merged projection are quantized, not their concatenation alone."""
 
     def _add_block(self, x: Any, block: Any) -> Any:
         if not isinstance(block, ProjectedBlock) or not isinstance(block.conv3, QuantizedConv2d):
@@ -87,7 +87,7 @@ FORMS: dict[str, tuple[type[NetworkWriter], bool, Callable[[str], bool]]] = {
     "as compiled": (NetworkWriter, True, nothing),
     "heads cast to FP16": (HalfHeads, True, nothing),
     "heads give FP16": (HalfOutputs, True, nothing),
-    "parts quantised": (QuantizedParts, True, nothing),
+    "parts quantized": (QuantizedParts, True, nothing),
     "projections apart": (NetworkWriter, False, nothing),
     "first convolution in FP16": (NetworkWriter, True, lambda name: name == "feature_extractor.feature_extractor.0"),
     "first head in FP16": (NetworkWriter, True, lambda name: name == "heads.0"),

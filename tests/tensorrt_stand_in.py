@@ -141,7 +141,7 @@ class Engine:
         return SimpleNamespace(get_engine_information=lambda form: text if form == "JSON" else "")
 
 
-# What the inspector says of every engine, and what differs in that of a quantised one.
+# What the inspector says of every engine, and what differs in that of a quantized one.
 QUANTIZED = ("Half", "Int8")
 LAYERS = [
     {

@@ -76,11 +76,11 @@ def test_the_engine_computes_what_the_quantised_network_does_in_pytorch(engine, 
         found = load_engine(engine)(images)
         expected = quantized_model(model, read_metadata(engine).request.quantization)(images)
         exact = model(images)
-    for one, quantised, fp32 in zip(found, expected, exact):
-        assert relative_l2(one, quantised) < relative_l2(quantised, fp32)
+    for one, quantized, fp32 in zip(found, expected, exact):
+        assert relative_l2(one, quantized) < relative_l2(quantized, fp32)
 
 
-def test_the_engine_is_verified_with_the_bound_of_its_quantisation(engine):
+def test_the_engine_is_verified_with_the_bound_of_its_quantization(engine):
     report = verify_engine(engine)
     assert report.passed and report.bound >= 2e-2 and report.floor > 0 and report.repeatability is None
 

@@ -17,7 +17,7 @@ class Precision:
 
     Attributes:
         name: `fp32`, `fp16`, `bf16` or `int8`.
-        dtype_name: The name of torch's dtype; for `int8` that of the values between the quantised ones.
+        dtype_name: The name of torch's dtype; for `int8` that of the values between the quantized ones.
         bound: The largest accepted relative L2 distance of an output to FP32 eager.
         batch_bound: The largest accepted relative L2 distance of an image's output in a batch to that of the image alone:
             what another kernel or another order of additions changes. BF16 has three bits fewer than FP16.

@@ -17,7 +17,7 @@ _Range = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Quantization(Report, frozen=True, kw_only=True):
-    """How a network is quantised, as a part of the build request.
+    """How a network is quantized, as a part of the build request.
 
     Attributes:
         table: The file name of the calibration table.
@@ -83,7 +83,7 @@ class CalibrationTable(Report, frozen=True, kw_only=True):
 
         Args:
             path: The file.
-            weights: The SHA-256 of the weights to be quantised.
+            weights: The SHA-256 of the weights to be quantized.
             preprocess: How pictures are prepared for them.
 
         Raises:
@@ -111,7 +111,7 @@ class CalibrationTable(Report, frozen=True, kw_only=True):
 
 
 class LayerCost(Report, frozen=True):
-    """What the quantisation of one convolution costs, measured with all others in FP32.
+    """What the quantization of one convolution costs, measured with all others in FP32.
 
     Attributes:
         name: Its name.

@@ -98,7 +98,7 @@ class BuildRequest(Report, frozen=True, kw_only=True):
         workspace_mib: The memory that TensorRT may use while it chooses kernels, in MiB.
         format: The format of the file: `torchscript`, or `plan`, which is TensorRT's serialized engine by itself.
         detector: Whether the file includes normalization, decoding and NMS.
-        quantization: How the network is quantised, for `int8`.
+        quantization: How the network is quantized, for `int8`.
     """
 
     weights: Digest

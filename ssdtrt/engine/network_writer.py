@@ -36,13 +36,13 @@ class NetworkWriter:
 
     def __init__(self, tensorrt: ModuleType, network: Any, strongly_typed: bool = False) -> None:
         self.tensorrt, self.network, self.strongly_typed = tensorrt, network, strongly_typed
-        self._kept_half = False  # whether the convolutions that are not quantised get FP16 by casts
+        self._kept_half = False  # whether the convolutions that are not quantized get FP16 by casts
         self.weights: list[np.ndarray] = []
         self._names: dict[int, str] = {}  # of the modules, by id
         self._used: collections.Counter[str] = collections.Counter()
         self._quantized: dict[
             tuple[str, float], Any
-        ] = {}  # tensors that were quantised and dequantised, by name and scale
+        ] = {}  # tensors that were quantized and dequantized, by name and scale
 
     def write(self, fused: FusedSSD300, batch: BatchRange) -> None:
         """Add the whole network: input [N, 3, 300, 300], output [N, 4 + C, A], both float32."""
@@ -129,7 +129,7 @@ class NetworkWriter:
         return self._finish(layer, name)
 
     def _add_quantizer(self, x: Any, module: Quantizer) -> Any:
-        """Quantise and dequantise a tensor, once for each scale, however many layers read it."""
+        """Quantize and dequantize a tensor, once for each scale, however many layers read it."""
         key = x.name, float(module.scale)
         if key not in self._quantized:
             self._quantized[key] = self._quantize(x, module.scale, self._name_of(module))

@@ -46,7 +46,7 @@ def compare(
         images: Normalized images [N, 3, 300, 300].
         precision: The precision of the engine, a name of `PRECISIONS`.
         batch_sizes: The batch sizes in which the engine runs all of the images.
-        quantization: How an INT8 engine is quantised.
+        quantization: How an INT8 engine is quantized.
         progress: Called with lines about how many images have run.
 
     Returns:

@@ -110,7 +110,7 @@ def serialize(
 
     Args:
         tensorrt: The module `tensorrt`, or another with its API, such as `tensorrt_rtx`.
-        fused: The network; the engine computes in the dtype of its weights, its quantised layers in INT8.
+        fused: The network; the engine computes in the dtype of its weights, its quantized layers in INT8.
         batch: The batch sizes that the engine takes.
         limits: What TensorRT may use.
         timing_cache: The content of the timing cache.
@@ -151,7 +151,7 @@ def _strongly_typed(tensorrt: ModuleType) -> bool:
 def _flags(fused: FusedSSD300, tensorrt: ModuleType) -> tuple[str, ...]:
     """Return the builder's flags for types below FP32, which a strongly typed network has no need of.
 
-    In an INT8 network TensorRT may run in FP16 what is not quantised.
+    In an INT8 network TensorRT may run in FP16 what is not quantized.
     """
     if _strongly_typed(tensorrt):
         return ()

@@ -1,1 +1,1 @@
-"""INT8: calibration, quantised networks, and which layers stay in FP16."""
+"""INT8: calibration, quantized networks, and which layers stay in FP16."""

@@ -47,7 +47,7 @@ def _percentile(histogram: Histogram) -> float:
 
 
 def _mse(histogram: Histogram) -> float:
-    """The threshold with the smallest mean squared error of the quantised values."""
+    """The threshold with the smallest mean squared error of the quantized values."""
     counts, values = histogram.counts.astype(np.float64), histogram.centers
     thresholds = np.arange(_FIRST, len(counts) + 1) * histogram.largest / len(counts)
     errors = [
@@ -59,15 +59,15 @@ def _mse(histogram: Histogram) -> float:
 def _squared_errors(counts: np.ndarray, values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Return the sum of the squared errors of the values [B] for each threshold [T]."""
     scales = thresholds[:, None] / config.INT8_LEVELS
-    quantised = np.minimum(np.round(values / scales), config.INT8_LEVELS) * scales
-    return ((quantised - values) ** 2) @ counts
+    quantized = np.minimum(np.round(values / scales), config.INT8_LEVELS) * scales
+    return ((quantized - values) ** 2) @ counts
 
 
 def _entropy(histogram: Histogram) -> float:
-    """The threshold with the smallest Kullback-Leibler divergence of the quantised distribution from the true one.
+    """The threshold with the smallest Kullback-Leibler divergence of the quantized distribution from the true one.
 
     After "8-bit Inference with TensorRT" (Migacz, GTC 2017): the true distribution has what lies beyond the threshold in
-    its last bin; the quantised one has 128 levels, each spread evenly over those of its bins that are not empty.
+    its last bin; the quantized one has 128 levels, each spread evenly over those of its bins that are not empty.
     """
     counts = histogram.counts.astype(np.float64)
     beyond = counts.sum() - np.cumsum(counts)
@@ -80,14 +80,14 @@ def _divergence(counts: np.ndarray, beyond: float) -> float:
     level = np.arange(len(counts)) * (config.INT8_LEVELS + 1) // len(counts)
     filled = counts > 0
     totals, places = np.bincount(level, counts), np.bincount(level, filled)
-    quantised = np.where(filled, totals[level] / np.maximum(places, 1)[level], 0)
+    quantized = np.where(filled, totals[level] / np.maximum(places, 1)[level], 0)
     true = counts.copy()
     true[-1] += beyond
-    true, quantised = true / true.sum(), quantised / max(quantised.sum(), 1)
+    true, quantized = true / true.sum(), quantized / max(quantized.sum(), 1)
     some = true > 0
-    if (quantised[some] == 0).any():
+    if (quantized[some] == 0).any():
         return float("inf")
-    return float((true[some] * np.log(true[some] / quantised[some])).sum())
+    return float((true[some] * np.log(true[some] / quantized[some])).sum())
 
 
 CALIBRATORS: dict[str, Callable[[Histogram], float]] = {

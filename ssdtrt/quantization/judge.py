@@ -107,15 +107,15 @@ class Judge:
         """
         layers = tuple(layers)
         work = [one for one in layers if one.multiplications]
-        quantised = [one for one in work if one.dtype == "int8"]
+        quantized = [one for one in work if one.dtype == "int8"]
         total = sum(one.multiplications or 0 for one in work)
         found = self._detect(int8, self.pictures, "detecting with INT8", self.batch_size)
         times = self._times(int8, fp16)
         return Int8Verdict(
             calibrator=calibrator,
             calibration_pictures=calibration_pictures,
-            int8_layers=len(quantised),
-            int8_share=sum(one.multiplications or 0 for one in quantised) / total if total else 0.0,
+            int8_layers=len(quantized),
+            int8_share=sum(one.multiplications or 0 for one in quantized) / total if total else 0.0,
             batch_size=self.batch_size,
             int8_ms=times[0],
             fp16_ms=times[1],

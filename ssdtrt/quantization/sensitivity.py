@@ -1,4 +1,4 @@
-"""What the quantisation of each convolution costs, and which of them stay in FP16."""
+"""What the quantization of each convolution costs, and which of them stay in FP16."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH = {"cuda": 64, "cpu": 8}
 def measure_costs(
     fused: FusedSSD300, ranges: Mapping[str, float], pictures: Tensor, preprocess: str, progress: Progress = silent
 ) -> list[LayerCost]:
-    """Measure what the quantisation of each convolution costs, all others being in FP32.
+    """Measure what the quantization of each convolution costs, all others being in FP32.
 
     Args:
         fused: The fused network in FP32, its channels equalized.

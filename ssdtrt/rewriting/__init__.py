@@ -1,1 +1,1 @@
-"""The network as TensorRT takes it: its layers fused, and quantised."""
+"""The network as TensorRT takes it: its layers fused, and quantized."""

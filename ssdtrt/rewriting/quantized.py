@@ -1,4 +1,4 @@
-"""The fused network with quantised layers, and the tensors whose ranges they need."""
+"""The fused network with quantized layers, and the tensors whose ranges they need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Block = TypeVar("_Block", bound=nn.Module)
 
 
 class QuantizedTensor(NamedTuple):
-    """A tensor of the fused network that a quantised layer reads.
+    """A tensor of the fused network that a quantized layer reads.
 
     Attributes:
         name: The name of the convolution that reads it, or `<block>.downsample` for the projection that is added in a block.
@@ -36,7 +36,7 @@ class QuantizedTensor(NamedTuple):
 
 
 def quantized_tensors(fused: FusedSSD300) -> Iterator[QuantizedTensor]:
-    """Yield the tensors whose ranges a quantised network needs, in either layout of the projections.
+    """Yield the tensors whose ranges a quantized network needs, in either layout of the projections.
 
     Args:
         fused: The fused network. With its projections apart it has the tensors of both layouts.
@@ -60,28 +60,28 @@ def quantized_model(model: SSD300, quantization: Quantization) -> FusedNetwork:
 
     Args:
         model: The FP32 model.
-        quantization: How it is quantised.
+        quantization: How it is quantized.
     """
     return FusedNetwork(quantize_as(FusedSSD300(model), quantization))
 
 
 def quantize_as(fused: FusedSSD300, quantization: Quantization) -> FusedSSD300:
-    """Return a copy of a fused network, in FP32, that is equalized and quantised (see `quantize`)."""
+    """Return a copy of a fused network, in FP32, that is equalized and quantized (see `quantize`)."""
     network = equalize(fused, quantization.exponents)
     return quantize(network, quantization.ranges, quantization.keep_fp16)
 
 
 def quantize(fused: FusedSSD300, ranges: Mapping[str, float], keep_fp16: Collection[str] = ()) -> FusedSSD300:
-    """Return a copy of a fused network in which convolutions and the terms of additions are quantised.
+    """Return a copy of a fused network in which convolutions and the terms of additions are quantized.
 
-    What is added to a convolution is quantised if the convolution is. In a `ProjectedBlock`, the output of conv2 is scaled
+    What is added to a convolution is quantized if the convolution is. In a `ProjectedBlock`, the output of conv2 is scaled
     to the range of the block's input, and conv3 by the inverse: ReLU allows that, and the concatenation then has one scale
     without a loss.
 
     Args:
         fused: The fused network, in FP32.
         ranges: The absolute value that becomes 127, by the name of each tensor of `quantized_tensors`.
-        keep_fp16: The names of the convolutions that are not quantised.
+        keep_fp16: The names of the convolutions that are not quantized.
 
     Raises:
         CalibrationError: If a range is missing, or there is no such convolution.
@@ -117,7 +117,7 @@ def _check_names(network: FusedSSD300, ranges: Mapping[str, float], keep_fp16: C
 
 
 def _quantize_term(name: str, block: Bottleneck, ranges: Mapping[str, float]) -> None:
-    """Quantise what is added to the last convolution of a block: its input, or that input's projection."""
+    """Quantize what is added to the last convolution of a block: its input, or that input's projection."""
     if block.downsample is None:
         block.downsample = Quantizer(ranges[f"{name}.conv1"])
     else:

@@ -1,4 +1,4 @@
-"""Modules that quantise: what TensorRT does in INT8, in PyTorch.
+"""Modules that quantize: what TensorRT does in INT8, in PyTorch.
 
 A value x of scale s becomes q = clamp(round(x / s), -128, 127), with ties rounded to even, and stands for q * s. This is
 the arithmetic of TensorRT's layers Quantize and Dequantize (TensorRT operators, "Quantize").
@@ -13,12 +13,12 @@ from ssdtrt import config
 
 
 def fake_quantize(x: Tensor, scale: Tensor) -> Tensor:
-    """Quantise and dequantise values: the nearest multiples of the scale from -128 to 127 times it."""
+    """Quantize and dequantize values: the nearest multiples of the scale from -128 to 127 times it."""
     return (x / scale).round().clamp(-config.INT8_LEVELS - 1, config.INT8_LEVELS) * scale
 
 
 class Quantizer(nn.Module):
-    """Quantise and dequantise a tensor.
+    """Quantize and dequantize a tensor.
 
     Args:
         value_range: The absolute value that becomes 127.
@@ -36,7 +36,7 @@ class Quantizer(nn.Module):
 
 
 class QuantizedConv2d(nn.Conv2d):
-    """A convolution of a quantised input and quantised weights, whose sum is exact.
+    """A convolution of a quantized input and quantized weights, whose sum is exact.
 
     The input has one scale. The weights have one for each output channel, its largest absolute weight divided by 127.
 

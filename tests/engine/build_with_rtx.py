@@ -2,7 +2,7 @@
 
 A script for a process of its own, with the folder of a TensorRT-RTX on PYTHONPATH: `build_with_rtx.py MODEL [NARROW]`, files
 that torch.load reads. Prints a JSON object: `writer` has for each build of MODEL the bytes of the engine, its first four, and how many
-layers compute in which dtype; `int8` has the layers of MODEL quantised, but for KEPT; with NARROW, `front_end` has the bytes of what Torch-TensorRT's TorchScript front end builds of it.
+layers compute in which dtype; `int8` has the layers of MODEL quantized, but for KEPT; with NARROW, `front_end` has the bytes of what Torch-TensorRT's TorchScript front end builds of it.
 """
 
 import collections
@@ -64,7 +64,7 @@ def write_and_build(model):
 
 
 def write_quantized(model):
-    """Return what the layers of a quantised network are, and why RTX does not build it, which has no INT8 convolutions."""
+    """Return what the layers of a quantized network are, and why RTX does not build it, which has no INT8 convolutions."""
     tensors = quantized_tensors(FusedSSD300(model, fold_projections=False))
     ranges = {tensor.name: 1 + number / 64 for number, tensor in enumerate(tensors)}
     for name in list(ranges):  # Two layers that read one tensor have one range.

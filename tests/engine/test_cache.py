@@ -152,7 +152,7 @@ CHANGES = {
 
 
 def quantized(**changes):
-    """A request of an INT8 engine whose quantisation differs from the first one's."""
+    """A request of an INT8 engine whose quantization differs from the first one's."""
     return msgspec.structs.replace(INT8, quantization=msgspec.structs.replace(INT8.quantization, **changes))
 
 

@@ -64,15 +64,15 @@ def test_every_layer_of_an_fp32_engine_computes_in_fp32(built):
 
 
 def test_a_quantised_network_is_of_pairs_that_quantise_each_tensor_once(built):
-    """55 of 57 convolutions. Of their inputs 5 are read by two, and one projection is quantised before it is added."""
+    """55 of 57 convolutions. Of their inputs 5 are read by two, and one projection is quantized before it is added."""
     found = built["int8"]
     assert found["layers"] == {
         "QUANTIZE INT8": 55 + 51, "DEQUANTIZE FLOAT": 55 + 51, "CONSTANT FLOAT": 55 + 55 + 51, "CONVOLUTION FLOAT": 55,
         "CONVOLUTION HALF": 2, "CAST HALF": 2, "CAST FLOAT": 2,
         **{name: count for name, count in SINGLE.items() if not name.startswith("CONVOLUTION")},
     }  # fmt: skip
-    quantised = [tensor for tensor, _ in found["quantize"]]
-    assert len(set(quantised)) == len(quantised) and {dtype for _, dtype in found["quantize"]} == {"INT8"}
+    quantized = [tensor for tensor, _ in found["quantize"]]
+    assert len(set(quantized)) == len(quantized) and {dtype for _, dtype in found["quantize"]} == {"INT8"}
     assert len(found["convolutions"]) == 57
     for name, (given, readers) in found["convolutions"].items():
         if name in ("heads.0", "feature_extractor.feature_extractor.4.1.conv3"):

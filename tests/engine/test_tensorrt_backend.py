@@ -334,7 +334,7 @@ def test_the_types_are_the_networks_where_tensorrt_can_do_that(model, fused, nam
     network = FusedSSD300(model, torch.float32 if quantized else torch.float16)
     network.quantized = quantized
     serialize(tensorrt, network, ONE, BuildLimits())
-    both = {"FP16", "INT8"} if quantized else {"FP16"}  # What is not quantised may be FP16.
+    both = {"FP16", "INT8"} if quantized else {"FP16"}  # What is not quantized may be FP16.
     assert (tensorrt.recorded.network_flags, tensorrt.recorded.flags) == (flags, both & set_by_us)
 
 

@@ -56,7 +56,7 @@ def test_the_percentile_is_that_of_the_sorted_values(values):
 
 
 def squared_error(histogram, limit):
-    """The error of the quantised middles of the bins, one by one."""
+    """The error of the quantized middles of the bins, one by one."""
     total, step = 0.0, limit / 127
     for number, count in enumerate(histogram.counts):
         value = (number + 0.5) * histogram.largest / len(histogram.counts)
@@ -80,19 +80,19 @@ def test_mse_has_the_smallest_squared_error(values):
 def divergence(counts, edge):
     """The textbook's: P with what lies beyond in its last bin, Q of 128 levels spread over the bins that are not empty."""
     true = list(map(float, counts[:edge]))
-    quantised = [0.0] * edge
+    quantized = [0.0] * edge
     levels = defaultdict(list)
     for number in range(edge):
         if counts[number]:
             levels[number * 128 // edge].append(number)
     for bins in levels.values():
         for number in bins:
-            quantised[number] = sum(float(counts[other]) for other in bins) / len(bins)
+            quantized[number] = sum(float(counts[other]) for other in bins) / len(bins)
     true[-1] += float(sum(counts[edge:]))
-    if any(p > 0 and q == 0 for p, q in zip(true, quantised)):
+    if any(p > 0 and q == 0 for p, q in zip(true, quantized)):
         return math.inf
-    scale_p, scale_q = sum(true), sum(quantised)
-    return sum(p / scale_p * math.log((p / scale_p) / (q / scale_q)) for p, q in zip(true, quantised) if p > 0)
+    scale_p, scale_q = sum(true), sum(quantized)
+    return sum(p / scale_p * math.log((p / scale_p) / (q / scale_q)) for p, q in zip(true, quantized) if p > 0)
 
 
 def test_entropy_has_the_smallest_divergence(values):

@@ -1,4 +1,4 @@
-"""compile --int8 from pictures to a plan, and what it refuses: a stand-in of TensorRT runs the quantised network in torch."""
+"""compile --int8 from pictures to a plan, and what it refuses: a stand-in of TensorRT runs the quantized network in torch."""
 
 import json
 import os
@@ -231,7 +231,7 @@ def test_one_without_a_layer_in_int8_is_refused(compiled, folder, table_file, ou
 def test_an_engine_that_is_not_accurate_is_built_with_more_layers_in_fp16_three_times_in_all(
     compiled, model, folder, table_file, out, notes, monkeypatch, requests
 ):
-    """Where the fake-quantised network promises more than the engine keeps."""
+    """Where the fake-quantized network promises more than the engine keeps."""
     names = [name for name, _ in convolutions(FusedSSD300(model))][::-1]
     monkeypatch.setattr(job, "measure_costs", lambda *_: [LayerCost(name, 1.0, 0.01) for name in names])
     monkeypatch.setattr(Judge, "agrees", lambda *_: True)

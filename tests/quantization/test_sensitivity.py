@@ -1,4 +1,4 @@
-"""What each layer's quantisation costs, and the smallest number of layers that is enough."""
+"""What each layer's quantization costs, and the smallest number of layers that is enough."""
 
 import copy
 
@@ -22,7 +22,7 @@ def ranges(model):
 
 
 def test_a_layer_whose_weights_are_made_awful_costs_most(model, ranges):
-    """In each output channel one weight is so large that all others are quantised to zero; it reads what is zero."""
+    """In each output channel one weight is so large that all others are quantized to zero; it reads what is zero."""
     awful = copy.deepcopy(model)
     with torch.no_grad():
         awful.feature_extractor.feature_extractor[6][5].bn3.bias[0] = -1e3  # ReLU makes the channel zero.

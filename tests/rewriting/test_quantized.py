@@ -1,4 +1,4 @@
-"""The fused network with quantised layers: which ones, with which ranges, in both layouts of the projections."""
+"""The fused network with quantized layers: which ones, with which ranges, in both layouts of the projections."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_with_every_layer_kept_it_is_the_fused_network(model, ranges, images, fo
 
 
 @pytest.mark.parametrize("fold", [True, False])
-def test_every_convolution_and_every_term_of_an_addition_is_quantised(model, ranges, images, fold):
+def test_every_convolution_and_every_term_of_an_addition_is_quantized(model, ranges, images, fold):
     fused = FusedSSD300(model, fold_projections=fold)
     before = {name: value.clone() for name, value in fused.state_dict().items()}
     network = quantize(fused, ranges)
@@ -82,7 +82,7 @@ def test_every_convolution_and_every_term_of_an_addition_is_quantised(model, ran
     assert all(torch.equal(fused.state_dict()[name], value) for name, value in before.items())
 
 
-def test_a_block_whose_last_convolution_stays_adds_what_is_not_quantised(model, ranges):
+def test_a_block_whose_last_convolution_stays_adds_what_is_not_quantized(model, ranges):
     network = quantize(FusedSSD300(model), ranges, {f"{STAGES}.5.1.conv3", f"{STAGES}.5.0.conv3"})
     blocks = network.get_submodule(f"{STAGES}.5")
     assert blocks[1].downsample is None and isinstance(blocks[2].downsample, Quantizer)

@@ -81,11 +81,11 @@ def written(model):
 
 
 @pytest.mark.parametrize("form", int8_forms.FORMS)
-def test_a_form_quantises_all_but_what_stays(written, form):
+def test_a_form_quantizes_all_but_what_stays(written, form):
     network, kept = written(form)
     apart = int8_forms.FORMS[form][1] is False
     assert network.count("add_convolution_nd") == (59 if apart else 57)
-    # Each quantised convolution has constants for its weights and their scales.
+    # Each quantized convolution has constants for its weights and their scales.
     assert sum(hasattr(layer, "weights") for layer in network.layers) == (59 if apart else 57) - kept
     assert network.count("add_quantize") == network.count("add_dequantize")
     assert kept == {"first convolution in FP16": 1, "first head in FP16": 1, "heads in FP16": 6,
@@ -98,5 +98,5 @@ def test_heads_are_cast_or_give_fp16(written):
     assert [layer.types for layer in written("heads give FP16")[0].layers if layer.types] == [["half"]] * 6
 
 
-def test_the_parts_of_merged_projections_are_quantised(written):
-    assert written("parts quantised")[0].count("add_quantize") == written("as compiled")[0].count("add_quantize") + 2
+def test_the_parts_of_merged_projections_are_quantized(written):
+    assert written("parts quantized")[0].count("add_quantize") == written("as compiled")[0].count("add_quantize") + 2
