@@ -68,7 +68,7 @@ def test_the_engine_is_int8_accurate_and_faster_than_fp16(engine, command):
     assert (command.folder / TABLE).is_file()
 
 
-def test_the_engine_computes_what_the_quantised_network_does_in_pytorch(engine, command):
+def test_the_engine_computes_what_the_quantized_network_does_in_pytorch(engine, command):
     device = torch.device("cuda", 0)
     images = synthetic_images(8, seed=5).to(device)
     model = eager_model(command.folder / "scenes.ts", device)

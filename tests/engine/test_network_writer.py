@@ -63,7 +63,7 @@ def test_every_layer_of_an_fp32_engine_computes_in_fp32(built):
     assert 3.8 < found["bytes"] / 22_894_902 < 4.1
 
 
-def test_a_quantised_network_is_of_pairs_that_quantise_each_tensor_once(built):
+def test_a_quantized_network_is_of_pairs_that_quantize_each_tensor_once(built):
     """55 of 57 convolutions. Of their inputs 5 are read by two, and one projection is quantized before it is added."""
     found = built["int8"]
     assert found["layers"] == {

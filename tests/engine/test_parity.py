@@ -205,7 +205,7 @@ def test_the_floor_comes_from_what_eager_shows_in_that_precision(reference, imag
     assert reference.loc.dtype == torch.float32  # The reference is not cast.
 
 
-def test_the_limits_of_int8_come_from_its_quantised_network_in_torch(model):
+def test_the_limits_of_int8_come_from_its_quantized_network_in_torch(model):
     images = synthetic_images(2, seed=4)
     ranges, exponents = calibrate(model, synthetic_pictures(2, seed=4), "max", "eval")
     quantization = Quantization(table="t", ranges=ranges, exponents=exponents)

@@ -163,7 +163,7 @@ def test_in_half_all_but_the_edges_is_half(model):
 
 @pytest.mark.parametrize("typed", [False, True])
 @pytest.mark.parametrize("projections", [True, False])
-def test_a_quantised_network_is_written_as_it_computes_in_torch(model, projections, typed):
+def test_a_quantized_network_is_written_as_it_computes_in_torch(model, projections, typed):
     images = synthetic_images(1, seed=5)
     ranges = calibrate(model, synthetic_pictures(1, seed=6), "max", "eval").ranges
     fused = quantize(FusedSSD300(model, fold_projections=projections), ranges)

@@ -114,7 +114,7 @@ def test_the_layers_compute_what_they_say_from_end_to_end(model, ranges, images)
     torch.testing.assert_close(output(network.get_submodule(name), images), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_a_model_is_quantised_as_its_request_says(model, ranges, images):
+def test_a_model_is_quantized_as_its_request_says(model, ranges, images):
     sizes = {f"{STAGES}.0": 4, f"{STAGES}.4": 16, f"{STAGES}.5": 32, f"{STAGES}.6": 64}
     sizes |= {f"additional_blocks.{i}": size for i, size in enumerate((32, 32, 16, 16, 16))}
     exponents = {name: tuple(range(-size // 2, size - size // 2)) for name, size in sizes.items()}

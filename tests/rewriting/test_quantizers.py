@@ -25,7 +25,7 @@ def test_the_range_becomes_127_and_beyond_it_there_is_one_more_step_below():
     assert found.tolist() == pytest.approx([127 * step, -127 * step, 127 * step, -128 * step], rel=1e-7)
 
 
-def test_what_is_quantised_stays_as_it_is():
+def test_what_is_quantized_stays_as_it_is():
     values = torch.randn(1000, generator=torch.Generator().manual_seed(1))
     once = Quantizer(2.0)(values)
     assert torch.equal(Quantizer(2.0)(once), once)
