@@ -11,6 +11,8 @@
 #   cached   the same compile twice more, from the cache: what it takes in all and after its imports
 #   train    trains on generated scenes with that python3 for MINUTES, and writes the validation pictures
 #   accuracy the trained network as a detector of batch 32, and COCO's figures for it, FP32 eager and FP16 eager
+#   int8     trains a network of 80 classes, then INT8 and FP16 engines of BATCHES (1, 32, 128) with AP beside their speed
+#   int8-why what INT8 costs by calibrator and layer, and the other forms at batch 32
 #   pictures decoding and NMS, pictures on the GPU to detections, and JPEG files to JSON lines
 #   forms    other layouts of the network beside the one that is compiled, at batch 1 and 128: one to three minutes an engine
 #   streams  the network through TensorRT's own API without auxiliary streams and with four, at batch 1
@@ -47,7 +49,7 @@ job)
     ;;
 tests)
     SSDTRT_GPU_DIR=$work/run python3.10 -m pytest -m gpu -q --durations=5 \
-        tests/test_gpu.py tests/system/test_devices.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt"
+        tests/test_gpu.py tests/test_gpu_int8.py tests/system/test_devices.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt"
     ;;
 fp32)
     build fp32 --fp32
@@ -101,6 +103,29 @@ accuracy)
         tee "$out/compile-scenes.txt"
     ssdtrt evaluate "$scenes/scenes.detector.ts" --images "$scenes/val/images" --annotations "$scenes/val/annotations.json" \
         --against eager-fp32,eager-fp16 --json "$out/accuracy.json" | tee "$out/accuracy.txt"
+    ;;
+int8)
+    if [ ! -e "$work/dense.ts" ]; then
+        python3 benchmarks/train_scenes.py --out "$work/dense" --minutes "${MINUTES:-2.6}" --classes 80 2>&1 | tee "$out/train.txt"
+        python3 benchmarks/train_scenes.py --out "$work/other" --minutes 0 --val 625 --seed 1
+        cp "$work/dense/training.json" "$out/"
+        ssdtrt export --weights "$work/dense/scenes.pt" --trust-weights --labels "$work/dense/labels.txt" -o "$work/dense.ts"
+    fi
+    cd "$work"
+    judged=(--images dense/val/images --annotations dense/val/annotations.json)
+    for size in ${BATCHES:-1 32 128}; do
+        ssdtrt compile dense.ts --int8 --calibration other/val/images "${judged[@]}" --batch-size "$size" \
+            -o "int8-$size.engine.ts" --json "$out/int8-compile-$size.json" | tee "$out/int8-compile-$size.txt"
+        ssdtrt compile dense.ts --fp16 --batch-size "$size" -o "fp16-$size.engine.ts" # From the cache.
+        ssdtrt bench "fp16-$size.engine.ts" "int8-$size.engine.ts" "${judged[@]}" --json "$out/int8-bench-$size.json" |
+            tee "$out/int8-bench-$size.txt"
+        ssdtrt profile "int8-$size.engine.ts" --json "$out/int8-profile-$size.json" >"$out/int8-profile-$size.txt"
+    done
+    ;;
+int8-why)
+    python3.10 benchmarks/int8_accuracy.py "$work/dense.ts" --calibration "$work/other/val/images" \
+        --images "$work/dense/val/images" --annotations "$work/dense/val/annotations.json" --json "$out/int8-accuracy.json"
+    python3.10 benchmarks/int8_forms.py "$work/dense.ts" --batch-size 32 --timings "$work/timings" --json "$out/int8-forms.json"
     ;;
 pictures)
     scenes=$work/scenes
