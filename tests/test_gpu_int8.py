@@ -97,7 +97,7 @@ def test_the_command_in_the_file_builds_it_again_from_the_cache(engine, command)
     ("options", "said"),
     [
         (("--min-ap-ratio", "1", *JUDGED), "not accurate enough: its AP is 0."),
-        (("--calibration", "judged/images", *JUDGED), "200 annotated pictures of 200 are calibration pictures too"),
+        (("--calibration", "judged/images", *JUDGED), "200 of the 200 annotated pictures were calibrated on too"),
     ],
 )
 def test_an_engine_that_is_refused_leaves_nothing(engine, command, options, said):
