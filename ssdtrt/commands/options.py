@@ -117,6 +117,7 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def int8_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --int8 and its options; the command takes those that were given as the dict `int8`, which is None without --int8."""
 
+    @click.option("--int8", "wanted", is_flag=True, help="8-bit integers with TensorRT; needs --calibration.")
     @click.option("--calibration", metavar="DIR", help="INT8: pictures to measure ranges on.")
     @click.option(
         "--calibrator",
@@ -136,7 +137,6 @@ def int8_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="RATIO",
         help=f"INT8: the least AP on them, as a share of FP32's.  [default: {config.MIN_AP_RATIO}]",
     )
-    @click.option("--int8", "wanted", is_flag=True, help="8-bit integers with TensorRT; needs --calibration.")
     @functools.wraps(command)
     def with_int8(*arguments: Any, wanted: bool, **others: Any) -> Any:
         int8 = {name: value for name in _INT8 if (value := others.pop(name)) is not None}
