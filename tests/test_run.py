@@ -131,7 +131,7 @@ def test_the_report_is_complete(report):
 
 def test_the_report_holds_the_measurement(report):
     bench = report["bench"]
-    assert set(bench) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts"}
+    assert set(bench) == {"schema", "kind", "machine", "settings", "rows", "notes", "parts", "failures"}
     eager, _, engine = bench["rows"]
     assert [row["case"] for row in bench["rows"]] == ["eager-fp32", "torchscript", "engine"]
     assert (eager["name"], engine["name"]) == ("eager-fp32", "ssdtrt-run/ssd300.engine.ts")

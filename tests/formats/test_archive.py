@@ -376,7 +376,7 @@ def test_each_field_that_is_read_later_must_be_there(tmp_path, whole, kind, back
 
 WRONG = [
     ("build", [], "Expected `object`, got `array` - at `$.build`"),
-    ("request.precision", "fp8", "'fp8' is unknown; expected fp32 or fp16 or bf16 - at `$.request`"),
+    ("request.precision", "fp8", "'fp8' is unknown; expected fp32 or fp16 or bf16 or int8 - at `$.request`"),
     ("request.backend", "tpu", "'tpu' is unknown; expected tensorrt or torchscript - at `$.request`"),
     (
         "request.batch",
