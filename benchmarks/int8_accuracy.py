@@ -1,4 +1,5 @@
-"""Measure what INT8 costs a module in AP, in PyTorch: by calibrator, by layer, and with layers in FP16.
+"""Measure what INT8 costs a module in AP, in PyTorch: by calibrator without and with equalized channels, by layer, and with
+layers in FP16.
 
     python benchmarks/int8_accuracy.py dense.ts --calibration DIR --images DIR --annotations FILE --json accuracy.json
 

@@ -93,7 +93,8 @@ def compile_engine(
 
     Raises:
         ArtifactError: If the module cannot be read, or the file cannot be written.
-        CompileError: If such an engine cannot be built, or not on this machine.
+        CompileError: If such an engine cannot be built, or not on this machine, or an INT8 engine fails its gate.
+        CalibrationError: If the pictures or the calibration table of INT8 cannot be used.
         ParityError: If the engine is refused; nothing is written.
 
     Example:

@@ -219,7 +219,7 @@ class Int8Verdict(Report, frozen=True, kw_only=True):
         batch_size: The batch size of the times.
         int8_ms: The median time of the engine in ms.
         fp16_ms: That of the FP16 engine, measured in turns.
-        agreement: Its detections beside FP32's; None where only annotated pictures were given.
+        agreement: Its detections beside FP32's: in pictures that no range was measured on, or else in the annotated ones.
         ap: Its AP beside FP32's; None without annotated pictures.
         costs: What each convolution costs, if that was measured, the most costly for its share first.
     """

@@ -45,7 +45,7 @@ weights_option = click.option(
     default=config.WEIGHTS,
     show_default=True,
     shell_complete=complete_weights,
-    help=f"{', '.join(config.NAMED_WEIGHTS)}, or a checkpoint's path.",
+    help=f"{', '.join(config.NAMED_WEIGHTS)}, or a checkpoint's path; scenes are those in the package.",
 )
 labels_option = click.option(
     "--labels",
@@ -123,14 +123,14 @@ def int8_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--calibrator",
         type=click.Choice(config.CALIBRATORS),
         metavar="NAME",
-        help=f"INT8: how: {', '.join(config.CALIBRATORS[:-1])} or {config.CALIBRATORS[-1]}.  [default: {config.CALIBRATORS[0]}]",
+        help=f"INT8: how ranges are found: {', '.join(config.CALIBRATORS[:-1])} or {config.CALIBRATORS[-1]}.  [default: {config.CALIBRATORS[0]}]",
     )
     @click.option("--calibration-table", metavar="FILE", help="INT8: ranges that were measured before.")
     @click.option(
         "--keep-fp16", metavar="NAMES", help="INT8: layers that stay in FP16: `auto`, `none` or names.  [default: auto]"
     )
     @click.option("--images", metavar="DIR", help="INT8: annotated pictures to judge it on.")
-    @click.option("--annotations", metavar="FILE", help="INT8: their annotations, as COCO's.")
+    @click.option("--annotations", metavar="FILE", help="INT8: their annotations, in COCO's instances format.")
     @click.option(
         "--min-ap-ratio",
         type=click.FloatRange(0, 1, min_open=True),

@@ -40,9 +40,8 @@ class NetworkWriter:
         self.weights: list[np.ndarray] = []
         self._names: dict[int, str] = {}  # of the modules, by id
         self._used: collections.Counter[str] = collections.Counter()
-        self._quantized: dict[
-            tuple[str, float], Any
-        ] = {}  # tensors that were quantized and dequantized, by name and scale
+        # Tensors that were quantized and dequantized, by name and scale.
+        self._quantized: dict[tuple[str, float], Any] = {}
 
     def write(self, fused: FusedSSD300, batch: BatchRange) -> None:
         """Add the whole network: input [N, 3, 300, 300], output [N, 4 + C, A], both float32."""

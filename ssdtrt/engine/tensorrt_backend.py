@@ -181,9 +181,8 @@ def _serialize(
     """Return the serialized engine and the new timing cache; raise what TensorRT raises, or RuntimeError."""
     builder = tensorrt.Builder(logger)
     network = builder.create_network(_network_flags(tensorrt))
-    writer = NetworkWriter(
-        tensorrt, network, _strongly_typed(tensorrt)
-    )  # Must stay alive, with the weights, until the engine is built.
+    # The writer must stay alive, with the weights, until the engine is built.
+    writer = NetworkWriter(tensorrt, network, _strongly_typed(tensorrt))
     writer.write(fused, batch)
     settings = builder.create_builder_config()
     for flag in _flags(fused, tensorrt):

@@ -1,8 +1,8 @@
 """Write and read packed weights: a .npz file of NumPy that holds convolutions as int8. Imports no torch.
 
 Each convolution's weights are int8, -63 to 63, with one float32 scale for each output channel, in an array of their name
-and one of that name and `.scale`; all other tensors are as they were. The array `record` is JSON text. Zeros stay zeros, which take
-little room once they are compressed.
+and one of that name and `.scale`; all other tensors are as they were. The array `record` is JSON text. Zeros stay zeros, which
+take little room once they are compressed.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Calibration(NamedTuple):
 def calibrate(
     model: SSD300, pictures: Tensor, calibrator: str, preprocess: str, progress: Progress = silent
 ) -> Calibration:
-    """Equalize the channels of a network, and measure the ranges of its tensors.
+    """Choose the exponents that equalize the channels of a network, and measure the ranges of its tensors with them.
 
     Args:
         model: The FP32 model.

@@ -16,7 +16,7 @@ class Int8Options:
     Attributes:
         calibration: The pictures to calibrate on: a folder, a pattern, `-` for a list on stdin, or a text file with a path
             in each line. At least 100, better 500; with a table any number, to judge the engine on.
-        calibrator: How ranges are found: `max` (the default), `mse`, `percentile` or `entropy`.
+        calibrator: How ranges are found: `max` (the default), `mse`, `percentile` or `entropy`. Not together with a table.
         calibration_table: A calibration table to take the ranges from.
         keep_fp16: The convolutions that stay in FP16: `auto`, `none`, or their names with commas between.
         images: The folder of annotated pictures to judge the engine on; none of them may be among the calibration pictures.

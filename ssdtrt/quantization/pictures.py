@@ -102,7 +102,7 @@ def read_calibration(
         note: Called with a line for fewer than 500, and on what was left out of a folder.
 
     Raises:
-        CalibrationError: If there are too few.
+        CalibrationError: If there are too few, or the source does not exist.
         ImageError: If one cannot be read.
     """
     paths = list(_paths(source, note))

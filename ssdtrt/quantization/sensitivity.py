@@ -95,7 +95,7 @@ def choose_layers(
 ) -> list[LayerCost]:
     """Choose the layers that stay in FP16: the most costly ones, as few as are enough.
 
-    Their number is found by bisection, as more layers in FP16 agree better.
+    Their number is found by bisection, as though more layers in FP16 always agreed better.
 
     Args:
         fused: The fused network in FP32, its channels equalized.

@@ -82,9 +82,8 @@ def verdict(passed: bool, text: str | None = None) -> ElementTree.Element:
 def accuracy_section(reports: Reports, missing: list[str]) -> ElementTree.Element | None:
     """Return COCO's figures of each evaluation; None without any."""
     if not reports.evaluations:
-        if not any(
-            row.accuracy for _, bench in reports.benches for row in bench.rows
-        ):  # Which the speed's section has.
+        # The section on speed has the AP of a benchmark.
+        if not any(row.accuracy for _, bench in reports.benches for row in bench.rows):
             missing.append(
                 "Accuracy: none of the files is an evaluation on annotated pictures. ssdtrt evaluate --json writes one."
             )

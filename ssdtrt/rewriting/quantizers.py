@@ -36,7 +36,7 @@ class Quantizer(nn.Module):
 
 
 class QuantizedConv2d(nn.Conv2d):
-    """A convolution of a quantized input and quantized weights, whose sum is exact.
+    """A convolution of a quantized input and quantized weights.
 
     The input has one scale. The weights have one for each output channel, its largest absolute weight divided by 127.
 
