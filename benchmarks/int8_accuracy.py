@@ -32,7 +32,6 @@ from ssdtrt.system.devices import pick_device
 from ssdtrt.system.files import write_text
 from ssdtrt.system.versions import measured_on
 
-BATCH = {"cuda": 64, "cpu": 8}
 KEPT = (0, 3, 6, 10, 16)
 
 
@@ -53,7 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     """AP and agreement for each calibrator, without and with equalized channels, then with more and more layers in FP16."""
     options = parse(arguments)
     device, model_info = pick_device(options.device), read_metadata(options.module).model
-    preprocess, size = model_info.preprocess, BATCH[device.type]
+    preprocess, size = model_info.preprocess, config.EAGER_BATCH[device.type]
     pictures = read_calibration(options.calibration, preprocess, any_number=options.few)
     annotated = read_annotated(options.images, options.annotations, model_info.labels, preprocess)
     check_disjoint(annotated, pictures.digests)

@@ -99,6 +99,7 @@ HELD_OUT = 5  # one in so many calibration pictures is for judging
 MIN_AP_RATIO = 0.99  # of FP32's AP, as MLPerf Inference asks of INT8
 MIN_AP_PICTURES = 200  # fewer say nothing about AP
 MIN_MATCH_RATE, MAX_SCORE_CHANGE = 0.98, 0.012  # of detections, beside FP32's: about 0.99 of its AP (docs/int8.md)
+EAGER_BATCH = {"cuda": 64, "cpu": 8}  # pictures at once, in which networks in PyTorch are judged
 INT8_BUILDS = 3  # at most, each with more layers in FP16
 
 # Parity; its bounds are in `ssdtrt.artifact.precision.PRECISIONS`.

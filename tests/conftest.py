@@ -54,6 +54,17 @@ SAMPLES = ROOT / "ssdtrt" / "samples"
 HOMES = itertools.count()
 
 
+# What every module of tests that need a GPU is marked with.
+gpu_marks = [
+    pytest.mark.gpu,
+    pytest.mark.usefixtures("full_width"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+    # Torch-TensorRT 2.2.0 and what it imports.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch_tensorrt"),
+]
+
+
 def script(name):
     """A module of benchmarks/, where it stays importable, as when its script runs."""
     folder = str(ROOT / "benchmarks")

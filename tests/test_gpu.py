@@ -21,6 +21,7 @@ import torch
 from coco_files import IDS, write_annotations
 from PIL import Image
 
+from conftest import gpu_marks
 from ssdtrt import config, profile_engine
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.artifact.precision import PRECISIONS
@@ -45,14 +46,7 @@ from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.verify import verify_engine
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.usefixtures("full_width"),
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
-    # Torch-TensorRT 2.2.0 and what it imports.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning:torch_tensorrt"),
-]
+pytestmark = gpu_marks
 
 
 def command(*arguments, **options):

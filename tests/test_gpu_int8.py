@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from conftest import script
+from conftest import gpu_marks, script
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.engine.parity import relative_l2
 from ssdtrt.images.tensors import synthetic_images
@@ -17,13 +17,7 @@ from ssdtrt.verify import verify_engine
 
 scenes = script("scenes")
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.usefixtures("full_width"),
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning:torch_tensorrt"),
-]
+pytestmark = gpu_marks
 TABLE = "int8.engine.ts.calibration.json"
 
 

@@ -161,6 +161,11 @@ class Agreement(Report, frozen=True):
         return None
 
 
+def decides_ap(pictures: int) -> bool:
+    """Return whether so many annotated pictures are enough for a verdict on the AP."""
+    return pictures >= config.MIN_AP_PICTURES
+
+
 class ApRatio(Report, frozen=True):
     """The AP of an engine beside FP32's, on annotated pictures.
 
@@ -186,7 +191,7 @@ class ApRatio(Report, frozen=True):
     @property
     def decided(self) -> bool:
         """Whether there are enough pictures for a verdict on the AP."""
-        return self.pictures >= config.MIN_AP_PICTURES
+        return decides_ap(self.pictures)
 
     @property
     def failure(self) -> str | None:

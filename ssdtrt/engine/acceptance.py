@@ -154,10 +154,13 @@ def check_types(layers: Iterable[EngineLayer], request: BuildRequest) -> None:
     layers, precision = tuple(layers), request.computes_in
     shares = arithmetic_by_dtype(layers)
     kept = request.quantization.keep_fp16 if request.quantization else ()
-    allowed = [one for one in layers if one.dtype == "fp16" and any(name in one.name for name in kept)]
-    total = sum(one.multiplications or 0 for one in layers)
-    right = shares.get(precision.name, 0.0) + (sum(one.multiplications or 0 for one in allowed) / total if total else 0)
-    if shares and right < _TYPED_SHARE:
+    counted = [
+        msgspec.structs.replace(one, dtype=precision.name)
+        if one.dtype == "fp16" and any(name in one.name for name in kept)
+        else one
+        for one in layers
+    ]
+    if shares and arithmetic_by_dtype(counted).get(precision.name, 0.0) < _TYPED_SHARE:
         found = ", ".join(f"{100 * share:.1f} % in {name}" for name, share in shares.items())
         raise ParityError(
             f"The engine is not {precision.title}: of its multiplications {found}; expected at least "

@@ -195,7 +195,8 @@ def _judged_on(
         return annotated.images
     if table is None:
         return pictures.held_out.images
-    others = [number for number, digest in enumerate(pictures.digests) if digest not in set(table.pictures)]
+    measured = set(table.pictures)
+    others = [number for number, digest in enumerate(pictures.digests) if digest not in measured]
     if not others:
         raise CalibrationError(
             "The calibration table was measured on all of the pictures; give others to judge the engine on."

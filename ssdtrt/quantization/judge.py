@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.layers import EngineLayer
-from ssdtrt.artifact.quantization import ApRatio, Int8Verdict, LayerCost
+from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype
+from ssdtrt.artifact.quantization import ApRatio, Int8Verdict, LayerCost, decides_ap
 from ssdtrt.errors import CalibrationError
 from ssdtrt.images.tensors import normalize
 from ssdtrt.model.ssd import SSD300
@@ -23,7 +23,6 @@ from ssdtrt.system.progress import Progress, silent
 
 _MIN_SEEN = 0.1  # of the pictures: where the network finds less, they are not what it was trained for
 _ROUNDS, _CALLS = 10, 10
-_EAGER_BATCH = {"cuda": 64, "cpu": 8}
 
 
 @dataclass
@@ -55,7 +54,7 @@ class Judge:
 
     def __post_init__(self) -> None:
         self.device = next(self.model.parameters()).device
-        size = _EAGER_BATCH[self.device.type]
+        size = config.EAGER_BATCH[self.device.type]
         self.reference = self._detect(self.model, self.pictures, "detecting with FP32", size)
         seen = sum(bool((scores >= CONFIDENT).any()) for _, _, scores in self.reference)
         if self.trained and seen < _MIN_SEEN * len(self.reference):
@@ -78,10 +77,10 @@ class Judge:
 
     def agrees(self, network: Network, step: str) -> bool:
         """Return whether a network in PyTorch is accurate enough: by its AP if that is decided, or else its detections."""
-        size = _EAGER_BATCH[self.device.type]
-        ap = self.ap_of(network, size)
-        if ap is not None and ap.decided:
-            return ap.failure is None
+        size = config.EAGER_BATCH[self.device.type]
+        if self.annotated is not None and decides_ap(len(self.annotated.ids)):
+            ap = self.ap_of(network, size)
+            return ap is not None and ap.failure is None
         found = self._detect(network, self.pictures, step, size)
         return measure_agreement(self.reference, found).failure is None
 
@@ -106,16 +105,13 @@ class Judge:
             costs: What each convolution costs.
         """
         layers = tuple(layers)
-        work = [one for one in layers if one.multiplications]
-        quantized = [one for one in work if one.dtype == "int8"]
-        total = sum(one.multiplications or 0 for one in work)
         found = self._detect(int8, self.pictures, "detecting with INT8", self.batch_size)
         times = self._times(int8, fp16)
         return Int8Verdict(
             calibrator=calibrator,
             calibration_pictures=calibration_pictures,
-            int8_layers=len(quantized),
-            int8_share=sum(one.multiplications or 0 for one in quantized) / total if total else 0.0,
+            int8_layers=sum(one.dtype == "int8" for one in layers if one.multiplications),
+            int8_share=arithmetic_by_dtype(layers).get("int8", 0.0),
             batch_size=self.batch_size,
             int8_ms=times[0],
             fp16_ms=times[1],

@@ -8,6 +8,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from ssdtrt import config
 from ssdtrt.artifact.quantization import LayerCost
 from ssdtrt.images.tensors import normalize
 from ssdtrt.quantization.agreement import CONFIDENT
@@ -15,8 +16,6 @@ from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300
 from ssdtrt.rewriting.quantized import convolutions, quantize
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.progress import Progress, silent, tracked
-
-_BATCH = {"cuda": 64, "cpu": 8}
 
 
 @torch.no_grad()
@@ -37,7 +36,7 @@ def measure_costs(
     """
     device = next(fused.parameters()).device
     names = [name for name, _ in convolutions(fused)]
-    batches = [normalize(part.to(device), preprocess) for part in pictures.split(_BATCH[device.type])]
+    batches = [normalize(part.to(device), preprocess) for part in pictures.split(config.EAGER_BATCH[device.type])]
     with tf32_disabled():
         expected = [_outputs(fused, images) for images in batches]
         shares = _shares(fused, batches[0][:1])

@@ -37,7 +37,7 @@ class FusedSSD300(nn.Module):
         heads = [_merge_heads(loc, conf) for loc, conf in zip(model.loc, model.conf)]
         self.heads = nn.ModuleList([*heads[:-1], _center_tap(heads[-1])])
         self.channels, self.compute_dtype = 4 + model.num_classes, compute_dtype
-        self.projections_folded, self.quantized = fold_projections, False
+        self.quantized = False
         self.boxes_per_map: list[int] = model.boxes_per_map
         self.to(compute_dtype)
 

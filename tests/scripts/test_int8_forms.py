@@ -1,46 +1,34 @@
-"""The forms that `benchmarks/int8_forms.py` builds: what each writes, into a stand-in for TensorRT's network."""
+"""The forms that `benchmarks/int8_forms.py` builds: what each writes, in a network that torch runs."""
 
 import pytest
+import torch
+from network_stand_in import Network, stand_in
 
 from conftest import script
 from ssdtrt.artifact.request import BatchRange
+from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.rewriting.quantized import convolutions, quantize, quantized_tensors
 
 int8_forms = script("int8_forms")
 
 
-class Layer:
-    """A layer that remembers what was set."""
+class Recorded(Network):
+    """A network that also knows its convolutions, the types that were set for them, and its casts."""
 
-    def __init__(self, kind, output):
-        self.kind, self.output, self.types = kind, output, []
+    def __init__(self, images):
+        super().__init__(images, any_size=False)
+        self.layers, self.types, self.casts = [], [], 0
 
-    def get_output(self, _):
-        return self.output
+    def add_convolution_nd(self, *arguments):
+        layer = super().add_convolution_nd(*arguments)
+        layer.set_output_type = lambda index, dtype: self.types.append((index, dtype))
+        self.layers.append(layer)
+        return layer
 
-    def set_output_type(self, _, dtype):
-        self.types.append(dtype)
-
-    def set_input(self, _, tensor):
-        self.weights = tensor
-
-
-class Network:
-    """Records the layers."""
-
-    def __init__(self):
-        self.layers = []
-
-    def __getattr__(self, name):
-        if not name.startswith(("add_", "mark_")):
-            raise AttributeError(name)
-
-        def add(*_):
-            self.layers.append(Layer(name, type("Tensor", (), {"name": f"tensor {len(self.layers)}"})()))
-            return self.layers[-1].output if name == "add_input" else self.layers[-1]
-
-        return add
+    def add_cast(self, x, to):
+        self.casts += 1
+        return super().add_cast(x, to)
 
     @property
     def num_layers(self):
@@ -49,54 +37,45 @@ class Network:
     def get_layer(self, number):
         return self.layers[number]
 
-    def count(self, kind):
-        return sum(layer.kind == kind for layer in self.layers)
-
-
-class TensorRT:
-    """The names that the writer takes from TensorRT."""
-
-    float16, float32 = "half", "float"
-    int8 = "int8"
-    Weights = staticmethod(lambda *_: object())
-    ActivationType = PoolingType = ElementWiseOperation = type("Any", (), {"RELU": 0, "MAX": 0, "SUM": 0})
-
 
 @pytest.fixture(scope="module")
 def written(model):
-    """The network that each form writes."""
+    """What each form writes, and how far its output is from the quantized network in torch."""
+    apart = FusedSSD300(model, fold_projections=False)
+    ranges = {one.name: 2.0 + i / 8 for i, one in enumerate(quantized_tensors(apart))}
+    made = {}
 
     def write(form):
-        writer, folded, stays = int8_forms.FORMS[form]
-        ranges = {
-            one.name: 1.0 + i for i, one in enumerate(quantized_tensors(FusedSSD300(model, fold_projections=False)))
-        }
-        fused = FusedSSD300(model, fold_projections=folded)
-        kept = [name for name, _ in convolutions(fused) if stays(name)]
-        network = Network()
-        writer(TensorRT, network).write(quantize(fused, ranges, kept), BatchRange.parse(2))
-        return network, len(kept)
+        if form not in made:
+            writer, folded, stays = int8_forms.FORMS[form]
+            fused, images = FusedSSD300(model, fold_projections=folded), synthetic_images(1, seed=5)
+            kept = [name for name, _ in convolutions(fused) if stays(name)]
+            network, quantized = Recorded(images), quantize(fused, ranges, kept)
+            with torch.no_grad():
+                writer(stand_in(), network).write(quantized, BatchRange.parse(1))
+                found, expected = network.outputs[0].as_subclass(torch.Tensor), quantized(images)
+            made[form] = network, len(kept), float((found - expected).norm() / expected.norm())
+        return made[form]
 
     return write
 
 
 @pytest.mark.parametrize("form", int8_forms.FORMS)
-def test_a_form_quantizes_all_but_what_stays(written, form):
-    network, kept = written(form)
-    apart = int8_forms.FORMS[form][1] is False
-    assert network.count("add_convolution_nd") == (59 if apart else 57)
-    # Each quantized convolution has constants for its weights and their scales.
-    assert sum(hasattr(layer, "weights") for layer in network.layers) == (59 if apart else 57) - kept
-    assert network.count("add_quantize") == network.count("add_dequantize")
+def test_a_form_is_the_network_and_quantizes_all_but_what_stays(written, form):
+    network, kept, distance = written(form)
+    count = 59 if form == "projections apart" else 57
+    assert len(network.layers) == count
+    assert sum(len(scale) > 1 for _, scale in network.quantized) == count - kept  # Weights have many scales.
+    assert distance == 0 or (form == "heads cast to FP16" and 1e-5 < distance < 1e-3)
     assert kept == {"first convolution in FP16": 1, "first head in FP16": 1, "heads in FP16": 6,
                     "additional blocks in FP16": 10}.get(form, 0)  # fmt: skip
 
 
 def test_heads_are_cast_or_give_fp16(written):
-    assert written("as compiled")[0].count("add_cast") == 0
-    assert written("heads cast to FP16")[0].count("add_cast") == 7
-    assert [layer.types for layer in written("heads give FP16")[0].layers if layer.types] == [["half"]] * 6
+    assert written("as compiled")[0].casts == 0 and written("heads cast to FP16")[0].casts == 7
+    assert written("heads give FP16")[0].types == [(0, torch.float16)] * 6 and written("as compiled")[0].types == []
 
 
 def test_the_parts_of_merged_projections_are_quantized(written):
-    assert written("parts quantized")[0].count("add_quantize") == written("as compiled")[0].count("add_quantize") + 2
+    parts, whole = written("parts quantized")[0], written("as compiled")[0]
+    assert len(parts.quantized) == len(whole.quantized) + 2
