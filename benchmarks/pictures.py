@@ -21,7 +21,6 @@ from PIL import Image
 
 from ssdtrt import config
 from ssdtrt.detect import Detector, detect_files
-from ssdtrt.detection.json_sinks import JsonLinesSink
 from ssdtrt.detection.postprocessor import Postprocessor
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
@@ -30,6 +29,7 @@ from ssdtrt.model.nms import detect_batch, detect_exact
 from ssdtrt.model.weights import build_model
 from ssdtrt.run import SAMPLES
 from ssdtrt.runners import torchscript
+from ssdtrt.sinks.json_sinks import JsonLinesSink
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.versions import measured_on
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ssdtrt import benchmark
-from ssdtrt.commands.bench_text import bench_text
+from ssdtrt.commands.text.bench import bench_text
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.runners import torchscript
 from ssdtrt.runners.cuda_graph import CudaGraphRunner

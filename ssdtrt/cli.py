@@ -15,12 +15,13 @@ import click
 
 from ssdtrt import __version__, config
 from ssdtrt.commands.build import compile_, export, parity_text, verify
+from ssdtrt.commands.detect import detect
 from ssdtrt.commands.machine import cache, doctor, inspect
 from ssdtrt.commands.measure import bench, evaluate, profile
 from ssdtrt.commands.options import terminal
 from ssdtrt.commands.params import complete_paths
-from ssdtrt.commands.pictures import detect, run
 from ssdtrt.commands.reports import compare, plot, report
+from ssdtrt.commands.run import run
 from ssdtrt.commands.terminal import columns, take_any_name
 from ssdtrt.errors import ParityError, SsdtrtError
 

@@ -15,8 +15,6 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.artifact.inspection import described
 from ssdtrt.detection.batching import BatchRunner, Stage
-from ssdtrt.detection.files import detect_files as detect_files
-from ssdtrt.detection.files import folder_sink as folder_sink
 from ssdtrt.detection.pipeline import Pipeline
 from ssdtrt.detection.results import UNTRAINED as UNTRAINED
 from ssdtrt.detection.results import Detections
@@ -25,11 +23,13 @@ from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.images.decode import Picture, load_image
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import to_pixels
-from ssdtrt.images.read_ahead import worker_count
-from ssdtrt.images.reading import PictureNotes, PictureReader, PreparedPicture, readable
 from ssdtrt.images.tensors import Pictures, as_list, check_images, is_one_picture
+from ssdtrt.reading.read_ahead import worker_count
+from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture, readable
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
+from ssdtrt.sinks.files import detect_files as detect_files
+from ssdtrt.sinks.files import folder_sink as folder_sink
 from ssdtrt.system.progress import Progress, silent
 from ssdtrt.system.report import html_table
 

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from ssdtrt import config
 from ssdtrt.detect import Detector
-from ssdtrt.detection.json_sinks import CocoId, CocoResults, in_categories
 from ssdtrt.errors import ImageError
 from ssdtrt.evaluation.annotations import match_categories, read_annotations
 from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, load_coco_tools
@@ -21,6 +20,7 @@ from ssdtrt.evaluation.report import EvalReport, EvalSettings
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
+from ssdtrt.sinks.json_sinks import CocoId, CocoResults, in_categories
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 from ssdtrt.system.report import counted

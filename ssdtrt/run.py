@@ -23,9 +23,9 @@ from ssdtrt.export import export_module
 from ssdtrt.formats.packed_weights import read_packed_record
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
-from ssdtrt.images.sources import expand
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
+from ssdtrt.reading.sources import expand
 from ssdtrt.report import write_page
 from ssdtrt.reporting.records import RunReport
 from ssdtrt.runners import runtime

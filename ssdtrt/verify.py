@@ -15,8 +15,8 @@ from ssdtrt.engine.parity import compare
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
-from ssdtrt.images.sources import expand
 from ssdtrt.images.tensors import synthetic_images, to_batch
+from ssdtrt.reading.sources import expand
 from ssdtrt.runners.baseline import eager_model, find_module
 from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.gpu_errors import gpu_errors
@@ -41,7 +41,7 @@ def verify_engine(
     Args:
         path: The engine, detector or module.
         pictures: The pictures to compare on: files, folders, patterns, or `-` for a list on stdin (see `expand` in
-            `ssdtrt.images.sources`); by default seeded synthetic ones.
+            `ssdtrt.reading.sources`); by default seeded synthetic ones.
         module: The module that the engine was built from; by default the recorded file name, in the engine's folder or
             the current one.
         device: `cpu`, `cuda` or `cuda:N`; by default the device that the file was built for.

@@ -18,7 +18,7 @@ from ssdtrt.bench import bench_files, benchmark, plan_sizes
 from ssdtrt.benchmarking.baselines import BenchFile
 from ssdtrt.benchmarking.report import BenchSettings
 from ssdtrt.cli import main
-from ssdtrt.commands.bench_text import bench_text
+from ssdtrt.commands.text.bench import bench_text
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.evaluate import evaluate_file

@@ -53,7 +53,7 @@ def test_category_ids_are_cocos():
     [
         "import ssdtrt; dir(ssdtrt); ssdtrt.__version__",
         "import ssdtrt.config",
-        "import ssdtrt.errors, ssdtrt.artifact.inspection, ssdtrt.artifact.request, ssdtrt.benchmarking.compare, ssdtrt.commands.tables",
+        "import ssdtrt.errors, ssdtrt.artifact.inspection, ssdtrt.artifact.request, ssdtrt.benchmarking.compare, ssdtrt.commands.text.tables",
         "import ssdtrt.cli",
         "from ssdtrt.cli import main; main(['--help'], standalone_mode=False)",
         *(

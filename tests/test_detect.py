@@ -20,17 +20,17 @@ from known import BLUE, CAT, DOG, PERSON, RED, Twins, known_file
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.detect import Detector, detect_files, folder_sink
-from ssdtrt.detection import folder_sink as folder_sink_module
-from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
 from ssdtrt.detection.results import Detection, Detections, Summary
 from ssdtrt.errors import ArtifactError, GpuError, ImageError, SsdtrtError
 from ssdtrt.hub import nvidia_ssd_processing_utils
-from ssdtrt.images import reading
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect
+from ssdtrt.reading import reader
 from ssdtrt.runners import torchscript
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import load_engine
+from ssdtrt.sinks import folder_sink as folder_sink_module
+from ssdtrt.sinks.json_sinks import CocoSink, JsonLinesSink
 from ssdtrt.system.digests import sha256_file
 
 
@@ -231,7 +231,7 @@ def test_stream_gives_places_and_arrays_and_collects_failures(known, pictures, t
         f"{tmp_path / 'no.png'}: no such file.",
         f"{tmp_path} is a directory; expected a picture.",
     ]
-    monkeypatch.setattr("ssdtrt.images.reading.load_image", pytest.fail)
+    monkeypatch.setattr("ssdtrt.reading.reader.load_image", pytest.fail)
     assert pairs[0][1].picture is pairs[0][1].picture  # Held, not read again.
 
 
@@ -499,7 +499,7 @@ def test_pictures_resized_on_the_device_are_those_that_pillow_resizes(mixed, tmp
 @pytest.fixture
 def no_threads(monkeypatch):
     """Fail where a picture is read in a thread."""
-    monkeypatch.setattr(reading, "in_order", lambda *_: pytest.fail("threads were started"))
+    monkeypatch.setattr(reader, "in_order", lambda *_: pytest.fail("threads were started"))
 
 
 @pytest.mark.parametrize("resizes", [False, True])
@@ -517,7 +517,7 @@ def test_arrays_without_threads_give_what_their_files_give(tmp_path, photographs
         start = detector.start
         monkeypatch.setattr(detector.batches, "start", lambda images: seen.append(images) or start(images))
         ways.append((detector(pictures), torch.cat(seen)))
-        monkeypatch.setattr(reading, "in_order", lambda *_: pytest.fail("threads were started"))
+        monkeypatch.setattr(reader, "in_order", lambda *_: pytest.fail("threads were started"))
     (answers, pixels), (found, same_pixels) = ways
     assert torch.equal(same_pixels, pixels) and sum(len(answer.detections) for answer in answers) > 4
     assert [(one.width, one.height, one.detections) for one in found] == [
@@ -541,8 +541,8 @@ def test_a_bad_array_among_others_without_threads(known, resizes, no_threads):
 
 
 def test_threads_start_for_files_and_for_more_arrays_than_a_batch(known, pictures, monkeypatch):
-    started, in_order = [], reading.in_order
-    monkeypatch.setattr(reading, "in_order", lambda *given: started.append(1) or in_order(*given))
+    started, in_order = [], reader.in_order
+    monkeypatch.setattr(reader, "in_order", lambda *given: started.append(1) or in_order(*given))
     array, path, detector = np.full((60, 80, 3), RED, np.uint8), pictures("red.png"), Detector(known, "cpu")
     detector.batch_size = 2
     for given, threads in (([array], 0), ([array] * 2, 0), ([array] * 3, 1), ([array, path], 1), (iter([array]), 1)):

@@ -29,7 +29,7 @@ from ssdtrt.commands.options import (
     trust_option,
     weights_option,
 )
-from ssdtrt.commands.tables import engine_text, fill, match_rate, repeatability_lines, scientific, table
+from ssdtrt.commands.text.tables import engine_text, fill, match_rate, repeatability_lines, scientific, table
 from ssdtrt.quantization.options import Int8Options
 from ssdtrt.system.report import counted
 from ssdtrt.system.versions import other_backend

@@ -31,7 +31,7 @@ from ssdtrt.commands.reports import (
     finish_bench,
     finish_evaluation,
 )
-from ssdtrt.commands.tables import LAYER_COLUMNS, fill, milliseconds, shorten, table
+from ssdtrt.commands.text.tables import LAYER_COLUMNS, fill, milliseconds, shorten, table
 from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:

@@ -240,7 +240,7 @@ def show(
 
             write_text(Path(file), written)
     if page:
-        from ssdtrt.commands.tables import append_summary
+        from ssdtrt.commands.text.tables import append_summary
 
         if problem := append_summary(page):
             terminal.note(problem)

@@ -39,7 +39,7 @@ def check_bench(inputs, json_file, *, markdown_file, plot_file, **_):
 def finish_bench(report, json_file, *, markdown_file, plot_file, min_speedup, max_latency_ms):
     """Show and write the report, then end with 1 where a picture could not be read or a file's row violates a threshold."""
     from ssdtrt.benchmarking.diagnostics import violations
-    from ssdtrt.commands.bench_text import bench_markdown, bench_text
+    from ssdtrt.commands.text.bench import bench_markdown, bench_text
 
     show(report, json_file, bench_text, markdown_file, bench_markdown)
     if plot_file:
@@ -77,7 +77,7 @@ def check_evaluation(inputs, against, outputs, *, markdown_file, max_ap_drop, **
 
 def finish_evaluation(report, json_file, *, markdown_file, min_ap, max_ap_drop):
     """Show and write the report, then end with 1 where a picture could not be read or AP violates a threshold."""
-    from ssdtrt.commands.evaluation_text import evaluation_markdown, evaluation_text
+    from ssdtrt.commands.text.evaluation import evaluation_markdown, evaluation_text
     from ssdtrt.evaluation.thresholds import violations
 
     problems = [*report.failures, *violations(report, min_ap, max_ap_drop)]
@@ -115,7 +115,7 @@ def compare(old, new, limit, max_ap_drop, force, json_file, markdown_file):
 
     Example: ssdtrt compare old.json new.json --fail-if-slower 5%
     """
-    from ssdtrt.commands import bench_text, evaluation_text
+    from ssdtrt.commands.text import bench, evaluation
     from ssdtrt.evaluation.report_file import is_evaluation
 
     check_apart({"--json": json_file, "--markdown": markdown_file}, [old, new])
@@ -126,7 +126,7 @@ def compare(old, new, limit, max_ap_drop, force, json_file, markdown_file):
         from ssdtrt.evaluation.compare import compare_evaluations
 
         found = compare_evaluations(old, new, limit=max_ap_drop, force=force)
-        show(found, json_file, evaluation_text.compare_text, markdown_file, evaluation_text.compare_markdown)
+        show(found, json_file, evaluation.compare_text, markdown_file, evaluation.compare_markdown)
         end_with(found.failures)
         return
     if max_ap_drop is not None:
@@ -134,7 +134,7 @@ def compare(old, new, limit, max_ap_drop, force, json_file, markdown_file):
     from ssdtrt.benchmarking.compare import compare_files
 
     report = compare_files(old, new, limit=limit, force=force)
-    show(report, json_file, bench_text.compare_text, markdown_file, bench_text.compare_markdown)
+    show(report, json_file, bench.compare_text, markdown_file, bench.compare_markdown)
     end_with([*report.failures, *report.not_comparable], 1 if report.failures else config.NOT_COMPARABLE)
 
 

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import msgspec
 
 from ssdtrt import config
-from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import AnnotationsError
+from ssdtrt.sinks.json_sinks import CocoId
 from ssdtrt.system.files import decode_text
 from ssdtrt.system.report import counted
 

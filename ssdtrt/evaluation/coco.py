@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssdtrt import config
-from ssdtrt.detection.json_sinks import CocoId, in_categories, to_xywh
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.evaluation.annotations import Annotations, match_categories
 from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport, EvalSettings
+from ssdtrt.sinks.json_sinks import CocoId, in_categories, to_xywh
 from ssdtrt.system.versions import installed, pip_install
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.evaluation.annotations import Annotations, listed
+from ssdtrt.sinks.json_sinks import CocoId
 from ssdtrt.system.progress import Progress, silent, tracked
 from ssdtrt.system.report import counted
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from ssdtrt import config
-from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import AnnotationsError
 from ssdtrt.evaluation.annotations import Annotations, listed, match_categories
-from ssdtrt.images.sources import STDIN, expand
+from ssdtrt.reading.sources import STDIN, expand
+from ssdtrt.sinks.json_sinks import CocoId
 from ssdtrt.system.report import counted
 
 _GIVE = "give --annotations FILE"

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.detection.json_sinks import CocoId
 from ssdtrt.errors import CalibrationError
 from ssdtrt.evaluation.annotations import Annotations, match_categories, read_annotations
 from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, load_coco_tools
 from ssdtrt.evaluation.pictures import find_pictures
-from ssdtrt.images.read_ahead import worker_count
-from ssdtrt.images.reading import PictureReader, readable
-from ssdtrt.images.sources import STDIN, expand
 from ssdtrt.quantization.agreement import Detections
+from ssdtrt.reading.read_ahead import worker_count
+from ssdtrt.reading.reader import PictureReader, readable
+from ssdtrt.reading.sources import STDIN, expand
+from ssdtrt.sinks.json_sinks import CocoId
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 from ssdtrt.system.report import counted

@@ -22,7 +22,7 @@ from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, Pa
 from ssdtrt.artifact.quantization import Agreement, ApRatio, Int8Verdict, LayerCost
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.commands.build import parity_text
-from ssdtrt.commands.tables import engine_text
+from ssdtrt.commands.text.tables import engine_text
 from ssdtrt.compile import compile_engine
 from ssdtrt.errors import CompileError, WeightsError
 from ssdtrt.model.weights import build_model, state_sha256

@@ -8,11 +8,11 @@ import pytest
 from coco_files import IDS, by_pycocotools, write_annotations
 
 from ssdtrt import config
-from ssdtrt.detection.json_sinks import CocoResults
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.evaluation.annotations import read_annotations
 from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections
 from ssdtrt.evaluation.report import FIGURES, EvalSettings
+from ssdtrt.sinks.json_sinks import CocoResults
 from ssdtrt.system.versions import installed
 
 

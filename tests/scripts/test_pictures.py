@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import script
-from ssdtrt.images.reading import PictureReader
+from ssdtrt.reading.reader import PictureReader
 
 pictures = script("pictures")
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ssdtrt.detection.results import Detection, Detections, ImageDetections, PictureList
-from ssdtrt.detection.text_output import TextOutput
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.sinks.text_output import TextOutput
 from ssdtrt.system.report import Report
 
 CocoId = int | str

@@ -1,4 +1,4 @@
-"""The commands that run on pictures: detect, run."""
+"""The command detect."""
 
 from __future__ import annotations
 
@@ -12,45 +12,35 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssdtrt import config
-from ssdtrt.artifact.precision import BACKENDS
 from ssdtrt.commands.options import (
-    against_option,
-    backend_option,
-    batch_range_option,
-    batch_size_option,
     check_apart,
     check_json,
-    chosen_batch,
     device_option,
     end_with,
     hint_verify,
     json_option,
-    labels_option,
     module_option,
-    preprocess_option,
     reading_options,
     saving_options,
     sha256_option,
     show,
     terminal,
     threshold_option,
-    trust_option,
-    weights_option,
 )
 from ssdtrt.commands.params import Overlap, complete_classes
-from ssdtrt.commands.tables import detections_text, engine_text, summary_text
+from ssdtrt.commands.text.tables import summary_text
 from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
     from ssdtrt.detect import Detector
-    from ssdtrt.detection.folder_sink import FolderSink
-    from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
     from ssdtrt.detection.results import Summary
     from ssdtrt.errors import ImageError
     from ssdtrt.evaluation.annotations import Annotations
     from ssdtrt.evaluation.pictures import CocoIds
-    from ssdtrt.reporting.records import DetectReport, RunReport
+    from ssdtrt.reporting.records import DetectReport
     from ssdtrt.runners.runner import FileRunner
+    from ssdtrt.sinks.folder_sink import FolderSink
+    from ssdtrt.sinks.json_sinks import CocoSink, JsonLinesSink
 
 _SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show_labels": "--no-labels"}
 
@@ -119,7 +109,7 @@ def detect(
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
     from ssdtrt.detect import Detector, detect_files
     from ssdtrt.evaluation.annotations import read_annotations
-    from ssdtrt.images.sources import expand
+    from ssdtrt.reading.sources import expand
     from ssdtrt.runners.baseline import baseline_runners
     from ssdtrt.runners.runner import load_engine
     from ssdtrt.system.outputs import new_folder
@@ -194,7 +184,7 @@ def _sinks(
 ) -> list[FolderSink | JsonLinesSink | CocoSink]:
     """Return the sinks of the detections: a folder, JSON lines, COCO's results."""
     from ssdtrt.detect import folder_sink
-    from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
+    from ssdtrt.sinks.json_sinks import CocoSink, JsonLinesSink
 
     labels = detector.runner.labels
     sinks: list[FolderSink | JsonLinesSink | CocoSink] = []
@@ -215,80 +205,3 @@ def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Anno
     for note in ids.notes:
         terminal.note(note)
     return ids
-
-
-@click.command()
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
-@weights_option
-@preprocess_option
-@labels_option
-@trust_option
-@backend_option(None, "tensorrt, or torchscript where that cannot be built")
-@batch_size_option
-@batch_range_option
-@against_option
-@threshold_option
-@reading_options
-@click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
-@json_option
-def run(
-    images,
-    weights,
-    preprocess,
-    labels,
-    trust_weights,
-    backend,
-    batch_size,
-    batch_range,
-    against,
-    threshold,
-    reading,
-    output,
-    json_file,
-):
-    """Do the whole job: export, compile, bench and detect.
-
-    Everything, a report.json and the page report.html are written to DIR. IMAGE is a picture, a folder, a quoted
-    pattern, or - for a list on stdin; without any it runs on sample pictures. Without a GPU it builds a CPU engine,
-    and without access to COCO's weights it uses those of the package, which find shapes in generated scenes; a note says
-    so. The names for --against are those of ssdtrt bench.
-
-    Example: ssdtrt run street.jpg -o out
-    """
-    batch = chosen_batch(BACKENDS[backend] if backend else None, batch_size, batch_range)
-    check_apart({"--json": json_file}, [weights, labels, *images])
-    from ssdtrt.model.labels import read_labels
-    from ssdtrt.run import run_job
-
-    check_json(json_file)
-    report = run_job(
-        images,
-        output,
-        weights=weights,
-        preprocess=preprocess,
-        labels=read_labels(labels, terminal.note) if labels else None,
-        trust=trust_weights,
-        backend=backend,
-        batch=batch,
-        against=against or (),
-        threshold=threshold,
-        progress=terminal.progress,
-        note=terminal.note,
-        **reading,
-    )
-    show(report, json_file, _run_text)
-    end_with(report.failures)
-    terminal.hint("verify", os.path.join(output, config.ENGINE_FILE))
-
-
-def _run_text(report: RunReport, width: int) -> str:
-    """Return what was built, measured and found, and where everything is."""
-    from ssdtrt.commands.bench_text import bench_text
-
-    files = f"report.html, report.json, detections.json and {counted(len(report.detections), 'picture')}"
-    parts = (
-        engine_text(report.folder / config.ENGINE_FILE, report.engine, width),
-        bench_text(report.bench, width),
-        f"{detections_text(report.detections, width)}\nwritten to {report.folder}: {files}",
-    )
-    return "\n\n".join(parts)

@@ -19,10 +19,10 @@ from ssdtrt.images.decode import Picture, check_array, load_image
 from ssdtrt.images.gpu_resize import order_of_passes
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import fits_device_resize, resize_image
-from ssdtrt.images.read_ahead import in_order
-from ssdtrt.images.reader_pool import ReaderPool
 from ssdtrt.images.tensors import channels_last
 from ssdtrt.images.upload import pinned
+from ssdtrt.reading.read_ahead import in_order
+from ssdtrt.reading.reader_pool import ReaderPool
 from ssdtrt.system.progress import Progress
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ssdtrt import config
-from ssdtrt.images.read_ahead import in_order, worker_count
+from ssdtrt.reading.read_ahead import in_order, worker_count
 
 
 class Counted:

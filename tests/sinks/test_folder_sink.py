@@ -9,10 +9,10 @@ from PIL import Image
 from known import BLUE, CAT, RED, known_file
 from ssdtrt import config
 from ssdtrt.detect import UNTRAINED, Detector, detect_files, folder_sink
-from ssdtrt.detection.folder_sink import FolderSink, _unused_name
 from ssdtrt.detection.results import Detections
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.run import detect_to_folder
+from ssdtrt.sinks.folder_sink import FolderSink, _unused_name
 
 
 def test_folder_holds_pictures_and_json(known, pictures, tmp_path):

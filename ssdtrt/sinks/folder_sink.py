@@ -16,10 +16,10 @@ from PIL import Image
 
 from ssdtrt import config
 from ssdtrt.detection.drawing import crop_boxes, draw_detections, side_by_side
-from ssdtrt.detection.json_sinks import JsonListSink
 from ssdtrt.detection.results import Detections
 from ssdtrt.errors import ArtifactError
-from ssdtrt.images.read_ahead import worker_count
+from ssdtrt.reading.read_ahead import worker_count
+from ssdtrt.sinks.json_sinks import JsonListSink
 from ssdtrt.system.outputs import FolderRecord, remove_written
 
 _MAX_NAME_BYTES = 255  # of a file's name, on nearly every file system

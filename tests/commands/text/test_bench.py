@@ -21,7 +21,7 @@ from saved_reports import row as json_row
 from ssdtrt.benchmarking import report_file
 from ssdtrt.benchmarking.compare import compare
 from ssdtrt.benchmarking.report import Accuracy, BatchGpuState, PartTime
-from ssdtrt.commands import bench_text as text
+from ssdtrt.commands.text import bench as text
 from ssdtrt.evaluation.report import EvalSettings
 from ssdtrt.system.gpu_state import GpuState
 

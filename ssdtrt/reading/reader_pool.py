@@ -17,7 +17,7 @@ import numpy as np
 
 from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.images.levels import ValueRange
-from ssdtrt.images.reader_process import REQUEST, RESPONSE, ReaderSettings, decode, encode, shared_slots, slot_bytes
+from ssdtrt.reading.reader_process import REQUEST, RESPONSE, ReaderSettings, decode, encode, shared_slots, slot_bytes
 from ssdtrt.system.child import child_environment
 
 _SILENCE_SECONDS = 0.5  # without a response, after which it is checked whether a process has died
@@ -157,7 +157,7 @@ class ReaderPool:
 
 def _start(file: int, settings: list[str], responses: BinaryIO) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "ssdtrt.images.reader_process", str(file), *settings],
+        [sys.executable, "-m", "ssdtrt.reading.reader_process", str(file), *settings],
         stdin=subprocess.PIPE,
         stdout=responses,
         pass_fds=[file],

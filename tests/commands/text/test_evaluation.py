@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from ssdtrt.commands.evaluation_text import compare_markdown, compare_text, evaluation_markdown, evaluation_text
+from ssdtrt.commands.text.evaluation import compare_markdown, compare_text, evaluation_markdown, evaluation_text
 from ssdtrt.evaluation.compare import ComparedFigure, EvalComparison
 from ssdtrt.evaluation.report import FIGURES, ClassFigures, EvalReport, EvalSettings
 from ssdtrt.system.versions import MeasuredOn, Versions

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ssdtrt import config
-from ssdtrt.detection.folder_sink import Comparison, FolderSink
-from ssdtrt.detection.json_sinks import CocoSink, JsonLinesSink
 from ssdtrt.detection.results import UNTRAINED, Detections, ImageDetections, Summary
 from ssdtrt.errors import ImageError
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner
+from ssdtrt.sinks.folder_sink import Comparison, FolderSink
+from ssdtrt.sinks.json_sinks import CocoSink, JsonLinesSink
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 
 _FIRST = 20  # pictures whose detections a summary holds

@@ -19,7 +19,7 @@ import forks
 from known import BLUE, RED, Twins, known_file
 from ssdtrt import config
 from ssdtrt.bench import bench_files
-from ssdtrt.commands.tables import detections_text, summary_text
+from ssdtrt.commands.text.tables import detections_text, summary_text
 from ssdtrt.detect import Detector
 from ssdtrt.detection.results import Detection, ImageDetections, Summary
 from ssdtrt.images.tensors import synthetic_images

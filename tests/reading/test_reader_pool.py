@@ -14,7 +14,7 @@ from PIL import Image
 from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
-from ssdtrt.images.reader_pool import ReaderPool
+from ssdtrt.reading.reader_pool import ReaderPool
 from ssdtrt.system.child import child_environment
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
@@ -160,7 +160,7 @@ def test_a_process_that_was_killed_is_an_error(readers, colors, killed):
 def test_they_end_with_the_one_that_started_them(colors):
     code = (
         "import os, sys\n"
-        "from ssdtrt.images.reader_pool import ReaderPool\n"
+        "from ssdtrt.reading.reader_pool import ReaderPool\n"
         "readers = ReaderPool(2, 4, 1, orient=True, preprocess='eval')\n"
         "next(readers.read(sys.argv[1:]))\n"
         "print(*[process.pid for process in readers.processes], flush=True)\n"
@@ -185,6 +185,6 @@ def alive(process):
 
 
 def test_a_reader_imports_no_torch():
-    code = "import sys, ssdtrt.images.reader_process; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    code = "import sys, ssdtrt.reading.reader_process; print('torch' in sys.modules, 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True)
     assert done.stdout == "False True\n", done.stderr

@@ -1,6 +1,6 @@
 """A process that reads pictures: paths in, pixels into shared memory, short responses out. Started by `reader_pool`.
 
-    python -m ssdtrt.images.reader_process FD SLOTS SETTINGS
+    python -m ssdtrt.reading.reader_process FD SLOTS SETTINGS
 
 maps SLOTS slots of the open file FD; SETTINGS are ReaderSettings as JSON. A request is REQUEST and then the path in
 UTF-8. The response is RESPONSE; for a picture that cannot be read it has width 0, and its height is the length of the

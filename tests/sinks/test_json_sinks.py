@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssdtrt.detection.json_sinks import CocoResults, CocoSink, JsonLinesSink, JsonListSink, to_xywh
 from ssdtrt.detection.results import Detection, Detections, ImageDetections
 from ssdtrt.errors import ArtifactError, SsdtrtError
+from ssdtrt.sinks.json_sinks import CocoResults, CocoSink, JsonLinesSink, JsonListSink, to_xywh
 
 LABELS = ["background", "cat", '100 % "wild" naïve %.2f\n']
 BOXES = np.float32([[1.005, 2, 30.126, 40], [0, 0.5, 1e-3, 640]])

@@ -5,8 +5,8 @@ import pytest
 from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport
 from ssdtrt.artifact.parity_report import DetectionAgreement, Repeatability
 from ssdtrt.artifact.request import BuildRequest
-from ssdtrt.commands import tables
-from ssdtrt.commands.tables import (
+from ssdtrt.commands.text import tables
+from ssdtrt.commands.text.tables import (
     append_summary,
     cache_text,
     fill,

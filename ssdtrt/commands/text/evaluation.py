@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ssdtrt.commands.tables import Table, fill, markdown_page, shorten, table
+from ssdtrt.commands.text.tables import Table, fill, markdown_page, shorten, table
 from ssdtrt.evaluation.compare import ComparedFigure, EvalComparison
 from ssdtrt.evaluation.report import FIGURES, EvalReport
 from ssdtrt.reporting.numbers import difference, fraction

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ssdtrt.images.sources import expand, pictures_below
+from ssdtrt.reading.sources import expand, pictures_below
 from ssdtrt.system.child import child_environment
 from ssdtrt.system.outputs import FolderRecord
 
@@ -201,7 +201,7 @@ def test_what_was_left_out_and_why(tmp_path, monkeypatch):
     os.mkfifo("in/pipe")
     code = (
         "import sys; sys.modules['pillow_heif'] = None\n"
-        "from ssdtrt.images.sources import expand\n"
+        "from ssdtrt.reading.sources import expand\n"
         "print(list(map(str, expand(sys.argv[1:], sys.stdin, sys.argv, note=print))))\n"
         "print(sys.argv[-1])\n"
     )

@@ -11,8 +11,8 @@ from PIL import Image
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
-from ssdtrt.images.reading import PictureNotes, PictureReader, PreparedPicture, readable
 from ssdtrt.images.upload import to_device
+from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture, readable
 
 CPU = torch.device("cpu")
 needs_processes = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
@@ -72,7 +72,7 @@ def test_pictures_keep_their_size_only_where_the_device_resizes_them(mixed, monk
     assert shapes == [(48, 64), (300, 300), (48, 64), (300, 300), (300, 300), (48, 64)]
     for found in (by_processes(mixed), by_processes(mixed, resize_on_device=True, preprocess="hub")):
         assert {pixels.shape[:2] for *_, pixels in found} == {(300, 300)}
-    monkeypatch.setattr("ssdtrt.images.reading.order_of_passes", lambda: None)  # A Pillow that is not known.
+    monkeypatch.setattr("ssdtrt.reading.reader.order_of_passes", lambda: None)  # A Pillow that is not known.
     assert {pixels.shape[:2] for *_, pixels in by_processes(mixed, resize_on_device=True)} == {(300, 300)}
 
 
@@ -229,5 +229,5 @@ def test_which_lists_gain_nothing_from_threads(mixed, monkeypatch):
         for other in (mixed[0], str(mixed[0]), opened, io.BytesIO()):
             assert not few([small, other], 9, True)
     assert not few(iter([small]), 9, True) and not few(None, 9)
-    monkeypatch.setattr("ssdtrt.images.reading.order_of_passes", lambda: None)  # A Pillow that is not known.
+    monkeypatch.setattr("ssdtrt.reading.reader.order_of_passes", lambda: None)  # A Pillow that is not known.
     assert not few([small, small], 1, True)

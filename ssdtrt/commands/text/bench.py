@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ssdtrt import config
 from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
 from ssdtrt.benchmarking.report import BenchReport, BenchRow
-from ssdtrt.commands.tables import Table, fill, markdown_page, match_rate, milliseconds, stacked, table
+from ssdtrt.commands.text.tables import Table, fill, markdown_page, match_rate, milliseconds, stacked, table
 from ssdtrt.reporting.numbers import difference, fraction
 from ssdtrt.system.gpu_state import GpuState
 from ssdtrt.system.report import counted

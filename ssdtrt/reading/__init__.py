@@ -1,0 +1,1 @@
+"""From files, folders and lists to pixels ahead of the network: what is read, by whom, and in what order."""
