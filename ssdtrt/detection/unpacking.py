@@ -95,6 +95,12 @@ def unpack(
         labels: The names of all classes, the background first.
         load: Returns a picture, RGB, of its `source`.
         note: What is written along the bottom of drawings.
+
+    Returns:
+        The detections, in arrays of their own: neither `packed` nor the pictures' pixels are kept.
+
+    Raises:
+        ImageError: For another `preprocess`.
     """
     every = packed[:, :-1]  # [N, K, 6]
     counts = np.minimum((every[..., 5] >= chosen.threshold).sum(axis=1), packed[:, -1, 0].astype(int))
@@ -104,7 +110,8 @@ def unpack(
     if chosen.classes is not None:
         kept &= np.isin(every[..., 4], chosen.classes)
         kept &= kept.cumsum(axis=1) <= chosen.max_detections
-    rows, counts = every[kept], kept.sum(axis=1)  # [M, 6], [N]
+        counts = kept.sum(axis=1)
+    rows = every[kept]  # [M, 6]
     sizes = [one.size for one in pictures]
     return DetectionBatch(
         indices=[one.index for one in pictures],

@@ -207,7 +207,7 @@ def test_half_a_piece_is_cut_off(tmp_path, error):
     assert [line["image"] for line in lines(jsonl)] == ["1.jpg", "2.jpg", "3.jpg"]
 
 
-@pytest.mark.parametrize("share, whole", [(0.5, 2), (1 / 4, 1), (0.24, 0), (1, 4)])
+@pytest.mark.parametrize("share, whole", [(0.5, 2), (0.4999, 1), (0.2499, 0), (1, 4)])
 def test_of_a_batch_that_breaks_off_the_whole_lines_stay(tmp_path, share, whole):
     class TornAt(Torn):
         def write(self, piece):
