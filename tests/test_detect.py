@@ -8,6 +8,7 @@ import os
 import pickle
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -799,6 +800,7 @@ def stop_now(error):
 
 def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_pieces(detector, pictures, tmp_path):
     """The second picture's line is cut in half, as by Ctrl-C."""
+    detector.batch_size = 1
     lines = JsonLinesSink(tmp_path / "d.jsonl", detector.runner.labels)
     listed = folder_sink(detector, tmp_path / "out")
 
@@ -820,6 +822,29 @@ def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_pieces(detector, pic
         detect_files(detector, [pictures("1.png"), pictures("2.png"), pictures("3.png")], [listed, lines])
     assert [line["image"] for line in jsonl(tmp_path / "d.jsonl")] == [str(tmp_path / "pictures" / "1.png")]
     assert len(pictures_in(tmp_path / "out")) == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_what_breaks_off_in_a_batch_keeps_those_before_and_its_own_whole_lines(detector, pictures, tmp_path, error):
+    lines, detector.batch_size = JsonLinesSink(tmp_path / "d.jsonl", detector.runner.labels), 3
+    write, pieces = lines.output.file.write, []
+
+    def torn(piece):
+        pieces.append(bytes(piece))
+        if len(pieces) == 3:
+            raise error
+        return write(piece if len(pieces) == 1 else piece[: 2 * len(piece) // 3 - 1])
+
+    lines.output.file = SimpleNamespace(
+        **{name: getattr(lines.output.file, name) for name in ("close", "seek", "seekable", "tell", "truncate")},
+        write=torn,
+    )
+    paths = [pictures(f"{number}.png") for number in range(9)]
+    with pytest.raises(type(error)):
+        detect_files(detector, paths, [lines])
+    assert [Path(line["image"]).name for line in jsonl(tmp_path / "d.jsonl")] == ["0.png", "1.png", "2.png", "3.png"]
+    assert len(pieces[0].splitlines()) == len(pieces[1].splitlines()) == 3
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ssdtrt")]
 
 
 def test_json_lines_are_there_as_they_come(detector, pictures, tmp_path):
