@@ -13,6 +13,7 @@ from ssdtrt.artifact.precision import find_backend
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files
 from ssdtrt.benchmarking.baselines import check_names
+from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.compile import compile_engine
 from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection.results import ImageDetections
@@ -63,8 +64,8 @@ def run_job(
     `backend` does not ask for one, a TorchScript engine for the CPU.
 
     Args:
-        pictures: Files, addresses, folders, patterns, or `-` for a list on stdin, as `verify_engine` takes them; by default the
-            sample photographs of the package, and with the weights `scenes` its sample scenes.
+        pictures: Files, addresses, folders, patterns, or `-` for a list on stdin, as `verify_engine` takes them; by
+            default the sample photographs of the package, and with the weights `scenes` its sample scenes.
         folder: The folder to write to, which is created.
         weights: `coco`, `scenes`, `random`, or the path of a checkpoint.
         preprocess: How pictures are prepared for the network: `eval`, the whole picture resized, or `hub`, its center
@@ -117,8 +118,23 @@ def run_job(
     engine = compile_engine(module, folder / config.ENGINE_FILE, **building, progress=progress, note=notice)
     bench = bench_files([engine], against=against, progress=progress)
     found, unreadable = detect_to_folder(Detector(engine, note=notice, **settings, **rules), paths, folder, progress)
+    texts = tuple(notes), tuple(map(str, [*failures, *unreadable]))
+    report = _report(folder, module, engine, bench, tuple(found), *texts)
+    _write(report)
+    return report
+
+
+def _report(
+    folder: Path,
+    module: Path,
+    engine: Path,
+    bench: BenchReport,
+    detections: tuple[ImageDetections, ...],
+    notes: tuple[str, ...],
+    failures: tuple[str, ...],
+) -> RunReport:
     metadata = cast(EngineMetadata, read_metadata(engine, ("engine",)))
-    report = RunReport(
+    return RunReport(
         folder=folder,
         trained=metadata.trained,
         backend=metadata.request.backend,
@@ -126,12 +142,10 @@ def run_job(
         module=read_metadata(module),
         engine=metadata,
         bench=bench,
-        detections=tuple(found),
-        notes=tuple(notes),
-        failures=tuple(map(str, [*failures, *unreadable])),
+        detections=detections,
+        notes=notes,
+        failures=failures,
     )
-    _write(report)
-    return report
 
 
 def _write(report: RunReport) -> None:

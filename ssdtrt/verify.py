@@ -44,8 +44,8 @@ def verify_engine(
 
     Args:
         path: The engine, detector or module.
-        pictures: The pictures to compare on: files, addresses, folders, patterns, or `-` for a list on stdin (see `expand` in
-            `ssdtrt.reading.sources`); by default seeded synthetic ones.
+        pictures: The pictures to compare on: files, addresses, folders, patterns, or `-` for a list on stdin (see
+            `expand` in `ssdtrt.reading.sources`); by default seeded synthetic ones.
         module: The module that the engine was built from; by default the recorded file name, in the engine's folder or
             the current one.
         device: `cpu`, `cuda` or `cuda:N`; by default the device that the file was built for.

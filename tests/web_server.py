@@ -18,8 +18,9 @@ class WebServer:
     def __init__(self, httpd):
         self.httpd, self.pages, self.requests, self.leave = httpd, {}, [], threading.Event()
 
-    def address(self, path="", host="127.0.0.1", user=""):
-        return f"http://{user}{host}:{self.httpd.server_port}{path}"
+    def address(self, path="", user="", host=None):
+        own, port = self.httpd.server_address
+        return f"http://{user}{host or own}:{port}{path}"
 
     def redirect(self, path, location, status=302):
         self.pages[path] = lambda handler: respond(handler, b"", status, Location=location)
@@ -42,7 +43,7 @@ def respond(handler, content=b"", status=200, length=None, **headers):
 
 
 @contextlib.contextmanager
-def serving():
+def serving(host="127.0.0.1"):
     """Serve until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -66,7 +67,7 @@ def serving():
         daemon_threads = False
         request_queue_size = 64
 
-    with Server(("127.0.0.1", 0), Handler) as httpd:
+    with Server((host, 0), Handler) as httpd:
         httpd.web = WebServer(httpd)
         thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
         thread.start()

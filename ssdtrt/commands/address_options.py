@@ -10,9 +10,11 @@ import click
 
 from ssdtrt import config
 
+_NAMES = ("allow_private", "max_bytes", "timeout")
+
 
 def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options on pictures that are fetched; the command takes them as the dict `addresses`."""
+    """Add the options on pictures that are fetched, which are put into the dict `reading` of `reading_options`."""
 
     @click.option("--allow-private", is_flag=True, help="Also fetch pictures from this machine and private networks.")
     @click.option(
@@ -32,8 +34,7 @@ def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="In which a fetched picture is there.",
     )
     @functools.wraps(command)
-    def with_addresses(*arguments: Any, allow_private: bool, max_bytes: int, timeout: float, **others: Any) -> Any:
-        addresses = {"allow_private": allow_private, "max_bytes": max_bytes, "timeout": timeout}
-        return command(*arguments, addresses=addresses, **others)
+    def with_addresses(*arguments: Any, reading: dict[str, Any], **others: Any) -> Any:
+        return command(*arguments, reading=reading | {name: others.pop(name) for name in _NAMES}, **others)
 
     return with_addresses

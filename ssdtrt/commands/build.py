@@ -207,7 +207,7 @@ def compile_(
 @device_option
 @sha256_option
 @json_option
-def verify(engine, images, module, reading, addresses, device, sha256, json_file):
+def verify(engine, images, module, reading, device, sha256, json_file):
     """Compare ENGINE with the FP32 model.
 
     The comparison runs on the IMAGEs, or on seeded ones if none is given. IMAGE is a picture, its address, a
@@ -220,7 +220,7 @@ def verify(engine, images, module, reading, addresses, device, sha256, json_file
 
     check_json(json_file)
     terminal.progress("loading")
-    options = {"module": module, "device": device, "sha256": sha256, **reading, **addresses}
+    options = {"module": module, "device": device, "sha256": sha256, **reading}
     report = verify_engine(engine, images, progress=terminal.progress, note=terminal.note, **options)
     show(report, json_file, parity_text)
     end_with(filter(None, [report.failure]))

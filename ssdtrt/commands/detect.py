@@ -90,27 +90,13 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 @sha256_option
 @json_option
 def detect(
-    file,
-    images,
-    output,
-    jsonl,
-    coco,
-    annotations,
-    saving,
-    module,
-    reading,
-    addresses,
-    device,
-    sha256,
-    json_file,
-    **options,
+    file, images, output, jsonl, coco, annotations, saving, module, reading, device, sha256, json_file, **options
 ):
     """Detect objects in IMAGEs with FILE.
 
-    IMAGE is a picture, its address (https://...), a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on
-    stdin. Annotated pictures
-    and detections.json are written to DIR, where those of an earlier run are removed and nothing else is; with --jsonl
-    or --coco only JSON is written.
+    IMAGE is a picture, its https or http address, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on
+    stdin. Annotated pictures and detections.json are written to DIR, where those of an earlier run are removed and
+    nothing else is; with --jsonl or --coco only JSON is written.
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
@@ -124,7 +110,6 @@ def detect(
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
     from ssdtrt.detect import Detector, detect_files
     from ssdtrt.evaluation.annotations import read_annotations
-    from ssdtrt.reading.addresses import AddressRules
     from ssdtrt.reading.fetch import can_be_read, first_fetched
     from ssdtrt.reading.sources import expand
     from ssdtrt.runners.baseline import baseline_runners
@@ -139,11 +124,11 @@ def detect(
     check_apart(targets, known or [])
     listed = read_annotations(annotations, objects_needed=False) if annotations else None
     terminal.progress("loading")
-    options |= reading | addresses
+    options |= reading
     runner = load_engine(file, device, sha256=sha256)
     detector = Detector(runner, **options, note=terminal.note)
     first = list(itertools.islice(coming, 1))
-    given = first_fetched(known or [], AddressRules(**addresses), failures)
+    given = first_fetched(known or [], detector.addresses, failures)
     if not first and not any(map(can_be_read, given)):
         detect_files(detector, given, [], failures)  # A mistyped name must not replace earlier results.
         end_with(failures)
@@ -160,7 +145,7 @@ def detect(
     show(report, json_file, lambda _, width: _detect_text(report, summary, crops, width), err="-" in (jsonl, coco))
     end_with(summary.failures)
     if "-" not in (jsonl, coco, json_file):
-        hint_verify(runner, file, module, summary.first, reading | addresses)
+        hint_verify(runner, file, module, summary.first, reading)
 
 
 def _detect_report(

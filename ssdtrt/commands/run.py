@@ -63,16 +63,15 @@ def run(
     against,
     threshold,
     reading,
-    addresses,
     output,
     json_file,
 ):
     """Do the whole job: export, compile, bench and detect.
 
     Everything, a report.json and the page report.html are written to DIR. IMAGE is a picture, its address, a
-    folder, a quoted pattern, or - for a list on stdin; without any it runs on sample pictures. Without a GPU it builds a CPU engine,
-    and without access to COCO's weights it uses those of the package, which find shapes in generated scenes; a note says
-    so. The names for --against are those of ssdtrt bench.
+    folder, a quoted pattern, or - for a list on stdin; without any it runs on sample pictures. Without a GPU it builds
+    a CPU engine, and without access to COCO's weights it uses those of the package, which find shapes in generated
+    scenes; a note says so. The names for --against are those of ssdtrt bench.
 
     Example: ssdtrt run street.jpg -o out
     """
@@ -96,7 +95,6 @@ def run(
         progress=terminal.progress,
         note=terminal.note,
         **reading,
-        **addresses,
     )
     show(report, json_file, _run_text)
     end_with(report.failures)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
-import threading
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
 from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.levels import ValueRange
+
+_DAY = 86_400  # seconds
 
 
 def check_settings(
@@ -36,8 +37,8 @@ def check_settings(
     for name, count in counts.items():
         if count is not None and not (isinstance(count, Integral) and count >= 1):
             raise SsdtrtError(f"{name} is {count!r}; expected a whole number from 1 up.")
-    if not (isinstance(timeout, Real) and 0 < timeout <= threading.TIMEOUT_MAX):
-        raise SsdtrtError(f"The timeout is {timeout!r}; expected a number of seconds above 0.")
+    if not (isinstance(timeout, Real) and 0 < timeout <= _DAY):
+        raise SsdtrtError(f"The timeout is {timeout!r}; expected seconds above 0, at most {_DAY:,}.")
     try:
         low, high = map(float, (0, 1) if value_range is None else value_range)
     except (TypeError, ValueError):
