@@ -33,6 +33,11 @@ class Refused(Exception):
     """Why a picture is not fetched; its text is the reason."""
 
 
+def late(rules: AddressRules) -> Refused:
+    """Return the reason for a picture that is not there in time."""
+    return Refused(f"it was not there within {rules.timeout:g} s; --timeout (timeout) allows more")
+
+
 class _Place(NamedTuple):
     """What an address says: whom to ask, and for what."""
 
@@ -110,6 +115,8 @@ class Exchange:
             reason = f"its certificate: {error.verify_message}"
         elif isinstance(error, ssl.SSLError):
             reason = f"TLS: {(error.reason or 'failed').replace('_', ' ').lower()}"
+        elif isinstance(error, TimeoutError) and error.errno is None:  # Of the socket, a moment before the caller's.
+            reason = str(late(self._rules))
         elif isinstance(error, OSError):
             proxies = "; proxies are not used" if {"http", "https", "all"} & set(getproxies()) else ""
             reason = f"{error.strerror or 'the connection broke off'}{proxies}"

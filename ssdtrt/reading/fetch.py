@@ -16,7 +16,7 @@ from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
 from ssdtrt.reading.addresses import PUBLIC, AddressRules, is_address, shown
-from ssdtrt.reading.exchange import Exchange, Refused
+from ssdtrt.reading.exchange import Exchange, Refused, late
 
 Other = TypeVar("Other")
 
@@ -88,8 +88,7 @@ class Fetcher:
             # A thread, as the search for a host's addresses takes no time-out and many reads would each have their own.
             threading.Thread(target=exchange.run, name="ssdtrt-fetch", daemon=True).start()
             if not exchange.ended.wait(self._rules.timeout):
-                late = f"it was not there within {self._rules.timeout:g} s; --timeout (timeout) allows more"
-                exchange.end(Refused(late))
+                exchange.end(late(self._rules))
         finally:
             exchange.end(Refused("it was cancelled"))
             with self._lock:
