@@ -21,6 +21,7 @@ from ssdtrt.reading.addresses import AddressRules, is_public, shown
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BLOCK = 1 << 16  # bytes
+_PLAIN = {"Content-Encoding": ("", "identity"), "Transfer-Encoding": ("identity", "chunked")}
 _SHOWN = 200  # letters of an address that a server wrote
 _SAFE = "!$%&'()*+,/:;=?@[]~"  # what stays as it is in a path and a query
 _POSTSCRIPT = (
@@ -140,7 +141,8 @@ class Exchange:
             if location is None:
                 return content
             target = quote(urljoin(str(place), location), _SAFE + "#", "latin-1")  # As http.client decodes headers.
-            self._redirected = f"; redirected to {shown(target)[:_SHOWN]}"
+            # What is behind a ? may be a key that the server gave.
+            self._redirected = f"; redirected to {shown(target).partition('?')[0][:_SHOWN]}"
             place = _Place.of(target)
         raise Refused(f"more than {config.MAX_REDIRECTS} redirects")
 
@@ -166,20 +168,20 @@ class Exchange:
             self._rules.max_bytes,
             response.length,
         )  # None where it is in chunks or ends with the connection.
-        if response.headers.get("Content-Encoding", "").strip().lower() not in ("", "identity"):
-            raise Refused("the server compressed it, which it was not asked for")
-        blocks, size = [], 0
-        while size <= most and (expected or 0) <= most and (block := response.read(_BLOCK)):
-            blocks.append(block)
-            size += len(block)
-        if size > most or (expected or 0) > most:
+        for name, plain in _PLAIN.items():
+            if response.headers.get(name, "identity").strip().lower() not in plain:
+                raise Refused("the server compressed it, which it was not asked for")
+        content = bytearray()
+        # `read` would take a chunk that says it has -1 bytes for all that ever comes.
+        while max(len(content), expected or 0) <= most and (block := response.read1(_BLOCK)):
+            content += block
+        if max(len(content), expected or 0) > most:
             raise Refused(f"it has more than {most:,} bytes; --max-bytes (max_bytes) allows more")
-        if expected is not None and size < expected:
-            raise Refused(f"the connection broke off after {size:,} of {expected:,} bytes")
-        content = b"".join(blocks)
+        if expected is not None and len(content) < expected:
+            raise Refused(f"the connection broke off after {len(content):,} of {expected:,} bytes")
         if content.startswith(_POSTSCRIPT):
             raise Refused("PostScript is read from files alone")
-        return content
+        return bytes(content)
 
     def _connected(self, place: _Place) -> socket.socket:
         """A socket that is connected with a host which may be asked."""

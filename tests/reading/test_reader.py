@@ -172,7 +172,7 @@ def test_leaving_early_does_not_wait_for_servers(web, mixed):
     assert next(stream).size == (64, 48)
     begun = time.monotonic()
     stream.close()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 3
 
 
 def test_notes_are_told_once_each_and_not_without_end():
