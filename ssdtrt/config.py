@@ -144,6 +144,12 @@ THRESHOLD = 0.4
 DETECT_BATCH = {"cuda": 32, "cpu": 2}  # on two cores 2 are as fast as 8, and Ctrl-C waits for the batch to end
 MAX_WORKERS = 16  # threads or processes that read pictures; no more than there are cores
 MANY_PICTURES = 200  # from this number on, processes read the pictures instead of threads
+# Pictures that are given by their addresses.
+MAX_BYTES = 64_000_000  # of one
+FETCH_SECONDS = 10.0  # until one is there, redirects and all
+MAX_REDIRECTS = 5
+KEPT_BYTES = 256_000_000  # of those that results keep; more are fetched again where they are asked for
+FIRST_FETCHES = 3  # that may fail before a run goes on with the others
 PICTURE_NOTES = 10  # different notes on how pictures were read, before the rest is one more
 # The largest pictures that are resized on the GPU; reader processes have shared memory for so many pixels.
 GPU_RESIZE_PIXELS = 640 * 640

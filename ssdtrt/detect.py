@@ -20,9 +20,11 @@ from ssdtrt.detection.results import Detections
 from ssdtrt.detection.settings import check_settings, class_numbers
 from ssdtrt.detection.unpacking import Chosen, DetectionBatch, unpack
 from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.images.decode import Picture, load_image
+from ssdtrt.images.decode import Picture
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.tensors import Pictures, as_list, check_images, is_one_picture
+from ssdtrt.reading.addresses import AddressRules
+from ssdtrt.reading.fetch import load_picture
 from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture, readable
 from ssdtrt.runners.baseline import EagerRunner
@@ -58,6 +60,9 @@ class Detector:
         value_range: Which values of pictures of more than 8 bits become black and white; by default the range that
             each picture fills, with a note.
         max_pixels: The most pixels of a picture; by default twice PIL.Image.MAX_IMAGE_PIXELS, as Pillow does.
+        allow_private: Whether pictures are also fetched from this machine and from private networks.
+        max_bytes: The most bytes of a picture that is fetched.
+        timeout: Seconds in which one must be there, all in all.
         note: Called with a line when a batch is halved, and what is to be known about how a picture was read.
 
     Attributes:
@@ -96,9 +101,12 @@ class Detector:
         sha256: str | None = None,
         value_range: ValueRange | None = None,
         max_pixels: int | None = None,
+        allow_private: bool = False,
+        max_bytes: int = config.MAX_BYTES,
+        timeout: float = config.FETCH_SECONDS,
         note: Progress = silent,
     ):
-        check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou)
+        check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou, max_bytes, timeout)
         if isinstance(path, (str, Path)):
             runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256, reuse_outputs=True)
         elif sha256 is None:
@@ -116,6 +124,7 @@ class Detector:
         # Python's own numbers, for other processes too.
         self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
         self.max_pixels = None if max_pixels is None else int(max_pixels)
+        self.addresses = AddressRules(bool(allow_private), int(max_bytes), float(timeout))
         self.device = runner.device
         most = max(max_detections, config.MAX_DETECTIONS)  # Classes are chosen among these.
         self.stage, self.pipeline = Stage(self.device), Pipeline(runner, most, nms_iou)
@@ -127,7 +136,7 @@ class Detector:
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = ("threshold", "max_detections", "classes", "nms_iou", "orient", "workers", "value_range", "max_pixels")
-        options = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in names} | self.addresses._asdict()
         return partial(Detector, **options), (self.runner,)
 
     @property
@@ -151,8 +160,9 @@ class Detector:
         """Detect in pictures and return the detections of each, in their order.
 
         Args:
-            pictures: Paths, open files, PIL images, uint8 arrays [H, W] or [H, W, 1 | 3 | 4] or uint8 tensors
-                [1 | 3 | 4, H, W], mixed as you like, or a batch of such arrays or tensors. Or one picture.
+            pictures: Paths, http and https addresses as text, open files, PIL images, uint8 arrays [H, W] or
+                [H, W, 1 | 3 | 4] or uint8 tensors [1 | 3 | 4, H, W], mixed as you like, or a batch of such arrays or
+                tensors. Or one picture.
             threshold: The lowest score, in this call.
             classes: The names or numbers of the classes, in this call.
 
@@ -186,7 +196,7 @@ class Detector:
             pictures: As for a call; taken as they are needed.
             failures: Takes the errors of pictures that cannot be read, and the others go on; None to raise the first.
             keep: Whether each result holds its picture; otherwise one that is asked for is read again.
-            many: Whether processes read the pictures, which are paths then, instead of threads: slower to start, and
+            many: Whether processes read the pictures, which are paths or addresses then, instead of threads: slower to start, and
                 as fast as there are cores.
             threshold: As for a call.
             classes: As for a call.
@@ -227,7 +237,7 @@ class Detector:
         chosen = chosen or Chosen(self.threshold, self.classes, self.max_detections)
         listed = as_list(pictures)
         ahead = 2 * max(self.batch_size, self.workers)
-        settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels
+        settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels, self.addresses
         reader = PictureReader(self.runner.preprocess, *settings)
         if many and not keep:
             held = 2 * self.batch_size  # One batch runs while another is gathered.
@@ -237,7 +247,8 @@ class Detector:
             prepared = reader.at_once(cast(Sequence[Picture], listed), keep, self._resize_on_device)
         else:
             prepared = reader.with_threads(listed, keep)
-        load = partial(load_image, orient=self.orient, value_range=self.value_range, max_pixels=self.max_pixels)
+        options = {"orient": self.orient, "value_range": self.value_range, "max_pixels": self.max_pixels}
+        load = partial(load_picture, rules=self.addresses, **options)
         note = "" if self.runner.trained else UNTRAINED
         with contextlib.closing(prepared):
             for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures, self._notes))):

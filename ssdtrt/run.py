@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +13,7 @@ from ssdtrt.artifact.precision import find_backend
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.bench import bench_files
 from ssdtrt.benchmarking.baselines import check_names
+from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.compile import compile_engine
 from ssdtrt.detect import Detector, detect_files, folder_sink
 from ssdtrt.detection.results import ImageDetections
@@ -21,10 +21,11 @@ from ssdtrt.detection.settings import check_settings
 from ssdtrt.errors import ArtifactError, CompileError, FetchError, ImageError
 from ssdtrt.export import export_module
 from ssdtrt.formats.packed_weights import read_packed_record
-from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.model.weights import build_model
+from ssdtrt.reading.addresses import AddressRules
+from ssdtrt.reading.fetch import Fetched, can_be_read, first_fetched, load_picture
 from ssdtrt.reading.sources import expand
 from ssdtrt.report import write_page
 from ssdtrt.reporting.records import RunReport
@@ -51,6 +52,9 @@ def run_job(
     threshold: float = config.THRESHOLD,
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
+    allow_private: bool = False,
+    max_bytes: int = config.MAX_BYTES,
+    timeout: float = config.FETCH_SECONDS,
     progress: Progress = silent,
     note: Progress = silent,
 ) -> RunReport:
@@ -60,8 +64,8 @@ def run_job(
     `backend` does not ask for one, a TorchScript engine for the CPU.
 
     Args:
-        pictures: Files, folders, patterns, or `-` for a list on stdin, as `verify_engine` takes them; by default the
-            sample photographs of the package, and with the weights `scenes` its sample scenes.
+        pictures: Files, addresses, folders, patterns, or `-` for a list on stdin, as `verify_engine` takes them; by
+            default the sample photographs of the package, and with the weights `scenes` its sample scenes.
         folder: The folder to write to, which is created.
         weights: `coco`, `scenes`, `random`, or the path of a checkpoint.
         preprocess: How pictures are prepared for the network: `eval`, the whole picture resized, or `hub`, its center
@@ -75,6 +79,9 @@ def run_job(
         threshold: The lowest score of a detection, 0..1.
         value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
         max_pixels: The most pixels of a picture (see `load_image`).
+        allow_private: Whether pictures are also fetched from this machine and from private networks.
+        max_bytes: The most bytes of a picture that is fetched.
+        timeout: Seconds in which one must be there, all in all.
         progress: Called with a line of text for each step.
         note: Called with each thing that is done differently than asked; the report has them too.
 
@@ -99,9 +106,10 @@ def run_job(
         note(text)
 
     settings: dict[str, Any] = {"threshold": threshold, "value_range": value_range, "max_pixels": max_pixels}
-    check_settings(**settings)
+    rules: dict[str, Any] = {"allow_private": allow_private, "max_bytes": max_bytes, "timeout": timeout}
+    check_settings(**settings, max_bytes=max_bytes, timeout=timeout)
     failures: list[ImageError] = []
-    paths = _find_pictures(pictures, folder, failures, notice)
+    paths = _find_pictures(pictures, folder, AddressRules(**rules), failures, notice)
     check_names(against)
     building = _building(backend, batch, folder, notice)
     model = _get_model(weights, labels, trust, progress, notice)
@@ -109,9 +117,24 @@ def run_job(
     module = export_module(model, folder / config.MODULE_FILE, preprocess=preprocess, progress=progress)
     engine = compile_engine(module, folder / config.ENGINE_FILE, **building, progress=progress, note=notice)
     bench = bench_files([engine], against=against, progress=progress)
-    found, unreadable = detect_to_folder(Detector(engine, note=notice, **settings), paths, folder, progress)
+    found, unreadable = detect_to_folder(Detector(engine, note=notice, **settings, **rules), paths, folder, progress)
+    texts = tuple(notes), tuple(map(str, [*failures, *unreadable]))
+    report = _report(folder, module, engine, bench, tuple(found), *texts)
+    _write(report)
+    return report
+
+
+def _report(
+    folder: Path,
+    module: Path,
+    engine: Path,
+    bench: BenchReport,
+    detections: tuple[ImageDetections, ...],
+    notes: tuple[str, ...],
+    failures: tuple[str, ...],
+) -> RunReport:
     metadata = cast(EngineMetadata, read_metadata(engine, ("engine",)))
-    report = RunReport(
+    return RunReport(
         folder=folder,
         trained=metadata.trained,
         backend=metadata.request.backend,
@@ -119,12 +142,10 @@ def run_job(
         module=read_metadata(module),
         engine=metadata,
         bench=bench,
-        detections=tuple(found),
-        notes=tuple(notes),
-        failures=tuple(map(str, [*failures, *unreadable])),
+        detections=detections,
+        notes=notes,
+        failures=failures,
     )
-    _write(report)
-    return report
 
 
 def _write(report: RunReport) -> None:
@@ -135,15 +156,16 @@ def _write(report: RunReport) -> None:
 
 
 def _find_pictures(
-    pictures: Sequence[str | Path], folder: Path, failures: list[ImageError], notice: Progress
-) -> list[Path]:
-    """Return the files, none where none were given; raise an error now, and not after everything else is done."""
-    paths = list(expand(pictures, failures=failures, output=folder, note=notice))
-    if pictures and not paths:
+    pictures: Sequence[str | Path], folder: Path, rules: AddressRules, failures: list[ImageError], notice: Progress
+) -> list[str | Path | Fetched]:
+    """Return the pictures, none where none were given; raise an error now, and not after everything else is done."""
+    paths = list(expand(pictures, failures=failures, output=folder, addresses=True, note=notice))
+    found = first_fetched(paths, rules, failures)
+    if pictures and not found:
         raise failures[0]
-    if paths and not any(map(os.path.isfile, paths)):
-        load_image(paths[0])
-    return paths
+    if found and not any(map(can_be_read, found)):
+        load_picture(found[0], rules)
+    return found
 
 
 def _make_folder(folder: Path) -> None:
@@ -204,20 +226,20 @@ def _get_model(
         return model
 
 
-def _samples(model: SSD300) -> list[Path]:
+def _samples(model: SSD300) -> list[str | Path | Fetched]:
     """Return the package's scenes for a model with its own weights, and its photographs for any other."""
     own = model.source is not None and model.source.name == "scenes"
-    return sorted((SCENES if own else SAMPLES).glob("*.jpg"))
+    return [*sorted((SCENES if own else SAMPLES).glob("*.jpg"))]
 
 
 def detect_to_folder(
-    detector: Detector, pictures: Sequence[str | Path], folder: str | Path, progress: Progress = silent
+    detector: Detector, pictures: Sequence[str | Path | Fetched], folder: str | Path, progress: Progress = silent
 ) -> tuple[list[ImageDetections], list[ImageError]]:
     """Detect in picture files, and write each with its boxes, and `detections.json`, into a folder.
 
     Args:
         detector: The detector.
-        pictures: The files.
+        pictures: The files, addresses, or what was fetched.
         folder: The folder, which is made (see FolderSink).
         progress: Called with a line about how far it is.
 

@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from forked_builds import separate_builds  # noqa: F401 (a fixture)
 from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
 from PIL import Image
+from web_server import web  # noqa: F401 (a fixture)
 
 from known import RED, known_file
 from ssdtrt import config

@@ -893,3 +893,57 @@ def test_side_by_side_with_the_eager_baseline_names_both(detector, pictures, tmp
     baseline = Detector(eager)
     detect_files(detector, [pictures("red.png")], [folder_sink(detector, tmp_path / "out", baseline=baseline)])
     assert names == [("known.ts FP32", "eager-fp32")]
+
+
+# Addresses
+
+
+def served(web, *paths):
+    """Serve files; return their addresses, with a user name and password."""
+    for path in paths:
+        web.pages[f"/x/{path.name}"] = path.read_bytes()
+    return [web.address(f"/x/{path.name}", user="me:secret@") for path in paths]
+
+
+def test_what_was_fetched_is_detected_in_once_and_kept(known, pictures, web, monkeypatch):
+    red, blue = pictures("red.png"), pictures("blue.png", BLUE)
+    addresses = served(web, red, blue)
+    detector = Detector(known, "cpu", allow_private=True)
+    found, files = detector(addresses), detector([red, blue])
+    assert [one.image for one in found] == [web.address(f"/x/{name}.png") for name in ("red", "blue")]
+    assert [one.detections for one in found] == [one.detections for one in files]
+    web.pages["/x/red.png"] = blue.read_bytes()  # As a camera's address: another picture the next time.
+    assert found[0].picture.getpixel((0, 0)) == RED and found[0].plot().size == (200, 100)
+    assert pickle.loads(pickle.dumps(found[0])).picture.getpixel((0, 0)) == RED
+    assert sorted(web.paths) == ["/x/blue.png", "/x/red.png"]
+    ((_, kept),) = detector.stream([addresses[1]], keep=True)
+    assert kept.picture.getpixel((0, 0)) == BLUE and len(web.requests) == 3
+    monkeypatch.setattr(config, "KEPT_BYTES", 0)
+    assert detector(addresses[0]).picture.getpixel((0, 0)) == BLUE and len(web.requests) == 5
+    assert {headers["Authorization"] for _, headers in web.requests} == {"Basic bWU6c2VjcmV0"}
+
+
+def test_what_may_be_fetched_goes_with_the_detector(known, pictures, web):
+    (address,) = served(web, pictures("red.png"))
+    with pytest.raises(ImageError, match=r"--allow-private \(allow_private\)"):
+        Detector(known, "cpu")(address)
+    detector = Detector(known, "cpu", allow_private=True, max_bytes=10, timeout=3)
+    for one in (detector, pickle.loads(pickle.dumps(detector))):
+        assert one.addresses == (True, 10, 3.0)
+        with pytest.raises(ImageError, match="it has more than 10 bytes") as caught:
+            one([address])
+        assert "secret" not in str(caught.value)
+
+
+def test_drawings_are_named_after_the_paths_of_addresses(known, pictures, web, tmp_path):
+    content = pictures("red.png").read_bytes()
+    paths = ["/x/a.jpg?size=2", "/y/a.jpg", "/..%2f..%2fetc%2fb.jpg", "/", "/200/300"]
+    for path in paths:
+        web.pages[path] = content
+    detector, failures = Detector(known, "cpu", allow_private=True), []
+    sinks = [folder_sink(detector, tmp_path / "out")]
+    detect_files(detector, map(web.address, paths), sinks, failures, len(paths))
+    names = ["a.jpg", "a-2.jpg", "_.._etc_b.jpg", "picture.jpg", "300.jpg"]
+    assert not failures and [entry["drawing"] for entry in pictures_in(tmp_path / "out")] == names
+    assert visible(tmp_path / "out") == sorted([*names, "detections.json"])
+    assert sorted(os.listdir(tmp_path)) == ["out", "pictures"] and sorted(web.paths) == sorted(paths)

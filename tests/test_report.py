@@ -242,6 +242,8 @@ def test_pictures_are_embedded_with_their_boxes(page, pictures, tmp_path):
     untrained = page(save(tmp_path / "d.json", {**written, "note": "untrained: random weights"})).text
     assert "untrained random numbers in d.json: " in untrained and "; untrained weights, the boxes mean" in untrained
     assert "Not shown: " in found.text and "gone.png" in found.text and ", and 1 more" in found.text
+    away = page(save(tmp_path / "d.json", {**written, "pictures": [{**entry, "image": "http://127.0.0.1:9/a.png"}]}))
+    assert "Not shown: http://127.0.0.1:9/a.png is an address, and a page fetches nothing." in away.text
 
 
 def test_nothing_of_a_file_becomes_markup(page, tmp_path):

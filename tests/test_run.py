@@ -17,6 +17,8 @@ from ssdtrt.cli import main
 from ssdtrt.commands.terminal import Terminal
 from ssdtrt.errors import CompileError, ImageError, SsdtrtError, WeightsError
 from ssdtrt.model.weights import build_model
+from ssdtrt.reading.addresses import AddressRules
+from ssdtrt.reading.fetch import Fetched
 from ssdtrt.reporting.numbers import milliseconds
 from ssdtrt.run import run_job
 
@@ -84,7 +86,22 @@ def test_what_is_left_out_is_noted_and_no_picture_ends_before_any_work(tmp_path,
         run_job([tmp_path / "empty"], tmp_path / "none")
     with pytest.raises(ImageError, match="none.png: no such file"):
         run_job(["none.png"], tmp_path / "none")
+    for address, options, message in (
+        ("http://127.0.0.1:9/a.png", {}, r"--allow-private \(allow_private\) fetches from there"),
+        ("http://127.0.0.1:9/a.png", {"allow_private": True}, "Connection refused"),
+        ("http://host/a.png", {"max_bytes": 0}, "max_bytes is 0; expected"),
+        ("http://host/a.png", {"timeout": -1}, "The timeout is -1; expected"),
+    ):
+        with pytest.raises(SsdtrtError, match=message):
+            run_job([address], tmp_path / "none", **options)
     assert not (tmp_path / "none").exists()
+
+
+def test_an_address_is_fetched_once_and_before_any_work(tmp_path, pictures, web, monkeypatch):
+    web.pages["/a.png"] = pictures("red.png").read_bytes()
+    rules = AddressRules(allow_private=True)
+    (found,) = run._find_pictures([web.address("/a.png")], tmp_path, rules, [], print)
+    assert isinstance(found, Fetched) and web.paths == ["/a.png"]
 
 
 def test_notes_on_stderr_name_what_was_done_otherwise_than_asked(job):

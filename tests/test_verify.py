@@ -38,16 +38,20 @@ def test_an_engine_passes_on_photographs(engine_bf16, photographs):
     assert 0 < report.floor < report.distance
 
 
-def test_folders_patterns_and_lists_are_their_pictures(module, pictures, monkeypatch, tmp_path):
+def test_folders_patterns_and_lists_are_their_pictures(module, pictures, web, monkeypatch, tmp_path):
     for name in ("a.png", "deep/b.png", "deep/c.png"):
         pictures(name)
     (tmp_path / "pictures" / "notes.txt").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"pictures/a.png\n")))
     notes = []
-    report = verify_engine(module, ["pictures", "pictures/deep/[bc].png", "-"], device="cpu", note=notes.append)
-    assert report.passed and report.images == 6
+    web.pages["/a.png"] = (tmp_path / "pictures/a.png").read_bytes()
+    address, options = web.address("/a.png"), {"device": "cpu", "note": notes.append, "allow_private": True}
+    report = verify_engine(module, ["pictures", "pictures/deep/[bc].png", "-", address], **options)
+    assert report.passed and report.images == 7 and web.paths == ["/a.png"]
     assert notes == ["pictures: left out 1 file (.txt): no picture."]
+    with pytest.raises(ImageError, match="--allow-private"):
+        verify_engine(module, [address], device="cpu")
     with pytest.raises(ImageError, match=r"^pictures/x\*.png matches no file.$"):
         verify_engine(module, ["pictures", "pictures/x*.png"], device="cpu")
 

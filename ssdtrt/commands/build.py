@@ -7,6 +7,7 @@ import click
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import OutputDistance, ParityReport
 from ssdtrt.artifact.precision import BACKENDS, Backend
+from ssdtrt.commands.address_options import address_options
 from ssdtrt.commands.options import (
     backend_option,
     batch_range_option,
@@ -202,14 +203,15 @@ def compile_(
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @module_option
 @reading_options
+@address_options
 @device_option
 @sha256_option
 @json_option
 def verify(engine, images, module, reading, device, sha256, json_file):
     """Compare ENGINE with the FP32 model.
 
-    The comparison runs on the IMAGEs, or on seeded ones if none is given. IMAGE is a picture, a folder, a quoted
-    pattern, or - for a list on stdin. The exit code is 1 if ssdtrt compile would refuse such an engine.
+    The comparison runs on the IMAGEs, or on seeded ones if none is given. IMAGE is a picture, its address, a
+    folder, a quoted pattern, or - for a list on stdin. The exit code is 1 if ssdtrt compile would refuse such an engine.
 
     Example: ssdtrt verify ssd300.engine.ts street.jpg
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssdtrt import config
+from ssdtrt.commands.address_options import address_options
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
@@ -85,6 +85,7 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
     help="Threads or processes that read.  [default: one per core]",
 )
 @reading_options
+@address_options
 @device_option
 @sha256_option
 @json_option
@@ -93,9 +94,9 @@ def detect(
 ):
     """Detect objects in IMAGEs with FILE.
 
-    IMAGE is a picture, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on stdin. Annotated pictures
-    and detections.json are written to DIR, where those of an earlier run are removed and nothing else is; with --jsonl
-    or --coco only JSON is written.
+    IMAGE is a picture, its https or http address, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on
+    stdin. Annotated pictures and detections.json are written to DIR, where those of an earlier run are removed and
+    nothing else is; with --jsonl or --coco only JSON is written.
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
@@ -109,6 +110,7 @@ def detect(
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
     from ssdtrt.detect import Detector, detect_files
     from ssdtrt.evaluation.annotations import read_annotations
+    from ssdtrt.reading.fetch import can_be_read, first_fetched
     from ssdtrt.reading.sources import expand
     from ssdtrt.runners.baseline import baseline_runners
     from ssdtrt.runners.runner import load_engine
@@ -116,7 +118,7 @@ def detect(
 
     check_json(jsonl, coco, json_file)
     failures: list[ImageError] = []
-    coming = expand(images, failures=failures, output=output, note=terminal.note)
+    coming = expand(images, failures=failures, output=output, addresses=True, note=terminal.note)
     # A list on stdin may arrive while detecting; COCO's ids are known before.
     known = None if "-" in images and not coco else list(coming)
     check_apart(targets, known or [])
@@ -126,8 +128,9 @@ def detect(
     runner = load_engine(file, device, sha256=sha256)
     detector = Detector(runner, **options, note=terminal.note)
     first = list(itertools.islice(coming, 1))
-    if not first and not any(map(os.path.isfile, known or [])):
-        detect_files(detector, known or [], [], failures)  # A mistyped name must not replace earlier results.
+    given = first_fetched(known or [], detector.addresses, failures)
+    if not first and not any(map(can_be_read, given)):
+        detect_files(detector, given, [], failures)  # A mistyped name must not replace earlier results.
         end_with(failures)
     baselines = baseline_runners(runner, module, config.BASELINES[:1] if saving.pop("side_by_side", False) else ())
     baseline = next((Detector(one, **options, note=terminal.note) for one in baselines.values()), None)
@@ -135,7 +138,7 @@ def detect(
     folder = new_folder(config.DETECT_DIR) if draws and not output else output
     sinks = _sinks(detector, folder, jsonl, coco, ids, baseline=baseline, **saving)
     total = None if known is None else len(known)
-    pictures = itertools.chain(first, coming) if known is None else known
+    pictures = itertools.chain(first, coming) if known is None else given
     summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
     report = _detect_report(runner, summary, folder, jsonl, coco)
     crops = f", {counted(summary.detections, 'crop')}" if "save_crops" in saving else ""
@@ -197,11 +200,12 @@ def _sinks(
     return sinks
 
 
-def _coco_ids(pictures: Sequence[Path], labels: Sequence[str], annotations: Annotations | None) -> CocoIds:
+def _coco_ids(pictures: Sequence[str | Path], labels: Sequence[str], annotations: Annotations | None) -> CocoIds:
     """Return the ids for COCO's results, and show what does not fit the annotations."""
     from ssdtrt.evaluation.pictures import coco_ids
+    from ssdtrt.reading.addresses import shown
 
-    ids = coco_ids(pictures, labels, annotations)
+    ids = coco_ids([shown(str(picture)) for picture in pictures], labels, annotations)
     for note in ids.notes:
         terminal.note(note)
     return ids

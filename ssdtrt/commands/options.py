@@ -275,4 +275,5 @@ def hint_verify(
     words: list[Any] = ["--module", module] if module else []
     words += ["--range", f"{bounds[0]!r}:{bounds[1]!r}"] if bounds else []
     words += ["--max-pixels", pixels] if pixels else []
+    words += ["--allow-private"] if reading["allow_private"] else []
     terminal.hint("verify", file, *(found.image for found in pictures[:1]), *words)

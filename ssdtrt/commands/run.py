@@ -9,6 +9,7 @@ import click
 
 from ssdtrt import config
 from ssdtrt.artifact.precision import BACKENDS
+from ssdtrt.commands.address_options import address_options
 from ssdtrt.commands.options import (
     against_option,
     backend_option,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @against_option
 @threshold_option
 @reading_options
+@address_options
 @click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
 @json_option
 def run(
@@ -66,10 +68,10 @@ def run(
 ):
     """Do the whole job: export, compile, bench and detect.
 
-    Everything, a report.json and the page report.html are written to DIR. IMAGE is a picture, a folder, a quoted
-    pattern, or - for a list on stdin; without any it runs on sample pictures. Without a GPU it builds a CPU engine,
-    and without access to COCO's weights it uses those of the package, which find shapes in generated scenes; a note says
-    so. The names for --against are those of ssdtrt bench.
+    Everything, a report.json and the page report.html are written to DIR. IMAGE is a picture, its address, a
+    folder, a quoted pattern, or - for a list on stdin; without any it runs on sample pictures. Without a GPU it builds
+    a CPU engine, and without access to COCO's weights it uses those of the package, which find shapes in generated
+    scenes; a note says so. The names for --against are those of ssdtrt bench.
 
     Example: ssdtrt run street.jpg -o out
     """

@@ -47,7 +47,7 @@ class ImageDetections(Report, frozen=True):
     """The detections of one picture, the best first, as they are written as JSON: its document is a line of JSON lines.
 
     Attributes:
-        image: Its path; "" where it has none.
+        image: Its path, or its address without a user name and password; "" where it has none.
         width: Its width in pixels.
         height: Its height in pixels.
         detections: What was found in it.
@@ -85,7 +85,7 @@ class Detections:
     confidence=found.confidence, class_id=found.class_id)`. In a notebook it shows the picture with its boxes.
 
     Attributes:
-        image: The picture's path; "" where it has none.
+        image: The picture's path, or its address without a user name and password; "" where it has none.
         width: Its width in pixels.
         height: Its height in pixels.
         xyxy: Boxes [K, 4] as (left, top, right, bottom) in the picture's pixels, float32.
@@ -161,6 +161,8 @@ class Detections:
     @property
     def picture(self) -> Image.Image:
         """The picture in RGB. A path is read again, and an array has its pixels as they are now.
+
+        What was fetched is kept within a limit of bytes, beyond which it is fetched again.
 
         Raises:
             ImageError: Where it cannot be had, or has another size than it had.

@@ -11,6 +11,8 @@ from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.levels import ValueRange
 
+_DAY = 86_400  # seconds
+
 
 def check_settings(
     threshold: float,
@@ -19,6 +21,8 @@ def check_settings(
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
     nms_iou: float = config.NMS_IOU,
+    max_bytes: int = config.MAX_BYTES,
+    timeout: float = config.FETCH_SECONDS,
 ) -> None:
     """Check the settings of a Detector.
 
@@ -29,10 +33,12 @@ def check_settings(
         raise SsdtrtError(f"The threshold is {threshold!r}; expected a number of 0..1.")
     if not (isinstance(nms_iou, Real) and 0 < nms_iou <= 1):
         raise SsdtrtError(f"nms_iou is {nms_iou!r}; expected a number above 0, at most 1.")
-    counts = {"max_detections": max_detections, "workers": workers, "max_pixels": max_pixels}
+    counts = {"max_detections": max_detections, "workers": workers, "max_pixels": max_pixels, "max_bytes": max_bytes}
     for name, count in counts.items():
         if count is not None and not (isinstance(count, Integral) and count >= 1):
             raise SsdtrtError(f"{name} is {count!r}; expected a whole number from 1 up.")
+    if not (isinstance(timeout, Real) and 0 < timeout <= _DAY):
+        raise SsdtrtError(f"The timeout is {timeout!r}; expected seconds above 0, at most {_DAY:,}.")
     try:
         low, high = map(float, (0, 1) if value_range is None else value_range)
     except (TypeError, ValueError):

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from ssdtrt import config
 from ssdtrt.errors import AnnotationsError
 from ssdtrt.evaluation.annotations import Annotations, listed, match_categories
+from ssdtrt.reading.addresses import path_of
 from ssdtrt.reading.sources import STDIN, expand
 from ssdtrt.sinks.json_sinks import CocoId
 from ssdtrt.system.report import counted
@@ -137,7 +138,7 @@ def coco_ids(pictures: Iterable[str | Path], labels: Sequence[str], annotations:
 
 def _number(path: str) -> CocoId | None:
     """The number that is the name of a file."""
-    stem = Path(path).stem
+    stem = Path(path_of(path)).stem
     return int(stem) if stem.isascii() and stem.isdigit() else None
 
 
@@ -148,7 +149,7 @@ def _listed_ids(paths: Sequence[str], annotations: Annotations) -> dict[str, Coc
         known.setdefault(_parts(name), []).append(image)
     found: dict[str, CocoId | None] = {}
     for path in paths:
-        parts = _parts(os.path.abspath(path))
+        parts = _parts(os.path.abspath(path_of(path)))
         ends = (parts[start:] for start in range(len(parts)))
         images = next((known[end] for end in ends if end in known), [None])
         if len(images) > 1:

@@ -161,9 +161,9 @@ def _paths(source: str | Path, note: Progress) -> Iterable[Path]:
     path = Path(source)
     if str(source) != STDIN and path.suffix.lower() in (".txt", ".lst") and path.is_file():
         with open(path, "rb") as stream:
-            yield from expand([STDIN], stream, note=note)
+            yield from map(Path, expand([STDIN], stream, note=note))
     elif str(source) == STDIN or glob.has_magic(str(source)) or path.exists():
-        yield from expand([source], note=note)
+        yield from map(Path, expand([source], note=note))
     else:
         raise CalibrationError(f"{source} does not exist; expected pictures: a folder, a pattern, or a list of paths.")
 

@@ -20,7 +20,11 @@ def worker_count() -> int:
 
 
 def in_order(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int, depth: int
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    workers: int,
+    depth: int,
+    stop: Callable[[], None] | None = None,
 ) -> Generator[Result, None, None]:
     """Yield `function` of each item, in the order of the items, computed by threads.
 
@@ -32,6 +36,7 @@ def in_order(
         items: The items.
         workers: How many threads.
         depth: How many items are in memory at most.
+        stop: Called at the end, to end the calls that are running.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ssdtrt")
     waiting: deque[Future[Result]] = deque()
@@ -43,4 +48,6 @@ def in_order(
         while waiting:
             yield waiting.popleft().result()
     finally:
+        if stop is not None:
+            stop()
         pool.shutdown(wait=True, cancel_futures=True)

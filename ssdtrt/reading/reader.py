@@ -21,6 +21,8 @@ from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import fits_device_resize, resize_image
 from ssdtrt.images.tensors import channels_last
 from ssdtrt.images.upload import pinned
+from ssdtrt.reading.addresses import PUBLIC, AddressRules, shown
+from ssdtrt.reading.fetch import Fetched, Fetcher
 from ssdtrt.reading.read_ahead import in_order
 from ssdtrt.reading.reader_pool import ReaderPool
 from ssdtrt.system.progress import Progress
@@ -36,11 +38,11 @@ class PreparedPicture:
 
     Attributes:
         index: Its place among all pictures, from 0.
-        name: Its path; "" where it has none.
+        name: Its path, or its address without a user name and password; "" where it has none.
         size: Its (width, height).
         pixels: uint8 [h, w, 3], resized to 300x300 or, for `to_device`, in its own size.
         source: What `load_image` takes to have the picture again: itself, RGB, where it is kept or came from an open
-            file, else what was given.
+            file, else what was given. Where it was given by its address, what `load_picture` takes.
         release: To be called when `pixels` are not used any more, which may then change.
         notes: What is to be known about how it was read (see `load_image`).
     """
@@ -68,6 +70,7 @@ class PictureReader:
         ahead: How many pictures are read ahead at most.
         value_range: Which values of more than 8 bits become black and white (see `load_image`).
         max_pixels: How many pixels of a picture are read at most (see `load_image`).
+        addresses: What may be fetched.
     """
 
     preprocess: str
@@ -76,6 +79,7 @@ class PictureReader:
     ahead: int
     value_range: ValueRange | None = None
     max_pixels: int | None = None
+    addresses: AddressRules = PUBLIC
 
     def with_threads(self, pictures: Iterable[Picture | torch.Tensor], keep: bool = False) -> Prepared:
         """Read pictures of any kind with threads, which start at once.
@@ -85,7 +89,9 @@ class PictureReader:
             keep: Whether each picture itself is kept.
         """
 
-        return in_order(partial(self._read, keep=keep), enumerate(pictures), self.workers, self.ahead)
+        fetcher = Fetcher(self.addresses)
+        read = partial(self._read, keep=keep, fetcher=fetcher)
+        return in_order(read, enumerate(pictures), self.workers, self.ahead, fetcher.cancel)
 
     def at_once(self, pictures: Sequence[Picture], keep: bool = False, resize_on_device: bool = False) -> Prepared:
         """Prepare pictures in the calling thread, each when it is asked for: best for `few_in_memory`.
@@ -118,11 +124,16 @@ class PictureReader:
         return resize_on_device and self.preprocess == "eval" and order_of_passes() is not None
 
     def _read(
-        self, numbered: tuple[int, Picture | torch.Tensor], keep: bool = False, whole: bool = False
+        self,
+        numbered: tuple[int, Picture | torch.Tensor],
+        keep: bool = False,
+        whole: bool = False,
+        fetcher: Fetcher | None = None,
     ) -> PreparedPicture | ImageError:
         """Load a picture, and resize it unless pictures stay `whole` and it is small enough for that."""
         index, picture = numbered
         try:
+            picture = fetcher.opened(picture) if fetcher else picture
             if isinstance(picture, torch.Tensor):
                 picture = channels_last(picture)
             if whole and not keep and isinstance(picture, np.ndarray) and picture.shape[2:] == (3,):
@@ -140,9 +151,11 @@ class PictureReader:
         except ImageError as error:
             return error
         name = str(picture) if isinstance(picture, (str, Path)) else ""
+        source: Picture = image if keep or hasattr(picture, "read") else picture
+        if isinstance(picture, Fetched):
+            name, source = picture.name, image if keep else picture.to_keep()
         stays = whole and fits_device_resize(*image.size)
         pixels = _read_only(np.asarray(image)) if stays else resize_image(image, self.preprocess)
-        source = image if keep or hasattr(picture, "read") else picture
         return PreparedPicture(index, name, image.size, pixels, source, notes=tuple(notes))
 
     def with_processes(
@@ -174,6 +187,7 @@ class PictureReader:
                 whole=whole,
                 value_range=self.value_range,
                 max_pixels=self.max_pixels,
+                addresses=self.addresses,
             ) as pool,
             pinned(pool.memory, device),
         ):
@@ -183,7 +197,7 @@ class PictureReader:
                     yield read
                 else:
                     release = partial(pool.free_slot, read.slot)
-                    yield PreparedPicture(index, name, read.size, read.pixels, name, release, read.notes)
+                    yield PreparedPicture(index, shown(name), read.size, read.pixels, name, release, read.notes)
 
 
 def _is_decoded(picture: object) -> bool:

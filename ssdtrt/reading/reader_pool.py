@@ -17,6 +17,7 @@ import numpy as np
 
 from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.images.levels import ValueRange
+from ssdtrt.reading.addresses import PUBLIC, AddressRules
 from ssdtrt.reading.reader_process import REQUEST, RESPONSE, ReaderSettings, decode, encode, shared_slots, slot_bytes
 from ssdtrt.system.child import child_environment
 
@@ -54,6 +55,7 @@ class ReaderPool:
         whole: Whether a picture that fits a slot keeps its own size; others are resized.
         value_range: Which values of more than 8 bits become black and white (see `load_image`).
         max_pixels: How many pixels of a picture are read at most (see `load_image`).
+        addresses: What may be fetched.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ReaderPool:
         whole: bool = False,
         value_range: ValueRange | None = None,
         max_pixels: int | None = None,
+        addresses: AddressRules = PUBLIC,
     ):
         self.depth = max(depth, workers)
         slots = self.depth + held  # A slot is requested or waits to be taken (`depth`), or it is the caller's (`held`).
@@ -80,7 +83,10 @@ class ReaderPool:
         self._poll.register(self._responses, select.POLLIN)
         with _shared_file(slots * slot_bytes(whole)) as file, os.fdopen(writing, "wb") as responses:
             self.memory = shared_slots(file.fileno(), slots, whole)
-            settings = [str(slots), ReaderSettings(preprocess, orient, whole, value_range, max_pixels).to_text()]
+            settings = [
+                str(slots),
+                ReaderSettings(preprocess, orient, whole, value_range, max_pixels, addresses).to_text(),
+            ]
             self.processes = [_start(file.fileno(), settings, responses) for _ in range(workers)]
 
     def __enter__(self) -> ReaderPool:

@@ -17,7 +17,7 @@ import os
 import signal
 import struct
 import sys
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -27,6 +27,7 @@ from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import fits_device_resize, resize_image
+from ssdtrt.reading.addresses import PUBLIC, AddressRules, is_address
 
 REQUEST = struct.Struct("=ii")  # slot, bytes of the path
 # Slot, the picture's width and height, the width and height of the pixels in the slot, bytes of the notes.
@@ -43,6 +44,7 @@ class ReaderSettings(NamedTuple):
         whole: Whether a picture that fits a slot keeps its own size.
         value_range: As for `load_image`.
         max_pixels: As for `load_image`.
+        addresses: What may be fetched.
     """
 
     preprocess: str
@@ -50,6 +52,7 @@ class ReaderSettings(NamedTuple):
     whole: bool
     value_range: ValueRange | None = None
     max_pixels: int | None = None
+    addresses: AddressRules = PUBLIC
 
     def to_text(self) -> str:
         """Return them as JSON."""
@@ -58,8 +61,9 @@ class ReaderSettings(NamedTuple):
     @classmethod
     def from_text(cls, text: str) -> ReaderSettings:
         """Read what `to_text` returned."""
-        preprocess, orient, whole, value_range, max_pixels = json.loads(text)
-        return cls(preprocess, orient, whole, value_range and tuple(value_range), max_pixels)
+        preprocess, orient, whole, value_range, max_pixels, addresses = json.loads(text)
+        bounds = value_range and tuple(value_range)
+        return cls(preprocess, orient, whole, bounds, max_pixels, AddressRules(*addresses))
 
 
 def encode(text: str) -> bytes:
@@ -93,7 +97,7 @@ def _respond(path: str, slot: np.ndarray, settings: ReaderSettings) -> tuple[int
     notes: list[str] = []
     try:
         image = load_image(
-            path,
+            _fetched(path, settings.addresses) if is_address(path) else path,
             orient=settings.orient,
             value_range=settings.value_range,
             max_pixels=settings.max_pixels,
@@ -105,6 +109,12 @@ def _respond(path: str, slot: np.ndarray, settings: ReaderSettings) -> tuple[int
     height, width = pixels.shape[:2]
     slot[: pixels.size].reshape(pixels.shape)[:] = pixels
     return *image.size, width, height, _write(slot[pixels.size :], encode("\n".join(notes)))
+
+
+def _fetched(address: str, rules: AddressRules) -> BinaryIO:
+    from ssdtrt.reading.fetch import Fetcher  # It takes a third of the start of such a process.
+
+    return Fetcher(rules).fetch(address)
 
 
 def _write(memory: np.ndarray, text: bytes) -> int:

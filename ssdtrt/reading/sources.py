@@ -18,6 +18,7 @@ from PIL import Image, ImageFile
 from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import content_format, missing_decoder, register_heif
+from ssdtrt.reading.addresses import is_address, shown
 from ssdtrt.system.files import paths_in_list
 from ssdtrt.system.outputs import is_as_written, written_files
 from ssdtrt.system.progress import Progress, silent
@@ -41,33 +42,35 @@ def expand(
     failures: list[ImageError] | None = None,
     *,
     output: str | Path | None = None,
+    addresses: bool = False,
     note: Progress = silent,
-) -> Iterator[Path]:
-    """Expand arguments to paths, in their order, found as they are taken.
+) -> Iterator[str | Path]:
+    """Expand arguments to paths and addresses, in their order, found as they are taken.
 
     Args:
         arguments: A folder stands for the pictures in it and below, by name; a pattern (`*`, `?`, `[`, `**`) for the
             files that match, or what is called so; `-` for the paths in `stdin`, one a line or each with a NUL behind
-            it; anything else for itself, whether it exists or not.
+            it; anything else for itself, whether it exists or not. An address stays text: a path loses a `/` of it.
         stdin: Where `-` reads from; by default this process's own.
         failures: Takes an error for each folder, pattern or list without a picture; None to raise the first.
         output: The folder that will be written to. Folders and patterns leave it out, and those that hold a
             config.DETECTIONS_FILE, unless they name it themselves. What an earlier run wrote there is left out
             everywhere, and what is in the record of a folder that is named out of that.
+        addresses: Whether pictures may be given by their addresses.
         note: Called with a line on what was left out, and why.
 
     Raises:
-        ImageError: Without `failures`, for a folder, pattern or list without a picture.
+        ImageError: Without `failures`, for a folder, pattern or list without a picture. For an address where none may be.
     """
     before = written_files(output) if output else {}
     for argument in _files_together(arguments):
         text, drawn, left_out = str(argument), before, LeftOut()
         if isinstance(argument, list):
             text, problem = f"{argument[0]}{', ...' if len(argument) > 1 else ''}", "is no picture"
-            found: Iterable[Path] = argument
+            found: Iterable[str | Path] = argument
         elif text == STDIN:
             problem = "(the list on stdin) names no picture"
-            found = paths_in_list(stdin or sys.stdin.buffer)
+            found = map(_path_or_address, paths_in_list(stdin or sys.stdin.buffer))
         elif os.path.isdir(text):
             drawn, problem = {**before, **written_files(text)}, "holds no pictures"
             found = pictures_below(text, left_out, output)
@@ -77,6 +80,8 @@ def expand(
             found = _kept(_matches(text), start, left_out, output)
         empty = True
         for path in _not_drawn(found, drawn, left_out):
+            if not addresses and is_address(path):
+                raise ImageError(f"{shown(str(path))} is an address; expected files here. Fetch it first.")
             empty = False
             yield path
         if empty:
@@ -88,27 +93,33 @@ def expand(
             note(f"{text}: {left_out.text()}.")
 
 
-def _files_together(arguments: Iterable[str | Path]) -> Iterator[str | list[Path]]:
-    """The arguments, with files that follow each other as a list of paths."""
+def _path_or_address(text: str) -> str | Path:
+    return text if is_address(text) else Path(text)
+
+
+def _files_together(arguments: Iterable[str | Path]) -> Iterator[str | list[str | Path]]:
+    """The arguments, with files and addresses that follow each other as a list."""
 
     def is_file(argument: str | Path) -> bool:
         text = str(argument)
-        return text != STDIN and not os.path.isdir(text) and (not glob.has_magic(text) or os.path.exists(text))
+        if text == STDIN or is_address(text):
+            return text != STDIN
+        return not os.path.isdir(text) and (not glob.has_magic(text) or os.path.exists(text))
 
     for alone, group in itertools.groupby(arguments, is_file):
         if alone:
-            yield list(map(Path, group))
+            yield [_path_or_address(str(argument)) for argument in group]
         else:
             yield from map(str, group)
 
 
-def _not_drawn(paths: Iterable[Path], written: dict[Path, str], left_out: LeftOut) -> Iterator[Path]:
+def _not_drawn(paths: Iterable[str | Path], written: dict[Path, str], left_out: LeftOut) -> Iterator[str | Path]:
     """The paths without those of files that were written before: that are as they were, or were removed since."""
     recorded = {os.path.realpath(path): sha256 for path, sha256 in written.items()}
     for path in paths:
-        real = os.path.realpath(path) if recorded else ""
+        real = "" if not recorded or is_address(path) else os.path.realpath(path)
         if real in recorded and (not os.path.exists(real) or is_as_written(real, recorded[real])):
-            left_out.files[_DRAWN][_suffix(path.name)] += 1
+            left_out.files[_DRAWN][_suffix(os.path.basename(path))] += 1
         else:
             yield path
 

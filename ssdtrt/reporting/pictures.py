@@ -13,6 +13,7 @@ from ssdtrt.detection.drawing import draw_detections
 from ssdtrt.detection.results import ImageDetections
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.decode import load_image
+from ssdtrt.reading.addresses import is_address
 from ssdtrt.reporting.elements import Content, element, section
 from ssdtrt.reporting.sources import Reports
 from ssdtrt.system.report import counted
@@ -56,6 +57,8 @@ def pictures_section(reports: Reports, missing: list[str]) -> ElementTree.Elemen
 def _drawn(found: ImageDetections) -> Image.Image | str:
     """The picture with its boxes, or why it cannot be drawn."""
     name = Path(found.image).name
+    if is_address(found.image):
+        return f"{found.image} is an address, and a page fetches nothing"
     try:
         image = load_image(found.image)
     except (SsdtrtError, OSError, ValueError) as error:

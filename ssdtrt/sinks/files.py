@@ -13,6 +13,7 @@ from ssdtrt import config
 from ssdtrt.detection.results import UNTRAINED, Detections, ImageDetections, Summary
 from ssdtrt.detection.unpacking import DetectionBatch
 from ssdtrt.errors import ImageError
+from ssdtrt.reading.fetch import Fetched
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner
 from ssdtrt.sinks.folder_sink import Comparison, FolderSink
@@ -63,7 +64,7 @@ def folder_sink(
 
 def detect_files(
     detector: FileDetector,
-    pictures: Iterable[str | Path],
+    pictures: Iterable[str | Path | Fetched],
     sinks: Sequence[FolderSink | JsonLinesSink | CocoSink],
     failures: list[ImageError] | None = None,
     total: int | None = None,
@@ -76,7 +77,7 @@ def detect_files(
 
     Args:
         detector: The detector.
-        pictures: The files, taken as they are needed.
+        pictures: The files, addresses, or what was fetched; taken as they are needed.
         sinks: Where the detections go.
         failures: Takes the errors of pictures that cannot be read; the others go on.
         total: How many pictures there are, where that is known.

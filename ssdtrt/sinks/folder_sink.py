@@ -19,6 +19,7 @@ from ssdtrt.detection.drawing import crop_boxes, draw_detections, side_by_side
 from ssdtrt.detection.results import Detections
 from ssdtrt.detection.unpacking import DetectionBatch
 from ssdtrt.errors import ArtifactError
+from ssdtrt.reading.addresses import path_of
 from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.sinks.json_sinks import JsonListSink
 from ssdtrt.system.outputs import FolderRecord, remove_written
@@ -100,7 +101,7 @@ class FolderSink:
         Raises:
             ArtifactError: Where a picture cannot be written.
         """
-        stem = Path(found.image).stem
+        stem = Path(path_of(found.image)).stem
         with _advising(self._folder):
             drawing, crops = self._unused("", stem), []
             if self._save_crops:

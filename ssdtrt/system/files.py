@@ -174,7 +174,7 @@ def decode_text(content: bytes, errors: str = "strict") -> str:
     return content.decode(encoding, errors)
 
 
-def paths_in_list(stream: BinaryIO) -> Iterator[Path]:
+def paths_in_list(stream: BinaryIO) -> Iterator[str]:
     """Yield the paths in a list, as they come: one a line, or each with a NUL behind it.
 
     Args:
@@ -195,7 +195,7 @@ def paths_in_list(stream: BinaryIO) -> Iterator[Path]:
             entry = entry.removeprefix("\ufeff")  # A byte-order mark, also that of a list which was put behind another.
             entry = entry if separator == "\0" else entry.rstrip("\r")
             if entry.strip():
-                yield Path(entry)
+                yield entry
 
 
 def _decoder_of(start: bytes) -> codecs.IncrementalDecoder:

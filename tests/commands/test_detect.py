@@ -585,3 +585,49 @@ def test_summary_text():
     lines = summary_text(Summary(1500, 4000, 3.0, first, ()), 80).splitlines()
     assert lines[1:] == ["a.jpg          0     -", "and 1499 more", "4,000 objects in 1,500 pictures, 500.0 images/s"]
     assert summary_text(Summary(0, 0, 0.0, (), ()), 80) == "no picture was read"
+
+
+def test_addresses_are_pictures(known, two, ssdtrt, web, tmp_path):
+    """With outputs of all kinds; none is fetched twice, and no password is written."""
+    for path in two:
+        web.pages[f"/x/{path.name}?a=b.c"] = path.read_bytes()
+    names = [web.address(f"/x/{path.name}?a=b.c") for path in two]
+    given = [web.address(f"/x/{path.name}?a=b.c", user="me:secret@") for path in two]
+    arguments = ["-o", "out", "--jsonl", "-", "--coco", "r.json", "--device", "cpu", "--allow-private"]
+    done = ssdtrt("detect", known, *given, *arguments)
+    assert done.exit_code == 0 and [line["image"] for line in lines_of(done.stdout)] == names
+    files = [found.as_dict()["detections"] for found in Detector(known, "cpu")(two)]
+    assert [line["detections"] for line in lines_of(done.stdout)] == files
+    assert visible("out") == ["000139.jpg", "7.jpg", "detections.json"] and len(web.requests) == 2
+    assert {row["image_id"] for row in strict((tmp_path / "r.json").read_text())} == {139, 7}
+    written = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
+    assert not [text for text in (done.stdout.encode(), done.stderr.encode(), *written) if b"secret" in text]
+
+
+def test_annotations_name_the_end_of_an_address(known, two, ssdtrt, web, tmp_path):
+    web.pages["/val/in%20a.png?b=/c.png"] = two[0].read_bytes()
+    annotations = write_annotations(tmp_path / "val.json", {5: "val/in a.png"}, [(5, 1, [1, 2, 3, 4])], {1: "cat"})
+    arguments = ["--coco", "-", "--annotations", annotations, "--device", "cpu", "--allow-private"]
+    done = ssdtrt("-q", "detect", known, web.address("/val/in%20a.png?b=/c.png"), *arguments)
+    assert [row["image_id"] for row in strict(done.stdout)] == [5]
+
+
+def test_results_are_not_lost_to_an_address_mistyped(known, two, ssdtrt, web, tmp_path):
+    arguments = ["-o", "out", "--jsonl", "d.jsonl", "--device", "cpu"]
+    assert ssdtrt("detect", known, *two, *arguments).exit_code == 0
+    before = [(tmp_path / name).read_bytes() for name in ("out/detections.json", "d.jsonl")]
+    web.pages["/a.png"] = two[0].read_bytes()
+    address = web.address("/a.png")
+    done = ssdtrt("-q", "detect", known, address, "typo.jpg", *arguments)
+    assert (done.exit_code, done.stdout) == (1, "") and done.stderr == (
+        f"Error: {address} cannot be fetched (its host is on this machine or in a private network; --allow-private "
+        "(allow_private) fetches from there).\nError: typo.jpg: no such file.\n"
+    )
+    assert not web.requests
+    for options in (["--max-bytes", "9"], ["--timeout", "1e-9"]):
+        done = ssdtrt("-q", "detect", known, address, "--allow-private", *options, *arguments)
+        assert done.exit_code == 1 and len(done.stderr.splitlines()) == 1 and options[0] in done.stderr
+    assert [(tmp_path / name).read_bytes() for name in ("out/detections.json", "d.jsonl")] == before
+    done = ssdtrt("-q", "detect", known, web.address("/none"), address, "--allow-private", *arguments)
+    assert done.exit_code == 1 and "none cannot be fetched (the server answered 404" in done.stderr
+    assert [line["image"] for line in lines_of((tmp_path / "d.jsonl").read_text())] == [address]

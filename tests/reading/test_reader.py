@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.upload import to_device
+from ssdtrt.reading.addresses import PUBLIC, AddressRules
 from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture, readable
 
 CPU = torch.device("cpu")
@@ -128,6 +130,49 @@ def test_ranges_limits_and_notes_go_everywhere(tmp_path, way):
     deep, large = getattr(settings, way)(paths, *rest)
     assert (deep.pixels == 128).all() and deep.notes == ()
     assert str(large).startswith(f"{paths[1]} cannot be read as a picture (it has more than 600 pixels; --max-pixels")
+
+
+@needs_processes
+def test_addresses_are_read_by_threads_and_processes_alike(mixed, web):
+    """Pictures, what is none, what is not there, what is too large, and a file among them; without the rules none."""
+    for place in (0, 2, 3, 4):
+        web.pages[f"/{place}.png?x=1"] = mixed[place].read_bytes()
+    given = [web.address(f"/{place}.png?x=1", user="me:secret@") for place in (0, 2, 3, 4, 5)]
+    given.insert(2, str(mixed[1]))
+    rules = AddressRules(allow_private=True, max_bytes=mixed[3].stat().st_size, timeout=5)
+    settings = PictureReader("eval", True, workers=2, ahead=4, addresses=rules)
+    threads, processes = list(settings.with_threads(given)), list(settings.with_processes(given, 9, CPU, False))
+    assert [type(one) for one in threads] == [type(one) for one in processes]
+    for one, other in zip(threads, processes):
+        if isinstance(one, ImageError):
+            assert str(one) == str(other) and "secret" not in str(one)
+            continue
+        assert (one.index, one.name, one.size) == (other.index, other.name, other.size)
+        assert np.array_equal(one.pixels, other.pixels)
+    assert [one.name for one in (threads[0], threads[2])] == [web.address("/0.png?x=1"), str(mixed[1])]
+    said = [str(one).partition(" cannot be ")[2] for one in threads if isinstance(one, ImageError)]
+    assert [text[:31] for text in said] == [
+        "read as a picture (it is empty,", f"fetched (it has more than {rules.max_bytes:,}", "fetched (the server answered 404"[:31]
+    ]  # fmt: skip
+    assert sorted(web.paths) == sorted([f"/{place}.png?x=1" for place in (0, 2, 3, 4, 5)] * 2)
+    closed = PictureReader("eval", True, workers=2, ahead=4)
+    web.requests.clear()
+    for way, rest in (("with_threads", ()), ("with_processes", (9, CPU, False))):
+        (one,) = getattr(closed, way)(given[:1], *rest)
+        assert isinstance(one, ImageError) and "--allow-private" in str(one)
+    assert not web.requests
+
+
+def test_leaving_early_does_not_wait_for_servers(web, mixed):
+    web.pages["/0.png"], web.pages["/slow"] = mixed[0].read_bytes(), lambda handler: web.leave.wait(20)
+    rules = PUBLIC._replace(allow_private=True)
+    stream = PictureReader("eval", True, 2, 4, addresses=rules).with_threads(
+        [web.address("/0.png"), *[web.address("/slow")] * 9]
+    )
+    assert next(stream).size == (64, 48)
+    begun = time.monotonic()
+    stream.close()
+    assert time.monotonic() - begun < 3
 
 
 def test_notes_are_told_once_each_and_not_without_end():

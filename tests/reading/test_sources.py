@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ssdtrt.errors import ImageError
 from ssdtrt.reading.sources import expand, pictures_below
 from ssdtrt.system.child import child_environment
 from ssdtrt.system.outputs import FolderRecord
@@ -46,6 +47,17 @@ def test_a_file_is_itself(tree):
 
 def test_a_missing_file_passes_through(tree):
     assert expanded("no.jpg", "no/where.jpg") == (["no.jpg", "no/where.jpg"], [])
+
+
+def test_an_address_is_itself_also_in_a_list(tree):
+    (tree / "https:" / "host").mkdir(parents=True)
+    given = ["https://host/[a]*.jpg?b#c", "in/b.jpg", "-", "https://host", "http://me:secret@host/in"]
+    stdin = io.BytesIO(b"https://host//d.jpg\nin/b.jpg\nHTTPS://host/?e\n")
+    found = list(expand(given, stdin, addresses=True, output="in"))
+    expected = [given[0], Path("in/b.jpg"), "https://host//d.jpg", Path("in/b.jpg"), "HTTPS://host/?e", *given[3:]]
+    assert found == expected
+    with pytest.raises(ImageError, match=r"^http://host/in is an address; expected files here. Fetch it first.$"):
+        list(expand(given[-1:], failures=[]))
 
 
 def test_a_folder_is_the_pictures_in_it_and_below_by_name(tree):

@@ -1,0 +1,40 @@
+"""The options on pictures that are fetched."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ssdtrt import config
+
+_NAMES = ("allow_private", "max_bytes", "timeout")
+
+
+def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options on pictures that are fetched, which are put into the dict `reading` of `reading_options`."""
+
+    @click.option("--allow-private", is_flag=True, help="Also fetch pictures from this machine and private networks.")
+    @click.option(
+        "--max-bytes",
+        type=click.IntRange(min=1),
+        default=config.MAX_BYTES,
+        show_default=True,
+        metavar="N",
+        help="Most bytes of a fetched picture.",
+    )
+    @click.option(
+        "--timeout",
+        type=click.FloatRange(0, min_open=True),
+        default=config.FETCH_SECONDS,
+        show_default=True,
+        metavar="SECONDS",
+        help="In which a fetched picture is there.",
+    )
+    @functools.wraps(command)
+    def with_addresses(*arguments: Any, reading: dict[str, Any], **others: Any) -> Any:
+        return command(*arguments, reading=reading | {name: others.pop(name) for name in _NAMES}, **others)
+
+    return with_addresses
