@@ -119,7 +119,9 @@ int8)
         ssdtrt compile dense.ts --fp16 --batch-size "$size" -o "fp16-$size.engine.ts" # From the cache.
         ssdtrt bench "fp16-$size.engine.ts" "int8-$size.engine.ts" "${judged[@]}" --json "$out/int8-bench-$size.json" |
             tee "$out/int8-bench-$size.txt"
-        ssdtrt profile "int8-$size.engine.ts" --json "$out/int8-profile-$size.json" >"$out/int8-profile-$size.txt"
+        for kind in int8 fp16; do
+            ssdtrt profile "$kind-$size.engine.ts" --json "$out/$kind-profile-$size.json" >"$out/$kind-profile-$size.txt"
+        done
     done
     ;;
 int8-why)

@@ -47,6 +47,7 @@ Reports <docs/reports>
 docs/performance
 Accuracy <docs/accuracy>
 INT8 <docs/int8>
+INT8 layer by layer <docs/int8-floor>
 Reliability <docs/reliability>
 Versions <docs/versions>
 ```
