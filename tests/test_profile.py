@@ -25,7 +25,7 @@ def test_the_text_shows_the_longest_first_and_how_much_the_rest_takes():
         "layer         type     ms  of the sum",
         "conv2 + relu  fp16  0.300      60.0 %",
         "2 more layers: 0.200 ms (--all shows them)",
-        "sum 0.500 ms, one layer after the other; a call as a CUDA graph takes 0.410 ms",
+        "sum 0.500 ms, with waits between layers; a call as a CUDA graph takes 0.410 ms",
     ]
     every = profile_text(report(), 100)
     assert "more layers" not in every and "a.very.long.namea.very.long.namea.very.long.n..." in every

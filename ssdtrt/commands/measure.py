@@ -210,7 +210,7 @@ def profile_text(report: ProfileReport, width: int, limit: int | None = None) ->
         lines.append(fill(f"{counted(len(rest), 'more layer')}: {milliseconds(took)} ms (--all shows them)", width))
     lines.append(
         fill(
-            f"sum {milliseconds(report.sum_ms)} ms, one layer after the other; a call as a CUDA graph takes "
+            f"sum {milliseconds(report.sum_ms)} ms, with waits between layers; a call as a CUDA graph takes "
             f"{milliseconds(report.call_ms)} ms",
             width,
         )

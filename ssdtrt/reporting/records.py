@@ -36,8 +36,8 @@ class ProfileReport(Report, frozen=True):
         calls: The number of calls that were timed.
         versions: The installed versions.
         machine: The machine.
-        sum_ms: The sum of the medians of all layers. The profiler runs one layer after the other and waits for each, so
-            that it is more than a call takes.
+        sum_ms: The sum of the medians of all layers. It is more than a call takes: the profiler waits for each layer, and
+            with auxiliary streams the time of a layer has its wait for another stream in it.
         call_ms: The median of the milliseconds of a call, as a CUDA graph.
         layers: The layers, the longest first.
     """

@@ -63,7 +63,7 @@ def speed_section(reports: Reports, missing: list[str]) -> ElementTree.Element |
             for one in profile.layers[:_LAYERS]
         ]
         sums = (
-            f"Sum {milliseconds(profile.sum_ms)} ms, one layer after the other; a call takes "
+            f"Sum {milliseconds(profile.sum_ms)} ms, with waits between layers; a call takes "
             f"{milliseconds(profile.call_ms)} ms. The longest are shown: {len(rows)} of "
             f"{counted(len(profile.layers), 'layer')}."
         )
