@@ -75,14 +75,16 @@ class Decoder:
     def __init__(self, source: str | Path, timeout: float):
         self._av, self._name, self._timeout = load_av(), shown_name(source), timeout
         self._scheme = scheme_of(str(source))
+        self._reformatter = self._av.video.reformatter.VideoReformatter()  # One for all frames: each has threads.
         self._file: HttpFile | None = None
         self._number, self._seconds = -1, 0.0  # of the last frame
         self._damaged, self._first_damaged = 0, 0  # how many frames are missing or faulty, and which is the first
         try:
             self._container = self._open(str(source))
         except (self._av.FFmpegError, OSError) as error:
+            reason = self._reason((self._file and self._file.failure) or error)
             self._close_file()
-            raise VideoError(f"{self._name} cannot be opened as a video ({self._reason(error)}).") from error
+            raise VideoError(f"{self._name} cannot be opened as a video ({reason}).") from error
         self._stream = self._container.streams.best("video")
         if self._stream is None:
             self.__exit__()
@@ -97,6 +99,7 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
+        self._container = self._stream = self._reformatter = None  # With them FFmpeg's threads end.
         self._close_file()
 
     def _open(self, source: str) -> Any:
@@ -151,10 +154,10 @@ class Decoder:
                 if decoded.is_corrupt:
                     self._note_damage()
                 if self._number % every == 0:
-                    yield Frame(self._number, self._seconds, _pixels(decoded))
+                    yield Frame(self._number, self._seconds, self._pixels(decoded))
             if packet is None:
                 break
-        self._check_end(self._file.failure if self._file and self._file.failure else failure)
+        self._check_end((self._file and self._file.failure) or failure)
 
     def _decode(self, packet: Any) -> list[Any]:
         """The frames that a packet completes; for None those that the decoder still has."""
@@ -171,6 +174,14 @@ class Decoder:
     def _note_damage(self) -> None:
         self._first_damaged = self._first_damaged if self._damaged else self._number
         self._damaged += 1
+
+    def _pixels(self, frame: Any) -> np.ndarray:
+        """The pixels of a decoded frame, turned upright by its display matrix."""
+        pixels = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        for data in frame.side_data:
+            if data.type.name == "DISPLAYMATRIX":
+                return np.ascontiguousarray(upright(pixels, np.frombuffer(bytes(data), np.int32).tolist()))
+        return pixels
 
     def _time(self, frame: Any) -> float:
         if frame.pts is None:
@@ -197,15 +208,6 @@ class Decoder:
         if isinstance(error, (self._av.error.ExitError, TimeoutError)):
             return f"no data for {self._timeout:g} s; --timeout (timeout) waits longer"
         return getattr(error, "strerror", None) or first_line(error)
-
-
-def _pixels(frame: Any) -> np.ndarray:
-    """The pixels of a decoded frame, turned upright by its display matrix."""
-    pixels = frame.to_ndarray(format="rgb24")
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            return np.ascontiguousarray(upright(pixels, np.frombuffer(bytes(data), np.int32).tolist()))
-    return pixels
 
 
 def upright(pixels: np.ndarray, matrix: list[int]) -> np.ndarray:

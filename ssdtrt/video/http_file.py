@@ -29,7 +29,7 @@ class HttpFile(io.RawIOBase):
         timeout: Seconds without data after which a read fails.
 
     Attributes:
-        failure: Why a read failed; None before.
+        failure: Why a read failed; None before. To a reader that is the end, so that FFmpeg gives all that came.
 
     Raises:
         OSError: Where it cannot be opened.
@@ -40,8 +40,7 @@ class HttpFile(io.RawIOBase):
         account, _, host = parts.netloc.rpartition("@")
         self._address, self._timeout = urlunsplit(parts._replace(netloc=host)), timeout
         self._headers = {"User-Agent": "ssdtrt", "Accept": "*/*"}
-        if account:
-            self._headers["Authorization"] = f"Basic {base64.b64encode(unquote(account).encode()).decode()}"
+        self._account = base64.b64encode(unquote(account).encode()).decode()
         self._opener = urllib.request.OpenerDirector()
         for handler in _HANDLERS:
             self._opener.add_handler(handler())
@@ -56,7 +55,10 @@ class HttpFile(io.RawIOBase):
         """The response from `_position` on."""
         headers = {**self._headers, "Range": f"bytes={self._position}-"} if self._position else self._headers
         try:
-            response = self._opener.open(urllib.request.Request(self._address, headers=headers), timeout=self._timeout)
+            request = urllib.request.Request(self._address, headers=headers)
+            if self._account:  # Not for whom a redirect leads to.
+                request.add_unredirected_header("Authorization", f"Basic {self._account}")
+            response = self._opener.open(request, timeout=self._timeout)
         except urllib.error.HTTPError as error:
             error.close()
             raise OSError(f"the server answered {error.code} {error.reason}") from None
@@ -71,11 +73,9 @@ class HttpFile(io.RawIOBase):
         return response
 
     def read(self, size: int = -1) -> bytes:
-        """Return at most `size` bytes, as soon as there are some; b"" at the end.
-
-        Raises:
-            OSError: Where the connection was cut, or gave no data in time.
-        """
+        """Return at most `size` bytes, as soon as there are some; b"" at the end, and after a `failure`."""
+        if self.failure is not None:
+            return b""
         try:
             if self._at != self._position:
                 self._response.close()
@@ -83,10 +83,12 @@ class HttpFile(io.RawIOBase):
             data = self._response.read1(size)
             if not data and self._size is not None and self._position < self._size:
                 raise OSError(f"the connection was closed after {self._position:,} of {self._size:,} bytes")
-        except (http.client.HTTPException, OSError) as error:
-            cut = isinstance(error, http.client.HTTPException)
-            self.failure = OSError("the connection was cut") if cut else error  # type: ignore[assignment]
-            raise self.failure from None  # type: ignore[misc]
+        except http.client.HTTPException:
+            self.failure = OSError("the connection was cut")
+            return b""
+        except OSError as error:
+            self.failure = error
+            return b""
         self._position += len(data)
         self._at = self._position
         return data

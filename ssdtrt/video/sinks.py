@@ -105,6 +105,7 @@ class VideoSink:
         self._av = load_av()
         self._container: Any = None
         self._stream: Any = None
+        self._reformatter: Any = self._av.video.reformatter.VideoReformatter()
         self._last = -1  # the time stamp of the last frame
         self._waiting: deque[Future[None]] = deque()
 
@@ -138,22 +139,22 @@ class VideoSink:
 
     def _finish(self) -> None:
         """Draw and encode what is waiting, and close the video."""
-        with contextlib.ExitStack() as stack:  # From the last to the first, whatever fails.
-            stack.callback(self._close)
-            stack.callback(self._encoder.shutdown)
-            stack.callback(self._drawers.shutdown)
-            while self._waiting:
-                self._waiting.popleft().result()
-
-    def _close(self) -> None:
-        if self._container is None:
-            raise _NoFrameError
         try:
+            with self._encoder, self._drawers:
+                while self._waiting:
+                    self._waiting.popleft().result()
+            if self._container is None:
+                raise _NoFrameError
             for packet in self._stream.encode():
                 self._container.mux(packet)
             self._container.close()
         except (self._av.FFmpegError, OSError) as error:
             raise self._refused(error) from error
+        finally:
+            with contextlib.suppress(self._av.FFmpegError, OSError):
+                if self._container is not None:
+                    self._container.close()
+            self._container = self._stream = self._reformatter = None  # With them FFmpeg's threads end.
 
     def _draw(self, found: Detections) -> np.ndarray:
         """The frame with its boxes, in its own size: without labels where those would need a margin."""
@@ -169,7 +170,8 @@ class VideoSink:
             if self._container is None:
                 self._open(pixels.shape[1], pixels.shape[0])
             frame = self._av.VideoFrame.from_ndarray(_even(pixels), format="rgb24")
-            frame = frame.reformat(self._stream.width, self._stream.height, "yuv420p", dst_colorspace="ITU709")
+            size = self._stream.width, self._stream.height
+            frame = self._reformatter.reformat(frame, *size, "yuv420p", dst_colorspace="ITU709")
             self._last = frame.pts = max(round(Fraction(seconds) / _TIME_BASE), self._last + 1)
             frame.time_base = _TIME_BASE
             for packet in self._stream.encode(frame):

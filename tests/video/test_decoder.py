@@ -127,7 +127,9 @@ def test_frames_after_damage_keep_their_numbers(tmp_path, monkeypatch):
     found, message = frames_of("a.mp4")
     assert [frame.number for frame in found] == [*range(30), *range(35, 60)]
     assert all(abs(frame.seconds - frame.number / 10) < 1e-3 for frame in found)
-    assert message.startswith("a.mp4 is damaged: ") and message.endswith(" the first is frame 30; the others were read.")
+    assert message.startswith("a.mp4 is damaged: ") and message.endswith(
+        " the first is frame 30; the others were read."
+    )
 
 
 def test_files_that_are_no_videos(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ def test_frames_of_a_stream_do_not_wait_for_a_batch(known, tmp_path):
     """Forty frames come, and then nothing: results come although the next batch is not full."""
     content = video(tmp_path / "a.ts", 40, codec="mpeg2video").read_bytes()
     detector = Detector(known, "cpu")
-    detector.batch_size = 32
+    detector.batch_size = 64
     with sending(chunked(content), CHUNKED, "stall") as port:
         results = ssdtrt.detect_video(detector, f"http://127.0.0.1:{port}/a.ts", timeout=20)
         started = time.monotonic()

@@ -38,6 +38,6 @@ def test_what_cannot_be_opened_is_said_where_frames_are_taken(tmp_path):
 
 
 def test_a_fault_of_ours_is_raised_where_frames_are_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssdtrt.video.decoder._pixels", lambda frame: 1 / 0)
+    monkeypatch.setattr("ssdtrt.video.decoder.Decoder._pixels", lambda *_: 1 / 0)
     with VideoReader(video(tmp_path / "a.mp4", 2)) as reader, pytest.raises(ZeroDivisionError):
         reader.take()
