@@ -33,6 +33,7 @@ TOCTREE = """
 :caption: Use
 
 Guide <docs/guide>
+Videos <docs/video>
 docs/commands
 docs/api
 examples/README

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -79,10 +80,12 @@ class Decoder:
         self._file: HttpFile | None = None
         self._number, self._seconds = -1, 0.0  # of the last frame
         self._damaged, self._first_damaged = 0, 0  # how many frames are missing or faulty, and which is the first
+        started = time.monotonic()
         try:
             self._container = self._open(str(source))
         except (self._av.FFmpegError, OSError) as error:
-            reason = self._reason((self._file and self._file.failure) or error)
+            late = bool(self._scheme) and time.monotonic() - started >= timeout  # FFmpeg's RTSP says something else.
+            reason = self._reason(TimeoutError() if late else (self._file and self._file.failure) or error)
             self._close_file()
             raise VideoError(f"{self._name} cannot be opened as a video ({reason}).") from error
         self._stream = self._container.streams.best("video")

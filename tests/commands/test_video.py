@@ -2,16 +2,15 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 from command_line import INTERRUPTED, assert_refused, strict
+from video_files import CHUNKED, chunked, decoded, sending, video
 
 import forks
 from known import BLUE, RED, Few, known_file
-from video_files import CHUNKED, chunked, decoded, sending, video
 
 
 def lines_of(text):

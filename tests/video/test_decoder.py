@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from video_files import video
 
 from known import RED
 from ssdtrt.errors import VideoError
 from ssdtrt.video.decoder import Decoder, upright
-from video_files import video
 
 
 def frames_of(path, every=1):

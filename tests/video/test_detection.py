@@ -3,12 +3,12 @@
 import time
 
 import pytest
+from video_files import CHUNKED, chunked, sending, video
 
 import ssdtrt
 from known import CAT
 from ssdtrt.detect import Detector
 from ssdtrt.errors import VideoError
-from video_files import CHUNKED, chunked, sending, video
 
 
 def test_frames_times_and_detections(known, tmp_path):

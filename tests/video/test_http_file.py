@@ -5,11 +5,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from video_files import CHUNKED, chunked, sending, video
 
 from ssdtrt.errors import VideoError
 from ssdtrt.video.decoder import Decoder
 from ssdtrt.video.http_file import HttpFile
-from video_files import CHUNKED, chunked, sending, video
 
 CONTENT = bytes(range(256)) * 40
 

@@ -4,11 +4,11 @@ import threading
 import time
 
 import pytest
+from video_files import video
 
 from ssdtrt import config
 from ssdtrt.errors import SsdtrtError, VideoError
 from ssdtrt.video.reader import VideoReader
-from video_files import video
 
 
 def test_frames_wait_in_bounded_memory(tmp_path, monkeypatch):

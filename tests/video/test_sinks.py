@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from video_files import decoded
 
 from known import BLUE, RED
 from ssdtrt import config
@@ -17,7 +18,6 @@ from ssdtrt.images.decode import load_image
 from ssdtrt.video.decoder import VideoInfo
 from ssdtrt.video.detection import FrameResult
 from ssdtrt.video.sinks import FrameLinesSink, VideoSink
-from video_files import decoded
 
 LABELS = config.COCO_LABELS
 

@@ -2,10 +2,10 @@
 
 import pytest
 from PIL import Image
+from video_files import video
 
 from ssdtrt.errors import VideoError
 from ssdtrt.video.sources import is_video, shown_name, videos_among
-from video_files import video
 
 
 @pytest.mark.parametrize(
