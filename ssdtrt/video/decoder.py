@@ -78,7 +78,8 @@ class Decoder:
         self._scheme = scheme_of(str(source))
         self._reformatter = self._av.video.reformatter.VideoReformatter()  # One for all frames: each has threads.
         self._file: HttpFile | None = None
-        self._number, self._seconds = -1, 0.0  # of the last frame
+        self._number = -1  # of the last frame, decoded or not
+        self._last, self._seconds = -1, 0.0  # of the last that was decoded
         self._damaged, self._first_damaged = 0, 0  # how many frames are missing or faulty, and which is the first
         started = time.monotonic()
         try:
@@ -153,7 +154,8 @@ class Decoder:
             if packet is None and failure is None:
                 break
             for decoded in self._decode(packet):
-                self._number, self._seconds = self._number + 1, self._time(decoded)
+                self._seconds = self._time(decoded)
+                self._last = self._number = self._number + 1
                 if decoded.is_corrupt:
                     self._note_damage()
                 if self._number % every == 0:
@@ -188,12 +190,12 @@ class Decoder:
 
     def _time(self, frame: Any) -> float:
         if frame.pts is None:
-            return self._seconds + float(self._step) if self._number else 0.0
+            return self._seconds + float(self._step) if self._last >= 0 else 0.0
         return max(0.0, float(frame.pts * self._stream.time_base - self._start))
 
     def _check_end(self, failure: BaseException | None) -> None:
         """Raise what is to be known about how the video ended."""
-        after = f"after frame {self._number} ({self._seconds:.3f} s)" if self._number >= 0 else "before its first frame"
+        after = f"after frame {self._last} ({self._seconds:.3f} s)" if self._last >= 0 else "before its first frame"
         expected = self._declared_seconds()
         if failure is not None:
             raise VideoError(f"{self._name} broke off {after}: {self._reason(failure)}.")
@@ -204,7 +206,7 @@ class Decoder:
         if self._damaged:
             found = f"{counted(self._damaged, 'frame')} missing or faulty, the first is frame {self._first_damaged}"
             raise VideoError(f"{self._name} is damaged: {found}; the others were read.")
-        if self._number < 0:
+        if self._last < 0:
             raise VideoError(f"{self._name} has no frame.")
 
     def _reason(self, error: BaseException) -> str:

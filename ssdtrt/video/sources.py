@@ -91,7 +91,7 @@ def videos_among(arguments: Iterable[str | Path]) -> list[str]:
 
 
 def load_av() -> ModuleType:
-    """Return PyAV, which writes nothing of what FFmpeg logs.
+    """Return PyAV, which shows nothing of what FFmpeg logs.
 
     Raises:
         VideoError: Where it is not installed.
@@ -102,6 +102,7 @@ def load_av() -> ModuleType:
         raise VideoError(
             f"Videos need PyAV, which cannot be imported ({error}): pip install 'ssdtrt[video]'"
         ) from error
+    av.logging.set_level(None)  # As it is by default; torchvision turns it on, up to 0.21.
     return av
 
 
