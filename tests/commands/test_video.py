@@ -132,7 +132,7 @@ def test_a_video_that_cannot_be_read_costs_no_earlier_results(known, ssdtrt, tmp
 
 
 def test_a_stream_that_is_cut_keeps_what_was_done(known, ssdtrt, tmp_path):
-    """And the next video is read; FFmpeg says nothing of its own."""
+    """And the next video is read, as after one that is not there; FFmpeg says nothing of its own."""
     content = video(tmp_path / "a.ts", 30, codec="mpeg2video").read_bytes()
     with sending(chunked(content[: 188 * (len(content) // 376)]), CHUNKED, "close") as port:
         address = f"http://me:secret@127.0.0.1:{port}/a.ts"
@@ -147,7 +147,9 @@ def test_a_stream_that_is_cut_keeps_what_was_done(known, ssdtrt, tmp_path):
             f"Error: {shown} broke off after frame {last['frame']} ({last['time']:.3f} s): the connection was cut.\n"
         )
         assert last["video"] == shown and len(decoded("out.mp4")) == len(lines)
-        done = ssdtrt("-q", "detect", known, address, "a.ts", "--every", 10, "--jsonl", "-", "--device", "cpu")
+        done = ssdtrt(
+            "-q", "detect", known, "typo.mp4", address, "a.ts", "--every", 10, "--jsonl", "-", "--device", "cpu"
+        )
     numbers = [(line["video"], line["frame"]) for line in lines_of(done.stdout)]
     assert (
         done.exit_code == 1 and numbers[0] == (shown, 0) and numbers[-3:] == [("a.ts", 0), ("a.ts", 10), ("a.ts", 20)]

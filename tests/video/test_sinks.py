@@ -62,6 +62,17 @@ def test_odd_sizes_times_that_go_back_and_frames_of_another_size(tmp_path):
         assert (stream.sample_aspect_ratio, stream.codec_context.name) == (Fraction(4, 3), "h264")
 
 
+def test_an_odd_size_is_not_stretched(tmp_path):
+    """Stripes of one pixel, which a stretch by one pixel would blur in the middle."""
+    stripes = np.zeros((63, 161, 3), np.uint8)
+    stripes[:, ::2] = 255
+    none = np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.float32)
+    with VideoSink(tmp_path / "a.mp4", LABELS, info((161, 63))) as sink:
+        sink.write(FrameResult(0, 0.0, Detections("", 161, 63, *none, LABELS, lambda: load_image(stripes))))
+    row = decoded(tmp_path / "a.mp4")[0][1][30, :, 1].astype(int)
+    assert (row[:160:2] - row[1:160:2]).min() > 150
+
+
 def test_frames_that_were_turned_have_the_other_pixel_aspect(tmp_path):
     with VideoSink(tmp_path / "a.mp4", LABELS, info((120, 160), Fraction(4, 3))) as sink:
         sink.write(result(0, 0.0))
