@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssdtrt import config
-from ssdtrt.commands.address_options import address_options
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
@@ -27,7 +26,8 @@ from ssdtrt.commands.options import (
     terminal,
     threshold_option,
 )
-from ssdtrt.commands.params import Overlap, complete_classes
+from ssdtrt.commands.parameters.addresses import address_options
+from ssdtrt.commands.parameters.types import Overlap, complete_classes
 from ssdtrt.commands.text.tables import summary_text
 from ssdtrt.commands.video import video_options
 from ssdtrt.system.report import counted
