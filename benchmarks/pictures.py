@@ -34,7 +34,9 @@ from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.versions import measured_on
 
 DETECTIONS = 100
+BATCH_SIZES = (1, 8, 32)
 CALLS = 60
+PROCESSES = (15, 14, 8, 4)
 FILES = 1000
 
 
@@ -62,7 +64,7 @@ def decoding(device):
     """Time loc and conf on the device to detections on the host, in milliseconds, by batch size and way."""
     loc, conf, bias = heads(device)
     rows = []
-    for size in (1, 8, 32):
+    for size in BATCH_SIZES:
         some = loc[:size].contiguous(), conf[:size].contiguous()
         postprocessor = Postprocessor(device)
         defaults = postprocessor.default_boxes
@@ -145,7 +147,7 @@ def files_to_json_lines(engine, repeat):
         files, target = write_photographs(Path(place)), Path(place, "out.jsonl")
         size = sum(path.stat().st_size for path in files) / len(files)
         runs = [one_run(Detector(engine), files, repeat * 4, target)]
-        runs += [one_run(Detector(engine, workers=workers), files, repeat, target) for workers in (15, 14, 8, 4)]
+        runs += [one_run(Detector(engine, workers=workers), files, repeat, target) for workers in PROCESSES]
     return {"width": 640, "height": 480, "mean_file_bytes": size, "files": len(files), "runs": runs}
 
 

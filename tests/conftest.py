@@ -1,6 +1,7 @@
 """What many tests share: one narrow random model, its module and its engines, each made once."""
 
 import atexit
+import contextlib
 import fcntl
 import gc
 import importlib
@@ -16,35 +17,50 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import forked_builds
-import narrow
 import pytest
-import torch
 from click.testing import CliRunner
-from forked_builds import separate_builds  # noqa: F401 (a fixture)
-from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
-from PIL import Image
-from web_server import web  # noqa: F401 (a fixture)
 
-from known import RED, known_file
-from ssdtrt import config
-from ssdtrt.compile import compile_engine
-from ssdtrt.export import export_module, export_onnx
-from ssdtrt.formats.packed_weights import PackedRecord, write_packed
-from ssdtrt.model.weights import build_model
-from ssdtrt.system import versions
-from ssdtrt.system.devices import emulates_bf16
+# The first process of a run, which hands the tests out, runs none and has no use for torch: it takes seconds to import.
+HANDS_OUT = "PYTEST_XDIST_WORKER" not in os.environ and "-n" in sys.argv and not {"0", "--collect-only"} & {*sys.argv}
+if not HANDS_OUT:
+    import forked_builds
+    import narrow
+    import torch
+    from forked_builds import separate_builds  # noqa: F401 (a fixture)
+    from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
+    from PIL import Image
+    from web_server import web  # noqa: F401 (a fixture)
+
+    from known import RED, known_file
+    from ssdtrt import config
+    from ssdtrt.compile import compile_engine
+    from ssdtrt.export import export_module, export_onnx
+    from ssdtrt.formats.packed_weights import PackedRecord, write_packed
+    from ssdtrt.model.weights import build_model
+    from ssdtrt.runners import torchscript
+    from ssdtrt.system import versions
+    from ssdtrt.system.devices import emulates_bf16
+
+    narrow.narrow()
+    if hasattr(os, "fork"):
+        forked_builds.fork_builds()
+    # As where the package is installed: what messages advise then names no folder of this checkout.
+    versions._ROOT = Path(os.devnull)
+    config.PARITY_IMAGES = 2  # Eight take longer and show no more.
+    # What every module of tests that need a GPU is marked with.
+    gpu_marks = [
+        pytest.mark.gpu,
+        pytest.mark.usefixtures("full_width"),
+        pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
+        # Torch-TensorRT 2.2.0 and what it imports.
+        pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+        pytest.mark.filterwarnings("ignore::UserWarning:torch_tensorrt"),
+    ]
 
 if (
     signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 ):  # As in the background of a shell; what it starts would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-narrow.narrow()
-if hasattr(os, "fork"):
-    forked_builds.fork_builds()
-# As where the package is installed: what messages advise then names no folder of this checkout.
-versions._ROOT = Path(os.devnull)
-config.PARITY_IMAGES = 2  # Eight take longer and show no more.
 os.environ["SSDTRT_CACHE"] = ""  # No test keeps an engine, or takes one that was kept, unless it says so.
 if "SSDTRT_TEST_FOLDER" not in os.environ:  # The first process of a run; its workers inherit the folder.
     os.environ["SSDTRT_TEST_FOLDER"] = tempfile.mkdtemp(prefix="ssdtrt-tests-")
@@ -53,17 +69,6 @@ SHARED = Path(os.environ["SSDTRT_TEST_FOLDER"])
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "ssdtrt" / "samples"
 HOMES = itertools.count()
-
-
-# What every module of tests that need a GPU is marked with.
-gpu_marks = [
-    pytest.mark.gpu,
-    pytest.mark.usefixtures("full_width"),
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU"),
-    # Torch-TensorRT 2.2.0 and what it imports.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning:torch_tensorrt"),
-]
 
 
 def script(name):
@@ -81,15 +86,27 @@ def pytest_runtest_setup(item):
 
 
 def pytest_collection_modifyitems(items):
-    """The files with slow tests come first, so that the workers end together."""
+    """The files with slow tests come first, then those of whole commands, so that the workers end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent != ROOT / "tests"))
 
 
 def pytest_collection_finish():
     """What has been imported is never looked through again: a collection takes as long as what a test made."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def fusing():
+    """CPU engines are fused as for a user."""
+
+
+@pytest.fixture(autouse=True)
+def not_fused(request, monkeypatch):
+    """TorchScript needs a second to fuse an engine, for each file and batch size: only what a test is about is fused."""
+    if "fusing" not in request.fixturenames:
+        monkeypatch.setattr(torchscript, "fusing", contextlib.nullcontext)
 
 
 @pytest.fixture(autouse=True)

@@ -86,7 +86,7 @@ def program(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cpp")
     (folder / "both.cpp").write_text(BOTH)
     (folder / "CMakeLists.txt").write_text(BUILD)
-    settings = [f"-DPYTHON={sys.executable}", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O1 -Wall -Wextra -Werror"]
+    settings = [f"-DPYTHON={sys.executable}", "-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_FLAGS=-O0 -Wall -Wextra -Werror"]
     subprocess.run([CMAKE, "-S", folder, "-B", folder / "build", *settings], check=True)
     subprocess.run([CMAKE, "--build", folder / "build"], check=True, timeout=600)
     return folder / "build" / "both"

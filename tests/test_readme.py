@@ -102,7 +102,7 @@ def files_in(folder):
 
 
 @pytest.mark.slow
-def test_the_quick_start_runs_and_prints_what_the_readme_shows(folder, run, kept_engines):
+def test_the_quick_start_runs_and_prints_what_the_readme_shows(folder, run, kept_engines, fusing):
     lines = commands(README)
     assert len(lines) == 5
     shown = README.split("<!-- output -->\n```\n")[1].split("```")[0]

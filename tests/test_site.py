@@ -1,12 +1,15 @@
 """The documentation as a site: what is amiss in it fails the build, and the pages need no other host."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import sys
+import warnings
 
 import pytest
+from forked_builds import forked
 
 import ssdtrt
 from conftest import ROOT
@@ -20,7 +23,7 @@ FAULTS = """
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """The site of a copy of this tree with four faults in one page: (its folder, the finished process)."""
+    """The site of a copy of this tree with four faults in one page: (its folder, the exit code, what was amiss)."""
     if importlib.util.find_spec("sphinx") is None:
         pytest.skip("needs the extra docs")
     copy = tmp_path_factory.mktemp("tree")
@@ -30,32 +33,40 @@ def built(tmp_path_factory):
         shutil.copy(page, copy)
     page = copy / "docs" / "versions.md"
     page.write_text(page.read_text(encoding="utf-8") + FAULTS, encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, *sphinx_arguments()], cwd=copy, capture_output=True, text=True, encoding="utf-8"
-    )
-    return copy / "build" / "docs", done
+    arguments = sphinx_arguments()
+
+    def build():  # In a process that has imported torch.
+        from sphinx.cmd.build import main
+
+        os.chdir(copy)
+        with open("errors.txt", "w", encoding="utf-8") as sys.stderr:
+            warnings.resetwarnings()
+            return main(arguments)
+
+    code = forked(build)
+    return copy / "build" / "docs", code, (copy / "errors.txt").read_text(encoding="utf-8")
 
 
 def sphinx_arguments():
-    """What `make docs` gives to Python."""
+    """What `make docs` gives to Sphinx."""
     shown = subprocess.run(["make", "-n", "docs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    (command,) = re.findall(r"bin/python (-m sphinx .*)", shown)
+    (command,) = re.findall(r"bin/python -m sphinx (.*)", shown)
     return command.split()
 
 
 @pytest.mark.slow
 def test_each_fault_fails_the_build_and_nothing_else_is_amiss(built):
-    _, done = built
-    warnings = [line for line in done.stderr.splitlines() if "WARNING" in line]
-    assert done.returncode == 1 and len(warnings) == 4, done.stderr
+    _, code, errors = built
+    warnings = [line for line in errors.splitlines() if "WARNING" in line]
+    assert code == 1 and len(warnings) == 4, errors
     assert all("docs/versions.md:" in line for line in warnings)
     for fault in ("nowhere.md", "no-such-step", "no-such-gate", "nothing.jpg"):
-        assert any(fault in line for line in warnings), (fault, done.stderr)
+        assert any(fault in line for line in warnings), (fault, errors)
 
 
 @pytest.mark.slow
 def test_no_page_takes_anything_from_another_host(built):
-    folder, _ = built
+    folder, *_ = built
     pages, sheets = list(folder.rglob("*.html")), list(folder.rglob("*.css"))
     assert {"index.html", "search.html"} <= {page.name for page in pages} and sheets
     for page in pages:
@@ -71,7 +82,7 @@ def test_no_page_takes_anything_from_another_host(built):
 def test_the_reference_has_every_command_and_public_name(built):
     from ssdtrt.cli import main
 
-    folder, _ = built
+    folder, *_ = built
     commands = (folder / "docs" / "commands.html").read_text(encoding="utf-8")
     for name, command in main.commands.items():
         assert f'id="ssdtrt-{name}"' in commands, name
@@ -85,7 +96,7 @@ def test_the_reference_has_every_command_and_public_name(built):
 
 @pytest.mark.slow
 def test_the_home_page_is_the_readme_and_its_links_lead_to_pages_and_files(built):
-    folder, _ = built
+    folder, *_ = built
     text = (folder / "index.html").read_text(encoding="utf-8")
     assert text == (folder / "README.html").read_text(encoding="utf-8")
     for address in set(re.findall(r'href="([^"#?:]+)(?:[#?][^"]*)?"', text)):

@@ -8,7 +8,6 @@ import time
 
 import pytest
 import torch
-import torchvision
 from drivers import nvidia_smi, nvml  # noqa: F401
 from machines import NEWEST, machine, shadow  # noqa: F401
 
@@ -36,6 +35,13 @@ from ssdtrt.diagnosis.gather import (
 from ssdtrt.system.gpu_state import Driver, Gpu
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+# As much of it as the probe asks for.
+TORCH = """
+from types import SimpleNamespace
+__version__, version = "2.14.0", SimpleNamespace(cuda="13.0")
+cuda = SimpleNamespace(is_available=lambda: False)
+def zeros(*_, device): raise RuntimeError("no driver")
+"""
 KINDS = {"driver": Driver, "torch": Torch, "torchvision": Torchvision, "torch_tensorrt": TorchTensorrt}
 
 
@@ -62,16 +68,18 @@ def gone(pid):
     return False
 
 
-def test_everything_is_gathered(nvidia_smi, monkeypatch):  # noqa: F811
+def test_everything_is_gathered(shadow, nvidia_smi, monkeypatch):  # noqa: F811
+    """Of a torch and a torchvision that are imported at once; `doctor` finds the real ones in `test_this_machine`."""
+    shadow("torch", TORCH)
+    shadow("torchvision", "__version__ = '0.98'")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     steps = []
     found = gather_facts(steps.append)
     assert found.system == System(platform.system(), platform.machine(), platform.python_version())
     assert found.visible == "1" and set(found.packages) == set(PACKAGES)
     assert set(found.folders) == {"weights folder", "temporary folder", "current folder"}
-    assert (found.torch.version, found.torch.cuda) == (torch.__version__, torch.version.cuda)
-    assert bool(found.torch.gpus) == torch.cuda.is_available() == (found.torch.no_gpu is None)
-    assert found.torchvision == Torchvision(torchvision.__version__)
+    assert found.torch == Torch("2.14.0", "13.0", (), "RuntimeError: no driver")
+    assert found.torchvision == Torchvision("0.98")
     assert steps[:2] == ["looking at the machine", "asking for the driver, 0 s"]
     assert {step.split(",")[0] for step in steps[2:]} >= {"importing torch", "importing torchvision"}
 

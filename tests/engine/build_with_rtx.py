@@ -1,14 +1,13 @@
-"""Build SSD300 with real TensorRT builders that need no GPU, and print what the engines are.
+"""Build SSD300 with real TensorRT builders that need no GPU, and write what the engines are.
 
-A script for a process of its own, with the folder of a TensorRT-RTX on PYTHONPATH: `build_with_rtx.py MODEL [NARROW]`, files
-that torch.load reads. Prints a JSON object: `writer` has for each build of MODEL the bytes of the engine, its first four, and how many
-layers compute in which dtype; `int8` has the layers of MODEL quantized, but for KEPT; with NARROW, `front_end` has the bytes of what Torch-TensorRT's TorchScript front end builds of it.
+For a process of its own, which has the folder of a TensorRT-RTX first on its path. The models are files that torch.load
+reads. Writes a JSON object: `writer` has for each build of the full one the bytes of the engine, its first four, and how
+many layers compute in which dtype; `int8` has the layers of the narrow one quantized, but for KEPT; `front_end` has the
+bytes of what Torch-TensorRT's TorchScript front end builds of the narrow one.
 """
 
 import collections
 import json
-import sys
-import warnings
 
 import tensorrt_rtx
 import torch
@@ -138,15 +137,10 @@ def build_with_front_end(model):
     return built
 
 
-def main(model, narrow=None):
+def main(result, full, narrow, front_end):
     tensorrt_backend.NetworkWriter = WatchedWriter
-    warnings.simplefilter("ignore")
-    full = torch.load(model, weights_only=False)
-    results = {"version": tensorrt_rtx.__version__, "writer": write_and_build(full), "int8": write_quantized(full)}
-    if narrow:
-        results["front_end"] = build_with_front_end(torch.load(narrow, weights_only=False))
-    print(json.dumps(results))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    full, narrow = (torch.load(model, weights_only=False) for model in (full, narrow))
+    results = {"version": tensorrt_rtx.__version__, "writer": write_and_build(full), "int8": write_quantized(narrow)}
+    if front_end:
+        results["front_end"] = build_with_front_end(narrow)
+    result.write_text(json.dumps(results))

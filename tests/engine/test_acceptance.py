@@ -132,7 +132,7 @@ IN_BATCH = (
 )
 
 
-def test_an_accepted_engine_gives_the_same_in_every_place_and_every_run(module, engine):
+def test_an_accepted_engine_gives_the_same_in_every_place_and_every_run(module, engine, fusing):
     report = accept(engine, module, request_in("fp32"), CPU)
     found = report.repeatability
     assert report.passed and report.images == 2 and found.batch_sizes == (1, 3)

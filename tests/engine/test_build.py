@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from forked_builds import fork
 
-import ssdtrt
 from ssdtrt.artifact.parity_report import DetectionAgreement, OutputDistance, ParityReport
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.compile import compile_engine
@@ -108,27 +108,19 @@ def test_breaking_off_ends_the_building_process_at_once_and_leaves_nothing(modul
     assert untouched(out, scratch)
 
 
-PARENT = """
-import sys
-from ssdtrt import compile_engine
-compile_engine(sys.argv[1], sys.argv[2], backend="torchscript")
-"""
-
-
 @LINUX
 @pytest.mark.parametrize("moment", ["as it starts", "while it builds"])
 def test_a_building_process_whose_parent_is_killed_dies_too(module, out, scratch, moment):
-    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": str(Path(ssdtrt.__file__).parent.parent)}
-    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", PARENT, str(module), str(out)], env=environment)
+    parent = fork(lambda: compile_engine(module, out, backend="torchscript") and 0)
     try:
-        wait_for(lambda: building(parent.pid))
-        (child,) = building(parent.pid)
+        wait_for(lambda: building(parent))
+        (child,) = building(parent)
         if moment == "while it builds":  # By then it has removed Python's handler of Ctrl-C.
             wait_for(lambda: catches_interrupts(child))
             wait_for(lambda: not catches_interrupts(child))
     finally:
-        parent.kill()
-        parent.wait()
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
     wait_for(lambda: not command_of(child))
     assert not list(scratch.glob("*/result.json"))  # It ended before it wrote a result.
     assert out.read_bytes() == OTHER

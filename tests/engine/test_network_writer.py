@@ -5,13 +5,13 @@
 
 import json
 import os
-import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from command_line import ENVIRONMENT
+from forked_builds import forked
 
 from conftest import once
 from ssdtrt.formats import plan_file
@@ -28,23 +28,24 @@ SINGLE = {name.replace("HALF", "FLOAT"): count for name, count in HALF.items() i
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
-def built(request, full_model, model):
-    """What `build_with_rtx.py` printed with this version."""
+def built(request, full_model, model, tmp_path_factory):
+    """What `build_with_rtx.py` wrote with this version, in a process forked from this one, which has imported torch."""
     version, front_end = VERSIONS[request.param], request.param == "11.1"
     full = once("full/model.pt", lambda path: torch.save(full_model, path))
     narrow = once("narrow/model.pt", lambda path: torch.save(model, path))
     folder = Path(BUILDERS, version)
     assert folder.is_dir(), f"{folder} is missing: run make builders"
-    path = os.pathsep.join([str(folder), ENVIRONMENT["PYTHONPATH"], str(Path(__file__).parent.parent)])
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", Path(__file__).parent / "build_with_rtx.py", full, *[narrow] * front_end],
-        env={**ENVIRONMENT, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    result = tmp_path_factory.mktemp("rtx") / "result.json"
+
+    def build():
+        sys.path[:0] = [str(folder), str(Path(__file__).parent)]
+        import build_with_rtx
+
+        warnings.simplefilter("ignore")
+        build_with_rtx.main(result, full, narrow, front_end)
+
+    assert forked(build) == 0
+    found = json.loads(result.read_text())
     assert found["version"] == version
     return found
 

@@ -92,7 +92,7 @@ def test_a_module_answers_as_the_eager_model_bit_for_bit(module, images, expecte
 @pytest.mark.parametrize(
     "name, precision, nearest, farthest", [("engine", "fp32", 0, 1e-4), ("engine_bf16", "bf16", 3e-3, 2e-2)]
 )
-def test_an_engine_answers_within_its_precision(request, images, expected, name, precision, nearest, farthest):
+def test_an_engine_answers_within_its_precision(request, fusing, images, expected, name, precision, nearest, farthest):
     runner = load_engine(str(request.getfixturevalue(name)))
     assert (runner.precision, runner.batch, runner.device) == (precision, None, CPU)
     for found, wanted in zip(runner(images), expected):
@@ -102,7 +102,7 @@ def test_an_engine_answers_within_its_precision(request, images, expected, name,
     assert one[1].shape == (1, 81, 8732) and distance(one[1], expected[1][1:]) <= farthest
 
 
-def test_a_cpu_engine_is_fused_and_the_processs_switch_is_left_as_it_was(engine, images):
+def test_a_cpu_engine_is_fused_and_the_processs_switch_is_left_as_it_was(engine, fusing, images):
     runner = load_engine(engine)
     for _ in range(3):
         runner(images[:1])
