@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from ssdtrt import config
 from ssdtrt.errors import GpuError
 from ssdtrt.images.gpu_resize import constants, resize
 from ssdtrt.images.upload import on_host, to_device
+from ssdtrt.reading.read_ahead import in_thread
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device
 from ssdtrt.system.gpu_errors import gpu_errors, out_of_memory
@@ -43,12 +46,15 @@ class Stage:
         self._shape: tuple[int, ...] = ()
         self._same = 0  # pictures of that shape, one after the other
         self._kept: tuple[Tensor, ...] = ()
+        self._lock = threading.Lock()  # A batch that does not fit is staged anew while the next one is.
 
-    def __call__(self, pictures: Sequence[np.ndarray]) -> Tensor:
+    def __call__(self, pictures: Sequence[np.ndarray | Tensor]) -> Tensor:
         """Return the pictures, uint8 [h, w, 3] each, as uint8 [N, 3, 300, 300]; the next call may overwrite them."""
-        with current_device(self.device):
-            if self.device.type == "cuda" and len(pictures) == 1 and self._comes_often(pictures[0].shape):
-                return self._replay(pictures).permute(0, 3, 1, 2)
+        with self._lock, current_device(self.device):
+            if self.device.type == "cuda" and len(pictures) == 1 and isinstance(pictures[0], np.ndarray):
+                picture = pictures[0]
+                if self._comes_often(picture.shape):
+                    return self._replay(picture).permute(0, 3, 1, 2)
             return to_device(pictures, self.device)
 
     def release(self) -> None:
@@ -63,13 +69,13 @@ class Stage:
         self._same += 1
         return self._same > config.RESIZE_GRAPH_AFTER and shape[:2] != (config.IMAGE_SIZE, config.IMAGE_SIZE)
 
-    def _replay(self, pictures: Sequence[np.ndarray]) -> Tensor:
+    def _replay(self, picture: np.ndarray) -> Tensor:
         """Return a picture as [1, 300, 300, 3], copied straight to where the graph reads it."""
         if self.graph is None:
-            height, width = pictures[0].shape[:2]
+            height, width = picture.shape[:2]
             self._kept = constants(height, width, self.device)  # The graph reads them where they are now.
             self.graph = CudaGraphRunner(resize, self.device, limit=1)
-        return self.graph(on_host(pictures, pinned=self.device.type == "cuda"))
+        return self.graph(on_host([picture], pinned=self.device.type == "cuda"))
 
 
 class BatchRunner:
@@ -83,6 +89,8 @@ class BatchRunner:
         smallest: The fewest items that a batch is halved to.
         note: Called with a line on each halving.
         release: Called before a smaller batch is tried, to free what only the larger size needed.
+        ahead: A device for which a thread takes and stages the next batch while one runs, on a CUDA stream of its own;
+            None to do that in turn.
     """
 
     def __init__(
@@ -94,7 +102,9 @@ class BatchRunner:
         *,
         note: Progress = silent,
         release: Callable[[], None] = lambda: None,
+        ahead: torch.device | None = None,
     ):
+        self.ahead = ahead
         self.stage, self.start, self.size, self.smallest = stage, start, size, smallest
         self.note, self.release = note, release
 
@@ -112,14 +122,14 @@ class BatchRunner:
     def run(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Tensor]]:
         """Yield each batch and its result, in order.
 
-        The next batch already runs while the caller uses a result; at most two batches are on the device.
+        The next batch already runs while the caller uses a result; at most two batches are on the device, and where
+        they are staged ahead those that config.BATCHES_AHEAD lets wait, and one more.
 
         Raises:
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
         running: tuple[list[Item], Finish | None] | None = None
-        for batch in batches:
-            images = self._if_it_fits(self.stage, batch)
+        for batch, images in self._staged(batches):
             done = self._finish(*running) if running else None
             try:
                 fits = images is not None and len(batch) <= self.size
@@ -129,6 +139,33 @@ class BatchRunner:
                     yield done
         if running:
             yield self._finish(*running)
+
+    def _staged(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Tensor | None]]:
+        """Each batch and what `stage` returns for it; None where the memory is too small."""
+        if self.ahead is None:
+            for batch in batches:
+                yield batch, self._if_it_fits(self.stage, batch)
+            return
+        with contextlib.closing(
+            in_thread(self._staged_on_a_stream(batches, self.ahead), config.BATCHES_AHEAD)
+        ) as staged:
+            for batch, images in staged:
+                if images is not None and images.is_cuda:
+                    images.record_stream(torch.cuda.current_stream(self.ahead))
+                yield batch, images
+
+    def _staged_on_a_stream(
+        self, batches: Iterable[list[Item]], device: torch.device
+    ) -> Generator[tuple[list[Item], Tensor | None], None, None]:
+        """The same, on a stream of its own for a GPU; runs in one thread. What it yields is done on the device."""
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        with current_device(device), torch.cuda.stream(cast(Any, stream)):
+            for batch in batches:
+                images = self._if_it_fits(self.stage, batch)
+                if stream is not None:
+                    with gpu_errors():
+                        stream.synchronize()
+                yield batch, images
 
     def _finish(self, batch: list[Item], finish: Finish | None) -> tuple[list[Item], Tensor]:
         """A batch and its result: of one that was started, or of one that did not fit, in halves."""
