@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, cast, overload
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,10 +18,10 @@ from ssdtrt.detection.pipeline import Pipeline
 from ssdtrt.detection.results import UNTRAINED as UNTRAINED
 from ssdtrt.detection.results import Detections
 from ssdtrt.detection.settings import check_settings, class_numbers
+from ssdtrt.detection.unpacking import Chosen, DetectionBatch, unpack
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.images.decode import Picture, load_image
 from ssdtrt.images.levels import ValueRange
-from ssdtrt.images.preprocess import to_pixels
 from ssdtrt.images.tensors import Pictures, as_list, check_images, is_one_picture
 from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture, readable
@@ -35,13 +34,6 @@ from ssdtrt.system.report import html_table
 
 Classes = str | int | Iterable[str | int]
 """Names or numbers of classes, or one of them."""
-
-
-class _Chosen(NamedTuple):
-    """Which detections of a call are reported: from a score on, and of which classes; None for all."""
-
-    threshold: float
-    classes: tuple[int, ...] | None
 
 
 class Detector:
@@ -206,7 +198,33 @@ class Detector:
         if threshold is not None:
             check_settings(threshold)
         numbers = self.classes if classes is None else class_numbers(classes, self.runner.labels)
-        chosen = _Chosen(self.threshold if threshold is None else threshold, numbers)
+        chosen = Chosen(self.threshold if threshold is None else threshold, numbers, self.max_detections)
+        with contextlib.closing(self.stream_batches(pictures, failures, keep, many, chosen)) as batches:
+            for batch in batches:
+                yield from batch
+
+    def stream_batches(
+        self,
+        pictures: Pictures,
+        failures: list[ImageError] | None = None,
+        keep: bool = False,
+        many: bool = False,
+        chosen: Chosen | None = None,
+    ) -> Generator[DetectionBatch, None, None]:
+        """Yield what `stream` does, a batch at a time, which is less work for each picture.
+
+        Args:
+            pictures: As for `stream`, as are `failures`, `keep` and `many`.
+            failures: Takes errors.
+            keep: Whether each result holds its picture.
+            many: Whether processes read the pictures.
+            chosen: Which detections are reported; by default those that the detector was made for.
+
+        Raises:
+            ImageError: As `stream`.
+            GpuError: As `stream`.
+        """
+        chosen = chosen or Chosen(self.threshold, self.classes, self.max_detections)
         listed = as_list(pictures)
         ahead = 2 * max(self.batch_size, self.workers)
         settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels
@@ -219,9 +237,13 @@ class Detector:
             prepared = reader.at_once(cast(Sequence[Picture], listed), keep, self._resize_on_device)
         else:
             prepared = reader.with_threads(listed, keep)
+        load = partial(load_image, orient=self.orient, value_range=self.value_range, max_pixels=self.max_pixels)
+        note = "" if self.runner.trained else UNTRAINED
         with contextlib.closing(prepared):
             for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures, self._notes))):
-                yield from self._unpack(batch, packed, chosen)
+                for one in batch:
+                    one.release()
+                yield unpack(packed.numpy(), batch, chosen, self.runner.preprocess, self.runner.labels, load, note)
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
         """Start to detect in images on the device, and do not wait for it.
@@ -255,24 +277,3 @@ class Detector:
             rows["reported classes"] = ", ".join(self.runner.labels[number] for number in self.classes)
         numbers = {"threshold": self.threshold, "max_detections": self.max_detections, "nms_iou": self.nms_iou}
         return html_table(f"Detector: {self.runner.name}", {**rows, **{key: f"{n:g}" for key, n in numbers.items()}})
-
-    def _unpack(
-        self, batch: list[PreparedPicture], packed: Tensor, chosen: _Chosen
-    ) -> Iterator[tuple[int, Detections]]:
-        """The detections that are reported, as arrays in each picture's pixels. Releases the batch."""
-        for one in batch:
-            one.release()
-        every = packed.numpy()  # Small steps in torch would take longer than the network.
-        counts = np.minimum((every[:, :-1, 5] >= chosen.threshold).sum(axis=1), every[:, -1, 0].astype(int)).tolist()
-        note = "" if self.runner.trained else UNTRAINED
-        for one, rows, count in zip(batch, every, counts):
-            best = rows[:count]
-            if chosen.classes is not None:
-                best = best[np.isin(best[:, 4], chosen.classes)]
-            best = best[: self.max_detections]
-            xyxy = to_pixels(best[:, :4], *one.size, self.runner.preprocess)
-            arrays = xyxy, best[:, 4].astype(np.int64), best[:, 5].copy()
-            load = partial(
-                load_image, one.source, orient=self.orient, value_range=self.value_range, max_pixels=self.max_pixels
-            )
-            yield one.index, Detections(one.name, *one.size, *arrays, self.runner.labels, load, note)

@@ -799,6 +799,7 @@ def stop_now(error):
 
 def test_an_interrupt_in_the_middle_of_a_write_leaves_whole_pieces(detector, pictures, tmp_path):
     """The second picture's line is cut in half, as by Ctrl-C."""
+    detector.batch_size = 1
     lines = JsonLinesSink(tmp_path / "d.jsonl", detector.runner.labels)
     listed = folder_sink(detector, tmp_path / "out")
 

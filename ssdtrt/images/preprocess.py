@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -182,7 +183,39 @@ def to_pixels(boxes_xyxy: np.ndarray, width: int, height: int, preprocess: str =
     Raises:
         ImageError: For another `preprocess`.
     """
+    return batch_to_pixels(boxes_xyxy, [(width, height)], [len(boxes_xyxy)], preprocess)
+
+
+def batch_to_pixels(
+    boxes_xyxy: np.ndarray,
+    sizes: Sequence[tuple[int, int]],
+    counts: Sequence[int] | np.ndarray,
+    preprocess: str = config.PREPROCESS,
+) -> np.ndarray:
+    """Map the boxes of several pictures as `to_pixels` does those of one.
+
+    Args:
+        boxes_xyxy: Boxes [M, 4] as fractions of the prepared images, 0..1: those of the first picture, of the second
+            and so on.
+        sizes: The (width, height) of each picture in pixels.
+        counts: How many boxes each picture has.
+        preprocess: How the images were prepared, `eval` or `hub`.
+
+    Returns:
+        Boxes [M, 4] in each picture's pixels, float32.
+
+    Raises:
+        ImageError: For another `preprocess`.
+    """
+    places = {size: place for place, size in enumerate(dict.fromkeys(sizes))}
+    frames = np.array([_frame(*size, preprocess) for size in places], dtype=np.float32)
+    if len(places) > 1:
+        frames = frames[np.repeat([places[size] for size in sizes], counts)]  # [M, 3, 4]
+    start, extent, limit = frames.swapaxes(0, 1)  # [M or 1, 4] each
+    return np.clip(boxes_xyxy * extent + start, 0, limit)
+
+
+def _frame(width: int, height: int, preprocess: str) -> list[list[float]]:
+    """Where the region of a picture starts, its extent, and the picture's end, of the left, top, right and bottom edges."""
     left, top, right, bottom = region(width, height, preprocess)
-    extent = np.array([right - left, bottom - top] * 2, dtype=np.float32)
-    pixels = boxes_xyxy * extent + np.array([left, top] * 2, dtype=np.float32)
-    return np.clip(pixels, 0, np.array([width, height] * 2, dtype=np.float32))
+    return [[left, top] * 2, [right - left, bottom - top] * 2, [width, height] * 2]

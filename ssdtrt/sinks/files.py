@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 
 from ssdtrt import config
 from ssdtrt.detection.results import UNTRAINED, Detections, ImageDetections, Summary
+from ssdtrt.detection.unpacking import DetectionBatch
 from ssdtrt.errors import ImageError
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner
@@ -28,10 +30,10 @@ class FileDetector(Protocol):
     def __call__(self, pictures: Any) -> Any:
         """Detect in pictures."""
 
-    def stream(
-        self, pictures: Any, failures: list[ImageError] | None = None, *, keep: bool = False, many: bool = False
-    ) -> Generator[tuple[int, Detections], None, None]:
-        """Yield the detections of each picture."""
+    def stream_batches(
+        self, pictures: Any, failures: list[ImageError] | None = None, keep: bool = False, many: bool = False
+    ) -> Generator[DetectionBatch, None, None]:
+        """Yield the detections of a batch of pictures at a time."""
 
 
 def folder_sink(
@@ -68,7 +70,7 @@ def detect_files(
     progress: Progress = silent,
     each: Callable[[Detections], None] | None = None,
 ) -> Summary:
-    """Detect in picture files and hand each picture's detections to every sink, as they come.
+    """Detect in picture files and hand the detections of each batch to every sink, as they come.
 
     However that ends, every sink is closed and what it wrote is valid.
 
@@ -79,7 +81,7 @@ def detect_files(
         failures: Takes the errors of pictures that cannot be read; the others go on.
         total: How many pictures there are, where that is known.
         progress: Called with a line about how far it is.
-        each: Called with each picture's detections after the sinks.
+        each: Called with each picture's detections, after the sinks had those of its batch.
 
     Raises:
         ArtifactError: Where a sink cannot write.
@@ -95,16 +97,17 @@ def detect_files(
             stack.enter_context(sink)
         keep = any(isinstance(sink, FolderSink) for sink in sinks)
         many = total is None or total >= config.MANY_PICTURES
-        stream = stack.enter_context(contextlib.closing(detector.stream(pictures, failures, keep=keep, many=many)))
-        for index, found in stream:
+        batches = stack.enter_context(contextlib.closing(detector.stream_batches(pictures, failures, keep, many)))
+        for batch in batches:
             for sink in sinks:
-                sink.write(found)
+                sink.write_batch(batch)
             if each is not None:
-                each(found)
-            count, detections = count + 1, detections + len(found.confidence)
-            if len(first) < _FIRST:
+                for _, found in batch:
+                    each(found)
+            count, detections = count + len(batch), detections + len(batch.confidence)
+            for _, found in itertools.islice(batch, _FIRST - len(first)):
                 first.append(found.named(detector.runner.labels))
-            bar.update(index + 1)
+            bar.update(batch.indices[-1] + 1)
         if total:  # The last pictures may be unreadable.
             bar.update(total)
     return Summary(count, detections, time.perf_counter() - started, tuple(first), tuple(failures))

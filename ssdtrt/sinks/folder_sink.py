@@ -17,6 +17,7 @@ from PIL import Image
 from ssdtrt import config
 from ssdtrt.detection.drawing import crop_boxes, draw_detections, side_by_side
 from ssdtrt.detection.results import Detections
+from ssdtrt.detection.unpacking import DetectionBatch
 from ssdtrt.errors import ArtifactError
 from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.sinks.json_sinks import JsonListSink
@@ -111,6 +112,15 @@ class FolderSink:
             if len(self._drawing) > 2 * worker_count():
                 self._drawing.popleft().result()
             self._json.write(found, drawing, crops)
+
+    def write_batch(self, batch: DetectionBatch) -> None:
+        """Write several pictures.
+
+        Raises:
+            ArtifactError: Where a picture cannot be written.
+        """
+        for _, found in batch:
+            self.write(found)
 
     def _unused(self, below: str, stem: str) -> str:
         """A path, from the folder, that no file of the subfolder `below` has and that was not given before."""

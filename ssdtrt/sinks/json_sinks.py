@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ssdtrt.detection.results import Detection, Detections, ImageDetections, PictureList
+from ssdtrt.detection.results import Detections, ImageDetections, PictureList
+from ssdtrt.detection.unpacking import DetectionBatch
 from ssdtrt.errors import SsdtrtError
+from ssdtrt.sinks.row_texts import TOGETHER, RowTexts
 from ssdtrt.sinks.text_output import TextOutput
 from ssdtrt.system.report import Report
 
 CocoId = int | str
 """The id of a picture or of a category in COCO's files: a number, or text where an annotation file has text."""
+
+
+def _begin(record: type[Report]) -> str:
+    """How the JSON object of a document begins."""
+    return f'"schema": {record.schema}, "kind": {json.dumps(record.kind)}'
 
 
 class JsonLinesSink:
@@ -32,67 +40,59 @@ class JsonLinesSink:
         ArtifactError: For a path that cannot be written.
     """
 
-    _start = _end = ""
-
     def __init__(self, target: str | os.PathLike | TextIO, labels: Sequence[str]):
-        self._labels = list(labels)
-        self._formats = [
-            f'{{"label": {_quoted(label)}, "label_id": {number}, "score": %.6f, "box": [%.2f, %.2f, %.2f, %.2f]}}'
-            for number, label in enumerate(labels)
-        ]
-        self.output = TextOutput(target, self._start)
+        self._rows, self.output = RowTexts(labels), TextOutput(target)
 
     def __enter__(self) -> JsonLinesSink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self.output.close(self._end, broken=kind is not None)
+        self.output.close("", broken=kind is not None)
 
     def write(self, found: Detections) -> None:
         """Write one picture's detections."""
-        self.output.write(f"{{{_begin(ImageDetections)}, {self._fields(found)}}}\n")
+        rows = self._rows.of_one(found.class_id, found.confidence, found.xyxy)
+        self.output.write(_line(found.image, found.width, found.height, ", ".join(rows)))
 
-    def _fields(self, found: Detections, drawing: str = "", crops: Sequence[str] = ()) -> str:
-        values = _columns(found.confidence, found.xyxy)  # [K, 5]
-        row = self._row if np.isfinite(values).all() else self._row_with_nulls
-        rows: Iterable[str] = map(row, np.asarray(found.class_id).tolist(), values.tolist())
-        head = f'"image": {json.dumps(found.image)}, "width": {found.width}, "height": {found.height}, '
-        if drawing:
-            head += f'"drawing": {json.dumps(drawing)}, '
-        if crops:
-            rows = (f'{row[:-1]}, "crop": {json.dumps(crop)}}}' for row, crop in zip(rows, crops))
-        return f'{head}"detections": [{", ".join(rows)}]'
-
-    def _row(self, label: int, values: list[float]) -> str:
-        return self._formats[label] % tuple(values)
-
-    def _row_with_nulls(self, label: int, values: list[float]) -> str:
-        score, left, top, right, bottom = values
-        box = round(left, 2), round(top, 2), round(right, 2), round(bottom, 2)
-        return json.dumps(Detection(self._labels[label], label, round(score, 6), box).as_dict())
+    def write_batch(self, batch: DetectionBatch) -> None:
+        """Write the detections of several pictures."""
+        rows = self._rows.of_batch(batch)
+        lines = (_line(name, *size, found) for name, size, found in zip(batch.images, batch.sizes, rows))
+        while some := list(itertools.islice(lines, TOGETHER)):
+            self.output.write(*some)
 
 
-def _begin(record: type[Report]) -> str:
-    """How the JSON object of a document begins."""
-    return f'"schema": {record.schema}, "kind": {json.dumps(record.kind)}'
+def _line(image: str, width: int, height: int, rows: str, begin: str = _begin(ImageDetections)) -> str:
+    return f'{{{begin}, {_picture(image, width, height)}, "detections": [{rows}]}}\n'
 
 
-class JsonListSink(JsonLinesSink):
+def _picture(image: str, width: int, height: int) -> str:
+    return f'"image": {json.dumps(image)}, "width": {width}, "height": {height}'
+
+
+class JsonListSink:
     """Writes a detections.json: the pictures a line each, with the paths of what was drawn, as `PictureList` has them.
 
     Args:
         target: A path.
         labels: The names of the model's classes, the background first.
         note: What the drawings say along their bottom.
+
+    Raises:
+        ArtifactError: For a path that cannot be written.
     """
 
     start = f"{{{_begin(PictureList)}, "
-    _end = "\n]}\n"
-    _separator = "\n"
 
     def __init__(self, target: str | os.PathLike, labels: Sequence[str], note: str = ""):
-        self._start = f'{self.start}"note": {json.dumps(note)}, "pictures": ['
-        super().__init__(target, labels)
+        self._rows, self._separator = RowTexts(labels), "\n"
+        self.output = TextOutput(target, f'{self.start}"note": {json.dumps(note)}, "pictures": [')
+
+    def __enter__(self) -> JsonListSink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.output.close("\n]}\n", broken=kind is not None)
 
     def write(self, found: Detections, drawing: str = "", crops: Sequence[str] = ()) -> None:
         """Write one picture's detections.
@@ -102,7 +102,12 @@ class JsonListSink(JsonLinesSink):
             drawing: The path of the annotated picture; "" for none.
             crops: The path of each detection's crop; none where there are no crops.
         """
-        self.output.write(f"{self._separator}{{{self._fields(found, drawing, crops)}}}")
+        rows = self._rows.of_one(found.class_id, found.confidence, found.xyxy)
+        if crops:
+            rows = [f'{row[:-1]}, "crop": {json.dumps(crop)}}}' for row, crop in zip(rows, crops)]
+        head = _picture(found.image, found.width, found.height)
+        drawn = f', "drawing": {json.dumps(drawing)}' if drawing else ""
+        self.output.write(f'{self._separator}{{{head}{drawn}, "detections": [{", ".join(rows)}]}}')
         self._separator = ",\n"
 
 
@@ -181,6 +186,11 @@ class CocoSink:
         """Write one picture's detections."""
         rows = in_categories(self._categories, found.xyxy, found.class_id, found.confidence)
         self._results.write(self._images[found.image], *rows)
+
+    def write_batch(self, batch: DetectionBatch) -> None:
+        """Write the detections of several pictures."""
+        for _, found in batch:
+            self.write(found)
 
 
 def in_categories(

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from batches import batch_of
 
 from ssdtrt.detection.results import Detection, Detections, ImageDetections
 from ssdtrt.errors import ArtifactError, SsdtrtError
@@ -64,6 +65,27 @@ def test_json_lines_without_pictures(tmp_path):
     with JsonLinesSink(tmp_path / "d.jsonl", LABELS):
         pass
     assert (tmp_path / "d.jsonl").read_bytes() == b""
+
+
+def test_a_batch_is_written_as_its_pictures_are(tmp_path):
+    """To the byte: with detections and without, with a number that is not finite, of JSON lines and of COCO's results."""
+    many = np.tile(BOXES, (40, 1)), np.tile(np.int64([1, 2]), 40), np.tile(SCORES, 40)
+    broken = BOXES * np.float32([[1], [np.nan]]), np.int64([1, 2]), SCORES
+    arrays = [many, many, tuple(array[:0] for array in many), broken, many, *[tuple(a[:1] for a in many)] * 40]
+    results = [Detections(f'{n} "naïve".jpg', 640, n, *some, LABELS) for n, some in enumerate(arrays)]
+    ids = {one.image: n for n, one in enumerate(results)}
+    for kind, some in (
+        (lambda path: JsonLinesSink(path, LABELS), results),
+        (lambda path: CocoSink(path, ids, [None, 17, None]), results[:3]),
+    ):
+        with kind(tmp_path / "one") as one, kind(tmp_path / "batch") as together:
+            for found in some:
+                one.write(found)
+            together.write_batch(batch_of(some))
+        assert (tmp_path / "one").read_bytes() == (tmp_path / "batch").read_bytes() != b""
+    with JsonLinesSink(tmp_path / "d.jsonl", LABELS) as out:
+        out.write_batch(batch_of(results))
+        assert [line["height"] for line in lines(tmp_path / "d.jsonl")] == list(range(45))  # It is there at once.
 
 
 def test_what_is_not_finite_is_null(tmp_path):
@@ -185,6 +207,26 @@ def test_half_a_piece_is_cut_off(tmp_path, error):
     assert [line["image"] for line in lines(jsonl)] == ["1.jpg", "2.jpg", "3.jpg"]
 
 
+@pytest.mark.parametrize("share, whole", [(0.5, 2), (1 / 4, 1), (0.24, 0), (1, 4)])
+def test_of_a_batch_that_breaks_off_the_whole_lines_stay(tmp_path, share, whole):
+    class TornAt(Torn):
+        def write(self, piece):
+            self.writes += 1
+            if self.writes == 2:
+                return self.file.write(piece[: int(len(piece) * share)])
+            if self.writes == 3:
+                raise self.error
+            return self.file.write(piece)
+
+    path, error = tmp_path / "d.jsonl", OSError(28, "No space left on device")
+    with pytest.raises(OSError, match="No space left"), JsonLinesSink(path, LABELS) as out:
+        out.output.file = TornAt(out.output.file, error)
+        out.write(found("0.jpg"))
+        out.write_batch(batch_of(found(f"{image}.jpg") for image in (1, 2, 3, 4)))
+        out.write(found("5.jpg"))
+    assert [line["image"] for line in lines(path)] == [f"{image}.jpg" for image in range(whole + 1)]
+
+
 def test_short_writes_are_completed(tmp_path):
     class Short(Torn):
         def write(self, piece):
@@ -247,9 +289,16 @@ def test_json_list_is_whole_when_it_breaks_off(tmp_path, error, whole):
     assert [entry["image"] for entry in entries] == ["a.jpg", "b.jpg", "c.jpg"][:whole]
 
 
-@pytest.mark.parametrize("kind", [CocoResults, lambda stream: JsonLinesSink(stream, LABELS)])
-def test_interrupted_while_the_reader_waits(kind):
-    """A piece that is larger than a pipe: the write stands when the signal comes, and the rest follows."""
+@pytest.mark.parametrize(
+    "kind, pictures",
+    [
+        (CocoResults, 1),
+        (lambda stream: JsonLinesSink(stream, LABELS), 1),
+        (lambda stream: JsonLinesSink(stream, LABELS), 20),
+    ],
+)
+def test_interrupted_while_the_reader_waits(kind, pictures):
+    """Pieces that are larger than a pipe: the write stands when the signal comes, and the rest of its piece follows."""
     reading, writing = os.pipe()
     received = []
 
@@ -278,14 +327,17 @@ def test_interrupted_while_the_reader_waits(kind):
                 if kind is CocoResults:
                     out.write(1, *many)
                 else:
-                    out.write(Detections("a.jpg", 9, 9, *many))
+                    out.write_batch(batch_of([Detections("a.jpg", 9, 9, *many)] * pictures))
                 raise AssertionError("nothing stopped it")
     finally:
         reader.join()
         signal.signal(signal.SIGUSR1, before)
         os.close(reading)
-    read_back = strict(b"".join(received).decode())
-    assert len(read_back if kind is CocoResults else read_back["detections"]) == 10_000
+    if kind is CocoResults:
+        assert len(strict(b"".join(received).decode())) == 10_000
+    else:
+        (line,) = b"".join(received).decode().splitlines()  # No picture after the one that was begun.
+        assert len(strict(line)["detections"]) == 10_000
 
 
 def test_stream_of_a_reader_that_went_away():
