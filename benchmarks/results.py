@@ -108,7 +108,9 @@ def stream_batches(made, *_):
 
 def run(made, sinks):
     """Do what `detect` does with many pictures, without a network."""
-    detector = SimpleNamespace(runner=SimpleNamespace(labels=config.COCO_LABELS), stream_batches=partial(stream_batches, made))
+    detector = SimpleNamespace(
+        runner=SimpleNamespace(labels=config.COCO_LABELS), stream_batches=partial(stream_batches, made)
+    )
     pictures = sum(len(batch) for batch, _ in made)
     assert detect_files(detector, [], sinks, total=pictures).pictures == pictures
 

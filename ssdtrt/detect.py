@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, overload
@@ -20,11 +20,14 @@ from ssdtrt.detection.results import Detections
 from ssdtrt.detection.settings import check_settings, class_numbers
 from ssdtrt.detection.unpacking import Chosen, DetectionBatch, unpack
 from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.images.decode import Picture, load_image
+from ssdtrt.images.decode import load_image
+from ssdtrt.images.gpu_decode import decoder_for
 from ssdtrt.images.levels import ValueRange
-from ssdtrt.images.tensors import Pictures, as_list, check_images, is_one_picture
+from ssdtrt.images.tensors import Pictures, check_images, is_one_picture
+from ssdtrt.reading.choice import read
 from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture, readable
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.sinks.files import detect_files as detect_files
@@ -58,11 +61,14 @@ class Detector:
         value_range: Which values of pictures of more than 8 bits become black and white; by default the range that
             each picture fills, with a note.
         max_pixels: The most pixels of a picture; by default twice PIL.Image.MAX_IMAGE_PIXELS, as Pillow does.
+        decode: Where JPEG files are decoded: on the `gpu`, on the `cpu`, or `auto`, on the GPU where many files are read
+            and nvImageCodec is installed. What a GPU cannot decode the CPU does.
         note: Called with a line when a batch is halved, and what is to be known about how a picture was read.
 
     Attributes:
         runner: The loaded file.
         device: Where it runs.
+        times: How long each stage of `stream` was busy, all calls together.
 
     Raises:
         ArtifactError: Where the file is damaged, of another kind, or for another machine, or has NMS with another IoU.
@@ -96,9 +102,10 @@ class Detector:
         sha256: str | None = None,
         value_range: ValueRange | None = None,
         max_pixels: int | None = None,
+        decode: str = config.DECODE[0],
         note: Progress = silent,
     ):
-        check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou)
+        check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou, decode)
         if isinstance(path, (str, Path)):
             runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256, reuse_outputs=True)
         elif sha256 is None:
@@ -118,16 +125,21 @@ class Detector:
         self.max_pixels = None if max_pixels is None else int(max_pixels)
         self.device = runner.device
         most = max(max_detections, config.MAX_DETECTIONS)  # Classes are chosen among these.
-        self.stage, self.pipeline = Stage(self.device), Pipeline(runner, most, nms_iou)
+        self.times = StageTimes()
+        self.stage, self.pipeline = Stage(self.device), Pipeline(runner, most, nms_iou, self.times)
         self._notes = PictureNotes(note)
-        self._resize_on_device = self.device.type == "cuda"
+        self._resize_on_device = self._overlaps = self.device.type == "cuda"
+        self.decode, self._decoder = decode, decoder_for(decode, self.device, runner.preprocess, decode == "gpu")
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
-        self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=self._release)
+        pad = self.device.type == "cuda"
+        self.batches = BatchRunner(
+            self._stage, self.start, largest, smallest, note=note, release=self._release, pad=pad
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = ("threshold", "max_detections", "classes", "nms_iou", "orient", "workers", "value_range", "max_pixels")
-        options = {name: getattr(self, name) for name in names}
+        names = "threshold max_detections classes nms_iou orient workers value_range max_pixels decode"
+        options = {name: getattr(self, name) for name in names.split()}
         return partial(Detector, **options), (self.runner,)
 
     @property
@@ -225,25 +237,30 @@ class Detector:
             GpuError: As `stream`.
         """
         chosen = chosen or Chosen(self.threshold, self.classes, self.max_detections)
-        listed = as_list(pictures)
+        if self._decoder is None:
+            files = self.decode == "auto" and many and not keep
+            self._decoder = decoder_for(self.decode, self.device, self.runner.preprocess, files)
+        decoder = self._decoder if self.decode == "gpu" or (many and not keep) else None
         ahead = 2 * max(self.batch_size, self.workers)
         settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels
-        reader = PictureReader(self.runner.preprocess, *settings)
-        if many and not keep:
-            held = 2 * self.batch_size  # One batch runs while another is gathered.
-            paths = cast(Iterable[str | Path], listed)
-            prepared = reader.with_processes(paths, held, self.device, self._resize_on_device)
-        elif reader.few_in_memory(listed, self.batch_size, self._resize_on_device):
-            prepared = reader.at_once(cast(Sequence[Picture], listed), keep, self._resize_on_device)
-        else:
-            prepared = reader.with_threads(listed, keep)
+        reader = PictureReader(self.runner.preprocess, *settings, jpegs=decoder is not None, times=self.times)
+        # One batch runs while another is gathered; or more of them wait between the threads.
+        held = (3 + config.BATCHES_AHEAD if self._overlaps else 2) * self.batch_size
+        prepared, takes_time = read(
+            reader, pictures, self.batch_size, held, self.device, keep, many, self._resize_on_device, decoder
+        )
+        self.batches.ahead = self.device if self._overlaps and takes_time else None
         load = partial(load_image, orient=self.orient, value_range=self.value_range, max_pixels=self.max_pixels)
         note = "" if self.runner.trained else UNTRAINED
         with contextlib.closing(prepared):
             for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures, self._notes))):
-                for one in batch:
-                    one.release()
-                yield unpack(packed.numpy(), batch, chosen, self.runner.preprocess, self.runner.labels, load, note)
+                with self.times.busy("results"):
+                    for one in batch:
+                        one.release()
+                    found = unpack(
+                        packed.numpy(), batch, chosen, self.runner.preprocess, self.runner.labels, load, note
+                    )
+                yield found
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
         """Start to detect in images on the device, and do not wait for it.
@@ -263,7 +280,8 @@ class Detector:
 
     def _stage(self, batch: list[PreparedPicture]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""
-        return self.stage([one.pixels for one in batch])
+        with self.times.busy("decode"):
+            return self.stage([cast(Any, one.pixels) for one in batch])
 
     def _release(self) -> None:
         """Free the captured graphs and the memory that they hold."""

@@ -45,6 +45,7 @@ def evaluate_file(
     sha256: str | None = None,
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
+    decode: str = config.DECODE[0],
     progress: Progress = silent,
 ) -> EvalReport:
     """Run a saved file over every picture of an annotation file, and compute COCO's figures.
@@ -70,6 +71,7 @@ def evaluate_file(
         sha256: The SHA-256 that the file must have.
         value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
         max_pixels: The most pixels of a picture (see `load_image`).
+        decode: Where JPEGs are decoded (see `Detector`).
         progress: Called with a line about the progress.
 
     Returns:
@@ -104,6 +106,7 @@ def evaluate_file(
         subset=subset,
         value_range=value_range,
         max_pixels=max_pixels,
+        decode=decode,
         progress=progress,
     )
     progress("loading")
@@ -128,6 +131,7 @@ class Evaluation:
         subset: Whether pictures that are not there are left out.
         value_range: Which values of pictures of more than 8 bits become black and white.
         max_pixels: The most pixels of a picture.
+        decode: Where JPEGs are decoded.
         progress: Called with a line about the progress.
 
     Raises:
@@ -160,6 +164,7 @@ class Evaluation:
         subset: bool = False,
         value_range: ValueRange | None = None,
         max_pixels: int | None = None,
+        decode: str = config.DECODE[0],
         progress: Progress = silent,
     ):
         load_coco_tools()
@@ -179,6 +184,7 @@ class Evaluation:
             match_classes=match_classes,
             value_range=value_range,
             max_pixels=max_pixels,
+            decode=decode,
         )
 
     def check(self, *models: Sequence[str]) -> None:
@@ -241,6 +247,7 @@ class Evaluation:
             note=note,
             value_range=self.settings.value_range,
             max_pixels=self.settings.max_pixels,
+            decode=self.settings.decode,
         )
         ids, paths = list(self._pictures), list(self._pictures.values())
         bar = ProgressBar(self._progress, f"evaluating {name}", len(paths))

@@ -15,6 +15,7 @@ from ssdtrt import config
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
+    decode_option,
     device_option,
     end_with,
     hint_verify,
@@ -28,7 +29,7 @@ from ssdtrt.commands.options import (
     threshold_option,
 )
 from ssdtrt.commands.params import Overlap, complete_classes
-from ssdtrt.commands.text.tables import summary_text
+from ssdtrt.commands.text.tables import stages_text, summary_text
 from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
@@ -85,11 +86,26 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
     help="Threads or processes that read.  [default: one per core]",
 )
 @reading_options
+@decode_option
+@click.option("--timing", is_flag=True, help="Also how busy each stage was, and which one holds the rest.")
 @device_option
 @sha256_option
 @json_option
 def detect(
-    file, images, output, jsonl, coco, annotations, saving, module, reading, device, sha256, json_file, **options
+    file,
+    images,
+    output,
+    jsonl,
+    coco,
+    annotations,
+    saving,
+    module,
+    reading,
+    timing,
+    device,
+    sha256,
+    json_file,
+    **options,
 ):
     """Detect objects in IMAGEs with FILE.
 
@@ -139,7 +155,12 @@ def detect(
     summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
     report = _detect_report(runner, summary, folder, jsonl, coco)
     crops = f", {counted(summary.detections, 'crop')}" if "save_crops" in saving else ""
-    show(report, json_file, lambda _, width: _detect_text(report, summary, crops, width), err="-" in (jsonl, coco))
+
+    def text(_: DetectReport, width: int) -> str:
+        stages = f"\n\n{stages_text(summary.stages, width)}" if timing else ""
+        return _detect_text(report, summary, crops, width) + stages
+
+    show(report, json_file, text, err="-" in (jsonl, coco))
     end_with(summary.failures)
     if "-" not in (jsonl, coco, json_file):
         hint_verify(runner, file, module, summary.first, reading)
@@ -163,6 +184,7 @@ def _detect_report(
         jsonl=jsonl,
         coco=coco,
         failures=tuple(map(str, summary.failures)),
+        stages=summary.stages,
     )
 
 

@@ -51,10 +51,9 @@ class Stage:
     def __call__(self, pictures: Sequence[np.ndarray | Tensor]) -> Tensor:
         """Return the pictures, uint8 [h, w, 3] each, as uint8 [N, 3, 300, 300]; the next call may overwrite them."""
         with self._lock, current_device(self.device):
-            if self.device.type == "cuda" and len(pictures) == 1 and isinstance(pictures[0], np.ndarray):
-                picture = pictures[0]
-                if self._comes_often(picture.shape):
-                    return self._replay(picture).permute(0, 3, 1, 2)
+            alone = self.device.type == "cuda" and len(pictures) == 1 and isinstance(pictures[0], np.ndarray)
+            if alone and self._comes_often(pictures[0].shape):
+                return self._replay(cast(Sequence[np.ndarray], pictures)).permute(0, 3, 1, 2)
             return to_device(pictures, self.device)
 
     def release(self) -> None:
@@ -69,13 +68,13 @@ class Stage:
         self._same += 1
         return self._same > config.RESIZE_GRAPH_AFTER and shape[:2] != (config.IMAGE_SIZE, config.IMAGE_SIZE)
 
-    def _replay(self, picture: np.ndarray) -> Tensor:
+    def _replay(self, pictures: Sequence[np.ndarray]) -> Tensor:
         """Return a picture as [1, 300, 300, 3], copied straight to where the graph reads it."""
         if self.graph is None:
-            height, width = picture.shape[:2]
+            height, width = pictures[0].shape[:2]
             self._kept = constants(height, width, self.device)  # The graph reads them where they are now.
             self.graph = CudaGraphRunner(resize, self.device, limit=1)
-        return self.graph(on_host([picture], pinned=self.device.type == "cuda"))
+        return self.graph(on_host(pictures, pinned=self.device.type == "cuda"))
 
 
 class BatchRunner:
@@ -91,6 +90,8 @@ class BatchRunner:
         release: Called before a smaller batch is tried, to free what only the larger size needed.
         ahead: A device for which a thread takes and stages the next batch while one runs, on a CUDA stream of its own;
             None to do that in turn.
+        pad: Whether a shorter batch behind a full one is filled up with its last item: on a GPU another size is another
+            CUDA graph, whose capture takes longer than the items.
     """
 
     def __init__(
@@ -103,8 +104,9 @@ class BatchRunner:
         note: Progress = silent,
         release: Callable[[], None] = lambda: None,
         ahead: torch.device | None = None,
+        pad: bool = False,
     ):
-        self.ahead = ahead
+        self.ahead, self.pad, self._padded_to = ahead, pad, 0
         self.stage, self.start, self.size, self.smallest = stage, start, size, smallest
         self.note, self.release = note, release
 
@@ -129,11 +131,12 @@ class BatchRunner:
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
         running: tuple[list[Item], Finish | None] | None = None
+        self._padded_to = 0
         for batch, images in self._staged(batches):
             done = self._finish(*running) if running else None
             try:
                 fits = images is not None and len(batch) <= self.size
-                running = batch, self._if_it_fits(self.start, images) if fits else None
+                running = batch, self._if_it_fits(self.start, self._filled(images)) if fits else None
             finally:
                 if done:  # Also where the next batch fails to start: what is finished is not lost.
                     yield done
@@ -167,10 +170,18 @@ class BatchRunner:
                         stream.synchronize()
                 yield batch, images
 
+    def _filled(self, images: Tensor | None) -> Tensor:
+        """The images [N, ...] of a batch, as many as of a full one before it."""
+        assert images is not None
+        if self.pad and len(images) < self._padded_to <= self.size:
+            return torch.cat([images, images[-1:].expand(self._padded_to - len(images), *images.shape[1:])])
+        self._padded_to = len(images) if len(images) == self.size else 0
+        return images
+
     def _finish(self, batch: list[Item], finish: Finish | None) -> tuple[list[Item], Tensor]:
         """A batch and its result: of one that was started, or of one that did not fit, in halves."""
         result = None if finish is None else self._if_it_fits(finish)
-        return batch, self._in_halves(batch) if result is None else result
+        return batch, self._in_halves(batch) if result is None else result[: len(batch)]
 
     def _in_halves(self, batch: list[Item]) -> Tensor:
         """The result of a batch that did not fit, in smaller ones, none of which runs while another does."""

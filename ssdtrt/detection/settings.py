@@ -19,6 +19,7 @@ def check_settings(
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
     nms_iou: float = config.NMS_IOU,
+    decode: str = config.DECODE[0],
 ) -> None:
     """Check the settings of a Detector.
 
@@ -29,6 +30,8 @@ def check_settings(
         raise SsdtrtError(f"The threshold is {threshold!r}; expected a number of 0..1.")
     if not (isinstance(nms_iou, Real) and 0 < nms_iou <= 1):
         raise SsdtrtError(f"nms_iou is {nms_iou!r}; expected a number above 0, at most 1.")
+    if decode not in config.DECODE:
+        raise SsdtrtError(f"decode is {decode!r}; expected {', '.join(config.DECODE)}.")
     counts = {"max_detections": max_detections, "workers": workers, "max_pixels": max_pixels}
     for name, count in counts.items():
         if count is not None and not (isinstance(count, Integral) and count >= 1):

@@ -21,8 +21,9 @@ from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.gpu_resize import order_of_passes, resize
 from ssdtrt.images.jpeg import EncodedJpeg
+from ssdtrt.system.versions import pip_install
 
-INSTALL = "pip install 'ssdtrt[gpu-decode]'"
+_EXTRA = "gpu-decode"
 _VERBOSITY = "PYNVIMGCODEC_VERBOSITY"  # of nvImageCodec's log, which otherwise has a line for each file it refuses
 
 
@@ -39,6 +40,34 @@ def why_not(device: torch.device, preprocess: str) -> str:
     except SsdtrtError as error:
         return str(error)
     return ""
+
+
+def decoder_for(decode: str, device: torch.device, preprocess: str, wanted: bool) -> JpegDecoder | None:
+    """Return a decoder where one is wanted.
+
+    Args:
+        decode: `gpu`, or another of config.DECODE where the CPU will do.
+        device: The device.
+        preprocess: How pictures are prepared, `eval` or `hub`.
+        wanted: Whether there is something to decode.
+
+    Returns:
+        The decoder; None where none is wanted, or JPEGs cannot be decoded on the device.
+
+    Raises:
+        SsdtrtError: For `gpu`, where they cannot.
+    """
+    if not wanted:
+        return None
+    reason = why_not(device, preprocess)
+    if not reason:
+        try:
+            return JpegDecoder(device)
+        except SsdtrtError as error:
+            reason = str(error)
+    if decode == "gpu":
+        raise SsdtrtError(f"JPEGs cannot be decoded on the GPU: {reason.rstrip('.')}. Or leave --decode (decode) out.")
+    return None
 
 
 class JpegDecoder:
@@ -71,7 +100,7 @@ class JpegDecoder:
                 self._decoder = self._new(name, threads)
                 if self._decode([probe])[0] is not None:
                     return
-        raise SsdtrtError(f"nvImageCodec decodes no JPEG on {device}. Use --decode cpu, or update it: {INSTALL}.")
+        raise SsdtrtError(f"nvImageCodec decodes no JPEG on {device}; update it: {pip_install(_EXTRA)}")
 
     def __call__(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
         """Decode, turn and resize files, on the current stream.
@@ -150,9 +179,9 @@ def _load() -> Any:
         with _quiet():
             return importlib.import_module("nvidia.nvimgcodec")
     except ModuleNotFoundError:
-        raise SsdtrtError(f"nvImageCodec is not installed; {INSTALL}") from None
+        raise SsdtrtError(f"nvImageCodec is not installed; {pip_install(_EXTRA)}") from None
     except (ImportError, OSError, RuntimeError) as error:
-        raise SsdtrtError(f"nvImageCodec cannot be imported ({error}); {INSTALL}") from error
+        raise SsdtrtError(f"nvImageCodec cannot be imported ({error}); {pip_install(_EXTRA)}") from error
 
 
 _lock = threading.Lock()

@@ -13,6 +13,7 @@ from ssdtrt import config
 from ssdtrt.detection.results import UNTRAINED, Detections, ImageDetections, Summary
 from ssdtrt.detection.unpacking import DetectionBatch
 from ssdtrt.errors import ImageError
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner
 from ssdtrt.sinks.folder_sink import Comparison, FolderSink
@@ -26,6 +27,7 @@ class FileDetector(Protocol):
     """What these functions need of a Detector."""
 
     runner: FileRunner | EagerRunner
+    times: StageTimes
 
     def __call__(self, pictures: Any) -> Any:
         """Detect in pictures."""
@@ -99,8 +101,9 @@ def detect_files(
         many = total is None or total >= config.MANY_PICTURES
         batches = stack.enter_context(contextlib.closing(detector.stream_batches(pictures, failures, keep, many)))
         for batch in batches:
-            for sink in sinks:
-                sink.write_batch(batch)
+            with detector.times.busy("write"):
+                for sink in sinks:
+                    sink.write_batch(batch)
             if each is not None:
                 for _, found in batch:
                     each(found)
@@ -110,4 +113,5 @@ def detect_files(
             bar.update(batch.indices[-1] + 1)
         if total:  # The last pictures may be unreadable.
             bar.update(total)
-    return Summary(count, detections, time.perf_counter() - started, tuple(first), tuple(failures))
+    seconds = time.perf_counter() - started
+    return Summary(count, detections, seconds, tuple(first), tuple(failures), detector.times.of(seconds))
