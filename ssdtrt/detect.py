@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.inspection import described
-from ssdtrt.detection.batching import BatchRunner, Stage
+from ssdtrt.detection.batching import BatchRunner, Stage, gather
 from ssdtrt.detection.pipeline import Pipeline
 from ssdtrt.detection.results import UNTRAINED as UNTRAINED
 from ssdtrt.detection.results import Detections
-from ssdtrt.detection.settings import check_settings, class_numbers
+from ssdtrt.detection.settings import check_settings, class_numbers, settings_table
 from ssdtrt.detection.unpacking import Chosen, DetectionBatch, unpack
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.images.decode import load_image
@@ -26,14 +25,13 @@ from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.tensors import Pictures, check_images, is_one_picture
 from ssdtrt.reading.choice import read
 from ssdtrt.reading.read_ahead import worker_count
-from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture, readable
+from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture
 from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.sinks.files import detect_files as detect_files
 from ssdtrt.sinks.files import folder_sink as folder_sink
 from ssdtrt.system.progress import Progress, silent
-from ssdtrt.system.report import html_table
 
 Classes = str | int | Iterable[str | int]
 """Names or numbers of classes, or one of them."""
@@ -68,7 +66,7 @@ class Detector:
     Attributes:
         runner: The loaded file.
         device: Where it runs.
-        times: How long each stage of `stream` was busy, all calls together.
+        times: How long each stage of `stream` was busy, since it was last cleared.
 
     Raises:
         ArtifactError: Where the file is damaged, of another kind, or for another machine, or has NMS with another IoU.
@@ -134,7 +132,7 @@ class Detector:
         smallest = runner.batch.min if runner.batch else 1
         pad = self.device.type == "cuda"
         self.batches = BatchRunner(
-            self._stage, self.start, largest, smallest, note=note, release=self._release, pad=pad
+            self._stage, self.start, largest, smallest, note=note, release=self._release, pad=pad, times=self.times
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -244,16 +242,15 @@ class Detector:
         ahead = 2 * max(self.batch_size, self.workers)
         settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels
         reader = PictureReader(self.runner.preprocess, *settings, jpegs=decoder is not None, times=self.times)
-        # One batch runs while another is gathered; or more of them wait between the threads.
-        held = (3 + config.BATCHES_AHEAD if self._overlaps else 2) * self.batch_size
         prepared, takes_time = read(
-            reader, pictures, self.batch_size, held, self.device, keep, many, self._resize_on_device, decoder
+            reader, pictures, self.batch_size, self._overlaps, self.device, keep, many, self._resize_on_device, decoder
         )
         self.batches.ahead = self.device if self._overlaps and takes_time else None
         load = partial(load_image, orient=self.orient, value_range=self.value_range, max_pixels=self.max_pixels)
         note = "" if self.runner.trained else UNTRAINED
-        with contextlib.closing(prepared):
-            for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures, self._notes))):
+        gathered = gather(prepared, self.batches, failures, self._notes)
+        with contextlib.closing(self.batches.run(gathered)) as running:
+            for batch, packed in running:
                 with self.times.busy("results"):
                     for one in batch:
                         one.release()
@@ -280,8 +277,7 @@ class Detector:
 
     def _stage(self, batch: list[PreparedPicture]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""
-        with self.times.busy("decode"):
-            return self.stage([cast(Any, one.pixels) for one in batch])
+        return self.stage([cast(Any, one.pixels) for one in batch])
 
     def _release(self) -> None:
         """Free the captured graphs and the memory that they hold."""
@@ -290,8 +286,5 @@ class Detector:
 
     def _repr_html_(self) -> str:
         """Return a table of the file and the settings, for a notebook."""
-        rows = {**described(self.runner.metadata), "precision": self.runner.precision, "device": str(self.device)}
-        if self.classes is not None:
-            rows["reported classes"] = ", ".join(self.runner.labels[number] for number in self.classes)
         numbers = {"threshold": self.threshold, "max_detections": self.max_detections, "nms_iou": self.nms_iou}
-        return html_table(f"Detector: {self.runner.name}", {**rows, **{key: f"{n:g}" for key, n in numbers.items()}})
+        return settings_table(self.runner, self.classes, numbers)

@@ -17,6 +17,7 @@ from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, load_
 from ssdtrt.evaluation.orientation import orientation_notes
 from ssdtrt.evaluation.pictures import find_pictures
 from ssdtrt.evaluation.report import EvalReport, EvalSettings
+from ssdtrt.images.gpu_decode import decoder_for
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
@@ -191,6 +192,11 @@ class Evaluation:
         """Raise AnnotationsError for a model whose labels, the background first, do not fit the categories."""
         for labels in models:
             match_categories(self._annotations.categories, labels, self.settings.match_classes)
+
+    def check_decoding(self, *files: tuple[torch.device, str]) -> None:
+        """Raise SsdtrtError where JPEGs are to be decoded on a GPU, for a file's device or preprocessing that cannot."""
+        for device, preprocess in files:
+            decoder_for(self.settings.decode, device, preprocess, self.settings.decode == "gpu")
 
     def of(self, runner: FileRunner | EagerRunner, name: str, *, results: str | Path | None = None) -> EvalReport:
         """Return the figures of one runner.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,20 +93,7 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 @sha256_option
 @json_option
 def detect(
-    file,
-    images,
-    output,
-    jsonl,
-    coco,
-    annotations,
-    saving,
-    module,
-    reading,
-    timing,
-    device,
-    sha256,
-    json_file,
-    **options,
+    file, images, output, jsonl, coco, annotations, saving, module, reading, device, sha256, json_file, **options
 ):
     """Detect objects in IMAGEs with FILE.
 
@@ -115,11 +103,8 @@ def detect(
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
-    draws = bool(output) or not (jsonl or coco)
-    if not draws and saving:
-        raise click.UsageError(f"{_SAVING[next(iter(saving))]} draws pictures: give -o too.")
-    if annotations and not coco:
-        raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
+    draws, timing = bool(output) or not (jsonl or coco), options.pop("timing")
+    _check_usage(draws, saving, annotations, coco)
     targets = {"-o": output and Path(output, config.DETECTIONS_FILE), "--jsonl": jsonl, "--coco": coco}
     targets["--json"] = json_file
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
@@ -155,15 +140,18 @@ def detect(
     summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
     report = _detect_report(runner, summary, folder, jsonl, coco)
     crops = f", {counted(summary.detections, 'crop')}" if "save_crops" in saving else ""
-
-    def text(_: DetectReport, width: int) -> str:
-        stages = f"\n\n{stages_text(summary.stages, width)}" if timing else ""
-        return _detect_text(report, summary, crops, width) + stages
-
+    text = partial(_detect_text, summary=summary, crops=crops, timing=timing)
     show(report, json_file, text, err="-" in (jsonl, coco))
     end_with(summary.failures)
     if "-" not in (jsonl, coco, json_file):
         hint_verify(runner, file, module, summary.first, reading)
+
+
+def _check_usage(draws: bool, saving: Mapping[str, Any], annotations: str | None, coco: str | None) -> None:
+    if not draws and saving:
+        raise click.UsageError(f"{_SAVING[next(iter(saving))]} draws pictures: give -o too.")
+    if annotations and not coco:
+        raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
 
 
 def _detect_report(
@@ -188,12 +176,13 @@ def _detect_report(
     )
 
 
-def _detect_text(report: DetectReport, summary: Summary, crops: str, width: int) -> str:
-    """Return what was found, and where it was written."""
+def _detect_text(report: DetectReport, width: int, summary: Summary, crops: str, timing: bool) -> str:
+    """Return what was found, where it was written and, for `timing`, how busy each stage was."""
     pictures = counted(report.pictures, "picture")
     places = [f"{report.folder}: {pictures}{crops} and detections.json"] if report.folder else []
     places += [target for target in (report.jsonl, report.coco) if target and target != "-"]
-    return "\n".join([summary_text(summary, width), *(f"written to {place}" for place in places)])
+    stages = ["", stages_text(summary.stages, width)] if timing else []
+    return "\n".join([summary_text(summary, width), *(f"written to {place}" for place in places), *stages])
 
 
 def _sinks(

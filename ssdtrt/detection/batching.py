@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.errors import GpuError
+from ssdtrt.errors import GpuError, ImageError
 from ssdtrt.images.gpu_resize import constants, resize
 from ssdtrt.images.upload import on_host, to_device
 from ssdtrt.reading.read_ahead import in_thread
+from ssdtrt.reading.reader import PictureNotes, Prepared, PreparedPicture, readable
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device
 from ssdtrt.system.gpu_errors import gpu_errors, out_of_memory
@@ -46,19 +48,21 @@ class Stage:
         self._shape: tuple[int, ...] = ()
         self._same = 0  # pictures of that shape, one after the other
         self._kept: tuple[Tensor, ...] = ()
-        self._lock = threading.Lock()  # A batch that does not fit is staged anew while the next one is.
+        self._lock = threading.RLock()  # A batch that does not fit is staged anew while the next one is.
 
     def __call__(self, pictures: Sequence[np.ndarray | Tensor]) -> Tensor:
-        """Return the pictures, uint8 [h, w, 3] each, as uint8 [N, 3, 300, 300]; the next call may overwrite them."""
+        """Return the pictures, uint8 [h, w, 3] each, as uint8 [N, 3, 300, 300]."""
         with self._lock, current_device(self.device):
             alone = self.device.type == "cuda" and len(pictures) == 1 and isinstance(pictures[0], np.ndarray)
             if alone and self._comes_often(pictures[0].shape):
-                return self._replay(cast(Sequence[np.ndarray], pictures)).permute(0, 3, 1, 2)
+                images = self._replay(cast(Sequence[np.ndarray], pictures))
+                return images.clone().permute(0, 3, 1, 2)  # The next replay overwrites it, maybe before it is used.
             return to_device(pictures, self.device)
 
     def release(self) -> None:
         """Free the graph and the memory that it holds."""
-        self.graph, self._shape, self._same, self._kept = None, (), 0, ()
+        with self._lock:
+            self.graph, self._shape, self._same, self._kept = None, (), 0, ()
 
     def _comes_often(self, shape: tuple[int, ...]) -> bool:
         """Whether enough pictures of this shape came one after the other, and they have to be resized."""
@@ -92,6 +96,7 @@ class BatchRunner:
             None to do that in turn.
         pad: Whether a shorter batch behind a full one is filled up with its last item: on a GPU another size is another
             CUDA graph, whose capture takes longer than the items.
+        times: Takes how long staging takes.
     """
 
     def __init__(
@@ -105,8 +110,9 @@ class BatchRunner:
         release: Callable[[], None] = lambda: None,
         ahead: torch.device | None = None,
         pad: bool = False,
+        times: StageTimes | None = None,
     ):
-        self.ahead, self.pad, self._padded_to = ahead, pad, 0
+        self.ahead, self.pad, self.times = ahead, pad, times or StageTimes()
         self.stage, self.start, self.size, self.smallest = stage, start, size, smallest
         self.note, self.release = note, release
 
@@ -121,62 +127,64 @@ class BatchRunner:
         if batch:
             yield batch
 
-    def run(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Tensor]]:
+    def run(self, batches: Iterable[list[Item]]) -> Generator[tuple[list[Item], Tensor], None, None]:
         """Yield each batch and its result, in order.
 
         The next batch already runs while the caller uses a result; at most two batches are on the device, and where
         they are staged ahead those that config.BATCHES_AHEAD lets wait, and one more.
 
+        Args:
+            batches: The batches; a generator is closed at the end, in the thread that it runs in.
+
         Raises:
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
         running: tuple[list[Item], Finish | None] | None = None
-        self._padded_to = 0
-        for batch, images in self._staged(batches):
-            done = self._finish(*running) if running else None
-            try:
-                fits = images is not None and len(batch) <= self.size
-                running = batch, self._if_it_fits(self.start, self._filled(images)) if fits else None
-            finally:
-                if done:  # Also where the next batch fails to start: what is finished is not lost.
-                    yield done
+        full = 0  # items of the batch before, if it was a full one
+        staged = self._staged(batches, self.ahead)
+        if self.ahead is not None:
+            staged = in_thread(staged, config.BATCHES_AHEAD)
+        with contextlib.closing(staged):
+            for batch, images in staged:
+                done = self._finish(*running) if running else None
+                try:
+                    fits = images is not None and len(batch) <= self.size
+                    running = batch, self._if_it_fits(self._start, images, full) if fits else None
+                    full = len(batch) if len(batch) == self.size else 0
+                finally:
+                    if done:  # Also where the next batch fails to start: what is finished is not lost.
+                        yield done
         if running:
             yield self._finish(*running)
 
-    def _staged(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Tensor | None]]:
-        """Each batch and what `stage` returns for it; None where the memory is too small."""
-        if self.ahead is None:
-            for batch in batches:
-                yield batch, self._if_it_fits(self.stage, batch)
-            return
-        with contextlib.closing(
-            in_thread(self._staged_on_a_stream(batches, self.ahead), config.BATCHES_AHEAD)
-        ) as staged:
-            for batch, images in staged:
-                if images is not None and images.is_cuda:
-                    images.record_stream(torch.cuda.current_stream(self.ahead))
-                yield batch, images
-
-    def _staged_on_a_stream(
-        self, batches: Iterable[list[Item]], device: torch.device
+    def _staged(
+        self, batches: Iterable[list[Item]], ahead: torch.device | None
     ) -> Generator[tuple[list[Item], Tensor | None], None, None]:
-        """The same, on a stream of its own for a GPU; runs in one thread. What it yields is done on the device."""
-        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        with current_device(device), torch.cuda.stream(cast(Any, stream)):
+        """Each batch and what `stage` returns for it; None where the memory is too small.
+
+        For a GPU that is done ahead on a stream of its own, and it has finished what it is given.
+        """
+        stream = torch.cuda.Stream(ahead) if ahead is not None and ahead.type == "cuda" else None
+        with contextlib.ExitStack() as stack:
+            if isinstance(batches, Generator):
+                stack.enter_context(contextlib.closing(batches))
+            if stream is not None:
+                stack.enter_context(torch.cuda.stream(stream))  # Of this thread.
             for batch in batches:
-                images = self._if_it_fits(self.stage, batch)
-                if stream is not None:
-                    with gpu_errors():
-                        stream.synchronize()
+                with self.times.busy("decode"):
+                    images = self._if_it_fits(self.stage, batch)
+                    if stream is not None:
+                        with gpu_errors():
+                            stream.synchronize()
                 yield batch, images
 
-    def _filled(self, images: Tensor | None) -> Tensor:
-        """The images [N, ...] of a batch, as many as of a full one before it."""
-        assert images is not None
-        if self.pad and len(images) < self._padded_to <= self.size:
-            return torch.cat([images, images[-1:].expand(self._padded_to - len(images), *images.shape[1:])])
-        self._padded_to = len(images) if len(images) == self.size else 0
-        return images
+    def _start(self, images: Tensor, full: int) -> Finish:
+        """Start the images [N, ...] of a batch, filled up to those of a full one before it."""
+        if images.is_cuda:
+            images.record_stream(torch.cuda.current_stream(images.device))
+        if self.pad and len(images) < full <= self.size:
+            images = torch.cat([images, images[-1:].expand(full - len(images), *images.shape[1:])])
+        return self.start(images)
 
     def _finish(self, batch: list[Item], finish: Finish | None) -> tuple[list[Item], Tensor]:
         """A batch and its result: of one that was started, or of one that did not fit, in halves."""
@@ -221,3 +229,18 @@ class BatchRunner:
                 if not out_of_memory(error):
                     raise
         return None
+
+
+def gather(
+    prepared: Prepared, batches: BatchRunner, failures: list[ImageError] | None, notes: PictureNotes
+) -> Generator[list[PreparedPicture], None, None]:
+    """Yield the pictures that can be read in batches, and end the reading in the thread that this runs in.
+
+    Args:
+        prepared: What is read.
+        batches: What runs them.
+        failures: As for `readable`.
+        notes: Takes the notes.
+    """
+    with contextlib.closing(prepared):
+        yield from batches.cut(readable(prepared, failures, notes))

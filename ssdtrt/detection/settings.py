@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
 from ssdtrt import config
+from ssdtrt.artifact.inspection import described
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.levels import ValueRange
+from ssdtrt.system.report import html_table
+
+if TYPE_CHECKING:
+    from ssdtrt.runners.baseline import EagerRunner
+    from ssdtrt.runners.runner import FileRunner
 
 
 def check_settings(
@@ -72,3 +79,13 @@ def _number(asked: str | int, labels: Sequence[str]) -> int:
     close = difflib.get_close_matches(str(asked), names, n=1)
     meant = f"Did you mean {close[0]!r}?" if close else f"The names begin with {', '.join(names[:3])}."
     raise SsdtrtError(f"There is no class {asked!r}; expected a name or a number of 1..{len(names)}. {meant}")
+
+
+def settings_table(
+    runner: FileRunner | EagerRunner, classes: Sequence[int] | None, numbers: Mapping[str, float]
+) -> str:
+    """Return a table of a file and the settings of its detector, for a notebook."""
+    rows = {**described(runner.metadata), "precision": runner.precision, "device": str(runner.device)}
+    if classes is not None:
+        rows["reported classes"] = ", ".join(runner.labels[number] for number in classes)
+    return html_table(f"Detector: {runner.name}", {**rows, **{key: f"{n:g}" for key, n in numbers.items()}})

@@ -134,8 +134,10 @@ class JpegDecoder:
         found: list[Tensor | None] = [None] * len(jpegs)
         sources = {}
         for index, jpeg in enumerate(jpegs):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):  # It is gone, or no JPEG any more.
                 sources[index] = self._nvimgcodec.CodeStream(jpeg.encoded())
+        if not sources:
+            return found
         decoded = self._decoder.decode(list(sources.values()), params=self._params, cuda_stream=stream)
         for index, image in zip(sources, decoded):
             if image is not None:

@@ -8,10 +8,14 @@ import stat
 from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from PIL.JpegImagePlugin import JpegImageFile
 
-_START, _END = b"\xff\xd8\xff", b"\xff\xd9"
+from ssdtrt.images.decode import pillow_settings, usual_pixels
+
+_START, _SCAN, _END = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_FRAME, _JFIF, _TAGS, _ADOBE = 0xC0, 0xE0, 0xE1, 0xEE  # markers: of the baseline frame, of EXIF and XMP, ...
+_BEFORE_SCAN = frozenset((_FRAME, 0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))  # Of another frame there is none.
 _LONGEST_SIDE = 16384  # pixels
 
 
@@ -62,33 +66,58 @@ def read_jpeg(path: str | os.PathLike, *, orient: bool = True, max_pixels: int |
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return None
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             start = file.read(len(_START))
-            data = start + file.read() if start == _START else b""
+            data = start + file.readall() if start == _START else b""
         if not data[-64:].rstrip(b"\0").endswith(_END):
             return None
-        opened = JpegImageFile(io.BytesIO(data))  # The header alone.
-        if not _is_like_pillows(opened) or opened.width * opened.height > _most_pixels(max_pixels):
+        header = _read_header(data)
+        if header is None or header.width * header.height > min(usual_pixels(), max_pixels or float("inf")):
             return None
-        found = int(opened.getexif().get(ExifTags.Base.Orientation, 1)) if orient else 1
+        orientation = _orientation(data) if orient and header.tagged else 1
     except Exception:  # Pillow raises almost anything on a broken file, and does so again where it is read.
         return None
-    return EncodedJpeg(np.frombuffer(data, np.uint8), opened.size, found if 1 <= found <= 8 else 1)
+    return EncodedJpeg(np.frombuffer(data, np.uint8), (header.width, header.height), orientation)
 
 
-def _is_like_pillows(opened: JpegImageFile) -> bool:
-    """Whether a header is of a kind that a GPU decodes, and to the same colors."""
-    info, identifiers = opened.info, [layer[0] for layer in opened.layer]
-    if "progressive" in info or opened.bits != 8 or max(opened.size) > _LONGEST_SIDE:
-        return False
-    if opened.mode == "L":
-        return True
-    # Without these marks the colors are RGB, or a decoder guesses.
-    y_cb_cr = info.get("adobe_transform", 1) == 1 and ("jfif" in info or "adobe" in info or identifiers == [1, 2, 3])
-    return opened.mode == "RGB" and y_cb_cr
+class _Header(NamedTuple):
+    """What a header says; `tagged` where it has EXIF or XMP."""
+
+    width: int
+    height: int
+    tagged: bool
 
 
-def _most_pixels(max_pixels: int | None) -> float:
-    """How many pixels are read without a note."""
-    usual = Image.MAX_IMAGE_PIXELS or float("inf")
-    return min(usual, max_pixels or usual)
+def _read_header(data: bytes) -> _Header | None:
+    """Read the segments before the first scan; None where a GPU does not decode what they announce to the same colors.
+
+    Pillow takes twice as long to open a file as to read it.
+    """
+    place, frame, jfif, transform, tagged = 2, b"", False, None, False
+    while data[place] == 0xFF and (marker := data[place + 1]) in _BEFORE_SCAN:
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        content = data[place + 4 : end]
+        if marker == _FRAME:
+            if frame:
+                return None
+            frame = content
+        elif marker == _JFIF:
+            jfif = jfif or content.startswith(b"JFIF\0")
+        elif marker == _TAGS:
+            tagged = True
+        elif marker == _ADOBE and content.startswith(b"Adobe"):
+            transform = content[11]
+        place = end
+    bits, height, width, layers = frame[0], *(int.from_bytes(frame[at : at + 2], "big") for at in (1, 3)), frame[5]
+    # Without one of these marks the colors are RGB, or a decoder guesses.
+    y_cb_cr = transform in (None, 1) and (jfif or transform == 1 or frame[6:15:3] == b"\1\2\3")
+    known = data[place : place + 2] == _SCAN and bits == 8 and (layers == 1 or (layers == 3 and y_cb_cr))
+    fits = min(width, height) > 0 and max(width, height) <= _LONGEST_SIDE
+    return _Header(width, height, tagged) if known and fits else None
+
+
+def _orientation(data: bytes) -> int:
+    """How Pillow turns the picture, 1 to 8."""
+    with pillow_settings(None):
+        found = JpegImageFile(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1)
+    return int(found) if found in range(1, 9) else 1

@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from ssdtrt import config
 from ssdtrt.images.decode import Picture
 from ssdtrt.images.gpu_decode import JpegDecoder
 from ssdtrt.images.tensors import Pictures, as_list
@@ -19,7 +20,7 @@ def read(
     reader: PictureReader,
     pictures: Pictures,
     batch_size: int,
-    held: int,
+    overlaps: bool,
     device: torch.device,
     keep: bool = False,
     many: bool = False,
@@ -32,7 +33,7 @@ def read(
         reader: How they are read; with `jpegs` exactly if there is a decoder.
         pictures: One picture, several, or a batch.
         batch_size: How many run at once.
-        held: How many pictures that were read are held at most before they are released.
+        overlaps: Whether batches are brought to the device while another runs.
         device: Where the pixels will be.
         keep: Whether each picture itself is kept.
         many: Whether processes read the pictures, which are paths then.
@@ -44,8 +45,10 @@ def read(
     """
     listed = as_list(pictures)
     if many and not keep:
+        # One batch runs while another is gathered; more may wait between the threads, and one for the decoder.
+        held = 2 + (1 + config.BATCHES_AHEAD if overlaps else 0) + (decoder is not None)
         paths = cast(Iterable[str | Path], listed)
-        prepared = reader.with_processes(paths, held, device, resize_on_device)
+        prepared = reader.with_processes(paths, held * batch_size, device, resize_on_device)
     elif reader.few_in_memory(listed, batch_size, resize_on_device):
         return reader.at_once(cast(Sequence[Picture], listed), keep, resize_on_device), False
     else:

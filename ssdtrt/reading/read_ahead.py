@@ -49,14 +49,14 @@ def in_order(
 
 
 _PATIENCE = 0.1  # seconds between looks at whether anybody still wants the items
-_LEAVING = 1.0  # seconds that a thread has to end
+_LEAVING = 0.5  # seconds that a thread has to end
 
 
 def in_thread(items: Generator[Item, None, None], depth: int) -> Generator[Item, None, None]:
     """Yield the items of a generator that runs in a thread of its own.
 
-    What it raises is raised behind its items. Leaving early closes it; where it does not come to its next item within a
-    second, its thread is left to do that alone.
+    What it raises is raised behind its items. The thread also closes it, when it is left early too; where it does not come
+    to its next item within half a second, its thread is left to do that alone.
 
     Args:
         items: The generator.

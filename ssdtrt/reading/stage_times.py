@@ -32,8 +32,8 @@ class StageTimes:
     """Adds up how long each stage is busy; stages may run in different threads."""
 
     def __init__(self) -> None:
-        self._seconds = dict.fromkeys(STAGES, 0.0)
         self._lock = threading.Lock()
+        self.clear()
 
     def add(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage."""
@@ -48,6 +48,11 @@ class StageTimes:
             yield
         finally:
             self.add(stage, (time.perf_counter() - started) / workers)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        with self._lock:
+            self._seconds = dict.fromkeys(STAGES, 0.0)
 
     def of(self, wall: float) -> tuple[StageTime, ...]:
         """Return the times of all stages.

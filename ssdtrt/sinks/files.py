@@ -91,6 +91,7 @@ def detect_files(
     """
     failures = [] if failures is None else failures
     first: list[ImageDetections] = []
+    detector.times.clear()
     started = time.perf_counter()
     count = detections = 0
     bar = ProgressBar(progress, "detecting", total)

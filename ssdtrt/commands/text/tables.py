@@ -114,11 +114,15 @@ def summary_text(summary: Summary, width: int) -> str:
 def stages_text(stages: Sequence[StageTime], width: int) -> str:
     """Return a table of how busy each stage was, and a line on the one that holds the rest."""
     rows = [(one.stage, f"{one.seconds:.2f}", f"{100 * one.share:.0f} %") for one in stages]
-    slowest = max(stages, key=lambda one: one.share)
-    if slowest.share < _HOLDS:
-        said = f"No stage was busy all the time; the busiest is {slowest.stage}. Start and end weigh in a short run."
+    shares = {one.stage: one.share for one in stages}
+    busiest = max(shares, key=lambda stage: shares[stage])
+    together = shares["results"] + shares["write"]  # One thread does both.
+    if together >= max(_HOLDS, shares[busiest]):
+        said = "The others wait for results and write, which take turns."
+    elif shares[busiest] >= _HOLDS:
+        said = f"The others wait for {busiest}."
     else:
-        said = f"The others wait for: {slowest.stage}."
+        said = f"No stage was busy all the time; the busiest is {busiest}. Start and end weigh in a short run."
     return "\n".join([table(("stage", "busy s", "of the time"), rows, width), fill(said, width)])
 
 
