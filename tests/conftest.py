@@ -23,6 +23,7 @@ import torch
 from click.testing import CliRunner
 from forked_builds import separate_builds  # noqa: F401 (a fixture)
 from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
+from nvimgcodec_stand_in import gpu_decoding  # noqa: F401 (a fixture)
 from PIL import Image
 
 from known import RED, known_file

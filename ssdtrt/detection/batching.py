@@ -55,8 +55,7 @@ class Stage:
         with self._lock, current_device(self.device):
             alone = self.device.type == "cuda" and len(pictures) == 1 and isinstance(pictures[0], np.ndarray)
             if alone and self._comes_often(pictures[0].shape):
-                images = self._replay(cast(Sequence[np.ndarray], pictures))
-                return images.clone().permute(0, 3, 1, 2)  # The next replay overwrites it, maybe before it is used.
+                return self._replay(cast(Sequence[np.ndarray], pictures)).permute(0, 3, 1, 2)
             return to_device(pictures, self.device)
 
     def release(self) -> None:
@@ -78,7 +77,8 @@ class Stage:
             height, width = pictures[0].shape[:2]
             self._kept = constants(height, width, self.device)  # The graph reads them where they are now.
             self.graph = CudaGraphRunner(resize, self.device, limit=1)
-        return self.graph(on_host(pictures, pinned=self.device.type == "cuda"))
+        images: Tensor = self.graph(on_host(pictures, pinned=self.device.type == "cuda"))
+        return images.clone()  # The next replay overwrites it, and comes before it is used where batches are staged ahead.
 
 
 class BatchRunner:
