@@ -3,21 +3,25 @@
 import contextlib
 import os
 import sys
+import threading
 
 from ssdtrt.cli import main
 from ssdtrt.config import INTERRUPTED
 
 
 def start() -> None:
-    """Run the command line. After Ctrl-C or SIGTERM the process ends at once: unloading torch takes half a second."""
+    """Run the command line. After Ctrl-C or SIGTERM the process ends at once: unloading torch takes half a second.
+
+    So it does where a thread is left that still reads: Python and torch abort where they are unloaded under it.
+    """
     try:
         main(prog_name="ssdtrt")
     except SystemExit as end:
-        if end.code in INTERRUPTED:
+        if end.code in INTERRUPTED or any(thread.daemon for thread in threading.enumerate()):
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError):
                     stream.flush()
-            os._exit(end.code)
+            os._exit(int(end.code or 0))
         raise
 
 

@@ -131,6 +131,7 @@ def bench_files(
     plan = plan_sizes(files, batch_sizes)
     if evaluation:
         evaluation.check(*(file.metadata.model.labels for file in files))
+        evaluation.check_decoding(*((file.device, file.metadata.model.preprocess) for file in files))
     modules, notes = _find_modules(files, module, "agreement and AP" if evaluation else "agreement")
     settings = settings_for(files[0].device, rounds, iterations, warmup)
     report = _joined(list(_sweep(plan, against, modules, settings, progress)))

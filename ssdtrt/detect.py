@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast, overload
@@ -12,27 +12,27 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.artifact.inspection import described
-from ssdtrt.detection.batching import BatchRunner, Stage
+from ssdtrt.detection.batching import BatchRunner, Stage, gather
 from ssdtrt.detection.pipeline import Pipeline
 from ssdtrt.detection.results import UNTRAINED as UNTRAINED
 from ssdtrt.detection.results import Detections
-from ssdtrt.detection.settings import check_settings, class_numbers
+from ssdtrt.detection.settings import check_settings, class_numbers, settings_table
 from ssdtrt.detection.unpacking import Chosen, DetectionBatch, unpack
 from ssdtrt.errors import ArtifactError, ImageError
-from ssdtrt.images.decode import Picture
+from ssdtrt.images.gpu_decode import decoder_for
 from ssdtrt.images.levels import ValueRange
-from ssdtrt.images.tensors import Pictures, as_list, check_images, is_one_picture
+from ssdtrt.images.tensors import Pictures, check_images, is_one_picture
 from ssdtrt.reading.addresses import AddressRules
+from ssdtrt.reading.choice import read
 from ssdtrt.reading.fetch import load_picture
 from ssdtrt.reading.read_ahead import worker_count
-from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture, readable
+from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.sinks.files import detect_files as detect_files
 from ssdtrt.sinks.files import folder_sink as folder_sink
 from ssdtrt.system.progress import Progress, silent
-from ssdtrt.system.report import html_table
 
 Classes = str | int | Iterable[str | int]
 """Names or numbers of classes, or one of them."""
@@ -63,11 +63,14 @@ class Detector:
         allow_private: Whether pictures are also fetched from this machine and from private networks.
         max_bytes: The most bytes of a picture that is fetched.
         timeout: Seconds in which one must be there, all in all.
+        decode: Where JPEG files are decoded: on the `gpu`, on the `cpu`, or `auto`, on the GPU where many files are read
+            and nvImageCodec is installed. What a GPU cannot decode the CPU does.
         note: Called with a line when a batch is halved, and what is to be known about how a picture was read.
 
     Attributes:
         runner: The loaded file.
         device: Where it runs.
+        times: How long each stage of `stream` was busy, since it was last cleared.
 
     Raises:
         ArtifactError: Where the file is damaged, of another kind, or for another machine, or has NMS with another IoU.
@@ -104,9 +107,10 @@ class Detector:
         allow_private: bool = False,
         max_bytes: int = config.MAX_BYTES,
         timeout: float = config.FETCH_SECONDS,
+        decode: str = config.DECODE[0],
         note: Progress = silent,
     ):
-        check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou, max_bytes, timeout)
+        check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou, max_bytes, timeout, decode)
         if isinstance(path, (str, Path)):
             runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256, reuse_outputs=True)
         elif sha256 is None:
@@ -127,16 +131,21 @@ class Detector:
         self.addresses = AddressRules(bool(allow_private), int(max_bytes), float(timeout))
         self.device = runner.device
         most = max(max_detections, config.MAX_DETECTIONS)  # Classes are chosen among these.
-        self.stage, self.pipeline = Stage(self.device), Pipeline(runner, most, nms_iou)
+        self.times = StageTimes()
+        self.stage, self.pipeline = Stage(self.device), Pipeline(runner, most, nms_iou, self.times)
         self._notes = PictureNotes(note)
-        self._resize_on_device = self.device.type == "cuda"
+        self._resize_on_device = self._overlaps = self.device.type == "cuda"
+        self.decode, self._decoder = decode, decoder_for(decode, self.device, runner.preprocess, decode == "gpu")
         largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
         smallest = runner.batch.min if runner.batch else 1
-        self.batches = BatchRunner(self._stage, self.start, largest, smallest, note=note, release=self._release)
+        pad = self.device.type == "cuda"
+        self.batches = BatchRunner(
+            self._stage, self.start, largest, smallest, note=note, release=self._release, pad=pad, times=self.times
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        names = ("threshold", "max_detections", "classes", "nms_iou", "orient", "workers", "value_range", "max_pixels")
-        options = {name: getattr(self, name) for name in names} | self.addresses._asdict()
+        names = "threshold max_detections classes nms_iou orient workers value_range max_pixels decode"
+        options = {name: getattr(self, name) for name in names.split()} | self.addresses._asdict()
         return partial(Detector, **options), (self.runner,)
 
     @property
@@ -235,26 +244,30 @@ class Detector:
             GpuError: As `stream`.
         """
         chosen = chosen or Chosen(self.threshold, self.classes, self.max_detections)
-        listed = as_list(pictures)
+        if self._decoder is None:
+            files = self.decode == "auto" and many and not keep
+            self._decoder = decoder_for(self.decode, self.device, self.runner.preprocess, files)
+        decoder = self._decoder if self.decode == "gpu" or (many and not keep) else None
         ahead = 2 * max(self.batch_size, self.workers)
         settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels, self.addresses
-        reader = PictureReader(self.runner.preprocess, *settings)
-        if many and not keep:
-            held = 2 * self.batch_size  # One batch runs while another is gathered.
-            paths = cast(Iterable[str | Path], listed)
-            prepared = reader.with_processes(paths, held, self.device, self._resize_on_device)
-        elif reader.few_in_memory(listed, self.batch_size, self._resize_on_device):
-            prepared = reader.at_once(cast(Sequence[Picture], listed), keep, self._resize_on_device)
-        else:
-            prepared = reader.with_threads(listed, keep)
+        reader = PictureReader(self.runner.preprocess, *settings, jpegs=decoder is not None, times=self.times)
+        prepared, takes_time = read(
+            reader, pictures, self.batch_size, self._overlaps, self.device, keep, many, self._resize_on_device, decoder
+        )
+        self.batches.ahead = self.device if self._overlaps and takes_time else None
         options = {"orient": self.orient, "value_range": self.value_range, "max_pixels": self.max_pixels}
         load = partial(load_picture, rules=self.addresses, **options)
         note = "" if self.runner.trained else UNTRAINED
-        with contextlib.closing(prepared):
-            for batch, packed in self.batches.run(self.batches.cut(readable(prepared, failures, self._notes))):
-                for one in batch:
-                    one.release()
-                yield unpack(packed.numpy(), batch, chosen, self.runner.preprocess, self.runner.labels, load, note)
+        gathered = gather(prepared, self.batches, failures, self._notes)
+        with contextlib.closing(self.batches.run(gathered)) as running:
+            for batch, packed in running:
+                with self.times.busy("results"):
+                    for one in batch:
+                        one.release()
+                    found = unpack(
+                        packed.numpy(), batch, chosen, self.runner.preprocess, self.runner.labels, load, note
+                    )
+                yield found
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
         """Start to detect in images on the device, and do not wait for it.
@@ -274,7 +287,7 @@ class Detector:
 
     def _stage(self, batch: list[PreparedPicture]) -> Tensor:
         """The pixels of a batch as one uint8 tensor [N, 3, 300, 300] on the device."""
-        return self.stage([one.pixels for one in batch])
+        return self.stage([cast(Any, one.pixels) for one in batch])
 
     def _release(self) -> None:
         """Free the captured graphs and the memory that they hold."""
@@ -283,8 +296,5 @@ class Detector:
 
     def _repr_html_(self) -> str:
         """Return a table of the file and the settings, for a notebook."""
-        rows = {**described(self.runner.metadata), "precision": self.runner.precision, "device": str(self.device)}
-        if self.classes is not None:
-            rows["reported classes"] = ", ".join(self.runner.labels[number] for number in self.classes)
         numbers = {"threshold": self.threshold, "max_detections": self.max_detections, "nms_iou": self.nms_iou}
-        return html_table(f"Detector: {self.runner.name}", {**rows, **{key: f"{n:g}" for key, n in numbers.items()}})
+        return settings_table(self.runner, self.classes, numbers)

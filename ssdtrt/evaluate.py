@@ -17,6 +17,7 @@ from ssdtrt.evaluation.coco import PictureDetections, evaluate_detections, load_
 from ssdtrt.evaluation.orientation import orientation_notes
 from ssdtrt.evaluation.pictures import find_pictures
 from ssdtrt.evaluation.report import EvalReport, EvalSettings
+from ssdtrt.images.gpu_decode import decoder_for
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
@@ -45,6 +46,7 @@ def evaluate_file(
     sha256: str | None = None,
     value_range: ValueRange | None = None,
     max_pixels: int | None = None,
+    decode: str = config.DECODE[0],
     progress: Progress = silent,
 ) -> EvalReport:
     """Run a saved file over every picture of an annotation file, and compute COCO's figures.
@@ -70,6 +72,7 @@ def evaluate_file(
         sha256: The SHA-256 that the file must have.
         value_range: Which values of pictures of more than 8 bits become black and white (see `load_image`).
         max_pixels: The most pixels of a picture (see `load_image`).
+        decode: Where JPEGs are decoded (see `Detector`).
         progress: Called with a line about the progress.
 
     Returns:
@@ -104,6 +107,7 @@ def evaluate_file(
         subset=subset,
         value_range=value_range,
         max_pixels=max_pixels,
+        decode=decode,
         progress=progress,
     )
     progress("loading")
@@ -128,6 +132,7 @@ class Evaluation:
         subset: Whether pictures that are not there are left out.
         value_range: Which values of pictures of more than 8 bits become black and white.
         max_pixels: The most pixels of a picture.
+        decode: Where JPEGs are decoded.
         progress: Called with a line about the progress.
 
     Raises:
@@ -160,6 +165,7 @@ class Evaluation:
         subset: bool = False,
         value_range: ValueRange | None = None,
         max_pixels: int | None = None,
+        decode: str = config.DECODE[0],
         progress: Progress = silent,
     ):
         load_coco_tools()
@@ -179,12 +185,18 @@ class Evaluation:
             match_classes=match_classes,
             value_range=value_range,
             max_pixels=max_pixels,
+            decode=decode,
         )
 
     def check(self, *models: Sequence[str]) -> None:
         """Raise AnnotationsError for a model whose labels, the background first, do not fit the categories."""
         for labels in models:
             match_categories(self._annotations.categories, labels, self.settings.match_classes)
+
+    def check_decoding(self, *files: tuple[torch.device, str]) -> None:
+        """Raise SsdtrtError where JPEGs are to be decoded on a GPU, for a file's device or preprocessing that cannot."""
+        for device, preprocess in files:
+            decoder_for(self.settings.decode, device, preprocess, self.settings.decode == "gpu")
 
     def of(self, runner: FileRunner | EagerRunner, name: str, *, results: str | Path | None = None) -> EvalReport:
         """Return the figures of one runner.
@@ -241,6 +253,7 @@ class Evaluation:
             note=note,
             value_range=self.settings.value_range,
             max_pixels=self.settings.max_pixels,
+            decode=self.settings.decode,
         )
         ids, paths = list(self._pictures), list(self._pictures.values())
         bar = ProgressBar(self._progress, f"evaluating {name}", len(paths))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ssdtrt import config
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
+    decode_option,
     device_option,
     end_with,
     hint_verify,
@@ -28,7 +30,7 @@ from ssdtrt.commands.options import (
 )
 from ssdtrt.commands.parameters.addresses import address_options
 from ssdtrt.commands.parameters.types import Overlap, complete_classes
-from ssdtrt.commands.text.tables import summary_text
+from ssdtrt.commands.text.tables import stages_text, summary_text
 from ssdtrt.commands.video import video_options
 from ssdtrt.system.report import counted
 
@@ -87,6 +89,8 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 )
 @reading_options
 @address_options
+@decode_option
+@click.option("--timing", is_flag=True, help="Also how busy each stage was, and which one holds the rest.")
 @device_option
 @sha256_option
 @json_option
@@ -103,11 +107,8 @@ def detect(
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
-    draws = bool(output) or not (jsonl or coco)
-    if not draws and saving:
-        raise click.UsageError(f"{_SAVING[next(iter(saving))]} draws pictures: give -o too.")
-    if annotations and not coco:
-        raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
+    draws, timing = bool(output) or not (jsonl or coco), options.pop("timing")
+    _check_usage(draws, saving, annotations, coco)
     targets = {"-o": output and Path(output, config.DETECTIONS_FILE), "--jsonl": jsonl, "--coco": coco}
     targets["--json"] = json_file
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
@@ -145,10 +146,18 @@ def detect(
     summary = detect_files(detector, pictures, sinks, failures, total, terminal.progress)
     report = _detect_report(runner, summary, folder, jsonl, coco)
     crops = f", {counted(summary.detections, 'crop')}" if "save_crops" in saving else ""
-    show(report, json_file, lambda _, width: _detect_text(report, summary, crops, width), err="-" in (jsonl, coco))
+    text = partial(_detect_text, summary=summary, crops=crops, timing=timing)
+    show(report, json_file, text, err="-" in (jsonl, coco))
     end_with(summary.failures)
     if "-" not in (jsonl, coco, json_file):
         hint_verify(runner, file, module, summary.first, reading)
+
+
+def _check_usage(draws: bool, saving: Mapping[str, Any], annotations: str | None, coco: str | None) -> None:
+    if not draws and saving:
+        raise click.UsageError(f"{_SAVING[next(iter(saving))]} draws pictures: give -o too.")
+    if annotations and not coco:
+        raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
 
 
 def _detect_report(
@@ -169,15 +178,17 @@ def _detect_report(
         jsonl=jsonl,
         coco=coco,
         failures=tuple(map(str, summary.failures)),
+        stages=summary.stages,
     )
 
 
-def _detect_text(report: DetectReport, summary: Summary, crops: str, width: int) -> str:
-    """Return what was found, and where it was written."""
+def _detect_text(report: DetectReport, width: int, summary: Summary, crops: str, timing: bool) -> str:
+    """Return what was found, where it was written and, for `timing`, how busy each stage was."""
     pictures = counted(report.pictures, "picture")
     places = [f"{report.folder}: {pictures}{crops} and detections.json"] if report.folder else []
     places += [target for target in (report.jsonl, report.coco) if target and target != "-"]
-    return "\n".join([summary_text(summary, width), *(f"written to {place}" for place in places)])
+    stages = ["", stages_text(summary.stages, width)] if timing else []
+    return "\n".join([summary_text(summary, width), *(f"written to {place}" for place in places), *stages])
 
 
 def _sinks(

@@ -14,6 +14,7 @@ from ssdtrt.commands.options import (
     against_option,
     check_apart,
     check_json,
+    decode_option,
     device_option,
     json_option,
     module_option,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ssdtrt.reporting.records import ProfileReport
 
 _LAYERS = 20  # that the table shows
+_UNASKED = (("match_classes", config.CLASS_MATCHING[0]), ("decode", config.DECODE[0]))
 
 
 def evaluating_options(required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -64,10 +66,11 @@ def evaluating_options(required: bool) -> Callable[[Callable[..., Any]], Callabl
             "--orient", is_flag=True, help="Turn pictures by their EXIF orientation, for upright annotations."
         )
         @click.option("--subset", is_flag=True, help="Leave out the pictures that are not there, and their objects.")
+        @decode_option
         @reading_options
         @functools.wraps(command)
         def with_evaluating(*arguments: Any, reading: dict[str, Any], **others: Any) -> Any:
-            names = ("images", "annotations", "match_classes", "orient", "subset")
+            names = ("images", "annotations", "match_classes", "orient", "subset", "decode")
             evaluating = {name: others.pop(name) for name in names}
             return command(*arguments, evaluating={**evaluating, **reading}, **others)
 
@@ -103,7 +106,7 @@ def bench(files, against, module, json_file, evaluating, **options):
     Example: ssdtrt bench ssd300.engine.ts --against compile,engine-plain --json bench.json
     """
     files = files or (config.ENGINE_FILE,)
-    asked = {name for name, value in evaluating.items() if value and (name, value) != ("match_classes", "name")}
+    asked = {name for name, value in evaluating.items() if value and (name, value) not in _UNASKED}
     if asked and not {"images", "annotations"} <= asked:
         raise click.UsageError("The AP takes both --images DIR and --annotations FILE.")
     names = ("markdown_file", "plot_file", "min_speedup", "max_latency_ms")

@@ -114,6 +114,15 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_reading
 
 
+decode_option = click.option(
+    "--decode",
+    type=click.Choice(config.DECODE),
+    default=config.DECODE[0],
+    show_default=True,
+    help="Where JPEGs are decoded.  auto: on the GPU, where many are read and nvImageCodec is installed.",
+)
+
+
 def int8_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --int8 and its options; the command takes those that were given as the dict `int8`, which is None without --int8."""
 

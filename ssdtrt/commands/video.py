@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _OF_PICTURES = {
     "coco": "--coco", "annotations": "--annotations", "side_by_side": "--side-by-side", "save_crops": "--save-crops",
-    "value_range": "--range", "max_pixels": "--max-pixels",
+    "value_range": "--range", "max_pixels": "--max-pixels", "timing": "--timing",
 }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def _detect_in_videos(
     saving: dict[str, Any], reading: dict[str, Any], device: Any, sha256: str | None, json_file: str | None, **options: Any
 ) -> None:  # fmt: skip
     """Do what `detect` does, with videos."""
-    given = {**saving, **reading, "coco": options.pop("coco"), "annotations": options.pop("annotations")}
+    given = {**saving, **reading, **{name: options.pop(name) for name in ("coco", "annotations", "timing")}}
     for name, option in _OF_PICTURES.items():
         if given.get(name):
             raise click.UsageError(f"{option} is for pictures; give -o or --jsonl for videos.")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.errors import GpuError
+from ssdtrt.errors import GpuError, ImageError
 from ssdtrt.images.gpu_resize import constants, resize
 from ssdtrt.images.upload import on_host, to_device
+from ssdtrt.reading.read_ahead import in_thread
+from ssdtrt.reading.reader import PictureNotes, Prepared, PreparedPicture, readable
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device
 from ssdtrt.system.gpu_errors import gpu_errors, out_of_memory
@@ -43,17 +48,20 @@ class Stage:
         self._shape: tuple[int, ...] = ()
         self._same = 0  # pictures of that shape, one after the other
         self._kept: tuple[Tensor, ...] = ()
+        self._lock = threading.RLock()  # A batch that does not fit is staged anew while the next one is.
 
-    def __call__(self, pictures: Sequence[np.ndarray]) -> Tensor:
-        """Return the pictures, uint8 [h, w, 3] each, as uint8 [N, 3, 300, 300]; the next call may overwrite them."""
-        with current_device(self.device):
-            if self.device.type == "cuda" and len(pictures) == 1 and self._comes_often(pictures[0].shape):
-                return self._replay(pictures).permute(0, 3, 1, 2)
+    def __call__(self, pictures: Sequence[np.ndarray | Tensor]) -> Tensor:
+        """Return the pictures, uint8 [h, w, 3] each, as uint8 [N, 3, 300, 300]."""
+        with self._lock, current_device(self.device):
+            alone = self.device.type == "cuda" and len(pictures) == 1 and isinstance(pictures[0], np.ndarray)
+            if alone and self._comes_often(pictures[0].shape):
+                return self._replay(cast(Sequence[np.ndarray], pictures)).permute(0, 3, 1, 2)
             return to_device(pictures, self.device)
 
     def release(self) -> None:
         """Free the graph and the memory that it holds."""
-        self.graph, self._shape, self._same, self._kept = None, (), 0, ()
+        with self._lock:
+            self.graph, self._shape, self._same, self._kept = None, (), 0, ()
 
     def _comes_often(self, shape: tuple[int, ...]) -> bool:
         """Whether enough pictures of this shape came one after the other, and they have to be resized."""
@@ -69,7 +77,10 @@ class Stage:
             height, width = pictures[0].shape[:2]
             self._kept = constants(height, width, self.device)  # The graph reads them where they are now.
             self.graph = CudaGraphRunner(resize, self.device, limit=1)
-        return self.graph(on_host(pictures, pinned=self.device.type == "cuda"))
+        images: Tensor = self.graph(on_host(pictures, pinned=self.device.type == "cuda"))
+        return (
+            images.clone()
+        )  # The next replay overwrites it, and comes before it is used where batches are staged ahead.
 
 
 class BatchRunner:
@@ -83,6 +94,11 @@ class BatchRunner:
         smallest: The fewest items that a batch is halved to.
         note: Called with a line on each halving.
         release: Called before a smaller batch is tried, to free what only the larger size needed.
+        ahead: A device for which a thread takes and stages the next batch while one runs, on a CUDA stream of its own;
+            None to do that in turn.
+        pad: Whether a shorter batch behind a full one is filled up with its last item: on a GPU another size is another
+            CUDA graph, whose capture takes longer than the items.
+        times: Takes how long staging takes.
     """
 
     def __init__(
@@ -94,7 +110,11 @@ class BatchRunner:
         *,
         note: Progress = silent,
         release: Callable[[], None] = lambda: None,
+        ahead: torch.device | None = None,
+        pad: bool = False,
+        times: StageTimes | None = None,
     ):
+        self.ahead, self.pad, self.times = ahead, pad, times or StageTimes()
         self.stage, self.start, self.size, self.smallest = stage, start, size, smallest
         self.note, self.release = note, release
 
@@ -109,31 +129,69 @@ class BatchRunner:
         if batch:
             yield batch
 
-    def run(self, batches: Iterable[list[Item]]) -> Iterator[tuple[list[Item], Tensor]]:
+    def run(self, batches: Iterable[list[Item]]) -> Generator[tuple[list[Item], Tensor], None, None]:
         """Yield each batch and its result, in order.
 
-        The next batch already runs while the caller uses a result; at most two batches are on the device.
+        The next batch already runs while the caller uses a result; at most two batches are on the device, and where
+        they are staged ahead those that config.BATCHES_AHEAD lets wait, and one more.
+
+        Args:
+            batches: The batches; a generator is closed at the end, in the thread that it runs in.
 
         Raises:
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
         running: tuple[list[Item], Finish | None] | None = None
-        for batch in batches:
-            images = self._if_it_fits(self.stage, batch)
-            done = self._finish(*running) if running else None
-            try:
-                fits = images is not None and len(batch) <= self.size
-                running = batch, self._if_it_fits(self.start, images) if fits else None
-            finally:
-                if done:  # Also where the next batch fails to start: what is finished is not lost.
-                    yield done
+        full = 0  # items of the batch before, if it was a full one
+        staged = self._staged(batches, self.ahead)
+        if self.ahead is not None:
+            staged = in_thread(staged, config.BATCHES_AHEAD)
+        with contextlib.closing(staged):
+            for batch, images in staged:
+                done = self._finish(*running) if running else None
+                try:
+                    fits = images is not None and len(batch) <= self.size
+                    running = batch, self._if_it_fits(self._start, images, full) if fits else None
+                    full = len(batch) if len(batch) == self.size else 0
+                finally:
+                    if done:  # Also where the next batch fails to start: what is finished is not lost.
+                        yield done
         if running:
             yield self._finish(*running)
+
+    def _staged(
+        self, batches: Iterable[list[Item]], ahead: torch.device | None
+    ) -> Generator[tuple[list[Item], Tensor | None], None, None]:
+        """Each batch and what `stage` returns for it; None where the memory is too small.
+
+        For a GPU that is done ahead on a stream of its own, and it has finished what it is given.
+        """
+        stream = torch.cuda.Stream(ahead) if ahead is not None and ahead.type == "cuda" else None
+        with contextlib.ExitStack() as stack:
+            if isinstance(batches, Generator):
+                stack.enter_context(contextlib.closing(batches))
+            if stream is not None:
+                stack.enter_context(torch.cuda.stream(stream))  # Of this thread.
+            for batch in batches:
+                with self.times.busy("decode"):
+                    images = self._if_it_fits(self.stage, batch)
+                    if stream is not None:
+                        with gpu_errors():
+                            stream.synchronize()
+                yield batch, images
+
+    def _start(self, images: Tensor, full: int) -> Finish:
+        """Start the images [N, ...] of a batch, filled up to those of a full one before it."""
+        if images.is_cuda:
+            images.record_stream(torch.cuda.current_stream(images.device))
+        if self.pad and len(images) < full <= self.size:
+            images = torch.cat([images, images[-1:].expand(full - len(images), *images.shape[1:])])
+        return self.start(images)
 
     def _finish(self, batch: list[Item], finish: Finish | None) -> tuple[list[Item], Tensor]:
         """A batch and its result: of one that was started, or of one that did not fit, in halves."""
         result = None if finish is None else self._if_it_fits(finish)
-        return batch, self._in_halves(batch) if result is None else result
+        return batch, self._in_halves(batch) if result is None else result[: len(batch)]
 
     def _in_halves(self, batch: list[Item]) -> Tensor:
         """The result of a batch that did not fit, in smaller ones, none of which runs while another does."""
@@ -173,3 +231,18 @@ class BatchRunner:
                 if not out_of_memory(error):
                     raise
         return None
+
+
+def gather(
+    prepared: Prepared, batches: BatchRunner, failures: list[ImageError] | None, notes: PictureNotes
+) -> Generator[list[PreparedPicture], None, None]:
+    """Yield the pictures that can be read in batches, and end the reading in the thread that this runs in.
+
+    Args:
+        prepared: What is read.
+        batches: What runs them.
+        failures: As for `readable`.
+        notes: Takes the notes.
+    """
+    with contextlib.closing(prepared):
+        yield from batches.cut(readable(prepared, failures, notes))

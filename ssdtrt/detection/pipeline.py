@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ssdtrt import config
 from ssdtrt.detection.postprocessor import Pending, Postprocessor
 from ssdtrt.images.tensors import normalization, scale_to
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner
 from ssdtrt.system.devices import current_device
@@ -25,6 +27,7 @@ class Pipeline:
         runner: The network.
         max_detections: K, the most detections of a picture.
         nms_iou: As for Postprocessor.
+        times: Takes how long the device works.
 
     Attributes:
         normalization: The mean and standard deviation of the runner's preprocessing.
@@ -37,7 +40,9 @@ class Pipeline:
         runner: FileRunner | EagerRunner,
         max_detections: int = config.MAX_DETECTIONS,
         nms_iou: float = config.NMS_IOU,
+        times: StageTimes | None = None,
     ):
+        self.times = times or StageTimes()
         self.runner, self.device = runner, runner.device
         self.normalization = normalization(runner.preprocess, self.device)
         self.postprocessor = Postprocessor(self.device, max_detections, nms_iou)
@@ -56,8 +61,27 @@ class Pipeline:
         """
         if self._running is not None:
             self._running.wait()  # Of a stream between two results. What it reads on the device is overwritten now.
-        self._running = Pending(self._start(images))
+        self._running = Pending(self._timed(images))
         return self._running.result
+
+    def _timed(self, images: Tensor) -> Callable[[], Tensor]:
+        """Start, and add the time of the device once it has finished."""
+        if self.device.type != "cuda":
+            with self.times.busy("network"):
+                return self._start(images)
+        with current_device(self.device):
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            finish = self._start(images)
+            end.record()
+
+        def finish_timed() -> Tensor:
+            result = finish()
+            end.synchronize()
+            self.times.add("network", start.elapsed_time(end) / 1e3)
+            return result
+
+        return finish_timed
 
     def _start(self, images: Tensor) -> Callable[[], Tensor]:
         if self.graph is None:

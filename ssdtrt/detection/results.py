@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
+from ssdtrt.reading.stage_times import StageTime
 from ssdtrt.system.outputs import writing
 from ssdtrt.system.report import Report, counted
 
@@ -277,6 +278,7 @@ class Summary:
         seconds: How long the run took.
         first: The detections of the first 20 pictures.
         failures: Why the others could not be read.
+        stages: How long each stage was busy.
     """
 
     pictures: int
@@ -284,6 +286,7 @@ class Summary:
     seconds: float
     first: tuple[ImageDetections, ...]
     failures: tuple[ImageError, ...]
+    stages: tuple[StageTime, ...] = ()
 
     @property
     def images_per_second(self) -> float:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
 from ssdtrt import config
+from ssdtrt.artifact.inspection import described
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.levels import ValueRange
+from ssdtrt.system.report import html_table
+
+if TYPE_CHECKING:
+    from ssdtrt.runners.baseline import EagerRunner
+    from ssdtrt.runners.runner import FileRunner
 
 _DAY = 86_400  # seconds
 
@@ -23,6 +30,7 @@ def check_settings(
     nms_iou: float = config.NMS_IOU,
     max_bytes: int = config.MAX_BYTES,
     timeout: float = config.FETCH_SECONDS,
+    decode: str = config.DECODE[0],
 ) -> None:
     """Check the settings of a Detector.
 
@@ -33,6 +41,8 @@ def check_settings(
         raise SsdtrtError(f"The threshold is {threshold!r}; expected a number of 0..1.")
     if not (isinstance(nms_iou, Real) and 0 < nms_iou <= 1):
         raise SsdtrtError(f"nms_iou is {nms_iou!r}; expected a number above 0, at most 1.")
+    if decode not in config.DECODE:
+        raise SsdtrtError(f"decode is {decode!r}; expected {', '.join(config.DECODE)}.")
     counts = {"max_detections": max_detections, "workers": workers, "max_pixels": max_pixels, "max_bytes": max_bytes}
     for name, count in counts.items():
         if count is not None and not (isinstance(count, Integral) and count >= 1):
@@ -75,3 +85,13 @@ def _number(asked: str | int, labels: Sequence[str]) -> int:
     close = difflib.get_close_matches(str(asked), names, n=1)
     meant = f"Did you mean {close[0]!r}?" if close else f"The names begin with {', '.join(names[:3])}."
     raise SsdtrtError(f"There is no class {asked!r}; expected a name or a number of 1..{len(names)}. {meant}")
+
+
+def settings_table(
+    runner: FileRunner | EagerRunner, classes: Sequence[int] | None, numbers: Mapping[str, float]
+) -> str:
+    """Return a table of a file and the settings of its detector, for a notebook."""
+    rows = {**described(runner.metadata), "precision": runner.precision, "device": str(runner.device)}
+    if classes is not None:
+        rows["reported classes"] = ", ".join(runner.labels[number] for number in classes)
+    return html_table(f"Detector: {runner.name}", {**rows, **{key: f"{n:g}" for key, n in numbers.items()}})

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 from ssdtrt import config
 from ssdtrt.artifact.precision import PRECISIONS
-from ssdtrt.diagnosis.facts import PACKAGES, TENSORRT_NAMES, BuildTest, Facts, Failure, Package
+from ssdtrt.diagnosis.facts import PACKAGES, ROADS, TENSORRT_NAMES, BuildTest, Facts, Failure, Package
 from ssdtrt.diagnosis.report import TEST_BUILD, Finding
 from ssdtrt.diagnosis.requirements import install_command, is_known, parse_version, public, unmet
-from ssdtrt.system.versions import pip_install_tensorrt
+from ssdtrt.system.versions import pip_install, pip_install_tensorrt
 
 _GET_GPU = (
     "Use a machine with an NVIDIA GPU and its driver, where nvidia-smi lists it; "
@@ -236,6 +236,22 @@ def _check_folders(facts: Facts) -> Iterator[Finding]:
             yield Finding(name, "ok", f"{folder.path}, {_size(folder.free_mib)} free")
 
 
+def _check_roads(facts: Facts) -> Iterator[Finding]:
+    """Report what pictures can be read with, and what a package that is missing would give."""
+    decoder, video = (_version(facts.packages[name]) for name in ROADS.values())
+    if isinstance(facts.torch, Failure) or not facts.torch.gpus:
+        text = "on the CPU, by Pillow; with a GPU and nvImageCodec there"
+    elif decoder is None:
+        text = (
+            f"on the CPU, by Pillow; on the GPU, which leaves the CPU's cores free, with: {pip_install('gpu-decode')}"
+        )
+    else:
+        text = f"on the GPU, by nvImageCodec {decoder}, where many files are read"
+    yield Finding("JPEG decoding", "ok", text)
+    text = f"PyAV {video}" if video else f"not read; they are with: {pip_install('video')}"
+    yield Finding("videos", "ok", text)
+
+
 def _check_cpu(facts: Facts) -> Iterator[Finding]:
     """Report that CPU engines can be built."""
     if not isinstance(facts.torch, Failure) and not isinstance(facts.torchvision, Failure):
@@ -254,6 +270,7 @@ _CHECKS: dict[str, Callable[[Facts], Iterator[Finding]]] = {
     "TensorRT": _check_tensorrt,
     "metadata": _check_packages,
     "folders": _check_folders,
+    "pictures": _check_roads,
     "CPU engine": _check_cpu,
 }
 

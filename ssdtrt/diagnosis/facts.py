@@ -10,7 +10,10 @@ from ssdtrt import config
 from ssdtrt.system.gpu_state import Driver, Gpu
 
 TENSORRT_NAMES = ("tensorrt", "tensorrt-cu12", "tensorrt-cu13")
-PACKAGES = ("torch", "torchvision", "torch-tensorrt", *TENSORRT_NAMES, config.RTX_DISTRIBUTION)
+ROADS = {"gpu-decode": "nvidia-nvimgcodec-cu12", "video": "av"}
+"""By the name of an extra the package that it brings, and without which ssdtrt reads less, or more slowly."""
+
+PACKAGES = ("torch", "torchvision", "torch-tensorrt", *TENSORRT_NAMES, config.RTX_DISTRIBUTION, *ROADS.values())
 
 
 class Failure(msgspec.Struct, frozen=True, tag=True):

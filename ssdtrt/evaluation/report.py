@@ -47,6 +47,7 @@ class EvalSettings(Report, frozen=True):
         value_range: The values of pictures of more than 8 bits that became black and white; None for those that each
             picture fills.
         max_pixels: The most pixels of a picture; None for Pillow's limit.
+        decode: Where JPEGs were to be decoded: `gpu`, `cpu`, or `auto`.
     """
 
     annotations: str
@@ -60,6 +61,7 @@ class EvalSettings(Report, frozen=True):
     match_classes: str = config.CLASS_MATCHING[0]
     value_range: tuple[float, float] | None = None
     max_pixels: int | None = None
+    decode: str = "cpu"
 
 
 class EvalReport(Report, frozen=True):

@@ -66,7 +66,7 @@ def load_image(
             f"A {type(picture).__name__} cannot be read as a picture; expected a path, a PIL image or a uint8 array."
         )
     try:
-        with _pillow_settings(max_pixels) as usual:
+        with pillow_settings(max_pixels) as usual:
             if isinstance(picture, np.ndarray):
                 return _to_rgb(Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture), None, silent)
             if isinstance(picture, Image.Image):
@@ -115,7 +115,7 @@ def content_format(path: str) -> str | None:
         OSError: Where it cannot be opened.
     """
     register_heif()
-    with open(path, "rb") as file, _pillow_settings(None):
+    with open(path, "rb") as file, pillow_settings(None):
         try:
             with Image.open(file, formats=[name for name in _WITH_SIGNATURE if name in Image.OPEN]) as opened:
                 return None if _is_preview(opened) else opened.format
@@ -231,6 +231,12 @@ def _to_rgb(image: Image.Image, value_range: ValueRange | None, note: Progress) 
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
+def usual_pixels() -> float:
+    """Return Pillow's own limit of pixels, PIL.Image.MAX_IMAGE_PIXELS, also while it is changed for a picture."""
+    with _lock:
+        return (_usual if _readers else Image.MAX_IMAGE_PIXELS) or float("inf")
+
+
 _lock = threading.Lock()
 _readers = 0
 _filters: Any = None
@@ -238,7 +244,7 @@ _usual: int | None = None
 
 
 @contextlib.contextmanager
-def _pillow_settings(max_pixels: int | None) -> Iterator[int | None]:
+def pillow_settings(max_pixels: int | None) -> Iterator[int | None]:
     """Ignore Pillow's warnings in the block, and let it read so many pixels; yields its own PIL.Image.MAX_IMAGE_PIXELS.
 
     Both settings belong to the process, so threads that read at the same time share one change of them: the first one

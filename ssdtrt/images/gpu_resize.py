@@ -2,7 +2,9 @@
 
 Pillow resizes along one side and then along the other, each time with integer weights in units of 2^-22, and rounds to
 a byte in between. Here each pass is one matrix product. A weight is split into its high and its low 11 bits, so that
-every sum is of integers below 2^24, which float32 holds exactly, in whatever order they are added.
+every sum is of integers below 2^24, which float32 holds exactly, in whatever order they are added. Bytes and the halves
+of weights have at most 11 significant bits, all of which TF32 keeps, and it adds in float32: on a GPU several pictures are
+resized by its tensor cores, with the same result in half the time.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.system.devices import tf32_disabled, tf32_is_off
+from ssdtrt.system.devices import tf32_disabled, tf32_is_off, with_tf32
 
 _SIZE = config.IMAGE_SIZE
 _BITS = 22  # of Pillow's weights, PRECISION_BITS in its Resample.c
@@ -81,13 +83,21 @@ def _resize_chunk(pictures: Tensor, height_first: bool) -> Tensor:
     n, height, width, _ = pictures.shape
     planes = pictures.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     planes = planes.view(3 * n, height, width)
-    # TF32 would round the sums. Turning it off takes the host longer than the products.
-    as_it_is = planes.is_cuda and tf32_is_off()
-    with torch.no_grad(), contextlib.nullcontext() if as_it_is else tf32_disabled(autotune=False):
+    with torch.no_grad(), _precision(planes.is_cuda, n):
         first, second = (_resize_height, _resize_width) if height_first else (_resize_width, _resize_height)
         planes = second(first(planes).floor_())
     planes = planes.view(n, 3, _SIZE, _SIZE).permute(0, 2, 3, 1)
     return planes.to(torch.uint8, memory_format=torch.contiguous_format)  # [n, 300, 300, 3], rounded down
+
+
+def _precision(on_gpu: bool, pictures: int) -> contextlib.AbstractContextManager[None]:
+    """Return a context for products that round nothing.
+
+    Turning a switch takes the host longer than the products of a few pictures.
+    """
+    if on_gpu and pictures >= config.TF32_RESIZE:
+        return with_tf32(True)
+    return contextlib.nullcontext() if on_gpu and tf32_is_off() else tf32_disabled(autotune=False)
 
 
 def _resize_width(planes: Tensor) -> Tensor:

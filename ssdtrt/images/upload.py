@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,22 +13,22 @@ from torch import Tensor
 from ssdtrt.images.gpu_resize import resize
 
 
-def to_device(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
+def to_device(pictures: Sequence[np.ndarray | Tensor], device: torch.device) -> Tensor:
     """Copy pictures of any sizes to the device, resized to the network's size.
 
     On a GPU nothing waits for the copies: pictures in memory that is `pinned` must stay as they are until the device
     has finished with them, unless their arrays are read-only: those are copied first, wherever they lie.
 
     Args:
-        pictures: N pictures, uint8 [h, w, 3].
+        pictures: N pictures, uint8 [h, w, 3]; tensors are on the device already.
         device: Where to.
 
     Returns:
         uint8 [N, 3, 300, 300], in the order of the pictures.
     """
-    groups: dict[tuple[int, ...], list[int]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for index, picture in enumerate(pictures):
-        groups.setdefault(picture.shape, []).append(index)
+        groups.setdefault((isinstance(picture, Tensor), *picture.shape), []).append(index)
     images = [resize(_stack([pictures[index] for index in group], device)) for group in groups.values()]
     if len(images) == 1:
         return images[0].permute(0, 3, 1, 2)  # [N, 3, 300, 300]
@@ -37,11 +38,14 @@ def to_device(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
     return torch.cat(images).index_select(0, order.to(device, non_blocking=True)).permute(0, 3, 1, 2)
 
 
-def _stack(pictures: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Pictures of one size, uint8 [h, w, 3], as one tensor [n, h, w, 3] on the device.
+def _stack(pictures: Sequence[np.ndarray | Tensor], device: torch.device) -> Tensor:
+    """Pictures of one size and kind, uint8 [h, w, 3], as one tensor [n, h, w, 3] on the device.
 
     Each goes straight there from pinned memory; otherwise they are stacked first, for a GPU in pinned memory.
     """
+    if isinstance(pictures[0], Tensor):
+        return torch.stack(cast(list[Tensor], pictures))
+    pictures = cast(Sequence[np.ndarray], pictures)
     shape, on_gpu = (len(pictures), *pictures[0].shape), device.type == "cuda"
     if on_gpu and pictures[0].flags.writeable and torch.from_numpy(pictures[0]).is_pinned():
         images = torch.empty(shape, dtype=torch.uint8, device=device)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,20 @@ from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import Picture, check_array, load_image
 from ssdtrt.images.gpu_resize import order_of_passes
+from ssdtrt.images.jpeg import EncodedJpeg, read_jpeg
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import fits_device_resize, resize_image
 from ssdtrt.images.tensors import channels_last
 from ssdtrt.images.upload import pinned
-from ssdtrt.reading.addresses import PUBLIC, AddressRules, shown
+from ssdtrt.reading.addresses import PUBLIC, AddressRules, is_address, shown
 from ssdtrt.reading.fetch import Fetched, Fetcher
 from ssdtrt.reading.read_ahead import in_order
 from ssdtrt.reading.reader_pool import ReaderPool
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.system.progress import Progress
 
 
-def _release_nothing() -> None:
+def release_nothing() -> None:
     """Do nothing: pixels that were made for this picture alone need no release."""
 
 
@@ -40,7 +43,8 @@ class PreparedPicture:
         index: Its place among all pictures, from 0.
         name: Its path, or its address without a user name and password; "" where it has none.
         size: Its (width, height).
-        pixels: uint8 [h, w, 3], resized to 300x300 or, for `to_device`, in its own size.
+        pixels: uint8 [h, w, 3], resized to 300x300 or, for `to_device`, in its own size; or a JPEG file for a GPU to
+            decode; or what that became, uint8 [300, 300, 3] on the device.
         source: What `load_image` takes to have the picture again: itself, RGB, where it is kept or came from an open
             file, else what was given. Where it was given by its address, what `load_picture` takes.
         release: To be called when `pixels` are not used any more, which may then change.
@@ -50,9 +54,9 @@ class PreparedPicture:
     index: int
     name: str
     size: tuple[int, int]
-    pixels: np.ndarray
+    pixels: np.ndarray | EncodedJpeg | torch.Tensor
     source: Picture
-    release: Callable[[], None] = _release_nothing
+    release: Callable[[], None] = release_nothing
     notes: tuple[str, ...] = ()
 
 
@@ -71,6 +75,8 @@ class PictureReader:
         value_range: Which values of more than 8 bits become black and white (see `load_image`).
         max_pixels: How many pixels of a picture are read at most (see `load_image`).
         addresses: What may be fetched.
+        jpegs: Whether JPEG files that a GPU decodes stay as they are.
+        times: Takes how long reading took.
     """
 
     preprocess: str
@@ -80,6 +86,8 @@ class PictureReader:
     value_range: ValueRange | None = None
     max_pixels: int | None = None
     addresses: AddressRules = PUBLIC
+    jpegs: bool = False
+    times: StageTimes = field(default_factory=StageTimes)
 
     def with_threads(self, pictures: Iterable[Picture | torch.Tensor], keep: bool = False) -> Prepared:
         """Read pictures of any kind with threads, which start at once.
@@ -131,7 +139,16 @@ class PictureReader:
         fetcher: Fetcher | None = None,
     ) -> PreparedPicture | ImageError:
         """Load a picture, and resize it unless pictures stay `whole` and it is small enough for that."""
-        index, picture = numbered
+        with self.times.busy("read", self.workers):
+            return self._read_one(*numbered, keep, whole, fetcher)
+
+    def _read_one(
+        self, index: int, picture: Picture | torch.Tensor, keep: bool, whole: bool, fetcher: Fetcher | None
+    ) -> PreparedPicture | ImageError:
+        if self.jpegs and isinstance(picture, (str, Path)) and not is_address(picture):
+            jpeg = read_jpeg(picture, orient=self.orient, max_pixels=self.max_pixels)
+            if jpeg is not None:
+                return PreparedPicture(index, str(picture), jpeg.size, jpeg, picture)
         try:
             picture = fetcher.opened(picture) if fetcher else picture
             if isinstance(picture, torch.Tensor):
@@ -188,16 +205,22 @@ class PictureReader:
                 value_range=self.value_range,
                 max_pixels=self.max_pixels,
                 addresses=self.addresses,
+                jpegs=self.jpegs,
             ) as pool,
-            pinned(pool.memory, device),
+            contextlib.nullcontext() if self.jpegs else pinned(pool.memory, device),
         ):
             for index, read in enumerate(pool.read(remember_names())):
                 name = names.popleft()
+                self.times.add("read", pool.take_seconds() / self.workers)
                 if isinstance(read, ImageError):
                     yield read
                 else:
                     release = partial(pool.free_slot, read.slot)
                     yield PreparedPicture(index, shown(name), read.size, read.pixels, name, release, read.notes)
+
+    def with_pillow(self, one: PreparedPicture) -> PreparedPicture | ImageError:
+        """Read a picture anew, which a GPU could not decode."""
+        return replace(self, jpegs=False)._read((one.index, one.source))
 
 
 def _is_decoded(picture: object) -> bool:

@@ -16,6 +16,7 @@ from typing import IO, BinaryIO, NamedTuple
 import numpy as np
 
 from ssdtrt.errors import ImageError, SsdtrtError
+from ssdtrt.images.jpeg import EncodedJpeg
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.reading.addresses import PUBLIC, AddressRules
 from ssdtrt.reading.reader_process import REQUEST, RESPONSE, ReaderSettings, decode, encode, shared_slots, slot_bytes
@@ -29,13 +30,13 @@ class PooledPicture(NamedTuple):
 
     Attributes:
         size: Its (width, height).
-        pixels: uint8 [h, w, 3], in its own size or resized.
-        slot: The slot that holds the pixels.
+        pixels: uint8 [h, w, 3], in its own size or resized; or a JPEG for a GPU to decode.
+        slot: The slot that holds them.
         notes: What is to be known about how it was read.
     """
 
     size: tuple[int, int]
-    pixels: np.ndarray
+    pixels: np.ndarray | EncodedJpeg
     slot: int
     notes: tuple[str, ...] = ()
 
@@ -56,6 +57,7 @@ class ReaderPool:
         value_range: Which values of more than 8 bits become black and white (see `load_image`).
         max_pixels: How many pixels of a picture are read at most (see `load_image`).
         addresses: What may be fetched.
+        jpegs: Whether JPEGs that a GPU decodes stay as they are.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class ReaderPool:
         value_range: ValueRange | None = None,
         max_pixels: int | None = None,
         addresses: AddressRules = PUBLIC,
+        jpegs: bool = False,
     ):
+        self._seconds = 0.0
         self.depth = max(depth, workers)
         slots = self.depth + held  # A slot is requested or waits to be taken (`depth`), or it is the caller's (`held`).
         self.free = list(range(slots))
@@ -83,11 +87,9 @@ class ReaderPool:
         self._poll.register(self._responses, select.POLLIN)
         with _shared_file(slots * slot_bytes(whole)) as file, os.fdopen(writing, "wb") as responses:
             self.memory = shared_slots(file.fileno(), slots, whole)
-            settings = [
-                str(slots),
-                ReaderSettings(preprocess, orient, whole, value_range, max_pixels, addresses).to_text(),
-            ]
-            self.processes = [_start(file.fileno(), settings, responses) for _ in range(workers)]
+            settings = ReaderSettings(preprocess, orient, whole, value_range, max_pixels, addresses, jpegs)
+            words = [str(slots), settings.to_text()]
+            self.processes = [_start(file.fileno(), words, responses) for _ in range(workers)]
 
     def __enter__(self) -> ReaderPool:
         return self
@@ -107,17 +109,22 @@ class ReaderPool:
         Raises:
             SsdtrtError: Where a process has died.
         """
-        requested: deque[int] = deque()
+        requested: deque[tuple[int, str]] = deque()
         for path in paths:
             if len(requested) == self.depth:
-                yield self._take(requested.popleft())
-            requested.append(self._request(path))
+                yield self._take(*requested.popleft())
+            requested.append((self._request(path), os.fspath(path)))
         while requested:
-            yield self._take(requested.popleft())
+            yield self._take(*requested.popleft())
 
     def free_slot(self, slot: int) -> None:
         """End the caller's use of a slot, so that other pixels may be written into it."""
         self.free.append(slot)
+
+    def take_seconds(self) -> float:
+        """Return how long the processes have read, all together, since the last call."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
     def _request(self, path: str | Path) -> int:
         """Send a path to the process with the fewest pictures to read; return the slot that it will fill."""
@@ -134,15 +141,20 @@ class ReaderPool:
             raise _death_of(process) from error
         return slot
 
-    def _take(self, slot: int) -> PooledPicture | ImageError:
+    def _take(self, slot: int, path: str) -> PooledPicture | ImageError:
         while slot not in self._received:
             self._receive()
-        width, height, stored_width, stored_height, noted = self._received.pop(slot)
+        width, height, stored_width, stored_height, noted, microseconds = self._received.pop(slot)
+        self._seconds += microseconds / 1e6
         memory = self.memory[slot]
         if not width:
             message = decode(memory[:height].tobytes())
             self.free_slot(slot)
             return ImageError(message)
+        if not stored_width:
+            stored = (height, width) if stored_height >= 5 else (width, height)
+            jpeg = EncodedJpeg(memory[:noted] if noted else path, stored, stored_height)
+            return PooledPicture((width, height), jpeg, slot)
         pixels = memory[: stored_width * stored_height * 3].reshape(stored_height, stored_width, 3)
         notes = decode(memory[pixels.size : pixels.size + noted].tobytes())
         return PooledPicture((width, height), pixels, slot, tuple(notes.splitlines()))

@@ -4,8 +4,9 @@
 
 maps SLOTS slots of the open file FD; SETTINGS are ReaderSettings as JSON. A request is REQUEST and then the path in
 UTF-8. The response is RESPONSE; for a picture that cannot be read it has width 0, and its height is the length of the
-message, in UTF-8, that the slot then holds. Notes, a line each, follow the pixels in the slot. All responses have one
-length, so that many processes can write to one pipe. The process ends when its input does. No torch here.
+message, in UTF-8, that the slot then holds. Notes, a line each, follow the pixels in the slot. Where pixels have width 0,
+the slot holds a JPEG file for a GPU to decode, or nothing where that is too large for it: their height is its
+orientation, and the notes' length its own. All responses have one length, so that many processes can write to one pipe. The process ends when its input does. No torch here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -25,13 +27,14 @@ from PIL import Image
 from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.jpeg import EncodedJpeg, read_jpeg
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.preprocess import fits_device_resize, resize_image
 from ssdtrt.reading.addresses import PUBLIC, AddressRules, is_address
 
 REQUEST = struct.Struct("=ii")  # slot, bytes of the path
-# Slot, the picture's width and height, the width and height of the pixels in the slot, bytes of the notes.
-RESPONSE = struct.Struct("=6i")
+# Slot, the picture's width and height, the width and height of the pixels in the slot, bytes of the notes, microseconds.
+RESPONSE = struct.Struct("=7i")
 _NOTES = 4096  # bytes of a slot for notes
 
 
@@ -45,6 +48,7 @@ class ReaderSettings(NamedTuple):
         value_range: As for `load_image`.
         max_pixels: As for `load_image`.
         addresses: What may be fetched.
+        jpegs: Whether JPEGs that a GPU decodes stay as they are.
     """
 
     preprocess: str
@@ -53,6 +57,7 @@ class ReaderSettings(NamedTuple):
     value_range: ValueRange | None = None
     max_pixels: int | None = None
     addresses: AddressRules = PUBLIC
+    jpegs: bool = False
 
     def to_text(self) -> str:
         """Return them as JSON."""
@@ -61,9 +66,9 @@ class ReaderSettings(NamedTuple):
     @classmethod
     def from_text(cls, text: str) -> ReaderSettings:
         """Read what `to_text` returned."""
-        preprocess, orient, whole, value_range, max_pixels, addresses = json.loads(text)
+        preprocess, orient, whole, value_range, max_pixels, addresses, jpegs = json.loads(text)
         bounds = value_range and tuple(value_range)
-        return cls(preprocess, orient, whole, bounds, max_pixels, AddressRules(*addresses))
+        return cls(preprocess, orient, whole, bounds, max_pixels, AddressRules(*addresses), jpegs)
 
 
 def encode(text: str) -> bytes:
@@ -93,8 +98,10 @@ def _pixels(image: Image.Image, preprocess: str, whole: bool) -> np.ndarray:
 
 
 def _respond(path: str, slot: np.ndarray, settings: ReaderSettings) -> tuple[int, int, int, int, int]:
-    """Read a picture into its slot; return a RESPONSE without the slot's number."""
+    """Read a picture into its slot; return a RESPONSE without the slot's number and the time."""
     notes: list[str] = []
+    if settings.jpegs and (jpeg := read_jpeg(path, orient=settings.orient, max_pixels=settings.max_pixels)):
+        return *jpeg.size, 0, jpeg.orientation, _write_whole(slot, jpeg)
     try:
         image = load_image(
             _fetched(path, settings.addresses) if is_address(path) else path,
@@ -117,6 +124,15 @@ def _fetched(address: str, rules: AddressRules) -> BinaryIO:
     return Fetcher(rules).fetch(address)
 
 
+def _write_whole(memory: np.ndarray, jpeg: EncodedJpeg) -> int:
+    """Write a file where there is room for it, and return its length; 0 where there is none."""
+    size = len(jpeg.data)
+    if size > len(memory):
+        return 0
+    memory[:size] = jpeg.data
+    return size
+
+
 def _write(memory: np.ndarray, text: bytes) -> int:
     """Write as much of a text as there is room for; return how much."""
     text = text[: len(memory)]
@@ -131,8 +147,9 @@ def main(file: int, slots: int, settings: ReaderSettings) -> None:
     with contextlib.suppress(BrokenPipeError):  # The parent is gone.
         while len(head := requests.read(REQUEST.size)) == REQUEST.size:
             slot, length = REQUEST.unpack(head)
-            path = decode(requests.read(length))
-            response = RESPONSE.pack(slot, *_respond(path, memory[slot], settings))
+            path, started = decode(requests.read(length)), time.perf_counter()
+            answer = _respond(path, memory[slot], settings)
+            response = RESPONSE.pack(slot, *answer, min(int((time.perf_counter() - started) * 1e6), 2**31 - 1))
             os.write(sys.stdout.fileno(), response)
 
 

@@ -70,7 +70,9 @@ def expand(
             found: Iterable[str | Path] = argument
         elif text == STDIN:
             problem = "(the list on stdin) names no picture"
-            found = map(_path_or_address, paths_in_list(stdin or sys.stdin.buffer))
+            # Unbuffered: Python cannot end while a thread that was left waits for a buffer's next line.
+            raw: BinaryIO = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+            found = map(_path_or_address, paths_in_list(stdin or raw))
         elif os.path.isdir(text):
             drawn, problem = {**before, **written_files(text)}, "holds no pictures"
             found = pictures_below(text, left_out, output)

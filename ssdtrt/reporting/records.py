@@ -9,6 +9,7 @@ from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata
 from ssdtrt.benchmarking.report import BenchReport
 from ssdtrt.detection.results import ImageDetections
+from ssdtrt.reading.stage_times import StageTime
 from ssdtrt.system.report import Report
 from ssdtrt.system.versions import Machine, MeasuredOn, Versions
 
@@ -69,6 +70,7 @@ class DetectReport(Report, frozen=True):
         jsonl: The file of JSON lines, `-` for stdout; None without.
         coco: The file of COCO's results, likewise.
         failures: Why pictures could not be read.
+        stages: How long each stage was busy; stages run beside each other.
     """
 
     kind = "detect"
@@ -84,6 +86,7 @@ class DetectReport(Report, frozen=True):
     jsonl: str | None
     coco: str | None
     failures: tuple[str, ...]
+    stages: tuple[StageTime, ...] = ()
 
 
 class PlotLine(Report, frozen=True):

@@ -14,6 +14,7 @@ from ssdtrt.detection.results import UNTRAINED, Detections, ImageDetections, Sum
 from ssdtrt.detection.unpacking import DetectionBatch
 from ssdtrt.errors import ImageError
 from ssdtrt.reading.fetch import Fetched
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner
 from ssdtrt.sinks.folder_sink import Comparison, FolderSink
@@ -27,6 +28,7 @@ class FileDetector(Protocol):
     """What these functions need of a Detector."""
 
     runner: FileRunner | EagerRunner
+    times: StageTimes
 
     def __call__(self, pictures: Any) -> Any:
         """Detect in pictures."""
@@ -90,6 +92,7 @@ def detect_files(
     """
     failures = [] if failures is None else failures
     first: list[ImageDetections] = []
+    detector.times.clear()
     started = time.perf_counter()
     count = detections = 0
     bar = ProgressBar(progress, "detecting", total)
@@ -100,8 +103,9 @@ def detect_files(
         many = total is None or total >= config.MANY_PICTURES
         batches = stack.enter_context(contextlib.closing(detector.stream_batches(pictures, failures, keep, many)))
         for batch in batches:
-            for sink in sinks:
-                sink.write_batch(batch)
+            with detector.times.busy("write"):
+                for sink in sinks:
+                    sink.write_batch(batch)
             if each is not None:
                 for _, found in batch:
                     each(found)
@@ -111,4 +115,5 @@ def detect_files(
             bar.update(batch.indices[-1] + 1)
         if total:  # The last pictures may be unreadable.
             bar.update(total)
-    return Summary(count, detections, time.perf_counter() - started, tuple(first), tuple(failures))
+    seconds = time.perf_counter() - started
+    return Summary(count, detections, seconds, tuple(first), tuple(failures), detector.times.of(seconds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -13,6 +14,7 @@ from ssdtrt.system.gpu_errors import AFTER_FORK
 from ssdtrt.system.report import counted
 
 _T = TypeVar("_T")
+_switching = threading.RLock()
 
 
 def emulates_bf16() -> bool:
@@ -78,29 +80,32 @@ def tf32_is_off() -> bool:
 def with_tf32(on: bool) -> Iterator[None]:
     """Enable or disable TF32 for convolutions and matrix products inside the block, and restore the settings after it.
 
+    The switches are the process's, so another thread waits for the end of the block before it sets them.
+
     torch 2.9 added new switches, after whose use the old ones raise. Both are set, and the old ones first, because
     setting those resets the new ones: also the one of products on the CPU.
     """
-    cudnn: Any = torch.backends.cudnn
-    matmul: Any = torch.backends.cuda.matmul
-    new = hasattr(matmul, "fp32_precision")
-    parts: list[Any] = [matmul, cudnn.conv, cudnn.rnn, cast("Any", torch.backends.mkldnn).matmul] if new else []
-    precisions = [part.fp32_precision for part in parts]
-    convolutions = _read(lambda: cudnn.allow_tf32)
-    products = _read(torch.get_float32_matmul_precision)
-    try:
-        cudnn.allow_tf32 = on
-        torch.set_float32_matmul_precision("high" if on else "highest")
-        for part in parts:
-            part.fp32_precision = "tf32" if on else "ieee"
-        yield
-    finally:
-        if convolutions is not None:
-            cudnn.allow_tf32 = convolutions
-        if products is not None:
-            torch.set_float32_matmul_precision(products)
-        for part, precision in zip(parts, precisions):
-            part.fp32_precision = precision
+    with _switching:
+        cudnn: Any = torch.backends.cudnn
+        matmul: Any = torch.backends.cuda.matmul
+        new = hasattr(matmul, "fp32_precision")
+        parts: list[Any] = [matmul, cudnn.conv, cudnn.rnn, cast("Any", torch.backends.mkldnn).matmul] if new else []
+        precisions = [part.fp32_precision for part in parts]
+        convolutions = _read(lambda: cudnn.allow_tf32)
+        products = _read(torch.get_float32_matmul_precision)
+        try:
+            cudnn.allow_tf32 = on
+            torch.set_float32_matmul_precision("high" if on else "highest")
+            for part in parts:
+                part.fp32_precision = "tf32" if on else "ieee"
+            yield
+        finally:
+            if convolutions is not None:
+                cudnn.allow_tf32 = convolutions
+            if products is not None:
+                torch.set_float32_matmul_precision(products)
+            for part, precision in zip(parts, precisions):
+                part.fp32_precision = precision
 
 
 def _read(switch: Callable[[], _T]) -> _T | None:

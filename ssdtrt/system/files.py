@@ -184,7 +184,7 @@ def paths_in_list(stream: BinaryIO) -> Iterator[str]:
     decoder: codecs.IncrementalDecoder | None = None
     separator, rest, chunk = "\n", "", b" "
     while chunk:
-        chunk = read(_CHUNK)
+        chunk = read(_CHUNK) or b""  # None where a pipe does not wait.
         if decoder is None and len(chunk) == 1:
             chunk += read(1)  # A byte-order mark has two bytes or more.
         decoder = decoder or _decoder_of(chunk)

@@ -1,6 +1,8 @@
 """Batches through a device: the next one runs while a result is used, and what its memory is too small for is halved."""
 
 import gc
+import threading
+import time
 import weakref
 
 import numpy as np
@@ -11,19 +13,21 @@ from PIL import Image
 from ssdtrt import config
 from ssdtrt.detection import batching
 from ssdtrt.detection.batching import BatchRunner, Stage
-from ssdtrt.errors import GpuError
+from ssdtrt.errors import GpuError, SsdtrtError
 from ssdtrt.images.gpu_resize import constants
 from ssdtrt.images.preprocess import resize_image
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
 
 CPU = torch.device("cpu")
 
 
 class Device:
-    """A device that takes batches of `room` items; `place` is the step at which it finds out."""
+    """A device that takes batches of `room` items; `place` is the step at which it finds out, `tried` what it is given."""
 
     def __init__(self, room, place="start", error=None):
         self.room, self.place, self.error, self.tried, self.pending = room, place, error, [], False
+        self.threads = set()
         self.calls = 0
 
     def check(self, place, count):
@@ -31,6 +35,7 @@ class Device:
             raise self.error or torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
     def stage(self, batch):
+        self.threads.add(threading.current_thread().name)
         self.check("stage", len(batch))
         return torch.tensor(batch, dtype=torch.float64)
 
@@ -117,15 +122,17 @@ def results(batches, items):
     return [row for _, result in pairs for row in result]
 
 
+@pytest.mark.parametrize("ways", [{}, {"ahead": CPU}, {"pad": True}, {"ahead": CPU, "pad": True}], ids=str)
 @pytest.mark.parametrize("place", ["stage", "start", "finish"])
 @pytest.mark.parametrize("count", [0, 1, 5, 8, 9, 31, 32, 40, 100])
 @pytest.mark.parametrize("room", [1, 3, 4, 7, 8, 100])
-def test_every_item_comes_once_and_in_order(room, count, place):
+def test_every_item_comes_once_and_in_order(room, count, place, ways):
     device, notes = Device(room, place), []
-    batches = BatchRunner(device.stage, device.start, 32, note=notes.append)
+    batches = BatchRunner(device.stage, device.start, 32, note=notes.append, **ways)
     assert results(batches, range(count)) == [10 * item for item in range(count)]
     assert batches.size <= max(room, 1) or count <= room
     assert bool(notes) == (min(count, 32) > room)
+    assert ("ssdtrt-ahead" in device.threads) == ("ahead" in ways and count > 0)
 
 
 def test_it_goes_down_by_halves_says_so_and_stays_there():
@@ -146,6 +153,103 @@ def test_the_next_batches_are_cut_small():
     batches = BatchRunner(device.stage, device.start, 32)
     sizes = [len(batch) for batch, _ in batches.run(batches.cut(range(100)))]
     assert sizes == [32, 32, 8, 8, 8, 8, 4]  # The second was cut before the first one's memory was found too small.
+
+
+@pytest.mark.parametrize(
+    "count, pad, tried",
+    [
+        (3, True, [3]),  # Alone it is no larger than it is.
+        (9, True, [4, 4, 4]),
+        (8, True, [4, 4]),
+        (9, False, [4, 4, 1]),
+    ],
+)
+def test_a_last_batch_is_filled_up_to_those_before_it(count, pad, tried):
+    device = Device(100)
+    batches = BatchRunner(device.stage, device.start, 4, pad=pad)
+    assert results(batches, range(count)) == [10 * item for item in range(count)] and device.tried == tried
+
+
+def test_what_a_batch_is_filled_up_with_is_its_last_item():
+    given = []
+    batches = BatchRunner(torch.tensor, lambda images: given.append(images.tolist()) or (lambda: images), 3, pad=True)
+    list(batches.run(iter([[1, 2, 3], [4], [5, 6], [7]])))
+    assert given == [[1, 2, 3], [4, 4, 4], [5, 6], [7]]  # Only behind a full one.
+
+
+def test_after_a_halving_it_is_filled_up_to_the_smaller_size():
+    device = Device(8)
+    batches = BatchRunner(device.stage, device.start, 32, pad=True)
+    assert results(batches, range(65)) == [10 * item for item in range(65)]
+    assert device.tried == [32, 16, *8 * [8], 1]  # The last was cut behind one that was not full any more.
+
+
+def test_ahead_no_more_is_staged_than_fits_and_an_early_end_closes_the_batches_in_their_thread():
+    staged, closed = [], []
+
+    def endless():
+        try:
+            for number in range(1000):
+                yield [number]
+        finally:
+            closed.append(threading.current_thread().name)
+
+    batches = BatchRunner(
+        lambda batch: staged.append(1) or torch.tensor(batch), lambda images: lambda: images, 1, ahead=CPU
+    )
+    running = batches.run(endless())
+    for number in range(5):
+        assert next(running)[0] == [number]
+        time.sleep(0.01)
+        assert len(staged) <= number + 1 + 1 + config.BATCHES_AHEAD + 1  # One runs, some wait, one has no place yet.
+    running.close()
+    assert closed == ["ssdtrt-ahead"] and not [one for one in threading.enumerate() if one.name == "ssdtrt-ahead"]
+
+
+@pytest.mark.parametrize("ahead", [None, CPU])
+def test_an_error_of_the_batches_is_raised_and_they_are_closed_in_turn_too(ahead):
+    closed = []
+
+    def two(error):
+        try:
+            yield [1]
+            yield [2]
+            raise error
+        finally:
+            closed.append(True)
+
+    batches = BatchRunner(torch.tensor, lambda images: lambda: images, 1, ahead=ahead)
+    for error in (ValueError("a bug"), KeyboardInterrupt(), SsdtrtError("no memory")):
+        with pytest.raises(type(error)):
+            list(batches.run(two(error)))
+    running = batches.run(two(ValueError()))
+    next(running)
+    running.close()
+    assert closed == [True] * 4
+
+
+def test_one_runner_may_be_used_between_two_results_of_another_run():
+    device = Recorder()
+    device.batches.ahead, device.batches.pad = CPU, True
+    outer = []
+    for batch, _ in device.batches.run(iter([[1], [2], [3]])):
+        outer.append(batch)
+        assert [inner for inner, _ in device.batches.run(iter([[7], [8]]))] == [[7], [8]]
+    assert outer == [[1], [2], [3]]
+
+
+@pytest.mark.parametrize("ahead", [None, CPU])
+def test_staging_is_timed(ahead):
+    times = StageTimes()
+    batches = BatchRunner(
+        lambda batch: time.sleep(0.01) or torch.tensor(batch),
+        lambda images: lambda: images,
+        1,
+        ahead=ahead,
+        times=times,
+    )
+    assert len(list(batches.run(iter([[1], [2]])))) == 2
+    assert [one.stage for one in times.of(1) if one.seconds] == ["decode"] and times.of(1)[1].seconds > 0.02
 
 
 def test_not_below_the_smallest():
@@ -249,6 +353,13 @@ def test_pictures_of_one_size_are_resized_by_a_graph_from_the_third_on(monkeypat
             assert np.array_equal(found[0].numpy(), resize_image(Image.fromarray(picture)))
     assert again == [False, False, True, True, False, False, False, True, False, False, False]  # 300x300 needs none.
     assert Replayed.captures == 2 and stage.graph is None
+
+
+def test_what_a_graph_resized_is_not_overwritten_by_the_next_picture(monkeypatch):
+    """It may wait for its turn until then."""
+    monkeypatch.setattr(batching, "CudaGraphRunner", Replayed)
+    stage, pictures = Stage(CPU), pictures_of((64, 48), (64, 48))
+    assert_resized([stage._replay([picture])[0].permute(2, 0, 1) for picture in pictures], pictures)
 
 
 def test_the_weights_that_a_graph_reads_are_kept_with_it(monkeypatch):

@@ -1,13 +1,14 @@
 """Work ahead by threads: in order, bounded, with errors at their place, and without a thread left behind."""
 
 import os
+import signal
 import threading
 import time
 
 import pytest
 
 from ssdtrt import config
-from ssdtrt.reading.read_ahead import in_order, worker_count
+from ssdtrt.reading.read_ahead import in_order, in_thread, worker_count
 
 
 class Counted:
@@ -123,3 +124,117 @@ def test_as_many_threads_as_this_process_has_cores(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert worker_count() == 1
+
+
+# A generator in a thread of its own
+
+
+def numbers(count, seen=None, error=None, closed=None):
+    """The numbers up to `count`, and then an error; `seen` notes those that were taken, `closed` the thread of the end."""
+    try:
+        for number in range(count):
+            if seen is not None:
+                seen.append(number)
+            yield number
+        if error:
+            raise error
+    finally:
+        if closed is not None:
+            closed.append(threading.current_thread().name)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 50])
+def test_items_of_a_thread_come_in_order_and_no_more_than_fit_are_made(depth):
+    seen, closed = [], []
+    items = in_thread(numbers(20, seen, closed=closed), depth)
+    assert seen == []  # Nothing before the first is asked for.
+    for number in range(20):
+        assert next(items) == number
+        time.sleep(0.002)
+        assert len(seen) <= number + 1 + depth + 1  # Those that wait, and one that has no place yet.
+    assert list(items) == [] and seen == list(range(20)) and closed == ["ssdtrt-ahead"]
+
+
+def test_the_next_item_is_made_while_one_is_used():
+    made = threading.Event()
+
+    def items():
+        yield 1
+        made.set()
+        yield 2
+
+    stream = in_thread(items(), 1)
+    assert next(stream) == 1 and made.wait(timeout=20) and list(stream) == [2]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
+def test_what_a_thread_raises_comes_behind_its_items(error):
+    items = in_thread(numbers(5, error=error("at the end")), 2)
+    assert [next(items) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(error, match="at the end"):
+        next(items)
+    assert list(items) == []
+
+
+@pytest.mark.parametrize("how", ["close", "interrupt"])
+def test_leaving_a_thread_early_closes_its_items_there(how):
+    seen, closed = [], []
+    items = in_thread(numbers(1000, seen, closed=closed), 2)
+    next(items)
+    began = time.monotonic()
+    if how == "close":
+        items.close()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            items.throw(KeyboardInterrupt)
+    assert time.monotonic() - began < 1 and closed == ["ssdtrt-ahead"] and len(seen) <= 5
+
+
+def test_one_that_was_never_begun_starts_no_thread():
+    closed = []
+    items = in_thread(numbers(3, closed=closed), 1)
+    assert threads() == []
+    items.close()
+    assert threads() == [] and closed == []
+
+
+def test_a_thread_that_waits_for_ever_is_left_within_a_second():
+    """And ends by itself as soon as it can."""
+    go, closed = threading.Event(), []
+
+    def items():
+        try:
+            yield 1
+            go.wait(timeout=20)
+            yield 2
+        finally:
+            closed.append(True)
+
+    stream = in_thread(items(), 1)
+    assert next(stream) == 1
+    began = time.monotonic()
+    stream.close()
+    assert 0.4 < time.monotonic() - began < 1 and closed == []
+    (thread,) = threads()
+    assert thread.daemon
+    go.set()
+    thread.join(20)
+    assert closed == [True]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_an_interrupt_reaches_who_waits_for_a_thread():
+    go = threading.Event()
+
+    def items():
+        go.wait(timeout=20)
+        yield 1
+
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        next(in_thread(items(), 1))
+    assert time.monotonic() - began < 1.5
+    go.set()
+    for thread in threads():
+        thread.join(20)

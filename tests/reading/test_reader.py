@@ -7,10 +7,12 @@ import time
 import numpy as np
 import pytest
 import torch
+from jpeg_files import jpeg
 from PIL import Image
 
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.jpeg import EncodedJpeg
 from ssdtrt.images.preprocess import resize_image
 from ssdtrt.images.upload import to_device
 from ssdtrt.reading.addresses import PUBLIC, AddressRules
@@ -173,6 +175,37 @@ def test_leaving_early_does_not_wait_for_servers(web, mixed):
     begun = time.monotonic()
     stream.close()
     assert time.monotonic() - begun < 3
+
+
+@needs_processes
+def test_jpegs_for_a_gpu_are_the_same_from_threads_and_processes(mixed, tmp_path):
+    """Files with the size and orientation that they are turned to, and everything else as without; paths alone."""
+    contents = [jpeg(orientation=6), jpeg((30, 20), "L"), jpeg()[:-9], jpeg(mode="CMYK")]
+    paths = [*mixed, *(tmp_path / f"{number}.jpg" for number in range(4))]
+    for path, content in zip(paths[-4:], contents):
+        path.write_bytes(content)
+    for orient in (True, False):
+        one = PictureReader("eval", orient, workers=2, ahead=4, jpegs=True)
+        ways = [], []
+        for way, found in zip((one.with_threads(paths), one.with_processes(paths, 99, CPU, False)), ways):
+            for read in way:
+                if isinstance(read, ImageError):
+                    found.append(str(read))
+                    continue
+                pixels = read.pixels
+                is_jpeg = isinstance(pixels, EncodedJpeg)
+                shown = (bytes(pixels.data), pixels.stored, pixels.orientation) if is_jpeg else pixels.tobytes()
+                found.append((read.index, read.name, read.size, shown))
+        assert ways[0] == ways[1] and len(ways[0]) == 11 and isinstance(ways[0][9], str)
+        turned, gray = ways[0][7:9]
+        assert turned[2:] == (
+            ((48, 64), (contents[0], (64, 48), 6)) if orient else ((64, 48), (contents[0], (64, 48), 1))
+        )
+        assert gray[2:] == ((30, 20), (contents[1], (30, 20), 1))
+        image, open_file = one.with_threads([Image.open(paths[7]), io.BytesIO(contents[0])])
+        assert {type(image.pixels), type(open_file.pixels)} == {np.ndarray}
+    left = one.with_pillow(PreparedPicture(4, "", (64, 48), EncodedJpeg("", (64, 48)), str(paths[7])))
+    assert left.index == 4 and np.array_equal(left.pixels, resize_image(load_image(paths[7], orient=False)))
 
 
 def test_notes_are_told_once_each_and_not_without_end():

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jpeg_files import exif_with, jpeg
 from PIL import Image
 
 from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.images.decode import load_image
+from ssdtrt.images.jpeg import EncodedJpeg
 from ssdtrt.images.preprocess import resize_image
 from ssdtrt.reading.reader_pool import ReaderPool
+from ssdtrt.reading.reader_process import slot_bytes
 from ssdtrt.system.child import child_environment
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
@@ -83,6 +86,43 @@ def test_whole_pictures_that_fit_are_left_as_they_are(photographs, tmp_path):
         image = load_image(path)
         resized = image.size in [(641, 640), (1281, 3)]
         assert np.array_equal(read.pixels, resize_image(image) if resized else np.asarray(image))
+
+
+def test_jpegs_for_a_gpu_stay_files(tmp_path):
+    """One that is larger than its slot goes by its path; all others are as ever, with their notes and errors."""
+    large = np.random.default_rng(0).integers(0, 256, (500, 700, 3), dtype=np.uint8)
+    Image.fromarray(large).save(tmp_path / "large.jpg", quality=95, exif=exif_with(6))
+    assert (tmp_path / "large.jpg").stat().st_size > slot_bytes(whole=False)
+    contents = {"turned": jpeg(orientation=8), "upright": jpeg((90, 20)), "progressive": jpeg(progressive=True)}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.jpg").write_bytes(content)
+    Image.fromarray(np.full((20, 30), 2000, np.uint16)).save(tmp_path / "deep.png")
+    (tmp_path / "cut.jpg").write_bytes(jpeg()[:300])
+    names = ["turned.jpg", "upright.jpg", "large.jpg", "progressive.jpg", "deep.png", "cut.jpg", "none.jpg"]
+    paths = [tmp_path / name for name in names]
+    with ReaderPool(2, 4, 3, orient=True, preprocess="eval", jpegs=True) as readers:
+        found = []
+        for read in readers.read(paths * 2):
+            if isinstance(read, ImageError):
+                found.append(str(read))
+                continue
+            pixels = read.pixels
+            if isinstance(pixels, EncodedJpeg):
+                pixels = bytes(pixels.encoded()), pixels.stored, pixels.orientation, isinstance(pixels.data, str)
+            found.append((read.size, pixels if isinstance(pixels, tuple) else pixels.shape, len(read.notes)))
+            readers.free_slot(read.slot)
+        seconds = readers.take_seconds()
+        assert 0 < seconds < 60 and readers.take_seconds() == 0 and sorted(readers.free) == list(range(7))
+    content = (tmp_path / "large.jpg").read_bytes()
+    assert found[:5] == [
+        ((48, 64), (contents["turned"], (64, 48), 8, False), 0),
+        ((90, 20), (contents["upright"], (90, 20), 1, False), 0),
+        ((500, 700), (content, (700, 500), 6, True), 0),
+        ((64, 48), (300, 300, 3), 0),
+        ((30, 20), (300, 300, 3), 1),
+    ]
+    assert found[5].startswith(f"{paths[5]} cannot be read as a picture (") and found[6] == f"{paths[6]}: no such file."
+    assert found[7:] == found[:7]
 
 
 def test_small_pictures_are_resized_unless_whole_ones_are_wanted(readers, colors):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ssdtrt.artifact.metadata import EngineMetadata
     from ssdtrt.artifact.quantization import Int8Verdict
     from ssdtrt.detection.results import ImageDetections, Summary
+    from ssdtrt.reading.stage_times import StageTime
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 """A header, and rows of as many cells."""
@@ -30,6 +31,7 @@ LAYER_COLUMNS = 48
 _SUMMARY = "GITHUB_STEP_SUMMARY"  # set by GitHub Actions: the file whose text is shown with the job
 _SPECIAL = re.compile(r"([\\|`*_<>\[\]~$&])")
 _COSTS_SHOWN = 5  # layers
+_HOLDS = 0.8  # of the time: a stage that is as busy holds the others
 _MIN_WIDTH = 20  # columns; narrower terminals are treated as if they had these
 
 
@@ -107,6 +109,21 @@ def summary_text(summary: Summary, width: int) -> str:
         found = f"{counted(summary.detections, 'object')} in {counted(summary.pictures, 'picture')}"
         lines.append(fill(f"{found}, {rate:,.1f} images/s", width))
     return "\n".join(lines)
+
+
+def stages_text(stages: Sequence[StageTime], width: int) -> str:
+    """Return a table of how busy each stage was, and a line on the one that holds the rest."""
+    rows = [(one.stage, f"{one.seconds:.2f}", f"{100 * one.share:.0f} %") for one in stages]
+    shares = {one.stage: one.share for one in stages}
+    busiest = max(shares, key=lambda stage: shares[stage])
+    together = shares["results"] + shares["write"]  # One thread does both.
+    if together >= max(_HOLDS, shares[busiest]):
+        said = "The others wait for results and write, which take turns."
+    elif shares[busiest] >= _HOLDS:
+        said = f"The others wait for {busiest}."
+    else:
+        said = f"No stage was busy all the time; the busiest is {busiest}. Start and end weigh in a short run."
+    return "\n".join([table(("stage", "busy s", "of the time"), rows, width), fill(said, width)])
 
 
 def markdown_page(title: str, heading: Sequence[str], tables: Sequence[Table], notes: Sequence[str]) -> str:

@@ -1,0 +1,48 @@
+"""Decode the JPEG files among pictures that were read on a GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from dataclasses import replace
+
+from ssdtrt.errors import ImageError
+from ssdtrt.images.gpu_decode import JpegDecoder
+from ssdtrt.images.jpeg import EncodedJpeg
+from ssdtrt.reading.reader import PictureReader, Prepared, PreparedPicture, release_nothing
+from ssdtrt.system.gpu_errors import out_of_memory
+
+
+def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureReader, size: int) -> Prepared:
+    """Yield the pictures with the pixels of JPEG files on the GPU; those that it cannot decode have Pillow's.
+
+    Args:
+        prepared: What the reader read, with JPEG files. It is closed at the end.
+        decoder: The decoder.
+        reader: The reader.
+        size: How many pictures are taken at a time.
+    """
+    with contextlib.closing(prepared):
+        while group := list(itertools.islice(prepared, size)):
+            with reader.times.busy("decode"):
+                decoded = _decode(group, decoder, reader)
+            yield from decoded
+
+
+def _decode(
+    group: list[PreparedPicture | ImageError], decoder: JpegDecoder, reader: PictureReader
+) -> list[PreparedPicture | ImageError]:
+    jpegs = {place: one.pixels for place, one in enumerate(group)
+             if isinstance(one, PreparedPicture) and isinstance(one.pixels, EncodedJpeg)}  # fmt: skip
+    try:
+        images = decoder(list(jpegs.values())) if jpegs else []
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        images = [None] * len(jpegs)
+    for place, image in zip(jpegs, images):
+        one = group[place]
+        assert isinstance(one, PreparedPicture)
+        one.release()
+        group[place] = reader.with_pillow(one) if image is None else replace(one, pixels=image, release=release_nothing)
+    return group

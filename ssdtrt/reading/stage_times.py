@@ -1,0 +1,64 @@
+"""How long each stage of a pipeline is busy, and which of them holds the others. No torch here."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+from ssdtrt.system.report import Report
+
+STAGES = ("read", "decode", "network", "results", "write")
+"""Files read and, on the CPU, decoded; JPEGs decoded on a GPU, pixels copied to it and resized; network, boxes and NMS;
+detections from numbers to objects; and what is written."""
+
+
+class StageTime(Report, frozen=True):
+    """How long a stage was busy.
+
+    Attributes:
+        stage: Its name, of STAGES.
+        seconds: How long it worked; of several workers, their time divided by their number.
+        share: Of the whole time, 0..1: near 1 it holds the others, that wait for it.
+    """
+
+    stage: str
+    seconds: float
+    share: float
+
+
+class StageTimes:
+    """Adds up how long each stage is busy; stages may run in different threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.clear()
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Add to the time of a stage."""
+        with self._lock:
+            self._seconds[stage] += seconds
+
+    @contextlib.contextmanager
+    def busy(self, stage: str, workers: int = 1) -> Iterator[None]:
+        """Add the time of the block, divided by the number of those who do such work at a time."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, (time.perf_counter() - started) / workers)
+
+    def clear(self) -> None:
+        """Begin anew."""
+        with self._lock:
+            self._seconds = dict.fromkeys(STAGES, 0.0)
+
+    def of(self, wall: float) -> tuple[StageTime, ...]:
+        """Return the times of all stages.
+
+        Args:
+            wall: How many seconds the whole took.
+        """
+        with self._lock:
+            return tuple(StageTime(stage, busy, busy / wall if wall else 0.0) for stage, busy in self._seconds.items())
