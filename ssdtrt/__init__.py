@@ -7,6 +7,7 @@
     verify_engine    compare an engine with the FP32 model (ParityReport)
     load_engine      load a saved file as a callable (FileRunner)
     Detector         detect objects in pictures (Detections)
+    detect_video     detect objects in the frames of a video or stream
     evaluate_file    compute COCO's AP and AR on annotated pictures
     bench_files      measure the latency, throughput and speed-up of saved files, with an Evaluation their AP too
     benchmark        measure your own callables
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from ssdtrt.runners.runner import FileRunner as FileRunner
     from ssdtrt.runners.runner import load_engine as load_engine
     from ssdtrt.verify import verify_engine as verify_engine
+    from ssdtrt.video.detection import detect_video as detect_video
 
 __version__ = "0.1.0"
 
@@ -69,6 +71,7 @@ _HOMES = {
     "load_engine": "ssdtrt.runners.runner",
     "Detector": "ssdtrt.detect",
     "Detections": "ssdtrt.detection.results",
+    "detect_video": "ssdtrt.video.detection",
     "evaluate_file": "ssdtrt.evaluate",
     "Evaluation": "ssdtrt.evaluate",
     "bench_files": "ssdtrt.bench",
@@ -86,7 +89,7 @@ _HOMES = {
 }
 __all__ = ["SSD300", "BatchRange", "Detections", "Detector", "Evaluation", "FileRunner", "Int8Options", "ParityReport", "SsdtrtError",
            "bench_files", "benchmark",
-           "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
+           "build_model", "compile_engine", "detect_video", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
            "profile_engine", "run_job", "verify_engine", "write_page"]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from ssdtrt.commands.detect import detect
 from ssdtrt.commands.machine import cache, doctor, inspect
 from ssdtrt.commands.measure import bench, evaluate, profile
 from ssdtrt.commands.options import terminal
-from ssdtrt.commands.params import complete_paths
+from ssdtrt.commands.parameters.types import complete_paths
 from ssdtrt.commands.reports import compare, plot, report
 from ssdtrt.commands.run import run
 from ssdtrt.commands.terminal import columns, take_any_name

@@ -154,6 +154,9 @@ PICTURE_NOTES = 10  # different notes on how pictures were read, before the rest
 # The largest pictures that are resized on the GPU; reader processes have shared memory for so many pixels.
 GPU_RESIZE_PIXELS = 640 * 640
 GPU_RESIZE_SIDE = 1280
+# Videos.
+VIDEO_TIMEOUT = 10.0  # seconds without data after which an address fails
+VIDEO_BYTES = 256 << 20  # of decoded frames that wait, and again of those that are being detected in
 # File names of system fonts, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 

@@ -54,6 +54,10 @@ class ImageError(SsdtrtError):
     """A picture that cannot be read, or that is not in the expected form."""
 
 
+class VideoError(SsdtrtError):
+    """A video or stream that cannot be read, or not to its end."""
+
+
 class AnnotationsError(SsdtrtError):
     """Annotations that cannot be read, or that do not match the pictures or the model."""
 

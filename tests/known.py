@@ -35,6 +35,22 @@ class Known(nn.Module):
         return loc, conf
 
 
+class Few(nn.Module):
+    """One detection in every picture, a square of 0.87: a cat in a picture that is more red than blue, else a car.
+
+    All other boxes are background, which takes half the time of `Known`.
+    """
+
+    def forward(self, images: Tensor):
+        count = images.shape[0]
+        conf = torch.zeros(count, 81, 8732)
+        conf[:, 0] = 9.0
+        red = images[:, 0].mean([1, 2]) > images[:, 2].mean([1, 2])
+        conf[:, 16, 8728] = torch.where(red, 15.0, 0.0)
+        conf[:, 3, 8728] = torch.where(red, 0.0, 15.0)
+        return torch.zeros(count, 4, 8732), conf
+
+
 class Twins(nn.Module):
     """Two cats in every picture, squares of 0.87 and 0.9558 around its center, whose IoU is 0.829."""
 

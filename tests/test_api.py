@@ -17,7 +17,7 @@ import ssdtrt
 ROOT = Path(__file__).parent.parent
 PUBLIC = [
     "BatchRange", "Detections", "Detector", "Evaluation", "FileRunner", "Int8Options", "ParityReport", "SSD300", "SsdtrtError", "bench_files", "benchmark",
-    "build_model", "compile_engine", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
+    "build_model", "compile_engine", "detect_video", "diagnose", "evaluate_file", "export_module", "export_onnx", "load_engine",
     "profile_engine", "run_job", "verify_engine", "write_page",
 ]  # fmt: skip
 

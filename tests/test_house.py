@@ -19,7 +19,7 @@ ORDER = (
     ("rewriting",),
     ("engine", "detection", "hub"),
     ("exporting", "sinks"),
-    ("evaluation",),
+    ("evaluation", "video"),
     ("quantization",),
     ("export", "compile", "verify", "detect"),
     ("evaluate",),

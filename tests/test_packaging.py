@@ -80,6 +80,7 @@ cli.main(["compile", sys.argv[1], "--backend", "torchscript"], standalone_mode=F
 cli.main(["detect", "ssd300.engine.ts", sys.argv[2]])
 """
 OPTIONAL = {
+    "av": "video",
     "pillow_heif": "heif",
     "torch_tensorrt": "tensorrt",
     "tensorrt": "tensorrt",

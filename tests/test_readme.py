@@ -13,8 +13,10 @@ from pathlib import Path
 import narrow
 import pytest
 import torch
+from video_files import video
 
 from conftest import ROOT, SAMPLES, script
+from known import Few, known_file
 from ssdtrt import config
 from ssdtrt.artifact import metadata, quantization
 from ssdtrt.artifact.cache_entries import CacheEntry, CacheReport, ClearReport
@@ -34,6 +36,7 @@ from ssdtrt.run import RunReport
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.gpu_state import GpuState
 from ssdtrt.system.versions import Machine, MeasuredOn, Versions
+from ssdtrt.video.records import DetectVideoReport, FrameDetections, VideoRun
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -201,6 +204,23 @@ def test_the_int8_example_runs(monkeypatch, tmp_path):
     assert float(found[1]) > 0.9 and int(found[2]) >= 10 and float(found[3]) < 0.05
 
 
+def test_the_video_examples_run(run, tmp_path):
+    known_file(tmp_path / "ssd300.engine.ts", network=Few)
+    video(tmp_path / "clip.mp4", 12)
+    text = (ROOT / "docs" / "video.md").read_text(encoding="utf-8")
+    first, *others = commands(text)
+    assert shape(run(first)) == shape(text.split("<!-- output -->\n```\n")[1].split("```")[0])
+    for words in others:
+        run(words)
+    line = json.loads((tmp_path / "clip.jsonl").read_text().splitlines()[1])
+    shown = json.loads(text.split("```json\n")[1].split("```")[0])
+    assert {**line, "detections": []} == shown
+    assert [json.loads(line)["frame"] for line in (tmp_path / "tenth.jsonl").read_text().splitlines()] == [0, 10]
+    assert files_in(tmp_path / "results") == {"clip.mp4", "clip.jsonl"}
+    (block,) = blocks(text, "python")
+    assert run_python(block) == ["0 0.0 ['cat']", "10 0.333 ['cat']"]
+
+
 def test_the_readme_is_short():
     assert len(README.splitlines()) <= 150
 
@@ -259,7 +279,7 @@ DOCUMENTS = [
      report.BatchGpuState, GpuState, MeasuredOn, Versions),
     (CompareReport, ComparedRow), (EvalComparison, ComparedFigure), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
     (CacheReport, CacheEntry), (ClearReport,), (RunReport,), (DetectReport,), (PlotReport, PlotLine), (PageReport,),
-    (PictureList,), (ImageDetections, Detection), (quantization.CalibrationTable,),
+    (PictureList,), (ImageDetections, Detection), (FrameDetections,), (DetectVideoReport, VideoRun), (quantization.CalibrationTable,),
 ]  # fmt: skip
 RECORDED_IN_FILES = (
     metadata.ModuleMetadata, metadata.EngineMetadata, metadata.TensorSpec, metadata.ModelInfo, metadata.ExportInfo,

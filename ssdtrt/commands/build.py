@@ -7,7 +7,6 @@ import click
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import OutputDistance, ParityReport
 from ssdtrt.artifact.precision import BACKENDS, Backend
-from ssdtrt.commands.address_options import address_options
 from ssdtrt.commands.options import (
     backend_option,
     batch_range_option,
@@ -30,6 +29,7 @@ from ssdtrt.commands.options import (
     trust_option,
     weights_option,
 )
+from ssdtrt.commands.parameters.addresses import address_options
 from ssdtrt.commands.text.tables import engine_text, fill, match_rate, repeatability_lines, scientific, table
 from ssdtrt.quantization.options import Int8Options
 from ssdtrt.system.report import counted

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssdtrt import config
-from ssdtrt.commands.address_options import address_options
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
@@ -27,8 +26,10 @@ from ssdtrt.commands.options import (
     terminal,
     threshold_option,
 )
-from ssdtrt.commands.params import Overlap, complete_classes
+from ssdtrt.commands.parameters.addresses import address_options
+from ssdtrt.commands.parameters.types import Overlap, complete_classes
 from ssdtrt.commands.text.tables import summary_text
+from ssdtrt.commands.video import video_options
 from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 @device_option
 @sha256_option
 @json_option
+@video_options
 def detect(
     file, images, output, jsonl, coco, annotations, saving, module, reading, device, sha256, json_file, **options
 ):
@@ -96,7 +98,8 @@ def detect(
 
     IMAGE is a picture, its https or http address, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on
     stdin. Annotated pictures and detections.json are written to DIR, where those of an earlier run are removed and
-    nothing else is; with --jsonl or --coco only JSON is written.
+    nothing else is; with --jsonl or --coco only JSON is written. Or IMAGE is a video or a stream's address, and -o the
+    annotated video, such as out.mp4, or a folder.
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """

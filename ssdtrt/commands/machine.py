@@ -12,7 +12,7 @@ import msgspec
 
 from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dtype
 from ssdtrt.commands.options import check_apart, check_json, end_with, json_option, sha256_option, show, terminal
-from ssdtrt.commands.params import complete_cached
+from ssdtrt.commands.parameters.types import complete_cached
 from ssdtrt.commands.text.tables import (
     LAYER_COLUMNS,
     cache_text,

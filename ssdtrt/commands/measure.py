@@ -22,7 +22,7 @@ from ssdtrt.commands.options import (
     show,
     terminal,
 )
-from ssdtrt.commands.params import BATCH_SIZE, Names, Sizes
+from ssdtrt.commands.parameters.types import BATCH_SIZE, Names, Sizes
 from ssdtrt.commands.reports import (
     bench_report_options,
     check_bench,

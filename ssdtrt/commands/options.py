@@ -15,7 +15,7 @@ import click
 from ssdtrt import config
 from ssdtrt.artifact.precision import BACKENDS, Backend
 from ssdtrt.artifact.request import BatchRange
-from ssdtrt.commands.params import (
+from ssdtrt.commands.parameters.types import (
     BATCH_SIZE,
     Device,
     Names,

@@ -6,7 +6,7 @@ import click
 
 from ssdtrt import config
 from ssdtrt.commands.options import check_apart, check_json, end_with, json_option, markdown_option, show
-from ssdtrt.commands.params import Percent, Positive, Score
+from ssdtrt.commands.parameters.types import Percent, Positive, Score
 
 
 def bench_report_options(command: Callable) -> Callable:

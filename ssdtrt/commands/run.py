@@ -9,7 +9,6 @@ import click
 
 from ssdtrt import config
 from ssdtrt.artifact.precision import BACKENDS
-from ssdtrt.commands.address_options import address_options
 from ssdtrt.commands.options import (
     against_option,
     backend_option,
@@ -29,6 +28,7 @@ from ssdtrt.commands.options import (
     trust_option,
     weights_option,
 )
+from ssdtrt.commands.parameters.addresses import address_options
 from ssdtrt.commands.text.tables import detections_text, engine_text
 from ssdtrt.system.report import counted
 

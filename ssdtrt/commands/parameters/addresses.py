@@ -31,7 +31,7 @@ def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default=config.FETCH_SECONDS,
         show_default=True,
         metavar="SECONDS",
-        help="In which a fetched picture is there.",
+        help="In which a fetched picture is there; in a video, the longest wait for data.",
     )
     @functools.wraps(command)
     def with_addresses(*arguments: Any, reading: dict[str, Any], **others: Any) -> Any:

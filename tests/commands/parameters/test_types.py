@@ -13,7 +13,7 @@ from known import known_file
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.cli import main
-from ssdtrt.commands.params import Device, Names, Percent, Positive, Range, Score, Sizes, Values
+from ssdtrt.commands.parameters.types import Device, Names, Percent, Positive, Range, Score, Sizes, Values
 
 
 @pytest.mark.parametrize(
