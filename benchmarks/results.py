@@ -21,6 +21,7 @@ from ssdtrt import config
 from ssdtrt.detection.unpacking import Chosen, unpack
 from ssdtrt.images.decode import load_image
 from ssdtrt.reading.reader import PreparedPicture
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.sinks.files import detect_files
 from ssdtrt.sinks.json_sinks import JsonLinesSink
 from ssdtrt.system.versions import measured_on
@@ -112,7 +113,9 @@ def stream_batches(made, *_):
 def run(made, sinks):
     """Do what `detect` does with many pictures, without a network."""
     detector = SimpleNamespace(
-        runner=SimpleNamespace(labels=config.COCO_LABELS), stream_batches=partial(stream_batches, made)
+        runner=SimpleNamespace(labels=config.COCO_LABELS),
+        times=StageTimes(),
+        stream_batches=partial(stream_batches, made),
     )
     pictures = sum(len(batch) for batch, _ in made)
     assert detect_files(detector, [], sinks, total=pictures).pictures == pictures

@@ -45,6 +45,7 @@ examples/README
 
 docs/files
 Reports <docs/reports>
+Triton <docs/triton>
 docs/performance
 Accuracy <docs/accuracy>
 INT8 <docs/int8>

@@ -15,6 +15,7 @@ import click
 
 from ssdtrt import __version__, config
 from ssdtrt.commands.build import compile_, export, parity_text, verify
+from ssdtrt.commands.deploy import triton, triton_check
 from ssdtrt.commands.detect import detect
 from ssdtrt.commands.machine import cache, doctor, inspect
 from ssdtrt.commands.measure import bench, evaluate, profile
@@ -152,6 +153,8 @@ for _command in (
     profile,
     report,
     run,
+    triton,
+    triton_check,
     verify,
 ):
     main.add_command(_command)

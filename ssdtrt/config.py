@@ -165,6 +165,19 @@ BATCHES_AHEAD = 1  # batches that wait on a GPU, ready to be run
 # File names of system fonts, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
+# Triton Inference Server.
+TRITON_QUEUE_DELAY = 1000  # microseconds that a request may wait for others to fill a batch
+TRITON_BATCH = 8  # the largest batch of a file that takes any size
+TRITON_PORT = 8001  # of its gRPC protocol
+TRITON_SECONDS = 10.0  # for one answer
+TRITON_CALLS = 10  # timed calls a picture
+# NVIDIA's containers by the TensorRT (major.minor) in them, as far as it is known here; the others are in its support matrix.
+TRITON_CONTAINERS = {"11.1": "26.07"}
+TRITON_IMAGE = "nvcr.io/nvidia/tritonserver:{}-py3"
+PYTORCH_IMAGE = "nvcr.io/nvidia/pytorch:{}-py3"  # what is compiled in it runs in the Triton of the same month
+NO_TRITON_CONTAINER = ("8.6.0",)  # TensorRT of PyPI alone, which no such container has
+SUPPORT_MATRIX = "https://docs.nvidia.com/deeplearning/frameworks/support-matrix/index.html"
+
 # Exit codes after Ctrl-C and after SIGTERM, as in shells.
 INTERRUPTED = (130, 143)
 NOT_COMPARABLE = 3  # the exit code of `compare` where neither "slower" nor "not slower" can be said

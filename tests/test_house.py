@@ -27,7 +27,7 @@ ORDER = (
     ("reporting",),
     ("bench", "profile", "report"),
     ("diagnosis",),
-    ("doctor", "run"),
+    ("doctor", "run", "serving"),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -91,6 +91,7 @@ OPTIONAL = {
     "pynvml": "gpu-state",
     "safetensors": "safetensors",
     "pandas": "pandas",
+    "tritonclient": "triton",
 }
 """What the package imports where it is installed, by the extra that brings it."""
 DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "torch_tensorrt": "torch-tensorrt"}

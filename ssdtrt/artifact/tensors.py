@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ssdtrt import config
-from ssdtrt.artifact.metadata import TensorSpec
+from ssdtrt.artifact.metadata import ModuleMetadata, TensorSpec
+
+INPUT_NAME, OUTPUT_NAME = "images", "loc_conf"  # of a plan: both outputs are one tensor there
 
 Tensors = tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]
 """(inputs, outputs)"""
@@ -28,6 +30,19 @@ def detector_tensors() -> Tensors:
         TensorSpec("counts", ("N",), "int64"),
     )
     return (_images("uint8"),), outputs
+
+
+def plan_tensors(metadata: ModuleMetadata) -> Tensors:
+    """Return the input and the output that a plan has: the outputs that its metadata lists, one behind the other.
+
+    Args:
+        metadata: The metadata of the plan.
+    """
+    rows = metadata.outputs[0].shape[2]
+    channels = sum(int(output.shape[1]) for output in metadata.outputs)
+    image = metadata.inputs[0]
+    joined = TensorSpec(OUTPUT_NAME, ("N", channels, rows), metadata.outputs[0].dtype)
+    return (TensorSpec(INPUT_NAME, image.shape, image.dtype),), (joined,)
 
 
 def _images(dtype: str) -> TensorSpec:

@@ -13,11 +13,10 @@ from torchvision.models.resnet import Bottleneck
 
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
+from ssdtrt.artifact.tensors import INPUT_NAME, OUTPUT_NAME
 from ssdtrt.model.backbone import ResNet50Features
 from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
 from ssdtrt.rewriting.quantizers import QuantizedConv2d, Quantizer
-
-INPUT_NAME, OUTPUT_NAME = "images", "loc_conf"
 
 
 def image_shape(batch_size: int) -> tuple[int, ...]:

@@ -11,10 +11,11 @@ import torch
 
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
+from ssdtrt.artifact.tensors import INPUT_NAME, OUTPUT_NAME
 from ssdtrt.engine.build import BuildJob, BuiltNetwork
 from ssdtrt.engine.cache import read_timing_cache, write_timing_cache
 from ssdtrt.engine.modules import EngineModule
-from ssdtrt.engine.network_writer import INPUT_NAME, OUTPUT_NAME, NetworkWriter, image_shape
+from ssdtrt.engine.network_writer import NetworkWriter, image_shape
 from ssdtrt.engine.torch_tensorrt_backend import timing_iterations
 from ssdtrt.errors import BuilderError, CompileError, first_line
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300

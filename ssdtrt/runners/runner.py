@@ -99,7 +99,8 @@ class FileRunner:
         if not self.is_detector:
             raise ArtifactError(f"{self.path} is of the kind {self.metadata.kind}; expected a detector.")
         self._check(images, torch.uint8)
-        with torch.no_grad(), current_device(self.device), self._fusing():
+        # Not fused: oneDNN's fusion of NMS ends with "bad optional access" in the second call (torch 2.14).
+        with torch.no_grad(), current_device(self.device):
             return self._whole(images.to(self.device, non_blocking=True))
 
     def place(self, images: Tensor) -> Tensor:

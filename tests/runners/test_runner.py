@@ -16,7 +16,7 @@ from known import metadata_like, typed
 from ssdtrt.artifact.inspection import check_fits
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.errors import ArtifactError, CompileError, GpuError, SsdtrtError
-from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
 from ssdtrt.runners.baseline import eager_model, find_module
 from ssdtrt.runners.cuda_graph import copy_outputs
 from ssdtrt.runners.runner import FileRunner, _warm_up, load_engine
@@ -242,6 +242,14 @@ def test_a_batch_beyond_the_range_is_one_line(tensorrt_engine):
         with pytest.raises(ArtifactError) as caught:
             runner(torch.zeros(count, 3, 300, 300))
         assert str(caught.value) == f"{tensorrt_engine} takes 1 to 32 images at once; found {count}."
+
+
+def test_a_detector_answers_the_same_in_every_call(detector_file):
+    runner, images = load_engine(detector_file), synthetic_pictures(1)
+    first, *more = [runner.detect(images) for _ in range(4)]  # TorchScript optimizes it until the third.
+    assert first[3].item() > 0
+    for found in more:
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, first))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Files in the forms that other servers take, and checks of such a server against the file itself."""
