@@ -124,24 +124,22 @@ class Detector:
             )
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
         self.classes, self.nms_iou = class_numbers(classes, runner.labels), nms_iou
-        self.workers = workers or worker_count()
+        self.workers, self.device = workers or worker_count(), runner.device
         # Python's own numbers, for other processes too.
         self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
         self.max_pixels = None if max_pixels is None else int(max_pixels)
         self.addresses = AddressRules(bool(allow_private), int(max_bytes), float(timeout))
-        self.device = runner.device
         most = max(max_detections, config.MAX_DETECTIONS)  # Classes are chosen among these.
-        self.times = StageTimes()
+        self.times, self._notes = StageTimes(), PictureNotes(note)
         self.stage, self.pipeline = Stage(self.device), Pipeline(runner, most, nms_iou, self.times)
-        self._notes = PictureNotes(note)
         self._resize_on_device = self._overlaps = self.device.type == "cuda"
         self.decode, self._decoder = decode, decoder_for(decode, self.device, runner.preprocess, decode == "gpu")
-        largest = runner.batch.max if runner.batch else config.DETECT_BATCH[self.device.type]
-        smallest = runner.batch.min if runner.batch else 1
-        pad = self.device.type == "cuda"
+        any_size = 1, config.DETECT_BATCH[self.device.type]
+        smallest, largest = (runner.batch.min, runner.batch.max) if runner.batch else any_size
         self.batches = BatchRunner(
-            self._stage, self.start, largest, smallest, note=note, release=self._release, pad=pad, times=self.times
+            self._stage, self.start, largest, smallest, note=note, release=self._release, times=self.times
         )
+        self.batches.pad = self._overlaps
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = "threshold max_detections classes nms_iou orient workers value_range max_pixels decode"
