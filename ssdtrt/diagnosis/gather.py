@@ -127,7 +127,8 @@ class Probe(Generic[T]):
 
 def _start(name: str) -> subprocess.Popen[str]:
     """Start a Python with the module search path of this one, in a new process group."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; from ssdtrt.diagnosis.probe import answer; answer({name!r})"
+    call = f"answer({name!r}, {os.getpid()})"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from ssdtrt.diagnosis.probe import answer; {call}"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,

@@ -23,12 +23,17 @@ MARK = "ssdtrt-probe:"
 _SMALL_WORKSPACE_MIB = 256
 
 
-def answer(name: str) -> None:
-    """Print the result of a function in `PROBES`, or a Failure, as JSON after MARK, and end the process at once."""
+def answer(name: str, parent: int) -> None:
+    """Print the result of a function in `PROBES`, or a Failure, as JSON after MARK, and end the process at once.
+
+    Args:
+        name: The name of the function.
+        parent: The process id of the parent. If it has ended already, this process ends without an answer.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            die_with_parent(os.getppid())
+            die_with_parent(parent)
             result = PROBES[name]()
     except BaseException as error:  # Whatever an import raises is reported, SystemExit too.
         result = Failure(describe(error), error.name if isinstance(error, ModuleNotFoundError) else None)

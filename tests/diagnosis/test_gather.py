@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -246,6 +247,13 @@ def test_no_child_outlives_a_doctor_that_is_killed(shadow, tmp_path):  # noqa: F
     doctor.kill()
     doctor.wait()
     assert gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends children with their parent")
+def test_a_child_that_starts_when_its_doctor_has_ended_ends_too(monkeypatch):
+    monkeypatch.setattr(os, "getpid", os.getppid)  # So that this process is not the parent that the child looks for.
+    child = gather._start("driver")
+    assert child.communicate()[0] == "" and child.returncode == -signal.SIGKILL
 
 
 def test_a_child_that_cannot_be_started_is_a_failure(monkeypatch):
