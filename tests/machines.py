@@ -30,6 +30,8 @@ GOOD = Facts(
         "tensorrt-cu12": ABSENT,
         "tensorrt-cu13": Package("11.1.0.5"),
         "torch-tensorrt-rtx": ABSENT,
+        "nvidia-nvimgcodec-cu12": Package("0.9.0.20"),
+        "av": Package("14.2.0"),
     },
     folders={
         name: Folder(f"/data/{name.split()[0]}", 40000)

@@ -44,6 +44,7 @@ def streamed(monkeypatch):
             "orient": False,
             "value_range": None,
             "max_pixels": None,
+            "decode": "auto",
         }
         ran.append(runner)
         return Detector(runner, note=note, **settings)
@@ -110,7 +111,7 @@ def test_report_becomes_json(engine, photographs, truth, streamed):
         "annotations": str(truth[0]), "min_score": 0.05, "nms_iou": 0.5, "max_detections": 200,
         "images": str(photographs[0].parent), "faster_coco_eval": installed("faster-coco-eval"),
         "orient": False, "annotations_sha256": hashlib.sha256(truth[0].read_bytes()).hexdigest(),
-        "match_classes": "name", "value_range": None, "max_pixels": None,
+        "match_classes": "name", "value_range": None, "max_pixels": None, "decode": "auto",
     }  # fmt: skip
     assert list(made["against"][0]) == [
         "name", "precision", "figures", "difference", "detections", "seconds", "images_per_second"

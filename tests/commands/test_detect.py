@@ -73,6 +73,8 @@ def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
     assert [entry.pop("drawing") for entry in entries] == ["000139.jpg", "7.jpg"] and entries == lines
     report = strict((tmp_path / "run.json").read_text())
     assert report.pop("images_per_second") == pytest.approx(2 / report.pop("seconds"))
+    stages = report.pop("stages")
+    assert [list(one) for one in stages] == [["stage", "seconds", "share"]] * 5
     assert report.pop("machine")["cpu"] and report == {
         "schema": 1, "kind": "detect", "file": str(known), "precision": "fp32", "pictures": 2, "detections": 6,
         "folder": "out", "jsonl": "d.jsonl", "coco": "r.json", "failures": [],

@@ -58,6 +58,8 @@ def test_a_machine_where_everything_is_right():
         ("weights folder", "ok", "/data/weights, 39.1 GiB free"),
         ("temporary folder", "ok", "/data/temporary, 39.1 GiB free"),
         ("current folder", "ok", "/data/current, 39.1 GiB free"),
+        ("JPEG decoding", "ok", "on the GPU, by nvImageCodec 0.9.0.20, where many files are read"),
+        ("videos", "ok", "PyAV 14.2.0"),
         ("CPU engine", "ok", "works here: ssdtrt export && ssdtrt compile --backend torchscript"),
     ]
     assert all(one.fix == "" for one in findings)
@@ -83,6 +85,30 @@ def test_gpus_of_which_little_is_known():
         [("ok", "Tesla T4, 14.8 GiB", "")],
         [("ok", "Thor, SM 10.1", "")],
     ]
+
+
+WITH_GPU_DECODE = (
+    "on the CPU, by Pillow; on the GPU, which leaves the CPU's cores free, with: pip install 'ssdtrt[gpu-decode]'"
+)
+
+
+@pytest.mark.parametrize(
+    "facts, jpegs, videos",
+    [
+        (machine(packages={"nvidia-nvimgcodec-cu12": ABSENT}), WITH_GPU_DECODE, "PyAV 14.2.0"),
+        (machine(packages={"nvidia-nvimgcodec-cu12": Failure("broken")}), WITH_GPU_DECODE, "PyAV 14.2.0"),
+        (machine(torch=NO_GPU), "on the CPU, by Pillow; with a GPU and nvImageCodec there", "PyAV 14.2.0"),
+        (machine(torch=NO_TORCH), "on the CPU, by Pillow; with a GPU and nvImageCodec there", "PyAV 14.2.0"),
+        (
+            machine(packages={"av": ABSENT}),
+            "on the GPU, by nvImageCodec 0.9.0.20, where many files are read",
+            "not read; they are with: pip install 'ssdtrt[video]'",
+        ),
+    ],
+)
+def test_what_pictures_are_read_with_and_what_a_missing_package_would_give(facts, jpegs, videos):
+    findings = check_facts(facts)
+    assert of(findings, "JPEG decoding") == [("ok", jpegs, "")] and of(findings, "videos") == [("ok", videos, "")]
 
 
 UNINSTALL_RTX = (

@@ -33,7 +33,7 @@ def test_document():
     assert found["settings"] == {
         "annotations": "val.json", "min_score": 0.05, "nms_iou": 0.5, "max_detections": 200, "images": "val2017",
         "faster_coco_eval": "1.7.2", "orient": False, "annotations_sha256": None, "match_classes": "name",
-        "value_range": None, "max_pixels": None,
+        "value_range": None, "max_pixels": None, "decode": "cpu",
     }  # fmt: skip
     assert found["machine"] == MACHINE.as_dict()
     assert (found["notes"], found["failures"]) == (["one"], ["two"])

@@ -5,13 +5,14 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 
 from ssdtrt.errors import SsdtrtError
-from ssdtrt.system.devices import current_device, emulates_bf16, pick_device, tf32_disabled
+from ssdtrt.system.devices import current_device, emulates_bf16, pick_device, tf32_disabled, with_tf32
 from ssdtrt.system.versions import this_machine
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -124,6 +125,27 @@ def test_tf32_is_disabled_and_put_back_whatever_switch_was_used():
     switches = [switch for switch in SWITCHES if new or "fp32_precision" not in switch]
     done = subprocess.run([sys.executable, "-c", SWITCHED, *switches], capture_output=True, text=True, timeout=120)
     assert (done.stdout.splitlines(), done.stderr) == ([f"as it was: {switch}" for switch in switches], "")
+
+
+def test_a_thread_waits_for_the_switches_until_another_has_put_them_back():
+    before, seen, inside, go = flags(), [], threading.Event(), threading.Event()
+
+    def hold():
+        with with_tf32(True):
+            inside.set()
+            go.wait(20)
+            seen.append(flags()[:2])
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert inside.wait(20)
+    threading.Timer(0.05, go.set).start()
+    with with_tf32(False):
+        seen.append(flags()[:2])
+        with with_tf32(True):  # In one thread as often as one likes.
+            seen.append(flags()[:2])
+    thread.join()
+    assert seen == [(True, True), (False, False), (True, True)] and flags() == before
 
 
 def test_the_current_device_on_a_cpu():

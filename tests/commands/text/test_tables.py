@@ -15,8 +15,10 @@ from ssdtrt.commands.text.tables import (
     milliseconds,
     repeatability_lines,
     shorten,
+    stages_text,
     table,
 )
+from ssdtrt.reading.stage_times import STAGES, StageTime
 from ssdtrt.system.versions import Machine, Versions
 
 
@@ -160,3 +162,46 @@ def test_the_table_of_the_cache():
     narrow = cache_text(CACHE, 40).splitlines()
     assert max(map(len, narrow)) <= 40
     assert narrow[:3] == ["0123456789ab", "  what: FP16, batch 8", "  size: 45.3 MB"]
+
+
+def stages(*shares):
+    return tuple(StageTime(stage, 2 * share, share) for stage, share in zip(STAGES, shares))
+
+
+def test_stages_and_the_one_that_holds_the_rest():
+    assert stages_text(stages(0.25, 0.5, 0.97, 0.125, 0.125), 80).splitlines() == [
+        "stage    busy s  of the time",
+        "read       0.50         25 %",
+        "decode     1.00         50 %",
+        "network    1.94         97 %",
+        "results    0.25         12 %",
+        "write      0.25         12 %",
+        "The others wait for network.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "shares, said",
+    [
+        ((0.9, 0.1, 0.85, 0.1, 0.1), "The others wait for read."),
+        ((0.9, 0.1, 0.85, 0.5, 0.45), "The others wait for results and write, which take turns."),
+        ((0.1, 0.1, 0.1, 0.0, 0.8), "The others wait for results and write, which take turns."),
+        (
+            (0.4, 0.5, 0.79, 0.3, 0.4),
+            "No stage was busy all the time; the busiest is network. Start and end weigh in a short run.",
+        ),
+        ((0.0,) * 5, "No stage was busy all the time; the busiest is read. Start and end weigh in a short run."),
+    ],
+)
+def test_which_stage_holds_the_rest(shares, said):
+    assert stages_text(stages(*shares), 200).splitlines()[-1] == said
+
+
+def test_stages_in_a_narrow_terminal():
+    lines = stages_text(stages(0.4, 0.5, 0.7, 0.3, 0.4), 40).splitlines()
+    assert len(lines) == 9 and max(map(len, lines)) <= 40
+    assert stages_text(stages(0.4, 0.5, 0.7, 0.3, 0.4), 20).splitlines()[:3] == [
+        "read",
+        "  busy s: 0.80",
+        "  of the time: 40 %",
+    ]
