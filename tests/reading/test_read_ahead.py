@@ -187,7 +187,7 @@ def test_leaving_a_thread_early_closes_its_items_there(how):
     else:
         with pytest.raises(KeyboardInterrupt):
             items.throw(KeyboardInterrupt)
-    assert time.monotonic() - began < 1 and closed == ["ssdtrt-ahead"] and len(seen) <= 5
+    assert time.monotonic() - began < 2 and closed == ["ssdtrt-ahead"] and len(seen) <= 5
 
 
 def test_one_that_was_never_begun_starts_no_thread():
@@ -214,7 +214,7 @@ def test_a_thread_that_waits_for_ever_is_left_within_a_second():
     assert next(stream) == 1
     began = time.monotonic()
     stream.close()
-    assert 0.4 < time.monotonic() - began < 1 and closed == []
+    assert 0.4 < time.monotonic() - began < 2 and closed == []
     (thread,) = threads()
     assert thread.daemon
     go.set()
@@ -234,7 +234,7 @@ def test_an_interrupt_reaches_who_waits_for_a_thread():
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         next(in_thread(items(), 1))
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 3
     go.set()
     for thread in threads():
         thread.join(20)
