@@ -96,7 +96,7 @@ def _precision(on_gpu: bool, pictures: int) -> contextlib.AbstractContextManager
     Turning a switch takes the host longer than the products of a few pictures.
     """
     if on_gpu and pictures >= config.TF32_RESIZE:
-        return with_tf32(True)
+        return with_tf32(True, convolutions=False)  # The network may run in another thread.
     return contextlib.nullcontext() if on_gpu and tf32_is_off() else tf32_disabled(autotune=False)
 
 

@@ -77,31 +77,37 @@ def tf32_is_off() -> bool:
 
 
 @contextlib.contextmanager
-def with_tf32(on: bool) -> Iterator[None]:
+def with_tf32(on: bool, *, convolutions: bool = True) -> Iterator[None]:
     """Enable or disable TF32 for convolutions and matrix products inside the block, and restore the settings after it.
 
     The switches are the process's, so another thread waits for the end of the block before it sets them.
 
     torch 2.9 added new switches, after whose use the old ones raise. Both are set, and the old ones first, because
     setting those resets the new ones: also the one of products on the CPU.
+
+    Args:
+        on: Whether TF32 is enabled.
+        convolutions: Whether convolutions are set too, and not matrix products alone.
     """
     with _switching:
         cudnn: Any = torch.backends.cudnn
         matmul: Any = torch.backends.cuda.matmul
         new = hasattr(matmul, "fp32_precision")
-        parts: list[Any] = [matmul, cudnn.conv, cudnn.rnn, cast("Any", torch.backends.mkldnn).matmul] if new else []
+        parts: list[Any] = [matmul, cast("Any", torch.backends.mkldnn).matmul] if new else []
+        parts += [cudnn.conv, cudnn.rnn] if new and convolutions else []
         precisions = [part.fp32_precision for part in parts]
-        convolutions = _read(lambda: cudnn.allow_tf32)
+        of_cudnn = _read(lambda: cudnn.allow_tf32) if convolutions else None
         products = _read(torch.get_float32_matmul_precision)
         try:
-            cudnn.allow_tf32 = on
+            if convolutions:
+                cudnn.allow_tf32 = on
             torch.set_float32_matmul_precision("high" if on else "highest")
             for part in parts:
                 part.fp32_precision = "tf32" if on else "ieee"
             yield
         finally:
-            if convolutions is not None:
-                cudnn.allow_tf32 = convolutions
+            if of_cudnn is not None:
+                cudnn.allow_tf32 = of_cudnn
             if products is not None:
                 torch.set_float32_matmul_precision(products)
             for part, precision in zip(parts, precisions):

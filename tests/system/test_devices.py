@@ -148,6 +148,13 @@ def test_a_thread_waits_for_the_switches_until_another_has_put_them_back():
     assert seen == [(True, True), (False, False), (True, True)] and flags() == before
 
 
+def test_convolutions_may_be_left_as_they_are():
+    with with_tf32(False):
+        with with_tf32(True, convolutions=False):
+            assert flags()[:2] == (False, True)
+        assert flags()[:2] == (False, False)
+
+
 def test_the_current_device_on_a_cpu():
     with current_device(torch.device("cpu")):
         pass
