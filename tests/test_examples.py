@@ -17,6 +17,7 @@ ELSEWHERE = {
     "bench_files": "test_bench.py",
     "benchmark": "test_bench.py",
     "build_model": "model/test_weights.py",
+    "detect_video": "video/test_detection.py",
     "diagnose": "test_doctor.py",
     "evaluate_file": "test_evaluate.py",
     "profile_engine": "test_gpu.py",

@@ -57,7 +57,7 @@ def detect_video(
         timeout: Seconds without data after which an address fails.
 
     Raises:
-        VideoError: Where it cannot be opened, PyAV is missing (`pip install 'ssdtrt[video]'`) or, after the results of
+        VideoError: Where it cannot be opened, PyAV is missing (the extra `video`) or, after the results of
             all frames that came, where it broke off or is damaged.
         GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         SsdtrtError: For settings out of their range.

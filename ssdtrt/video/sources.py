@@ -11,6 +11,7 @@ from types import ModuleType
 from urllib.parse import urlsplit, urlunsplit
 
 from ssdtrt.errors import VideoError
+from ssdtrt.system.versions import pip_install
 
 LIVE_SCHEMES = frozenset(("rtsp", "rtsps", "rtmp", "rtmps", "udp", "srt", "tcp"))
 """Schemes of streams that have no end of their own."""
@@ -99,9 +100,7 @@ def load_av() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise VideoError(
-            f"Videos need PyAV, which cannot be imported ({error}): pip install 'ssdtrt[video]'"
-        ) from error
+        raise VideoError(f"Videos need PyAV, which cannot be imported ({error}): {pip_install('video')}") from error
     av.logging.set_level(None)  # As it is by default; torchvision turns it on, up to 0.21.
     return av
 

@@ -1,5 +1,7 @@
 """Detections of a video's frames through the Python function."""
 
+import doctest
+import shutil
 import time
 
 import pytest
@@ -23,6 +25,14 @@ def test_frames_times_and_detections(known, tmp_path):
         assert detections.confidence[0] == pytest.approx(CAT, abs=1e-4) and len(detections) == 3
         assert detections.xyxy[0] == pytest.approx([4.16, 3.12, 59.84, 44.88], abs=0.01)
         assert detections.picture.size == (64, 48)
+
+
+def test_the_example_of_the_documentation_runs(known, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(known, "ssd300.ts")
+    video(tmp_path / "clip.mp4", 31, rate=30)
+    (example,) = doctest.DocTestFinder(recurse=False).find(ssdtrt.detect_video, "detect_video")
+    assert len(example.examples) == 2 and doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_all_that_came_is_yielded_before_the_error(known, tmp_path, monkeypatch):
