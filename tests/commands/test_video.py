@@ -156,6 +156,7 @@ def test_a_stream_that_is_cut_keeps_what_was_done(known, ssdtrt, tmp_path):
     )
 
 
+@pytest.mark.slow  # A child that was forked hung once in FFmpeg's locks, with PyAV 17.0: only the newest stack runs it.
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_ctrl_c_ends_a_stream_that_stalls_and_keeps_what_was_done(known, tmp_path):
     content = video(tmp_path / "a.ts", 40, codec="mpeg2video").read_bytes()
