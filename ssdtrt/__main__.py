@@ -17,7 +17,9 @@ def start() -> None:
     try:
         main(prog_name="ssdtrt")
     except SystemExit as end:
-        if end.code in INTERRUPTED or any(thread.daemon for thread in threading.enumerate()):
+        if end.code in INTERRUPTED or any(
+            thread.daemon and thread.name.startswith("ssdtrt") for thread in threading.enumerate()
+        ):
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError):
                     stream.flush()

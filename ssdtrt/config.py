@@ -147,7 +147,7 @@ MAX_WORKERS = 16  # threads or processes that read pictures; no more than there 
 MANY_PICTURES = 200  # from this number on, processes read the pictures instead of threads
 # Pictures that are given by their addresses.
 MAX_BYTES = 64_000_000  # of one
-FETCH_SECONDS = 10.0  # until one is there, redirects and all
+FETCH_SECONDS = 10.0  # until one is there, redirects and all; from a video or stream, until there is more of it
 MAX_REDIRECTS = 5
 KEPT_BYTES = 256_000_000  # of those that results keep; more are fetched again where they are asked for
 FIRST_FETCHES = 3  # that may fail before a run goes on with the others
@@ -156,7 +156,6 @@ PICTURE_NOTES = 10  # different notes on how pictures were read, before the rest
 GPU_RESIZE_PIXELS = 640 * 640
 GPU_RESIZE_SIDE = 1280
 # Videos.
-VIDEO_TIMEOUT = 10.0  # seconds without data after which an address fails
 VIDEO_BYTES = 256 << 20  # of decoded frames that wait, and again of those that are being detected in
 DECODE = ("auto", "gpu", "cpu")  # where JPEGs are decoded
 GPU_DECODE_PIXELS = 1 << 26  # of JPEGs that are decoded at a time on a GPU: 200 MB

@@ -78,9 +78,7 @@ class Stage:
             self._kept = constants(height, width, self.device)  # The graph reads them where they are now.
             self.graph = CudaGraphRunner(resize, self.device, limit=1)
         images: Tensor = self.graph(on_host(pictures, pinned=self.device.type == "cuda"))
-        return (
-            images.clone()
-        )  # The next replay overwrites it, and comes before it is used where batches are staged ahead.
+        return images.clone()  # Where batches are staged ahead, the next replay comes before this is used.
 
 
 class BatchRunner:

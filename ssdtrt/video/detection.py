@@ -43,7 +43,7 @@ class VideoDetector(Protocol):
 
 
 def detect_video(
-    detector: VideoDetector, source: str | Path, every: int = 1, *, timeout: float = config.VIDEO_TIMEOUT
+    detector: VideoDetector, source: str | Path, every: int = 1, *, timeout: float = config.FETCH_SECONDS
 ) -> Generator[FrameResult, None, None]:
     """Yield what is found in the frames of a video, in their order, as they are done.
 

@@ -33,7 +33,7 @@ class VideoReader:
         SsdtrtError: For settings out of their range.
     """
 
-    def __init__(self, source: str | Path, every: int = 1, timeout: float = config.VIDEO_TIMEOUT):
+    def __init__(self, source: str | Path, every: int = 1, timeout: float = config.FETCH_SECONDS):
         if every < 1 or not timeout > 0:
             raise SsdtrtError(f"Expected every >= 1 and timeout > 0; found {every} and {timeout:g}.")
         self.source, self.live = source, bool(scheme_of(str(source)))

@@ -42,7 +42,7 @@ _WEBM_ENCODERS: dict[str, dict[str, str]] = {
 
 
 class _NoFrameError(Exception):
-    """There is nothing to write."""
+    """No frame came, so there is no file to write."""
 
 
 class FrameLinesSink:
