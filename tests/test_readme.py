@@ -33,7 +33,7 @@ from ssdtrt.evaluation.report import ClassFigures, EvalReport, EvalSettings
 from ssdtrt.model.source import WeightsSource
 from ssdtrt.reporting.records import DetectReport, PageReport, PlotLine, PlotReport
 from ssdtrt.run import RunReport
-from ssdtrt.serving.triton_report import CheckedPicture, TritonCheck, TritonLatency, TritonModel, TritonReport
+from ssdtrt.serving.triton.report import CheckedPicture, TritonCheck, TritonLatency, TritonModel, TritonReport
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.gpu_state import GpuState
 from ssdtrt.system.versions import Machine, MeasuredOn, Versions

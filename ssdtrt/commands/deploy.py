@@ -22,7 +22,7 @@ from ssdtrt.commands.parameters.types import BATCH_SIZE, Positive
 from ssdtrt.commands.text.tables import fill, table
 
 if TYPE_CHECKING:
-    from ssdtrt.serving.triton_report import TritonCheck, TritonReport
+    from ssdtrt.serving.triton.report import TritonCheck, TritonReport
 
 
 def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -65,8 +65,8 @@ def triton(engines, repository, name, instances, gpus, max_queue_delay, max_batc
     Example: ssdtrt triton ssd300.detector.ts --repository models
     """
     check_apart({"--json": json_file}, engines)
-    from ssdtrt.serving.triton_config import TritonOptions
-    from ssdtrt.serving.triton_repository import write_repository
+    from ssdtrt.serving.triton.config import TritonOptions
+    from ssdtrt.serving.triton.repository import write_repository
 
     check_json(json_file)
     options = TritonOptions(instances, gpus, max_queue_delay, max_batch)
@@ -119,7 +119,7 @@ def triton_check(url, images, engine, model, calls, timeout, threshold, reading,
     """
     check_apart({"--json": json_file}, [engine, *images])
     from ssdtrt.reading.sources import expand
-    from ssdtrt.serving.triton_check import check_server
+    from ssdtrt.serving.triton.check import check_server
 
     check_json(json_file)
     report = check_server(

@@ -13,9 +13,9 @@ from pathlib import Path
 from ssdtrt.artifact.metadata import EngineMetadata, check_file
 from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.formats.plan_file import record_path
-from ssdtrt.serving.triton_config import Served, TritonOptions, interface, is_as_written, served, write_config
-from ssdtrt.serving.triton_container import choose_container
-from ssdtrt.serving.triton_report import TritonModel, TritonReport
+from ssdtrt.serving.triton.config import Served, TritonOptions, interface, is_as_written, served, write_config
+from ssdtrt.serving.triton.container import choose_container
+from ssdtrt.serving.triton.report import TritonModel, TritonReport
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.files import replacing
 from ssdtrt.system.progress import Progress, silent

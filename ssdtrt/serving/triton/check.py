@@ -29,10 +29,10 @@ from ssdtrt.reading.fetch import load_picture
 from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.reading.reader import PictureReader, PreparedPicture
 from ssdtrt.runners.runner import FileRunner, load_engine
-from ssdtrt.serving.triton_client import TritonServer, json_list
-from ssdtrt.serving.triton_config import TYPES, Served, served
-from ssdtrt.serving.triton_report import CheckedPicture, TritonCheck, TritonLatency
-from ssdtrt.serving.triton_repository import model_name
+from ssdtrt.serving.triton.client import TritonServer, json_list
+from ssdtrt.serving.triton.config import TYPES, Served, served
+from ssdtrt.serving.triton.report import CheckedPicture, TritonCheck, TritonLatency
+from ssdtrt.serving.triton.repository import model_name
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, silent, tracked
 from ssdtrt.system.report import counted

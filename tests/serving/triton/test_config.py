@@ -10,7 +10,7 @@ from known import typed
 from ssdtrt import __version__, config
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.errors import ArtifactError
-from ssdtrt.serving.triton_config import TritonOptions, is_as_written, write_config
+from ssdtrt.serving.triton.config import TritonOptions, is_as_written, write_config
 
 pytest.importorskip("tritonclient.grpc")
 from triton_server import parse

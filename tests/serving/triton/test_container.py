@@ -6,7 +6,7 @@ from serving_files import tensorrt_file
 
 from known import typed
 from ssdtrt.artifact.metadata import read_metadata
-from ssdtrt.serving.triton_container import choose_container
+from ssdtrt.serving.triton.container import choose_container
 
 
 def choose(version, plan=False):

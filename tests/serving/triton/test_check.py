@@ -13,8 +13,8 @@ from conftest import assert_same_detections
 from ssdtrt.detect import Detector
 from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
 from ssdtrt.runners import torchscript
-from ssdtrt.serving.triton_check import check_server
-from ssdtrt.serving.triton_repository import write_repository
+from ssdtrt.serving.triton.check import check_server
+from ssdtrt.serving.triton.repository import write_repository
 from ssdtrt.system.digests import sha256_file
 
 pytest.importorskip("tritonclient.grpc")
@@ -188,16 +188,16 @@ def test_without_tritonclient(monkeypatch, photographs, ssdtrt):
 def test_detections_are_those_of_detect(served, detector_file, photographs):
     from ssdtrt.detection.unpacking import Chosen
     from ssdtrt.reading.reader import PictureReader
-    from ssdtrt.serving import triton_check
-    from ssdtrt.serving.triton_client import TritonServer
+    from ssdtrt.serving.triton import check
+    from ssdtrt.serving.triton.client import TritonServer
 
     _, url = served
     with TritonServer(url) as server:
-        remote = triton_check._Model(server, "ssd300_detector", *server.describe("ssd300_detector"))
+        remote = check._Model(server, "ssd300_detector", *server.describe("ssd300_detector"))
         (picture,) = PictureReader("eval", True, 1, 1).with_threads(photographs[:1])
         images = torch.from_numpy(picture.pixels.transpose(2, 0, 1)[None].copy())
-        packed = triton_check._packed(remote, remote(images))
-    found = triton_check._detections(packed, picture, Chosen(0.2, None, 200), remote)
+        packed = check._packed(remote, remote(images))
+    found = check._detections(packed, picture, Chosen(0.2, None, 200), remote)
     expected = Detector(detector_file, threshold=0.06)(photographs[0]).detections
     assert len(expected) > 3
     assert_same_detections([one for one in found.detections if one.score >= 0.06], expected)

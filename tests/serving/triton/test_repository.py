@@ -11,9 +11,9 @@ from serving_files import another, plan_file
 
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.errors import ArtifactError, SsdtrtError
-from ssdtrt.serving import triton_repository
-from ssdtrt.serving.triton_config import TritonOptions, is_as_written
-from ssdtrt.serving.triton_repository import model_name, write_repository
+from ssdtrt.serving.triton import repository
+from ssdtrt.serving.triton.config import TritonOptions, is_as_written
+from ssdtrt.serving.triton.repository import model_name, write_repository
 from ssdtrt.system.digests import sha256_file
 
 
@@ -84,7 +84,7 @@ def test_a_full_disk_changes_nothing(engine, models, tmp_path, monkeypatch):
         Path(target).write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
-    monkeypatch.setattr(triton_repository.shutil, "copyfile", full)
+    monkeypatch.setattr(repository.shutil, "copyfile", full)
     with pytest.raises(ArtifactError, match="cannot be written: No space left on device"):
         write_repository([other], models, name="m")
     assert contents(models) == before and sorted(os.listdir(models / "m")) == ["1", "config.pbtxt"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssdtrt import config
 from ssdtrt.errors import SsdtrtError, first_line
-from ssdtrt.serving.triton_config import PREFIX
+from ssdtrt.serving.triton.config import PREFIX
 from ssdtrt.system.versions import pip_install
 
 _SECURE = "grpcs://"
