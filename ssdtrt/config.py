@@ -158,8 +158,9 @@ GPU_RESIZE_SIDE = 1280
 # Videos.
 VIDEO_BYTES = 256 << 20  # of decoded frames that wait, and again of those that are being detected in
 DECODE = ("auto", "gpu", "cpu")  # where JPEGs are decoded
-GPU_DECODE_PIXELS = 1 << 26  # of JPEGs that are decoded at a time on a GPU: 200 MB
-HARDWARE_DECODE_THREADS = 1  # of the host, which feed a GPU's decoder
+GPU_DECODE_PIXELS = 1 << 26  # of JPEGs that are decoded in one call on a GPU: 200 MB
+DECODE_LANES = 2  # such calls at the same time
+HARDWARE_DECODE_THREADS = 1  # of the host, which feed a GPU's decoder in one call
 BATCHES_AHEAD = 1  # batches that wait on a GPU, ready to be run
 # File names of system fonts, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")

@@ -176,11 +176,11 @@ def test_timing_is_shown_and_written(gpu_decoding, known, ssdtrt, tmp_path, monk
     assert done.exit_code == 0 and len(lines_of((tmp_path / "d.jsonl").read_text())) == 40
     assert sum(Decoder.asked) == 41
     stages = json.loads((tmp_path / "run.json").read_text())["stages"]
-    assert [one["stage"] for one in stages] == ["read", "decode", "network", "results", "write"]
+    assert [one["stage"] for one in stages] == ["read", "decode", "upload", "network", "results", "write"]
     assert all(one["seconds"] > 0 and 0 < one["share"] <= 1.05 for one in stages)
     shown = done.stdout.split("\n\n")[1].splitlines()
-    assert shown[0].split() == ["stage", "busy", "s", "of", "the", "time"] and len(shown) == 7
-    assert [line.split()[0] for line in shown[1:6]] == ["read", "decode", "network", "results", "write"]
+    assert shown[0].split() == ["stage", "busy", "s", "of", "the", "time"] and len(shown) == 8
+    assert [line.split()[0] for line in shown[1:7]] == ["read", "decode", "upload", "network", "results", "write"]
     assert "stage" not in ssdtrt("detect", known, "a.jpg", "--jsonl", "e.jsonl", "--device", "cpu").stdout
 
 
@@ -188,7 +188,7 @@ def test_each_run_has_its_own_times(known, tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg())
     detector = Detector(known, "cpu")
     first, second = (detect_files(detector, [tmp_path / "a.jpg"] * count, []) for count in (12, 1))
-    assert second.stages[2].seconds < first.stages[2].seconds / 4
+    assert second.stages[3].seconds < first.stages[3].seconds / 4
     assert all(0 <= one.share <= 1.05 for summary in (first, second) for one in summary.stages)
 
 

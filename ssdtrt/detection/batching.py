@@ -171,7 +171,7 @@ class BatchRunner:
             if stream is not None:
                 stack.enter_context(torch.cuda.stream(stream))  # Of this thread.
             for batch in batches:
-                with self.times.busy("decode"):
+                with self.times.busy("upload"):
                     images = self._if_it_fits(self.stage, batch)
                     if stream is not None:
                         with gpu_errors():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import select
 import subprocess
@@ -11,7 +11,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from ssdtrt.reading.reader_process import REQUEST, RESPONSE, ReaderSettings, dec
 from ssdtrt.system.child import child_environment
 
 _SILENCE_SECONDS = 0.5  # without a response, after which it is checked whether a process has died
+_REQUESTS_AT_ONCE = 1 / 8  # of those that are read ahead: a write to a pipe takes as long as the rest for ten pictures
 
 
 class PooledPicture(NamedTuple):
@@ -42,7 +43,7 @@ class PooledPicture(NamedTuple):
 
 
 class ReaderPool:
-    """Processes that read picture files; each request goes to the one with the fewest. A context manager.
+    """Processes that read picture files; each takes the next request when it has answered one. A context manager.
 
     A picture's pixels lie in a slot of shared memory, which is the caller's until `free_slot`. Leaving the block ends
     the processes; they also end by themselves when this process is gone.
@@ -78,18 +79,21 @@ class ReaderPool:
         self.depth = max(depth, workers)
         slots = self.depth + held  # A slot is requested or waits to be taken (`depth`), or it is the caller's (`held`).
         self.free = list(range(slots))
-        self.loads = [0] * workers  # pictures that each process still has to read
-        self._worker_of: dict[int, int] = {}  # by slot
         self._received: dict[int, tuple[int, ...]] = {}  # responses by slot
         reading, writing = os.pipe()
+        taken, self._requests = os.pipe()
         self._responses = os.fdopen(reading, "rb", buffering=0)
         self._poll = select.poll()
         self._poll.register(self._responses, select.POLLIN)
-        with _shared_file(slots * slot_bytes(whole)) as file, os.fdopen(writing, "wb") as responses:
+        with (
+            _shared_file(slots * slot_bytes(whole)) as file,
+            os.fdopen(taken, "rb") as requests,
+            os.fdopen(writing, "wb") as responses,
+        ):
             self.memory = shared_slots(file.fileno(), slots, whole)
             settings = ReaderSettings(preprocess, orient, whole, value_range, max_pixels, addresses, jpegs)
             words = [str(slots), settings.to_text()]
-            self.processes = [_start(file.fileno(), words, responses) for _ in range(workers)]
+            self.processes = [_start(file.fileno(), words, requests, responses) for _ in range(workers)]
 
     def __enter__(self) -> ReaderPool:
         return self
@@ -98,9 +102,8 @@ class ReaderPool:
         for process in self.processes:
             process.kill()  # It holds nothing that could be lost.
         for process in self.processes:
-            with contextlib.suppress(BrokenPipeError):
-                _requests_of(process).close()
             process.wait()
+        os.close(self._requests)
         self._responses.close()
 
     def read(self, paths: Iterable[str | Path]) -> Iterator[PooledPicture | ImageError]:
@@ -110,10 +113,11 @@ class ReaderPool:
             SsdtrtError: Where a process has died.
         """
         requested: deque[tuple[int, str]] = deque()
-        for path in paths:
-            if len(requested) == self.depth:
+        remaining, several = iter(paths), max(1, int(self.depth * _REQUESTS_AT_ONCE))
+        while some := [os.fspath(path) for path in itertools.islice(remaining, several)]:
+            while len(requested) + len(some) > self.depth:
                 yield self._take(*requested.popleft())
-            requested.append((self._request(path), os.fspath(path)))
+            requested.extend(zip(self._request(some), some))
         while requested:
             yield self._take(*requested.popleft())
 
@@ -126,20 +130,25 @@ class ReaderPool:
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
-    def _request(self, path: str | Path) -> int:
-        """Send a path to the process with the fewest pictures to read; return the slot that it will fill."""
-        slot, name = self.free.pop(), encode(os.fspath(path))
-        number = self.loads.index(min(self.loads))
-        self._worker_of[slot] = number
-        self.loads[number] += 1
-        process = self.processes[number]
-        requests = _requests_of(process)
+    def _request(self, paths: list[str]) -> list[int]:
+        """Ask for files; return the slots that they will fill, in which their paths lie until then."""
+        self._check_alive()
+        slots, requests = [], []
+        for path in paths:
+            slot, name = self.free.pop(), encode(path)[: self.memory.shape[1]]
+            self.memory[slot, : len(name)] = np.frombuffer(name, np.uint8)
+            slots.append(slot)
+            requests.append(REQUEST.pack(slot, len(name)))
         try:
-            requests.write(REQUEST.pack(slot, len(name)) + name)
-            requests.flush()
+            os.write(self._requests, b"".join(requests))
         except BrokenPipeError as error:
-            raise _death_of(process) from error
-        return slot
+            raise _death_of(self.processes[0]) from error
+        return slots
+
+    def _check_alive(self) -> None:
+        for process in self.processes:
+            if process.poll() is not None:
+                raise _death_of(process)
 
     def _take(self, slot: int, path: str) -> PooledPicture | ImageError:
         while slot not in self._received:
@@ -162,30 +171,22 @@ class ReaderPool:
     def _receive(self) -> None:
         """Wait for a response, and take all that have come."""
         while not self._poll.poll(_SILENCE_SECONDS * 1000):
-            for process in self.processes:
-                if process.poll() is not None:
-                    raise _death_of(process)
+            self._check_alive()
         data = self._responses.read(len(self.memory) * RESPONSE.size)
         if not data:
             raise _death_of(self.processes[0])
         for slot, *rest in RESPONSE.iter_unpack(data):
             self._received[slot] = tuple(rest)
-            self.loads[self._worker_of.pop(slot)] -= 1
 
 
-def _start(file: int, settings: list[str], responses: BinaryIO) -> subprocess.Popen:
+def _start(file: int, settings: list[str], requests: BinaryIO, responses: BinaryIO) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "ssdtrt.reading.reader_process", str(file), *settings],
-        stdin=subprocess.PIPE,
+        stdin=requests,
         stdout=responses,
         pass_fds=[file],
         env={**child_environment(), "OPENBLAS_NUM_THREADS": "1"},  # NumPy would start a thread for each core.
     )
-
-
-def _requests_of(process: subprocess.Popen) -> IO[bytes]:
-    assert process.stdin is not None
-    return process.stdin
 
 
 def _death_of(process: subprocess.Popen) -> SsdtrtError:

@@ -2,8 +2,8 @@
 
     python -m ssdtrt.reading.reader_process FD SLOTS SETTINGS
 
-maps SLOTS slots of the open file FD; SETTINGS are ReaderSettings as JSON. A request is REQUEST and then the path in
-UTF-8. The response is RESPONSE; for a picture that cannot be read it has width 0, and its height is the length of the
+maps SLOTS slots of the open file FD; SETTINGS are ReaderSettings as JSON. A request is REQUEST; the path, in UTF-8, lies in
+the slot. All requests have one length, so that many processes can read from one pipe. The response is RESPONSE; for a picture that cannot be read it has width 0, and its height is the length of the
 message, in UTF-8, that the slot then holds. Notes, a line each, follow the pixels in the slot. Where pixels have width 0,
 the slot holds a JPEG file for a GPU to decode, or nothing where that is too large for it: their height is its
 orientation, and the notes' length its own. All responses have one length, so that many processes can write to one pipe. The process ends when its input does. No torch here.
@@ -143,11 +143,11 @@ def _write(memory: np.ndarray, text: bytes) -> int:
 def main(file: int, slots: int, settings: ReaderSettings) -> None:
     """Respond to requests until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the input.
-    memory, requests = shared_slots(file, slots, settings.whole), sys.stdin.buffer
+    memory, requests = shared_slots(file, slots, settings.whole), sys.stdin.fileno()
     with contextlib.suppress(BrokenPipeError):  # The parent is gone.
-        while len(head := requests.read(REQUEST.size)) == REQUEST.size:
-            slot, length = REQUEST.unpack(head)
-            path, started = decode(requests.read(length)), time.perf_counter()
+        while request := os.read(requests, REQUEST.size):
+            slot, length = REQUEST.unpack(request)
+            path, started = decode(memory[slot, :length].tobytes()), time.perf_counter()
             answer = _respond(path, memory[slot], settings)
             response = RESPONSE.pack(slot, *answer, min(int((time.perf_counter() - started) * 1e6), 2**31 - 1))
             os.write(sys.stdout.fileno(), response)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 from ssdtrt.system.report import Report
 
-STAGES = ("read", "decode", "network", "results", "write")
-"""Files read and, on the CPU, decoded; JPEGs decoded on a GPU, pixels copied to it and resized; network, boxes and NMS;
-detections from numbers to objects; and what is written."""
+STAGES = ("read", "decode", "upload", "network", "results", "write")
+"""Files read and, on the CPU, decoded; JPEGs decoded and resized on a GPU; pixels copied to the device, and resized there
+where they are not yet; network, boxes and NMS; detections from numbers to objects; and what is written."""
 
 
 class StageTime(Report, frozen=True):

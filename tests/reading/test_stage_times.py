@@ -14,7 +14,7 @@ def test_times_and_shares_of_all_stages_in_their_order():
         times.add("network", 0.5)
     times.add("write", 0.25)
     found = times.of(2.0)
-    assert [one.stage for one in found] == ["read", "decode", "network", "results", "write"] == list(STAGES)
+    assert [one.stage for one in found] == ["read", "decode", "upload", "network", "results", "write"] == list(STAGES)
     assert [(one.seconds, one.share) for one in found] == [(0, 0), (0, 0), (1.5, 0.75), (0, 0), (0.25, 0.125)]
     assert [one.share for one in times.of(0.0)] == [0.0] * 5
     times.clear()
