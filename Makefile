@@ -7,8 +7,8 @@ RUN_ARGS ?=
 PYTEST_ARGS ?= -q -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 # Which tests `make test` runs; on the oldest stack all but the slow ones.
 MARKERS ?= not gpu
-# What the tests of the documentation need; on the oldest stack they do not run.
-DOCS ?= $(VENV)/.docs
+# What the tests of the documentation and of Ray need; on the oldest stack they do not run.
+MORE ?= $(VENV)/.docs $(VENV)/.ray
 # Which of setup.cfg's extras brings Torch-TensorRT.
 TENSORRT ?= tensorrt
 # What the bench gate measures and how much slower it may be. GATE_BACKEND=torchscript gates a machine without a GPU.
@@ -46,7 +46,7 @@ install: $(VENV)/.dev
 
 builders: $(BUILDERS:%=$(VENV)/.builder-%)
 
-test: $(VENV)/.dev $(DOCS) builders
+test: $(VENV)/.dev $(MORE) builders
 	OMP_NUM_THREADS=1 SSDTRT_BUILDERS=$(if $(BUILDERS),$(BUILDERS_FOLDER)) $(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
@@ -89,7 +89,7 @@ endif
 # The same on Python 3.10 with torch 2.2.2; PYTHON310 names such a Python where `python3.10` is not on the path.
 $(OLDEST): %-oldest:
 	@$(MAKE) $* VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt TENSORRT=tensorrt-pypi \
-	    MARKERS="not gpu and not slow" BUILDERS= DOCS= PYTHON="$${PYTHON310:-python3.10}"
+	    MARKERS="not gpu and not slow" BUILDERS= MORE= PYTHON="$${PYTHON310:-python3.10}"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -112,6 +112,11 @@ $(VENV)/.dev: $(VENV)/.python $(INSTALLED)
 $(VENV)/.docs: $(VENV)/.base
 	@echo "installing the tools of the documentation"
 	@$(call install,-e '.[docs]')
+	@touch $@
+
+$(VENV)/.ray: $(VENV)/.base
+	@echo "installing Ray"
+	@$(call install,-e '.[ray]')
 	@touch $@
 
 # Each in a folder of its own, because they cannot be installed together.
