@@ -80,18 +80,28 @@ def write_files(folder: Path, files: int, pictures: int, broken: int) -> float:
 
 def write_some(job: tuple[Path, int, int]) -> None:
     """Write files number `first` to `end`."""
+    folder, first, end = job
+    photographs = sample_photographs()
+    for index in range(first, end):
+        part_of(photographs, index).save(folder / f"{index:06d}.jpg", quality=QUALITY)
+
+
+def sample_photographs() -> list[Image.Image]:
+    """The photographs of the package."""
     from ssdtrt.run import SAMPLES
 
-    folder, first, end = job
-    photographs = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.jpg"))]
-    for index in range(first, end):
-        random, picture = np.random.default_rng(index), photographs[index % len(photographs)]
-        width = min(picture.width, picture.height * 4 / 3) * random.uniform(0.6, 1.0)
-        left, top = random.uniform(0, picture.width - width), random.uniform(0, picture.height - width * 3 / 4)
-        box = (left, top, left + width, top + width * 3 / 4)
-        part = picture.resize((640, 480), Image.Resampling.BICUBIC, box=box)
-        grained = np.asarray(part) + random.normal(0, 4, (480, 640, 3))
-        Image.fromarray(grained.clip(0, 255).astype(np.uint8)).save(folder / f"{index:06d}.jpg", quality=QUALITY)
+    return [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.jpg"))]
+
+
+def part_of(photographs: list[Image.Image], index: int) -> Image.Image:
+    """Picture number `index`: a seeded part of a photograph, 640x480, with the grain of a camera."""
+    random, picture = np.random.default_rng(index), photographs[index % len(photographs)]
+    width = min(picture.width, picture.height * 4 / 3) * random.uniform(0.6, 1.0)
+    left, top = random.uniform(0, picture.width - width), random.uniform(0, picture.height - width * 3 / 4)
+    box = (left, top, left + width, top + width * 3 / 4)
+    part = picture.resize((640, 480), Image.Resampling.BICUBIC, box=box)
+    grained = np.asarray(part) + random.normal(0, 4, (480, 640, 3))
+    return Image.fromarray(grained.clip(0, 255).astype(np.uint8))
 
 
 def in_a_process(engine: str, folder: Path, cores: int, decode: str) -> dict[str, Any]:
