@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-QUALITY = 93
+QUALITY = 91
 SAMPLE_SECONDS = 1.0
 
 
