@@ -38,8 +38,6 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 NORMALIZATION = {"eval": (_IMAGENET_MEAN, _IMAGENET_STD), "hub": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))}
 
 # Resizing on a GPU.
-RESIZE_BATCH = 16  # pictures that are resized at a time, which bounds memory
-TF32_RESIZE = 8  # pictures on a GPU from which on its tensor cores resize them
 RESIZE_GRAPH_AFTER = 30  # pictures of one size, one by one; then their resize is captured as a CUDA graph
 RESIZE_CACHE = 128  # side lengths whose interpolation weights are cached; those of 640 pixels take 1.5 MB
 
@@ -158,9 +156,8 @@ GPU_RESIZE_SIDE = 1280
 # Videos.
 VIDEO_BYTES = 256 << 20  # of decoded frames that wait, and again of those that are being detected in
 DECODE = ("auto", "gpu", "cpu")  # where JPEGs are decoded
-GPU_DECODE_PIXELS = 1 << 26  # of JPEGs that are decoded in one call on a GPU: 200 MB
-DECODE_LANES = 2  # such calls at the same time
-HARDWARE_DECODE_THREADS = 1  # of the host, which feed a GPU's decoder in one call
+GPU_DECODE_PIXELS = 1 << 26  # of JPEGs that are decoded at a time on a GPU: 200 MB
+HARDWARE_DECODE_THREADS = 1  # of the host, which feed a GPU's decoder
 BATCHES_AHEAD = 1  # batches that wait on a GPU, ready to be run
 # File names of system fonts, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")

@@ -246,13 +246,14 @@ class Detector:
             files = self.decode == "auto" and many and not keep
             self._decoder = decoder_for(self.decode, self.device, self.runner.preprocess, files)
         decoder = self._decoder if self.decode == "gpu" or (many and not keep) else None
-        ahead = 2 * max(self.batch_size, self.workers)
-        settings = self.orient, self.workers, ahead, self.value_range, self.max_pixels, self.addresses
+        depth = 2 * max(self.batch_size, self.workers)
+        settings = self.orient, self.workers, depth, self.value_range, self.max_pixels, self.addresses
         reader = PictureReader(self.runner.preprocess, *settings, jpegs=decoder is not None, times=self.times)
+        ahead = self._overlaps and decoder is None  # Another thread would slow the decoder more than it does itself.
         prepared, takes_time = read(
-            reader, pictures, self.batch_size, self._overlaps, self.device, keep, many, self._resize_on_device, decoder
+            reader, pictures, self.batch_size, ahead, self.device, keep, many, self._resize_on_device, decoder
         )
-        self.batches.ahead = self.device if self._overlaps and takes_time else None
+        self.batches.ahead = self.device if ahead and takes_time else None
         options = {"orient": self.orient, "value_range": self.value_range, "max_pixels": self.max_pixels}
         load = partial(load_picture, rules=self.addresses, **options)
         note = "" if self.runner.trained else UNTRAINED

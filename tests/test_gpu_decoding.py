@@ -1,6 +1,7 @@
 """What only a CUDA GPU with nvImageCodec can show of JPEGs that are decoded there: `pytest -m gpu`."""
 
 import gc
+import threading
 
 import numpy as np
 import pytest
@@ -98,15 +99,24 @@ def test_batches_staged_ahead_give_the_detections_of_those_in_turn(scenes_module
             assert_same_detections(one.detections, expected.detections)
 
 
-@pytest.mark.parametrize("count", [8, 16, 33])
-def test_tensor_cores_resize_to_every_byte_of_pillows(count, monkeypatch):
-    monkeypatch.setattr(gpu_resize, "tf32_disabled", pytest.fail)
+@pytest.mark.parametrize("count", [1, 16, 33])
+def test_kernels_resize_to_every_byte_of_pillows(count, monkeypatch):
+    monkeypatch.setattr(gpu_resize, "_by_torch", pytest.fail)
     random = np.random.default_rng(count)
     for width, height in ((640, 480), (480, 640), (1, 700), (333, 500), (299, 302), (1920, 1080)):
         pixels = random.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
         pixels[::2] = (pixels[::2] > 127) * np.uint8(255)
         found = resize(torch.from_numpy(pixels).to(DEVICE)).cpu().numpy()
         assert np.array_equal(found, np.stack([resize_image(Image.fromarray(one)) for one in pixels]))
+
+
+def test_kernels_run_in_a_thread_that_has_not_used_the_gpu_yet():
+    pixels = torch.randint(0, 256, (2, 480, 640, 3), dtype=torch.uint8, device=DEVICE)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(resize(pixels)))
+    thread.start()
+    thread.join()
+    assert torch.equal(found[0], resize(pixels))
 
 
 def test_memory_of_the_gpu_does_not_grow(scenes_module, scenes):

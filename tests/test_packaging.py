@@ -35,7 +35,7 @@ def test_wheel_holds_every_module_and_the_samples(wheel):
     samples = {str(path.relative_to(ROOT)) for path in (ROOT / "ssdtrt" / "samples").rglob("*") if path.is_file()}
     names = ("README.md", "coffee.jpg", "scenes.npz", "scenes/annotations.json", "scenes/images/000012.jpg")
     assert {f"ssdtrt/samples/{name}" for name in names} <= samples
-    assert modules | samples <= held
+    assert modules | samples | {"ssdtrt/images/resize.ptx", "ssdtrt/images/resize.cu"} <= held
     assert not any(name.startswith("tests/") for name in held)
 
 

@@ -115,6 +115,7 @@ class BatchRunner:
         self.ahead, self.pad, self.times = ahead, pad, times or StageTimes()
         self.stage, self.start, self.size, self.smallest = stage, start, size, smallest
         self.note, self.release = note, release
+        self._stream: torch.cuda.Stream | None = None  # Kept: torch keeps memory for each stream that there was.
 
     def cut(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Yield the items in lists of the current `size`."""
@@ -164,12 +165,13 @@ class BatchRunner:
 
         For a GPU that is done ahead on a stream of its own, and it has finished what it is given.
         """
-        stream = torch.cuda.Stream(ahead) if ahead is not None and ahead.type == "cuda" else None
+        if ahead is not None and ahead.type == "cuda" and self._stream is None:
+            self._stream = torch.cuda.Stream(ahead)
+        stream = self._stream if ahead is not None else None
         with contextlib.ExitStack() as stack:
             if isinstance(batches, Generator):
                 stack.enter_context(contextlib.closing(batches))
-            if stream is not None:
-                stack.enter_context(torch.cuda.stream(stream))  # Of this thread.
+            stack.enter_context(torch.cuda.stream(stream))  # Of this thread.
             for batch in batches:
                 with self.times.busy("upload"):
                     images = self._if_it_fits(self.stage, batch)

@@ -7,11 +7,10 @@ import functools
 import importlib
 import io
 import os
-import queue
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,19 +70,12 @@ def decoder_for(decode: str, device: torch.device, preprocess: str, wanted: bool
     return None
 
 
-class _Lane(NamedTuple):
-    """A decoder of nvImageCodec and the CUDA stream that it works on; None on a CPU."""
-
-    decoder: Any
-    stream: torch.cuda.Stream | None
-
-
 class JpegDecoder:
     """Decodes JPEG files on a GPU, and resizes them there as Pillow does.
 
     Pixels differ from Pillow's by 3 of 255 at most where the GPU has a decoder, 0.6 on average: both round what they
-    interpolate between colors of a lower resolution. Up to config.DECODE_LANES threads can call it at the same time, each
-    on a CUDA stream of its own: the host prepares files and takes pixels of one call while the GPU decodes those of another.
+    interpolate between colors of a lower resolution. Work that runs on other streams goes on meanwhile. nvImageCodec takes
+    Python's lock three times a picture, so another thread that computes in Python slows it down to a third.
 
     Args:
         device: The GPU.
@@ -97,26 +89,24 @@ class JpegDecoder:
 
     def __init__(self, device: torch.device):
         self.device, self._nvimgcodec = device, _load()
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._params = self._nvimgcodec.DecodeParams(
             apply_exif_orientation=False, color_spec=self._nvimgcodec.ColorSpec.SRGB
         )
-        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
         for self.kind, name, threads in (
             ("hardware", "HW_GPU_ONLY", config.HARDWARE_DECODE_THREADS),
             ("hybrid", "HYBRID_CPU_GPU", 0),
         ):
             with contextlib.suppress(Exception), _quiet():
-                lanes = [self._new(name, threads) for _ in range(config.DECODE_LANES)]
-                if self._decode([EncodedJpeg(_tiny_jpeg(), (16, 16))], lanes[0])[0] is not None:
-                    for lane in lanes:
-                        self._lanes.put(lane)
+                self._decoder = self._new(name, threads)
+                if self._decode([EncodedJpeg(_tiny_jpeg(), (16, 16))])[0] is not None:
                     return
         raise SsdtrtError(f"nvImageCodec decodes no JPEG on {device}; update it: {pip_install(_EXTRA)}")
 
     def __call__(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
         """Decode, turn and resize files.
 
-        In one call at most config.GPU_DECODE_PIXELS pixels, or one picture, are on the GPU at a time beside the results.
+        At most config.GPU_DECODE_PIXELS pixels, or one picture, are on the GPU at a time beside the results.
 
         Args:
             jpegs: The files.
@@ -124,21 +114,17 @@ class JpegDecoder:
         Returns:
             Of each uint8 [300, 300, 3] on the device, which has finished with them; None where it could not be decoded.
         """
-        lane = self._lanes.get()
-        try:
-            with torch.cuda.stream(lane.stream):
-                images = self._decode_and_resize(jpegs, lane)
-                if lane.stream is not None:
-                    lane.stream.synchronize()
-        finally:
-            self._lanes.put(lane)
+        with torch.cuda.stream(self._stream):
+            images = self._decode_and_resize(jpegs)
+            if self._stream is not None:
+                self._stream.synchronize()
         return images
 
-    def _decode_and_resize(self, jpegs: Sequence[EncodedJpeg], lane: _Lane) -> list[Tensor | None]:
+    def _decode_and_resize(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
         images: list[Tensor | None] = [None] * len(jpegs)
         for chunk in _chunks(jpegs):
             groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
-            for index, pixels in zip(chunk, self._decode([jpegs[index] for index in chunk], lane)):
+            for index, pixels in zip(chunk, self._decode([jpegs[index] for index in chunk])):
                 if pixels is not None:
                     groups.setdefault(tuple(pixels.shape), []).append((index, pixels))
             for group in groups.values():
@@ -146,14 +132,11 @@ class JpegDecoder:
                     images[index] = image
         return images
 
-    def _new(self, name: str, threads: int) -> _Lane:
+    def _new(self, name: str, threads: int) -> Any:
         kinds = [self._nvimgcodec.Backend(getattr(self._nvimgcodec.BackendKind, name))]
-        decoder = self._nvimgcodec.Decoder(
-            device_id=self.device.index or 0, backends=kinds, max_num_cpu_threads=threads
-        )
-        return _Lane(decoder, torch.cuda.Stream(self.device) if self.device.type == "cuda" else None)
+        return self._nvimgcodec.Decoder(device_id=self.device.index or 0, backends=kinds, max_num_cpu_threads=threads)
 
-    def _decode(self, jpegs: Sequence[EncodedJpeg], lane: _Lane) -> list[Tensor | None]:
+    def _decode(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
         """The pixels of each file [h, w, 3], turned; None where it could not be decoded."""
         found: list[Tensor | None] = [None] * len(jpegs)
         sources = {}
@@ -162,8 +145,8 @@ class JpegDecoder:
                 sources[index] = self._nvimgcodec.CodeStream(jpeg.encoded())
         if not sources:
             return found
-        stream = lane.stream.cuda_stream if lane.stream is not None else 0
-        decoded = lane.decoder.decode(list(sources.values()), params=self._params, cuda_stream=stream)
+        stream = self._stream.cuda_stream if self._stream is not None else 0
+        decoded = self._decoder.decode(list(sources.values()), params=self._params, cuda_stream=stream)
         for index, image in zip(sources, decoded):
             if image is not None:
                 pixels = torch.utils.dlpack.from_dlpack(image)

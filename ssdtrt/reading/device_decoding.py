@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
-from dataclasses import replace
 
-from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.gpu_decode import JpegDecoder
 from ssdtrt.images.jpeg import EncodedJpeg
-from ssdtrt.reading.read_ahead import in_order
-from ssdtrt.reading.reader import PictureReader, Prepared, PreparedPicture, release_nothing
+from ssdtrt.reading.reader import PictureReader, Prepared, PreparedPicture
 from ssdtrt.system.gpu_errors import out_of_memory
-
-GROUPS = config.DECODE_LANES + 1
-"""How many groups of pictures are held at most: those that are decoded, and the next."""
 
 
 def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureReader, size: int) -> Prepared:
@@ -28,15 +21,10 @@ def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureRe
         reader: The reader.
         size: How many pictures are taken at a time.
     """
-
-    def decode(group: list[PreparedPicture | ImageError]) -> list[PreparedPicture | ImageError]:
-        with reader.times.busy("decode", config.DECODE_LANES):
-            return _decode(group, decoder, reader)
-
-    groups: Iterator[list[PreparedPicture | ImageError]] = iter(lambda: list(itertools.islice(prepared, size)), [])
-    decoding = in_order(decode, groups, config.DECODE_LANES, GROUPS)
-    with contextlib.closing(prepared), contextlib.closing(decoding):
-        for decoded in decoding:
+    with contextlib.closing(prepared):
+        while group := list(itertools.islice(prepared, size)):
+            with reader.times.busy("decode"):
+                decoded = _decode(group, decoder, reader)
             yield from decoded
 
 
@@ -55,5 +43,8 @@ def _decode(
         one = group[place]
         assert isinstance(one, PreparedPicture)
         one.release()
-        group[place] = reader.with_pillow(one) if image is None else replace(one, pixels=image, release=release_nothing)
+        if image is None:
+            group[place] = reader.with_pillow(one)
+        else:
+            group[place] = PreparedPicture(one.index, one.name, one.size, image, one.source, notes=one.notes)
     return group

@@ -71,13 +71,8 @@ def tf32_disabled(autotune: bool = True) -> Iterator[None]:
             cudnn.benchmark = before
 
 
-def tf32_is_off() -> bool:
-    """Return whether matrix products on a GPU surely do without TF32 as the switches are."""
-    return _read(lambda: torch.backends.cuda.matmul.allow_tf32) is False
-
-
 @contextlib.contextmanager
-def with_tf32(on: bool, *, convolutions: bool = True) -> Iterator[None]:
+def with_tf32(on: bool) -> Iterator[None]:
     """Enable or disable TF32 for convolutions and matrix products inside the block, and restore the settings after it.
 
     The switches are the process's, so another thread waits for the end of the block before it sets them.
@@ -87,20 +82,17 @@ def with_tf32(on: bool, *, convolutions: bool = True) -> Iterator[None]:
 
     Args:
         on: Whether TF32 is enabled.
-        convolutions: Whether convolutions are set too, and not matrix products alone.
     """
     with _switching:
         cudnn: Any = torch.backends.cudnn
         matmul: Any = torch.backends.cuda.matmul
         new = hasattr(matmul, "fp32_precision")
-        parts: list[Any] = [matmul, cast("Any", torch.backends.mkldnn).matmul] if new else []
-        parts += [cudnn.conv, cudnn.rnn] if new and convolutions else []
+        parts: list[Any] = [matmul, cast("Any", torch.backends.mkldnn).matmul, cudnn.conv, cudnn.rnn] if new else []
         precisions = [part.fp32_precision for part in parts]
-        of_cudnn = _read(lambda: cudnn.allow_tf32) if convolutions else None
+        of_cudnn = _read(lambda: cudnn.allow_tf32)
         products = _read(torch.get_float32_matmul_precision)
         try:
-            if convolutions:
-                cudnn.allow_tf32 = on
+            cudnn.allow_tf32 = on
             torch.set_float32_matmul_precision("high" if on else "highest")
             for part in parts:
                 part.fp32_precision = "tf32" if on else "ieee"

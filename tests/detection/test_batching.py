@@ -249,7 +249,7 @@ def test_staging_is_timed(ahead):
         times=times,
     )
     assert len(list(batches.run(iter([[1], [2]])))) == 2
-    assert [one.stage for one in times.of(1) if one.seconds] == ["decode"] and times.of(1)[1].seconds > 0.02
+    assert [one.stage for one in times.of(1) if one.seconds] == ["upload"] and times.of(1)[2].seconds > 0.02
 
 
 def test_not_below_the_smallest():

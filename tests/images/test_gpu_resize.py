@@ -7,8 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssdtrt.images import gpu_resize as module
-from ssdtrt.images.gpu_resize import _pillow_weights, _split_weights, order_of_passes, resize
+from ssdtrt.images.gpu_resize import _pillow_weights, _weights, order_of_passes, resize
 
 KINDS = ("any", "extreme", "white")
 
@@ -43,13 +42,8 @@ def test_every_byte_is_pillows(width, height, kind, seed):
 
 @pytest.mark.parametrize("width, height", [(4600, 3), (7, 4400)])
 def test_long_sides(width, height):
-    """Beyond 4500 pixels float32 would not hold the sums."""
     pixels = group(width, height, "extreme", count=1)
     assert np.array_equal(resize(torch.from_numpy(pixels)).numpy(), pillows(pixels))
-    assert {_split_weights(length, torch.device("cpu")).dtype for length in (4500, 4501)} == {
-        torch.float32,
-        torch.float64,
-    }
 
 
 def test_the_right_size_is_left_alone():
@@ -57,37 +51,29 @@ def test_the_right_size_is_left_alone():
     assert resize(pixels) is pixels
 
 
-def test_more_pictures_than_are_done_at_once(monkeypatch):
-    monkeypatch.setattr(module.config, "RESIZE_BATCH", 2)
-    pixels = group(20, 30, "any", count=5)
-    assert np.array_equal(resize(torch.from_numpy(pixels)).numpy(), pillows(pixels))
-
-
-def test_a_callers_tf32_setting_stays():
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    try:
-        matmul.allow_tf32 = True
-        resize(torch.from_numpy(group(20, 30, "any", count=1)))
-        assert matmul.allow_tf32
-    finally:
-        matmul.allow_tf32 = before
+def test_pictures_need_not_lie_in_one_piece():
+    pixels = group(40, 30, "any", count=3)
+    turned = torch.from_numpy(pixels).transpose(1, 2)
+    assert np.array_equal(resize(turned).numpy(), pillows(np.ascontiguousarray(turned.numpy())))
 
 
 def test_weights_of_twice_the_length_by_hand():
     """600 to 300: each takes the pixels at 0.25 and 0.75 of its triangle, 1/8, 3/8, 3/8, 1/8; the edges lose one."""
-    found = _pillow_weights(600)
-    assert found.shape == (300, 600) and np.count_nonzero(found) == 300 * 4 - 2
-    assert found[10, 19:23].tolist() == [2**19, 3 * 2**19, 3 * 2**19, 2**19]
-    assert found[0, :3].tolist() == [1797559, 1797559, 599186]  # 3/7, 3/7 and 1/7 of 2^22
+    first, weights = _pillow_weights(600)
+    assert (
+        (first.dtype, weights.dtype) == (np.int32, np.int32) and first[:3].tolist() == [0, 1, 3] and first[299] == 597
+    )
+    assert weights.shape == (300, 4) and np.count_nonzero(weights) == 300 * 4 - 2
+    assert weights[10].tolist() == [2**19, 3 * 2**19, 3 * 2**19, 2**19] and first[10] == 19
+    assert weights[0].tolist() == [1797559, 1797559, 599186, 0]  # 3/7, 3/7 and 1/7 of 2^22
 
 
 def test_kept_weights_are_bounded():
-    _split_weights.cache_clear()
+    _weights.cache_clear()
     for length in range(1, 200):
-        _split_weights(length, torch.device("cpu"))
-    assert _split_weights.cache_info().currsize == 128
-    _split_weights.cache_clear()
+        _weights(length, torch.device("cpu"))
+    assert _weights.cache_info().currsize == 128
+    _weights.cache_clear()
 
 
 @pytest.mark.parametrize("shift, known", [(0, True), (1, False)])
