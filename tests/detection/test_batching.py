@@ -366,7 +366,7 @@ def test_the_weights_that_a_graph_reads_are_kept_with_it(monkeypatch):
     monkeypatch.setattr(batching, "CudaGraphRunner", Replayed)
     stage, (picture,) = Stage(CPU), pictures_of((64, 48))
     stage._replay([picture])
-    assert [tuple(each.shape) for each in stage._kept] == [(600, 48), (600, 64), (600,), (600,)]
+    assert [tuple(each.shape) for each in stage._kept] == [(300,), (300, 2), (300,), (300, 2)]
     assert all(each is cached for each, cached in zip(stage._kept, constants(48, 64, CPU)))
     stage.release()
     assert stage.graph is None and stage._kept == ()

@@ -15,10 +15,10 @@ def test_times_and_shares_of_all_stages_in_their_order():
     times.add("write", 0.25)
     found = times.of(2.0)
     assert [one.stage for one in found] == ["read", "decode", "upload", "network", "results", "write"] == list(STAGES)
-    assert [(one.seconds, one.share) for one in found] == [(0, 0), (0, 0), (1.5, 0.75), (0, 0), (0.25, 0.125)]
-    assert [one.share for one in times.of(0.0)] == [0.0] * 5
+    assert [(one.seconds, one.share) for one in found] == [(0, 0), (0, 0), (0, 0), (1.5, 0.75), (0, 0), (0.25, 0.125)]
+    assert [one.share for one in times.of(0.0)] == [0.0] * 6
     times.clear()
-    assert [one.seconds for one in times.of(1.0)] == [0.0] * 5
+    assert [one.seconds for one in times.of(1.0)] == [0.0] * 6
 
 
 def test_a_block_counts_divided_by_those_who_work_and_where_it_fails_too():
