@@ -242,6 +242,7 @@ class Detector:
             GpuError: As `stream`.
         """
         chosen = chosen or Chosen(self.threshold, self.classes, self.max_detections)
+        self.pipeline.warm_up(self.batch_size if many else 0)
         if self._decoder is None:
             files = self.decode == "auto" and many and not keep
             self._decoder = decoder_for(self.decode, self.device, self.runner.preprocess, files)

@@ -15,6 +15,7 @@ from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner
 from ssdtrt.system.devices import current_device
+from ssdtrt.system.gpu_errors import gpu_errors, out_of_memory
 
 
 class Pipeline:
@@ -48,6 +49,7 @@ class Pipeline:
         self.postprocessor = Postprocessor(self.device, max_detections, nms_iou)
         self.graph = runner.graph_around(self._whole) if isinstance(runner, FileRunner) else None
         self._running: Pending | None = None
+        self._warm: set[int] = set()  # sizes of batches
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
         """Start to detect in images, and do not wait for it.
@@ -63,6 +65,27 @@ class Pipeline:
             self._running.wait()  # Of a stream between two results. What it reads on the device is overwritten now.
         self._running = Pending(self._timed(images))
         return self._running.result
+
+    def warm_up(self, count: int) -> None:
+        """Run black images where that captures a graph, so that the first pictures do not wait for it.
+
+        Where the memory is too small for them, the first batch finds that out.
+
+        Args:
+            count: How many images; 0 for none.
+        """
+        if not count or self.graph is None or count in self._warm:
+            return
+        if self._running is not None:
+            self._running.wait()
+        self._warm.add(count)
+        shape = count, 3, config.IMAGE_SIZE, config.IMAGE_SIZE
+        with gpu_errors():
+            try:
+                self._start(torch.zeros(shape, dtype=torch.uint8, device=self.device))()
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
 
     def _timed(self, images: Tensor) -> Callable[[], Tensor]:
         """Start, and add the time of the device once it has finished."""
@@ -93,6 +116,7 @@ class Pipeline:
         """Free the captured graphs and the memory that they hold."""
         if self.graph is not None:
             self.graph.release()
+        self._warm.clear()
         self.postprocessor.release()
 
     def _whole(self, network: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -29,15 +29,22 @@ class StageTime(Report, frozen=True):
 
 
 class StageTimes:
-    """Adds up how long each stage is busy; stages may run in different threads."""
+    """Adds up how long each stage is busy; stages may run in different threads.
+
+    Attributes:
+        began: When the first of them began, by `time.perf_counter`; None before one has ended.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self.began: float | None = None
         self.clear()
 
     def add(self, stage: str, seconds: float) -> None:
         """Add to the time of a stage."""
         with self._lock:
+            if self.began is None:
+                self.began = time.perf_counter() - seconds
             self._seconds[stage] += seconds
 
     @contextlib.contextmanager
@@ -52,7 +59,7 @@ class StageTimes:
     def clear(self) -> None:
         """Begin anew."""
         with self._lock:
-            self._seconds = dict.fromkeys(STAGES, 0.0)
+            self._seconds, self.began = dict.fromkeys(STAGES, 0.0), None
 
     def of(self, wall: float) -> tuple[StageTime, ...]:
         """Return the times of all stages.

@@ -115,5 +115,5 @@ def detect_files(
             bar.update(batch.indices[-1] + 1)
         if total:  # The last pictures may be unreadable.
             bar.update(total)
-    seconds = time.perf_counter() - started
+    seconds = time.perf_counter() - (detector.times.began or started)
     return Summary(count, detections, seconds, tuple(first), tuple(failures), detector.times.of(seconds))

@@ -9,6 +9,7 @@ from ssdtrt.errors import ArtifactError
 from ssdtrt.images.tensors import normalize, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_exact
+from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners import cuda_graph
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.cuda_graph import CudaGraphRunner, _Captured
@@ -122,3 +123,36 @@ def test_each_graph_of_the_whole_has_a_network_of_its_own_where_that_is_renewed(
     for size in (1, 2, 1, 2):
         pipeline.start(synthetic_pictures(size, seed=size))()
     assert len(made) == 2 and len(pipeline.graph.graphs) == 2
+
+
+def test_what_is_warmed_up_captures_nothing_with_the_first_pictures(captured, monkeypatch):
+    times, pipeline = StageTimes(), Pipeline(captured)
+    pipeline.times = times
+    captures = []
+    monkeypatch.setattr(
+        Replayed, "_capture", lambda self, inputs, real=Replayed._capture: captures.append(1) or real(self, inputs)
+    )
+    for _ in range(2):
+        pipeline.warm_up(2)
+    assert len(captures) == 1 and times.began is None  # It is no work on pictures.
+    images = synthetic_pictures(2, seed=3)
+    packed = pipeline.start(images)()
+    assert len(captures) == 1
+    pipeline.release()
+    pipeline.warm_up(2)
+    assert len(captures) == 2
+    torch.testing.assert_close(packed, exact(captured, images), rtol=0, atol=1e-5)
+
+
+def test_warming_up_is_nothing_without_graphs_and_leaves_a_lack_of_memory_to_the_batch(runner, captured, monkeypatch):
+    Pipeline(runner).warm_up(10**9)
+
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 200.00 MiB.")
+
+    pipeline = Pipeline(captured)
+    monkeypatch.setattr(Pipeline, "_start", full)
+    pipeline.warm_up(2)
+    monkeypatch.setattr(Pipeline, "_start", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pipeline.warm_up(3)
