@@ -1,0 +1,105 @@
+"""The connection to a Ray cluster: a local one that is started, or one at an address. Ray's own talk is kept away. No torch here."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from types import ModuleType
+
+from ssdtrt import config
+from ssdtrt.errors import SsdtrtError, first_line
+from ssdtrt.system.versions import available_cores, pip_install
+
+LOCAL = "local"
+# Ray reads them when it is imported and when a cluster starts: no statistics to its authors, errors of its C++ core in its
+# files alone, and no advice on GPUs that stay visible to tasks which ask for none.
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def check_installed() -> None:
+    """Check that Ray Data is installed, without importing it.
+
+    Raises:
+        SsdtrtError: Where it is not.
+    """
+    if not all(importlib.util.find_spec(name) for name in ("ray", "pyarrow", "pandas")):
+        raise SsdtrtError(f"--ray needs Ray Data: {pip_install('ray')}")
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[ModuleType]:
+    """Yield the module `ray`, connected to a cluster, and leave it at the end; one that was connected before stays so.
+
+    Args:
+        address: `local` for a cluster of this machine alone, which ends with the block; otherwise what `ray.init` takes.
+
+    Raises:
+        SsdtrtError: Where Ray is missing or no cluster answers.
+    """
+    check_installed()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's, of what is deprecated in itself.
+        import ray
+        import ray.data
+
+        warnings.simplefilter("ignore")  # It has added filters of its own.
+        was_connected = ray.is_initialized()
+        if not was_connected:
+            _connect(ray, address)
+        _silence(ray)
+        try:
+            yield ray
+        finally:
+            if not was_connected:
+                ray.shutdown()
+
+
+def _connect(ray: ModuleType, address: str) -> None:
+    own = {"num_cpus": max(config.RAY_CPUS, available_cores()), "include_dashboard": False} if address == LOCAL else {}
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with _stderr_closed():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+    except Exception as error:  # ConnectionError, ValueError, RuntimeError, as the address is.
+        raise SsdtrtError(
+            f"No Ray cluster answers at {address} ({first_line(error)}). Start one with `ray start --head` and give its "
+            "address, such as 10.0.0.1:6379, or `local` for a cluster of this machine."
+        ) from error
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, handler)  # Ray's own would hide that the command was terminated.
+
+
+@contextlib.contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Drop what the C++ core writes to stderr, which says at which level it writes."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _silence(ray: ModuleType) -> None:
+    """Keep the talk of Ray Data in its files, in the folder of its session."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if "File" not in type(handler).__name__:
+            handler.setLevel(logging.CRITICAL + 1)
