@@ -17,13 +17,13 @@ from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.system.versions import available_cores, pip_install
 
 LOCAL = "local"
-# Ray reads them when it is imported and when a cluster starts: no statistics to its authors, errors of its C++ core in its
-# files alone, and no advice on GPUs that stay visible to tasks which ask for none.
-_QUIET = {
+QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+"""Variables that Ray reads when it is imported and when a cluster starts: no statistics to its authors, errors of its C++ core
+in its files alone, and no advice on GPUs that stay visible to tasks which ask for none."""
 
 
 def check_installed() -> None:
@@ -47,12 +47,11 @@ def connected(address: str) -> Iterator[ModuleType]:
         SsdtrtError: Where Ray is missing or no cluster answers.
     """
     check_installed()
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's, of what is deprecated in itself.
-        import ray
-        import ray.data
+        with quietly():
+            import ray
+            import ray.data
 
         warnings.simplefilter("ignore")  # It has added filters of its own.
         was_connected = ray.is_initialized()
@@ -71,7 +70,7 @@ def _connect(ray: ModuleType, address: str) -> None:
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with _stderr_closed():
+        with quietly():
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError, as the address is.
         raise SsdtrtError(
@@ -84,8 +83,10 @@ def _connect(ray: ModuleType, address: str) -> None:
 
 
 @contextlib.contextmanager
-def _stderr_closed() -> Iterator[None]:
-    """Drop what the C++ core writes to stderr, which says at which level it writes."""
+def quietly() -> Iterator[None]:
+    """Set the variables, and drop what the C++ core writes to stderr in the block: at which level it will write."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     kept = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
