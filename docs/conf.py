@@ -34,6 +34,7 @@ TOCTREE = """
 
 Guide <docs/guide>
 Videos <docs/video>
+Ray <docs/ray>
 docs/commands
 docs/api
 examples/README

@@ -20,10 +20,11 @@ LOCAL = "local"
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Variables that Ray reads when it is imported and when a cluster starts: no statistics to its authors, errors of its C++ core
-in its files alone, and no advice on GPUs that stay visible to tasks which ask for none."""
+in its files alone, nothing of its machines on stdout, no advice on GPUs that stay visible to tasks which ask for none."""
 
 
 def check_installed() -> None:

@@ -37,14 +37,18 @@ class Folder:
 
     Args:
         place: Its path, or its address such as `s3://bucket/results`.
+
+    Attributes:
+        place: Its absolute path, or its address.
     """
 
     def __init__(self, place: str):
+        self._given = place
         self.place = place if is_stored(place) else os.path.abspath(place)
         self._remote: tuple[Any, str] | None = file_system(place) if is_stored(place) else None
 
     def __str__(self) -> str:
-        return shown(self.place)
+        return shown(self._given)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Folder, (self.place,)

@@ -43,8 +43,8 @@ class Spread(Report, frozen=True, kw_only=True):
     def line(self) -> str:
         """The same in a line."""
         machines, decoded = counted(len(self.nodes), "machine"), "GPUs" if self.jpegs else "CPUs"
-        where = "a GPU" if self.device == "cuda" else "CPUs"
-        return f"{counted(self.actors, 'actor')} with {where} each on {machines}; JPEGs are decoded on {decoded}"
+        where = "GPUs" if self.device == "cuda" else "CPUs"
+        return f"{counted(self.actors, 'actor')} on {where}, {machines}; JPEGs are decoded on {decoded}"
 
 
 def computed_blocks(

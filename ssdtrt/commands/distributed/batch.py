@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ssdtrt.clusters.records import BatchReport
 
 _ELSEWHERE = {
-    "jsonl": "--jsonl", "coco": "--coco", "annotations": "--annotations", "saving": "what is drawn", "module": "--module",
+    "jsonl": "--jsonl", "coco": "--coco", "annotations": "--annotations", "save_crops": "--save-crops",
+    "show_labels": "--no-labels", "side_by_side": "--side-by-side", "module": "--module",
     "workers": "--workers", "timing": "--timing", "every": "--every", "video": "--video",
 }  # fmt: skip
 
@@ -85,8 +86,9 @@ def _check_usage(images: Sequence[str], output: str | None, device: Any, others:
 
     if output is None:
         raise click.UsageError("--ray writes Parquet files into a folder: give -o.")
+    given = {**others, **dict.fromkeys(others["saving"], True)}
     for name, option in _ELSEWHERE.items():
-        if others.get(name):
+        if given.get(name):
             raise click.UsageError(f"{option} is not for --ray.")
     if videos := [one for one in images if is_video(one)]:
         raise click.UsageError(f"{videos[0]} is a video; --ray is for pictures.")
