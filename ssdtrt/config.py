@@ -165,13 +165,14 @@ BATCHES_AHEAD = 1  # batches that wait on a GPU, ready to be run
 # File names of system fonts, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
-# Batch work on Ray.
+# Batch work on Ray Data.
 MANIFEST_FILE = "_manifest.json"  # in the folder of Parquet files; readers of such folders pass over the underscore
 RAY_BLOCK = 256  # pictures of a Parquet file, and of a task that reads
 MAX_RAY_BLOCK = 5000  # of pixels, 1.4 GB
 RAY_CALL = {"cuda": 4, "cpu": 1}  # blocks that an actor takes at a time, in which the GPU does not wait for the next
 RAY_CPUS = 6  # logical CPUs of a local cluster at least: Ray 2.60 hangs with 2
 RAY_FETCHES = 8  # threads of a task that fetches pictures
+RAY_CONNECT_SECONDS = 5.0  # until a cluster answers
 RAY_NODE_SECONDS = 300.0  # until each machine has said whether it can run the engine
 
 # Triton Inference Server.

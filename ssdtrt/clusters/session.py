@@ -6,7 +6,9 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 import signal
+import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.system.versions import available_cores, pip_install
 
 LOCAL = "local"
+_HOST_AND_PORT = re.compile(r"(?:ray://)?\[?([^/\[\]]+)\]?:(\d{1,5})")
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -71,9 +74,10 @@ def _connect(ray: ModuleType, address: str) -> None:
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        _check_answers(address)
         with quietly():
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
-    except Exception as error:  # ConnectionError, ValueError, RuntimeError, as the address is.
+    except Exception as error:  # ConnectionError, ValueError, RuntimeError, OSError, as the address is.
         raise SsdtrtError(
             f"No Ray cluster answers at {address} ({first_line(error)}). Start one with `ray start --head` and give its "
             "address, such as 10.0.0.1:6379, or `local` for a cluster of this machine."
@@ -81,6 +85,12 @@ def _connect(ray: ModuleType, address: str) -> None:
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, handler)  # Ray's own would hide that the command was terminated.
+
+
+def _check_answers(address: str) -> None:
+    """Raise an OSError where nothing listens at a host and port, for which Ray would wait minutes."""
+    if match := _HOST_AND_PORT.fullmatch(address):
+        socket.create_connection((match[1], int(match[2])), timeout=config.RAY_CONNECT_SECONDS).close()
 
 
 @contextlib.contextmanager
