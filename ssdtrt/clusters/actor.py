@@ -13,6 +13,7 @@ from ssdtrt import config
 from ssdtrt.clusters.blocks import Row, unread, write_block
 from ssdtrt.clusters.prepare import ReadPicture, read_pictures
 from ssdtrt.clusters.records import BatchSettings
+from ssdtrt.clusters.session import attempts_before
 from ssdtrt.clusters.storage import Folder
 from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.system.report import Report
@@ -100,6 +101,12 @@ class BlockDetector:
         if self._failed is not None:
             raise self._failed
         blocks = dict(read_pictures(table))
+        if attempts_before() > config.RAY_DEATHS:
+            first, last = (blocks[end][place].path for end, place in ((min(blocks), 0), (max(blocks), -1)))
+            raise SsdtrtError(
+                f"The process that detects died {config.RAY_DEATHS} times with the pictures {first} to {last}, or others at the "
+                "same time. Its memory may not suffice, or one of them ends it: try them with ssdtrt detect."
+            )
         with self._lock:
             rows = self._detect([one for pictures in blocks.values() for one in pictures])
         labels = self.detector.runner.labels

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssdtrt import config
+from ssdtrt.clusters.session import attempts_before
 from ssdtrt.clusters.storage import file_system, is_stored
 from ssdtrt.errors import ArtifactError, ImageError, first_line
 from ssdtrt.images.decode import load_image
@@ -92,11 +97,32 @@ def read_pictures(table: pyarrow.Table) -> Iterator[tuple[int, list[ReadPicture]
 
 
 def _read_all(paths: Sequence[str], settings: ReaderSettings, folder: str) -> Iterator[ReadPicture]:
+    if attempts_before() >= config.RAY_SUSPECT:
+        return _read_apart(paths, settings, folder)
     if not any(map(is_address, paths)):
         return (_read(path, settings, folder, None) for path in paths)
     fetcher = Fetcher(settings.addresses)
     threads = config.RAY_FETCHES
     return in_order(lambda path: _read(path, settings, folder, fetcher), paths, threads, 2 * threads, fetcher.cancel)
+
+
+def _read_apart(paths: Sequence[str], settings: ReaderSettings, folder: str) -> Iterator[ReadPicture]:
+    """Read with another process, which one of the pictures may end: that costs its row alone."""
+    with contextlib.ExitStack() as stack:
+        pool: ProcessPoolExecutor | None = None
+        for path in paths:
+            if pool is None:
+                pool = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
+            try:
+                yield pool.submit(_read_alone, path, settings, folder).result()
+            except BrokenProcessPool:
+                pool = None
+                error = f"{shown(path)} cannot be read as a picture (the process that read it died)."
+                yield ReadPicture(shown(path), (0, 0), 0, b"", error)
+
+
+def _read_alone(path: str, settings: ReaderSettings, folder: str) -> ReadPicture:
+    return _read(path, settings, folder, Fetcher(settings.addresses))
 
 
 def _read(path: str, settings: ReaderSettings, folder: str, fetcher: Fetcher | None) -> ReadPicture:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -38,6 +39,16 @@ def check_installed() -> None:
     """
     if not all(importlib.util.find_spec(name) for name in ("ray", "pyarrow", "pandas")):
         raise SsdtrtError(f"--ray needs Ray Data: {pip_install('ray')}")
+
+
+def attempts_before() -> int:
+    """Return how often this task of Ray was begun before, and ended with its process; 0 outside of a task."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_task_id() is None:
+        return 0
+    # Ray counts for itself alone, and tries without end.
+    count = getattr(ray._private.worker.global_worker.core_worker, "get_current_task_attempt_number", lambda: 0)
+    return int(count())
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import threading
 import pytest
 from jpeg_files import write_all
 
+from ssdtrt.clusters import actor
 from ssdtrt.clusters.actor import ActorJob, BlockDetector
 from ssdtrt.clusters.prepare import block_table, prepare_blocks
 from ssdtrt.clusters.records import BatchSettings
@@ -99,3 +100,16 @@ def test_a_folder_that_cannot_be_written_ends_the_run(job, tmp_path, pictures):
     (tmp_path / "out").rmdir()
     with pytest.raises(ArtifactError, match=r"out cannot be written: No such file or directory\. Give another"):
         list(BlockDetector(one)(blocks_of([str(pictures("a.png"))], 1, False)))
+
+
+def test_blocks_that_end_the_process_again_and_again_end_the_run(job, tmp_path, pictures, monkeypatch):
+    paths = [str(pictures(name)) for name in ("a.png", "b.png", "c.png")]
+    detector, table = BlockDetector(job()), blocks_of(paths, 2, False)
+    monkeypatch.setattr(actor, "attempts_before", lambda: 5)
+    assert len(list(detector(table))) == 2
+    monkeypatch.setattr(actor, "attempts_before", lambda: 6)
+    with pytest.raises(SsdtrtError) as error:
+        list(detector(table))
+    assert str(error.value).startswith(
+        f"The process that detects died 5 times with the pictures {paths[0]} to {paths[2]}, "
+    )

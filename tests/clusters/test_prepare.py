@@ -9,6 +9,7 @@ import pytest
 from jpeg_files import write_all
 from PIL import Image
 
+from ssdtrt.clusters import prepare
 from ssdtrt.clusters.prepare import block_table, prepare_blocks, read_pictures
 from ssdtrt.reading.addresses import AddressRules
 from ssdtrt.reading.reader_process import ReaderSettings
@@ -71,3 +72,22 @@ def test_pictures_come_from_stores_and_the_web_by_the_rules(web, pictures):
     assert "404" in read[3].error
     assert read[4].error.startswith("nosuch://a/b.png cannot be opened with fsspec: ")
     assert small[0].error == "memory://read/a.png has more than 10 bytes. A larger --max-bytes (max_bytes) takes it."
+
+
+def test_a_picture_that_ends_the_process_costs_its_row_once_it_is_suspected(pictures, tmp_path, monkeypatch):
+    """As Ray tries again: first in the process of the task, and from the third time on apart from it."""
+    folder = pictures("a.png", (1, 2, 3)).parent
+    pictures("poison.png")
+    pictures("z.png", (3, 2, 1))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, PIL.Image\n"
+        "real = PIL.Image.open\n"
+        "PIL.Image.open = lambda place, *rest: os._exit(9) if 'poison' in str(place) else real(place, *rest)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr(prepare, "attempts_before", lambda: 2)
+    first, second, third = prepared(["a.png", "poison.png", "z.png"], folder)
+    assert (first.error, second.error, third.error) == (
+        "", "poison.png cannot be read as a picture (the process that read it died).", ""
+    )  # fmt: skip
+    assert bytes(first.content[:3]) == bytes((1, 2, 3)) and bytes(third.content[:3]) == bytes((3, 2, 1))
