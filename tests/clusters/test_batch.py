@@ -132,14 +132,19 @@ def test_a_run_goes_on_after_the_death_of_its_driver_and_of_workers(cluster, fol
 
 
 def test_a_run_that_is_done_starts_nothing(cluster, folder, expected, tmp_path):
-    """And one whose blocks lack one computes that one; the last block is shorter."""
-    pictures, out, seen = sorted((folder / "in").iterdir())[:20], tmp_path / "out", []
+    """From and to addresses of fsspec, with a last block that is shorter."""
+    pictures, out, seen = [f"file://{folder}/in/00{tens}?.jpg" for tens in (0, 1)], f"file://{tmp_path}/out", []
     report = detect(folder, out, seen.append, pictures=pictures)
     assert sorted((one.block, one.pictures) for one in seen) == [(0, 8), (1, 8), (2, 4)]
     again = detect(folder, out, seen.append, pictures=pictures)
     assert len(seen) == 3 and (again.actors, again.nodes, again.device, again.seconds) == (0, 0, None, 0)
     changed = {"actors", "nodes", "device", "decoded_on", "seconds", "images_per_second", "blocks_before"}
     first, second = ({k: v for k, v in one.as_dict().items() if k not in changed} for one in (report, again))
+    rows = pq.read_table(tmp_path / "out").to_pylist()
+    assert [row["path"] for row in rows] == [f"file://{folder}/in/{n:04}.jpg" for n in range(20)]
+    assert [row["error"] is None for row in rows] == [n != 17 for n in range(20)]
+    assert all(row["labels"] == [one["label"] for one in expected[0][row["path"][7:]]["detections"]]
+               for row in rows if row["error"] is None)  # fmt: skip
     assert first == second and (report.blocks_before, again.blocks_before) == (0, 3)
 
 
