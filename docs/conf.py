@@ -34,6 +34,7 @@ TOCTREE = """
 
 Guide <docs/guide>
 Videos <docs/video>
+Ray <docs/ray>
 docs/commands
 docs/api
 examples/README
@@ -81,7 +82,7 @@ python_maximum_signature_line_length = 80
 # Other packages' names lead nowhere, because the site refers to no other host; nor do the parts behind the front doors.
 nitpick_ignore_regex = [
     ("py:.*", r"(torch|numpy|pandas|PIL|pathlib|collections|msgspec|np|Image)\..*|Tensor"),
-    ("py:.*", r"ssdtrt\.(artifact\.metadata|runners)\..*|ssdtrt\.video\.detection\.VideoDetector"),
+    ("py:.*", r"ssdtrt\.(artifact\.metadata|images\.jpeg|runners)\..*|ssdtrt\.video\.detection\.VideoDetector"),
 ]
 
 html_theme = "furo"

@@ -162,6 +162,18 @@ BATCHES_AHEAD = 1  # batches that wait on a GPU, ready to be run
 # File names of system fonts, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")
 
+# Batch work on Ray Data.
+MANIFEST_FILE = "_manifest.json"  # in the folder of Parquet files; readers of such folders pass over the underscore
+RAY_BLOCK = 256  # pictures of a Parquet file, and of a task that reads
+MAX_RAY_BLOCK = 5000  # of pixels, 1.4 GB
+RAY_CALL = {"cuda": 8, "cpu": 1}  # blocks that an actor takes at a time, in which the GPU does not wait for the next
+RAY_CPUS = 6  # logical CPUs of a local cluster at least: Ray 2.60 hangs with 2
+RAY_FETCHES = 8  # threads of a task that fetches pictures
+RAY_SUSPECT = 2  # deaths of the process that reads a block, after which each picture is read in a process of its own
+RAY_DEATHS = 5  # of the process that detects, with the same blocks, which end the run
+RAY_CONNECT_SECONDS = 5.0  # until a cluster answers
+RAY_NODE_SECONDS = 300.0  # until each machine has said whether it can run the engine
+
 # Triton Inference Server.
 TRITON_QUEUE_DELAY = 1000  # microseconds that a request may wait for others to fill a batch
 TRITON_BATCH = 8  # the largest batch of a file that takes any size

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.detection.batching import BatchRunner, Stage, gather
+from ssdtrt.detection.batching import BatchRunner, Stage
 from ssdtrt.detection.pipeline import Pipeline
-from ssdtrt.detection.results import UNTRAINED as UNTRAINED
 from ssdtrt.detection.results import Detections
-from ssdtrt.detection.settings import check_settings, class_numbers, settings_table
-from ssdtrt.detection.unpacking import Chosen, DetectionBatch, unpack
-from ssdtrt.errors import ArtifactError, ImageError
+from ssdtrt.detection.settings import check_nms_inside, check_no_digest, check_settings, class_numbers, settings_table
+from ssdtrt.detection.streaming import detections_of
+from ssdtrt.detection.unpacking import Chosen, DetectionBatch
+from ssdtrt.errors import ImageError
 from ssdtrt.images.gpu_decode import decoder_for
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.images.tensors import Pictures, check_images, is_one_picture
@@ -26,7 +26,7 @@ from ssdtrt.reading.addresses import AddressRules
 from ssdtrt.reading.choice import read
 from ssdtrt.reading.fetch import load_picture
 from ssdtrt.reading.read_ahead import worker_count
-from ssdtrt.reading.reader import PictureNotes, PictureReader, PreparedPicture
+from ssdtrt.reading.reader import PictureNotes, PictureReader, Prepared, PreparedPicture
 from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
@@ -52,19 +52,16 @@ class Detector:
         threshold: The lowest score that is reported, 0..1. Scores of 0.05 and less never are.
         max_detections: The most detections of a picture.
         classes: The names or numbers of the classes that are reported; by default all.
-        nms_iou: The IoU with a better box of its class from which on a box is left out. A detector file has the
-            default inside, and takes no other.
+        nms_iou: The IoU with a better box of its class that leaves a box out; a detector file takes the default alone.
         orient: Whether pictures are turned by their EXIF orientation; TIFFs and HEICs always are.
         workers: How many threads or processes read pictures; by default one for each core.
         sha256: The digest that the file must have.
-        value_range: Which values of pictures of more than 8 bits become black and white; by default the range that
-            each picture fills, with a note.
+        value_range: Which values of more than 8 bits become black and white; by default those of each picture, noted.
         max_pixels: The most pixels of a picture; by default twice PIL.Image.MAX_IMAGE_PIXELS, as Pillow does.
         allow_private: Whether pictures are also fetched from this machine and from private networks.
         max_bytes: The most bytes of a picture that is fetched.
         timeout: Seconds in which one must be there, all in all.
-        decode: Where JPEG files are decoded: on the `gpu`, on the `cpu`, or `auto`, on the GPU where many files are read
-            and nvImageCodec is installed. What a GPU cannot decode the CPU does.
+        decode: Where JPEGs are decoded: on the `gpu` (the CPU does the rest), on the `cpu`, or `auto`: of many on the GPU.
         note: Called with a line when a batch is halved, and what is to be known about how a picture was read.
 
     Attributes:
@@ -113,15 +110,10 @@ class Detector:
         check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou, max_bytes, timeout, decode)
         if isinstance(path, (str, Path)):
             runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256, reuse_outputs=True)
-        elif sha256 is None:
-            runner = path
         else:
-            raise ArtifactError("The SHA-256 of a runner is checked where its file is loaded; give it to load_engine.")
-        if nms_iou != config.NMS_IOU and isinstance(runner, FileRunner) and runner.is_detector:
-            raise ArtifactError(
-                f"{runner.path} is a detector file, whose NMS has the IoU {config.NMS_IOU} inside; found {nms_iou:g}. "
-                "Give its module or an engine, or leave --nms-iou (nms_iou) out."
-            )
+            runner = path
+            check_no_digest(sha256)
+        check_nms_inside(runner, nms_iou)
         self.runner, self.threshold, self.max_detections, self.orient = runner, threshold, max_detections, orient
         self.classes, self.nms_iou = class_numbers(classes, runner.labels), nms_iou
         self.workers, self.device = workers or worker_count(), runner.device
@@ -203,8 +195,7 @@ class Detector:
             pictures: As for a call; taken as they are needed.
             failures: Takes the errors of pictures that cannot be read, and the others go on; None to raise the first.
             keep: Whether each result holds its picture; otherwise one that is asked for is read again.
-            many: Whether processes read the pictures, which are paths or addresses then, instead of threads: slower to start, and
-                as fast as there are cores.
+            many: Whether processes, not threads, read the pictures, paths or addresses: slower to start, then faster.
             threshold: As for a call.
             classes: As for a call.
 
@@ -238,10 +229,8 @@ class Detector:
             chosen: Which detections are reported; by default those that the detector was made for.
 
         Raises:
-            ImageError: As `stream`.
-            GpuError: As `stream`.
+            ImageError, GpuError: As `stream`.
         """
-        chosen = chosen or Chosen(self.threshold, self.classes, self.max_detections)
         self.pipeline.warm_up(self.batch_size if many else 0)
         if self._decoder is None:
             files = self.decode == "auto" and many and not keep
@@ -250,24 +239,35 @@ class Detector:
         depth = 2 * max(self.batch_size, self.workers)
         settings = self.orient, self.workers, depth, self.value_range, self.max_pixels, self.addresses
         reader = PictureReader(self.runner.preprocess, *settings, jpegs=decoder is not None, times=self.times)
-        ahead = self._overlaps and decoder is None  # Another thread would slow the decoder more than it does itself.
+        ahead = self._overlaps and decoder is None  # Another thread would slow the decoder down.
         prepared, takes_time = read(
             reader, pictures, self.batch_size, ahead, self.device, keep, many, self._resize_on_device, decoder
         )
-        self.batches.ahead = self.device if ahead and takes_time else None
+        yield from self.stream_prepared(prepared, failures, chosen, ahead and takes_time)
+
+    def stream_prepared(
+        self,
+        prepared: Prepared,
+        failures: list[ImageError] | None = None,
+        chosen: Chosen | None = None,
+        takes_time: bool = True,
+    ) -> Generator[DetectionBatch, None, None]:
+        """Yield what `stream_batches` does, of pictures that were read and prepared elsewhere.
+
+        Args:
+            prepared: The pictures, and the errors of those that could not be read.
+            failures: As for `stream`.
+            chosen: As for `stream_batches`.
+            takes_time: Whether a GPU does better to take the next ones while it runs.
+
+        Raises:
+            ImageError, GpuError: As `stream`.
+        """
+        chosen = chosen or Chosen(self.threshold, self.classes, self.max_detections)
+        self.batches.ahead = self.device if self._overlaps and takes_time else None
         options = {"orient": self.orient, "value_range": self.value_range, "max_pixels": self.max_pixels}
         load = partial(load_picture, rules=self.addresses, **options)
-        note = "" if self.runner.trained else UNTRAINED
-        gathered = gather(prepared, self.batches, failures, self._notes)
-        with contextlib.closing(self.batches.run(gathered)) as running:
-            for batch, packed in running:
-                with self.times.busy("results"):
-                    for one in batch:
-                        one.release()
-                    found = unpack(
-                        packed.numpy(), batch, chosen, self.runner.preprocess, self.runner.labels, load, note
-                    )
-                yield found
+        return detections_of(prepared, self.batches, chosen, self.runner, load, failures, self._notes)
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
         """Start to detect in images on the device, and do not wait for it.
@@ -296,5 +296,5 @@ class Detector:
 
     def _repr_html_(self) -> str:
         """Return a table of the file and the settings, for a notebook."""
-        numbers = {"threshold": self.threshold, "max_detections": self.max_detections, "nms_iou": self.nms_iou}
+        numbers = {name: getattr(self, name) for name in ("threshold", "max_detections", "nms_iou")}
         return settings_table(self.runner, self.classes, numbers)

@@ -947,3 +947,23 @@ def test_drawings_are_named_after_the_paths_of_addresses(known, pictures, web, t
     assert not failures and [entry["drawing"] for entry in pictures_in(tmp_path / "out")] == names
     assert visible(tmp_path / "out") == sorted([*names, "detections.json"])
     assert sorted(os.listdir(tmp_path)) == ["out", "pictures"] and sorted(web.paths) == sorted(paths)
+
+
+def test_pictures_that_were_prepared_elsewhere_are_detected_in_alike(known, pictures):
+    paths = [pictures(f"{n}.png", color, (200 + n, 100)) for n, color in enumerate((RED, BLUE, RED))]
+    detector, failures = Detector(known), []
+
+    def prepared():
+        for n, path in enumerate(paths):
+            with Image.open(path) as opened:
+                pixels = np.asarray(opened.resize((300, 300), Image.Resampling.BILINEAR))  # It is read-only.
+                yield reader.PreparedPicture(2 * n, str(path), opened.size, pixels, str(path))
+            yield ImageError(f"nothing behind {n}")
+
+    found = [one for batch in detector.stream_prepared(prepared(), failures) for one in batch]
+    assert [index for index, _ in found] == [0, 2, 4]
+    assert [one for _, one in found] == detector(paths)
+    assert [one.class_name[0] for _, one in found] == ["cat", "car", "cat"]
+    assert list(map(str, failures)) == ["nothing behind 0", "nothing behind 1", "nothing behind 2"]
+    with pytest.raises(ImageError, match="^nothing behind 0$"):
+        list(detector.stream_prepared(prepared()))

@@ -27,7 +27,7 @@ ORDER = (
     ("reporting",),
     ("bench", "profile", "report"),
     ("diagnosis",),
-    ("doctor", "run", "serving"),
+    ("doctor", "run", "serving", "clusters"),
     ("commands",),
     ("cli",),
     ("__main__",),

@@ -92,6 +92,9 @@ OPTIONAL = {
     "safetensors": "safetensors",
     "pandas": "pandas",
     "tritonclient": "triton",
+    "ray": "ray",
+    "pyarrow": "ray",
+    "fsspec": "ray",
 }
 """What the package imports where it is installed, by the extra that brings it."""
 DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "torch_tensorrt": "torch-tensorrt"}

@@ -26,6 +26,7 @@ from ssdtrt.artifact.quantization import Agreement, ApRatio, Int8Verdict, LayerC
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.benchmarking import report, report_file
 from ssdtrt.benchmarking.compare import ComparedRow, CompareReport
+from ssdtrt.clusters.records import BatchManifest, BatchReport, BatchSettings
 from ssdtrt.detection.results import Detection, ImageDetections, PictureList
 from ssdtrt.diagnosis.report import DoctorReport, Finding
 from ssdtrt.evaluation.compare import ComparedFigure, EvalComparison
@@ -279,7 +280,7 @@ DOCUMENTS = [
     (report.BenchReport, report.BenchSettings, report.BenchRow, report.HostTimes, report.PartTime,
      report.BatchGpuState, GpuState, MeasuredOn, Versions),
     (CompareReport, ComparedRow), (EvalComparison, ComparedFigure), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
-    (CacheReport, CacheEntry), (ClearReport,), (RunReport,), (DetectReport,), (PlotReport, PlotLine), (PageReport,),
+    (CacheReport, CacheEntry), (ClearReport,), (RunReport,), (DetectReport,), (BatchReport,), (BatchManifest, BatchSettings), (PlotReport, PlotLine), (PageReport,),
     (TritonReport, TritonModel), (TritonCheck, CheckedPicture, TritonLatency),
     (PictureList,), (ImageDetections, Detection), (FrameDetections,), (DetectVideoReport, VideoRun), (quantization.CalibrationTable,),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ssdtrt import config
+from ssdtrt.commands.distributed.batch import ray_options
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
@@ -94,6 +95,7 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 @device_option
 @sha256_option
 @json_option
+@ray_options
 @video_options
 def detect(
     file, images, output, jsonl, coco, annotations, saving, module, reading, device, sha256, json_file, **options
@@ -103,7 +105,7 @@ def detect(
     IMAGE is a picture, its https or http address, a folder, a quoted pattern such as 'in/**/*.jpg', or - for a list on
     stdin. Annotated pictures and detections.json are written to DIR, where those of an earlier run are removed and
     nothing else is; with --jsonl or --coco only JSON is written. Or IMAGE is a video or a stream's address, and -o the
-    annotated video, such as out.mp4, or a folder.
+    annotated video, such as out.mp4, or a folder. With --ray a cluster detects, and Parquet files are written.
 
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ssdtrt import config
 from ssdtrt.artifact.inspection import described
-from ssdtrt.errors import SsdtrtError
+from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.system.report import html_table
 
@@ -55,6 +55,29 @@ def check_settings(
         low, high = math.inf, -math.inf
     if not -math.inf < low < high < math.inf:
         raise SsdtrtError(f"The range of values is {value_range!r}; expected two numbers, the lower one first.")
+
+
+def check_no_digest(sha256: str | None) -> None:
+    """Check that no SHA-256 is given with a runner.
+
+    Raises:
+        ArtifactError: For one.
+    """
+    if sha256 is not None:
+        raise ArtifactError("The SHA-256 of a runner is checked where its file is loaded; give it to load_engine.")
+
+
+def check_nms_inside(runner: FileRunner | EagerRunner, nms_iou: float) -> None:
+    """Check that a detector file is given no other IoU than the one that its NMS has inside.
+
+    Raises:
+        ArtifactError: For another one.
+    """
+    if nms_iou != config.NMS_IOU and getattr(runner, "is_detector", False):
+        raise ArtifactError(
+            f"{getattr(runner, 'path', runner.name)} is a detector file, whose NMS has the IoU {config.NMS_IOU} inside; "
+            f"found {nms_iou:g}. Give its module or an engine, or leave --nms-iou (nms_iou) out."
+        )
 
 
 def class_numbers(classes: str | int | Iterable[str | int] | None, labels: Sequence[str]) -> tuple[int, ...] | None:

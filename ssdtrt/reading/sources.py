@@ -263,6 +263,11 @@ def _suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in known.items() if decodes(name))
 
 
+def picture_suffixes() -> frozenset[str]:
+    """Return the suffixes of pictures that can be read here, in lowercase, for files whose content is far away."""
+    return _suffixes() | (_HEIF_SUFFIXES if register_heif() else frozenset())
+
+
 def _why_not(path: str, suffix: str) -> str | None:
     """Why a file whose suffix Pillow does not know is left out; None for a picture."""
     if suffix in _RAW_SUFFIXES:

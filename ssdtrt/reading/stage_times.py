@@ -40,11 +40,17 @@ class StageTimes:
         self.began: float | None = None
         self.clear()
 
-    def add(self, stage: str, seconds: float) -> None:
-        """Add to the time of a stage."""
+    def add(self, stage: str, seconds: float, began: float | None = None) -> None:
+        """Add to the time of a stage.
+
+        Args:
+            stage: Its name.
+            seconds: How long it worked, divided by the number of those who do such work at a time.
+            began: When it began, by `time.perf_counter`; by default so many seconds ago.
+        """
         with self._lock:
             if self.began is None:
-                self.began = time.perf_counter() - seconds
+                self.began = time.perf_counter() - seconds if began is None else began
             self._seconds[stage] += seconds
 
     @contextlib.contextmanager
@@ -54,7 +60,7 @@ class StageTimes:
         try:
             yield
         finally:
-            self.add(stage, (time.perf_counter() - started) / workers)
+            self.add(stage, (time.perf_counter() - started) / workers, started)
 
     def clear(self) -> None:
         """Begin anew."""

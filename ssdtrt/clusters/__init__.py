@@ -1,0 +1,1 @@
+"""Batch work on many machines: pictures to Parquet files, with Ray Data."""

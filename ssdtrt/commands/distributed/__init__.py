@@ -1,0 +1,1 @@
+"""Commands that use many machines."""

@@ -1,0 +1,80 @@
+"""benchmarks/ray_data.py, on few pictures: the runs on clusters are those of tests/clusters."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import script
+from ssdtrt.clusters.blocks import Row, unread, write_block
+from ssdtrt.clusters.storage import Folder
+from ssdtrt.detect import Detector, detect_files
+from ssdtrt.sinks.json_sinks import JsonLinesSink
+
+ray_data = script("ray_data")
+pytest.importorskip("pyarrow")
+
+
+@pytest.fixture
+def compared(known, tmp_path, monkeypatch):
+    """Pictures of which two are cut off, what `detect` writes of them, and the same as rows of two blocks."""
+    monkeypatch.setattr(ray_data, "CORRUPT", 4)
+    ray_data.write_pictures(tmp_path / "in", 8)
+    paths, failures = sorted((tmp_path / "in").iterdir()), []
+    detector = Detector(known, "cpu")
+    detect_files(detector, paths, [JsonLinesSink(tmp_path / "found.jsonl", detector.runner.labels)], failures)
+    (tmp_path / "detect.json").write_text(json.dumps({"failures": list(map(str, failures))}))
+    (tmp_path / "out").mkdir()
+    errors = {2: str(failures[0]), 6: str(failures[1])}
+    found = dict(detector.stream(paths, []))
+    rows = [
+        unread(str(path), errors[n])
+        if n in errors
+        else Row(str(path), (found[n].width, found[n].height), found[n].xyxy, found[n].class_id, found[n].confidence)
+        for n, path in enumerate(paths)
+    ]
+
+    def compare(changed):
+        for block in range(2):
+            part = changed[4 * block : 4 * block + 4]
+            write_block(Folder(str(tmp_path / "out")), block, "ab" * 32, part, detector.runner.labels)
+        return ray_data.compare(tmp_path / "out", tmp_path / "found.jsonl", tmp_path / "detect.json")
+
+    return rows, compare
+
+
+def test_the_same_rows_are_identical(compared):
+    rows, compare = compared
+    found = compare(rows)
+    assert (found["rows"], found["different_paths"], found["errors"], found["detections"]) == (8, 8, 2, 18)
+    assert (found["identical"], found["in_order"], found["other_size_count_or_error"]) == (6, True, [])
+    assert found["largest_difference_of_a_score"] == found["largest_difference_of_an_edge"] == 0
+
+
+def test_every_kind_of_difference_is_seen(compared):
+    rows, compare = compared
+    first, second, third, fourth = rows[0], rows[1], rows[3], rows[4]
+    rows[0] = Row(first.path, first.size, first.boxes + np.float32(0.5), first.class_id, first.scores)
+    rows[1] = Row(second.path, second.size, second.boxes, second.class_id, second.scores - np.float32(0.01))
+    rows[3] = Row(third.path, third.size, third.boxes[1:], third.class_id[1:], third.scores[1:])
+    rows[4] = Row(fourth.path, (1, 1), fourth.boxes, fourth.class_id, fourth.scores)
+    rows[6] = unread(rows[6].path, "another reason")
+    rows[7] = rows[5]
+    found = compare(rows)
+    assert (found["rows"], found["different_paths"], found["errors"], found["identical"]) == (8, 7, 2, 3)
+    assert found["largest_difference_of_a_score"] == pytest.approx(0.01, abs=1e-6)
+    assert found["largest_difference_of_an_edge"] == pytest.approx(0.5)
+    names = [Path(path).name for path in found["other_size_count_or_error"]]
+    assert names == ["000003.jpg", "000004.jpg", "000006.jpg"] and not found["in_order"]
+
+
+def test_the_rate_is_that_between_the_first_and_the_last_tenth():
+    marks = [(100.0 + 50 * (n == 0) + n, 10) for n in range(20)]  # The first came late.
+    assert ray_data.steady(sorted(marks)) == {"pictures": 200, "images_per_second": pytest.approx(10)}
+
+
+def test_detect_alone(known, tmp_path):
+    ray_data.write_pictures(tmp_path / "in", 60)
+    found = ray_data.alone(str(known), str(tmp_path / "in"), "cpu")
+    assert (found["pictures"], found["errors"], found["by"]) == (59, 1, "detect") and found["images_per_second"] > 0
