@@ -13,7 +13,8 @@
 #   accuracy the trained network as a detector of batch 32, and COCO's figures for it, FP32 eager and FP16 eager
 #   int8     trains a network of 80 classes, then INT8 and FP16 engines of BATCHES (1, 32, 128) with AP beside their speed
 #   int8-why what INT8 costs by calibrator and layer, and the other forms at batch 32
-#   files    JPEG files to JSON lines with the engines of `int8` at batch 128: decoded on the GPU and the CPU, 16 and 4 cores
+#   files    JPEG files to JSON lines with the engines of `int8` at batch 128: decoded on the GPU and the CPU, 16 and 4 cores;
+#            then nvImageCodec alone
 #   pictures decoding and NMS, pictures on the GPU to detections, and JPEG files to JSON lines
 #   forms    other layouts of the network beside the one that is compiled, at batch 1 and 128: one to three minutes an engine
 #   streams  the network through TensorRT's own API without auxiliary streams and with four, at batch 1
@@ -133,6 +134,7 @@ int8-why)
 files)
     python3.10 benchmarks/files.py "$work/fp16-128.engine.ts" "$work/int8-128.engine.ts" --folder "$work/jpegs" \
         --cores 16 --cores 4 --json "$out/files.json" | tee "$out/files.txt"
+    python3.10 benchmarks/jpeg_decoding.py --json "$out/jpeg-decoding.json" | tee "$out/jpeg-decoding.txt"
     ;;
 pictures)
     scenes=$work/scenes

@@ -1,5 +1,6 @@
 """What only a CUDA GPU with TensorRT can show of INT8: `pytest -m gpu`. Two engines are built, once: FP16 and INT8 of batch 8."""
 
+import os
 import subprocess
 import sys
 
@@ -31,7 +32,8 @@ def command(tmp_path_factory):
 
     def run(*arguments):
         words = [sys.executable, "-W", "ignore", "-m", "ssdtrt", *map(str, arguments)]
-        return subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=folder)
+        env = os.environ | {"SSDTRT_CACHE": str(folder / "cache")}
+        return subprocess.run(words, capture_output=True, text=True, timeout=600, cwd=folder, env=env)
 
     run.folder = folder
     assert run("export", "--weights", "scenes", "-o", "scenes.ts").returncode == 0
