@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -106,6 +107,7 @@ def serve(context, file, ray, swap, sha256, json_file, **options):
         while True:
             time.sleep(1)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Some send it to a process and to its group.
         terminal.progress("answering what was accepted")
         stop_service(own_cluster=ray is None)
         terminal.done()

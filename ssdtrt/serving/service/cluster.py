@@ -50,6 +50,7 @@ def connect(address: str | None) -> str:
     os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
     ray = import_ray()
     own = {
+        "_node_ip_address": "127.0.0.1",  # Else Ray's own ports, which run what they are sent, are open to the network.
         "num_cpus": max(config.SERVE_CPUS, available_cores()),
         "object_store_memory": config.SERVE_STORE_BYTES,
         "include_dashboard": False,

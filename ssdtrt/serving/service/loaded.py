@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from PIL import Image
 
@@ -98,6 +98,3 @@ class LoadedEngine:
 
 def _gone(_: object) -> Image.Image:
     raise ImageError("The service keeps no picture.")
-
-
-Prepare = Callable[[Upload], PreparedPicture]

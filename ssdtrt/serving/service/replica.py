@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from ray import serve
 from ray.serve.metrics import Counter
@@ -14,15 +15,18 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ssdtrt.errors import GpuError, SsdtrtError
-from ssdtrt.reading.reader import PreparedPicture
-from ssdtrt.serving.service.loaded import LoadedEngine
+from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.serving.service.records import STATUS_APP, EngineFile, ServiceInfo, ServiceOptions
 from ssdtrt.serving.service.uploads import Refused, Upload, read_uploads, within
+
+if TYPE_CHECKING:
+    from ssdtrt.reading.reader import PreparedPicture
+    from ssdtrt.serving.service.loaded import LoadedEngine
 
 _SHARE = 0.9  # of the time-out: the rest is for the way here, on which the proxy ends what takes too long
 _GONE = 499  # the status of a request whose client went away, in logs and metrics alone
 
-Item = tuple[LoadedEngine, PreparedPicture]
+Item = tuple["LoadedEngine", "PreparedPicture"]
 
 
 class DetectReplica:
@@ -39,8 +43,8 @@ class DetectReplica:
         self._loaded: LoadedEngine | None = None
         self._next: LoadedEngine | None = None
         self._failure: GpuError | None = None
-        self._readers = ThreadPoolExecutor(thread_name_prefix="read")
-        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._readers = ThreadPoolExecutor(worker_count(), "read")
+        self._device = ThreadPoolExecutor(1, "device")
         self._pictures = Counter("ssdtrt_pictures", "Pictures that detections were returned for.")
 
     async def reconfigure(self, engine: dict[str, str]) -> None:
@@ -60,6 +64,8 @@ class DetectReplica:
         Raises:
             SsdtrtError: Where it cannot be loaded.
         """
+        from ssdtrt.serving.service.loaded import LoadedEngine  # Not in the process that starts the service.
+
         if self._loaded is not None and self._loaded.engine == engine:
             self._next = self._loaded
             return
