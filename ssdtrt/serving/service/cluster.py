@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ssdtrt import config
@@ -16,23 +18,20 @@ from ssdtrt.system.versions import available_cores, pip_install
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Nothing is reported to anybody.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # What it says of GPUs that a process does not use.
+    "RAY_BACKEND_LOG_LEVEL": "error",
 }
+_TOKEN = Path(".ray", "auth_token")  # in a user's home: what Ray's own ports ask for
 
 
-def import_ray() -> Any:
-    """Import Ray with Serve.
+def check_ray() -> None:
+    """Check that Ray is installed, with Serve, without importing it.
 
     Raises:
-        SsdtrtError: Where it is not installed.
+        SsdtrtError: Where it is not.
     """
-    try:
-        import ray
-        import ray.serve
-    except ImportError as error:
-        raise SsdtrtError(f"The service needs Ray, with Serve: {pip_install('ray')}") from error
-    return ray
+    if not all(map(importlib.util.find_spec, ("ray", "fastapi", "uvicorn"))):
+        raise SsdtrtError(f"The service needs Ray, with Serve: {pip_install('ray')}")
 
 
 def connect(address: str | None) -> str:
@@ -47,10 +46,13 @@ def connect(address: str | None) -> str:
     Raises:
         SsdtrtError: Where Ray is missing, or does not start or answer.
     """
+    check_ray()
     os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
-    ray = import_ray()
-    own = {
-        "_node_ip_address": "127.0.0.1",  # Else Ray's own ports, which run what they are sent, are open to the network.
+    if address and _is_here(address) and Path.home().joinpath(_TOKEN).exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray gives it by itself to `auto` alone.
+    import ray
+
+    own: dict[str, Any] = {
         "num_cpus": max(config.SERVE_CPUS, available_cores()),
         "object_store_memory": config.SERVE_STORE_BYTES,
         "include_dashboard": False,
@@ -65,10 +67,22 @@ def connect(address: str | None) -> str:
             )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"at {address}" if address else "here"
-        raise SsdtrtError(f"There is no Ray cluster {where} ({first_line(error)}).") from error
+        raise SsdtrtError(
+            f"There is no Ray cluster {where}, or it asks for a token, which RAY_AUTH_MODE=token sends "
+            f"({first_line(error)})."
+        ) from error
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
     return ray.get_runtime_context().gcs_address
+
+
+def _is_here(address: str) -> bool:
+    """Whether the host of an address is this machine."""
+    try:
+        with socket.create_server((address.rpartition(":")[0], 0)):
+            return True
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import msgspec
 from ssdtrt import config
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
 from ssdtrt.errors import SsdtrtError
-from ssdtrt.serving.service.cluster import check_port, connect, import_ray
+from ssdtrt.serving.service.cluster import check_port, check_ray, connect
 from ssdtrt.serving.service.records import (
     DETECT_APP,
     STATUS_APP,
@@ -60,7 +60,7 @@ def start_service(
     Raises:
         SsdtrtError: Where Ray is missing, the file is damaged or does not run there, or the port is taken.
     """
-    import_ray()
+    check_ray()
     metadata = check_file(file, sha256=sha256)
     engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
     if not ray:
@@ -91,7 +91,7 @@ def swap_engine(
     Raises:
         SsdtrtError: Where no service runs there, or the file is damaged or does not run there.
     """
-    serve = import_ray().serve
+    check_ray()
     check_file(file, sha256=sha256)
     engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
     progress("connecting to Ray")
@@ -102,7 +102,7 @@ def swap_engine(
     _results(handle.broadcast("prepare", engine))
     if not all(_results(handle.broadcast("switch", engine))):
         raise SsdtrtError("A replica was replaced in the meantime; run the same command again.")
-    serve.get_app_handle(STATUS_APP).keep_engine.remote(engine).result(timeout_s=config.SERVE_SECONDS)
+    _handle(STATUS_APP).keep_engine.remote(engine).result(timeout_s=config.SERVE_SECONDS)
     return ServeReport(url=before.options.url, ray=address, service=_running(), before=before.engine)
 
 
@@ -112,17 +112,20 @@ def stop_service(own_cluster: bool = True) -> None:
     Args:
         own_cluster: Whether Ray was started for it, and ends too.
     """
-    ray = import_ray()
-    ray.serve.delete(DETECT_APP)  # Waits for the replicas, which finish what they have.
+    import ray
+    from ray import serve
+
+    serve.delete(DETECT_APP)  # Waits for the replicas, which finish what they have.
     time.sleep(_FLUSH_SECONDS)
     if not own_cluster:
-        ray.serve.delete(STATUS_APP)
+        serve.delete(STATUS_APP)
     ray.shutdown()
 
 
 def _device(metadata: Metadata, asked: str | None, replicas: int) -> str:
     """Where the file runs on this cluster, which must have as many GPUs as replicas need."""
-    ray = import_ray()
+    import ray
+
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if isinstance(metadata, EngineMetadata):
         on = metadata.request.capabilities.device_type

@@ -87,14 +87,14 @@ async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload
         raise Refused(405, f"{request.method} is not possible here; POST a picture.", allow="POST")
     encoding = request.headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise Refused(415, f"The body is encoded as {encoding[:40]!r}; send the picture's file as it is.", close=True)
+        raise Refused(415, f"The body is encoded as {encoding[:40]!r}; send the picture's file as it is.")
     body = await _read_body(request, options.max_bytes)
     if not body:
         raise Refused(400, "The body is empty; expected a picture.")
     content_type = request.headers.get("content-type", "")
     if not content_type.lower().startswith("multipart/"):
         return [Upload("", body)]
-    uploads = _parts(content_type, body)
+    uploads = await asyncio.to_thread(_parts, content_type, body)  # Takes 30 ms for a megabyte.
     if not uploads:
         raise Refused(400, "The form has no file; expected one or more pictures.")
     if len(uploads) > options.max_pictures:
@@ -104,7 +104,7 @@ async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload
 
 async def _read_body(request: Request, limit: int) -> bytes:
     """The body, of which no more than `limit` bytes are kept, whatever its header says."""
-    too_large = Refused(413, f"The body has more than {limit:,} bytes; send a smaller picture.", close=True)
+    too_large = Refused(413, f"The body has more than {limit:,} bytes; send a smaller picture.")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
         raise too_large

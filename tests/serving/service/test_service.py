@@ -1,0 +1,266 @@
+"""The service with its processes: one server for all of these tests, which end it."""
+
+import asyncio
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import urlsplit
+
+import pytest
+from command_line import ENVIRONMENT
+
+from conftest import script
+from known import Few, known_file
+from ssdtrt import config
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray"),
+]
+OPTIONS = ("--timeout", "8", "--upload-timeout", "1", "--max-queue", "8", "--max-bytes", "2000000",
+           "--max-pixels", "1000000")  # fmt: skip
+OTHER_LABELS = tuple(f"other {label}" for label in config.COCO_LABELS)
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "ssdtrt", "-q", *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def load():
+    return script("service")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two engines that call the same objects otherwise, and pictures of which no two have the same answer."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("service")
+    known_file(folder / "one.ts", network=Few)
+    known_file(folder / "other.ts", network=Few, labels=OTHER_LABELS)
+    (folder / "pictures").mkdir()
+    for number in range(20):
+        color = (230, 20, 20) if number % 2 else (20, 20, 230)
+        Image.new("RGB", (200 + number, 300 - 3 * number), color).save(folder / "pictures" / f"{number:02d}.jpg")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(load, folder):
+    return load.known_answers(str(folder / "one.ts"), folder / "pictures", folder)
+
+
+@pytest.fixture(scope="module")
+def server(load, folder):
+    with load.Server(folder / "one.ts", folder, *OPTIONS) as server:
+        yield server
+
+
+def ask(server, method, path, body=None, **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=20)) as connection:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read()
+
+
+def raw(server, *parts, half_close=False, pause=0.0):
+    """What comes back for bytes that are sent as they are, until the server closes the connection or has answered."""
+    place, answer = urlsplit(server.url), b""
+    with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while (part := connection.recv(65536)) and not (answer := answer + part).endswith(b"}\n"):
+                pass
+    return answer
+
+
+def test_only_this_machine_reaches_it(server):
+    place = f"{urlsplit(server.url).port:04X}"
+    listening = []
+    for name in ("tcp", "tcp6"):
+        with open(f"/proc/net/{name}") as table:
+            rows = [line.split() for line in table.readlines()[1:]]
+        listening += [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{place}")]
+    assert listening == [f"0100007F:{place}"]  # 127.0.0.1
+
+
+def test_what_it_says_of_itself(server, folder):
+    status, headers, body = ask(server, "GET", "/info")
+    info = json.loads(body)
+    assert (status, headers["content-type"], info["schema"], info["kind"]) == (200, "application/json", 1, "service")
+    assert (info["engine"]["file"], info["device"], info["replicas"]) == (str(folder / "one.ts"), "cpu", 1)
+    assert info["options"]["timeout"] == 8 and info["options"]["max_bytes"] == 2_000_000
+    assert server.report["kind"] == "serve" and server.report["service"]["engine"] == info["engine"]
+    assert [ask(server, "GET", path)[::2] for path in ("/health", "/ready")] == [(200, b"ok\n"), (200, b"ready\n")]
+    status, headers, body = ask(server, "GET", "/")
+    assert status == 200 and headers["content-type"].startswith("text/html") and b"<!doctype html>" in body
+    assert ask(server, "HEAD", "/health")[::2] == (200, b"")
+    assert [ask(server, *asked)[0] for asked in (("GET", "/nothing"), ("POST", "/health", b"x"))] == [404, 405]
+
+
+def test_every_answer_is_that_of_detect(server, pictures):
+    for known in pictures:
+        status, headers, answer = ask(server, "POST", "/detect", known.content)
+        assert (status, headers["content-type"], answer) == (200, "application/json", known.answer + b"\n")
+
+
+def test_several_pictures_at_once(server, pictures):
+    boundary, parts = "cut", []
+    for number, known in enumerate(pictures[:3]):
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="p"; filename="{number}.jpg"\r\n\r\n'
+        parts.append(head.encode() + known.content + b"\r\n")
+    body, form = b"".join(parts) + b"--cut--\r\n", "multipart/form-data; boundary=cut"
+    status, headers, answer = ask(server, "POST", "/detect", body, Content_Type=form)
+    expected = [known.answer.replace(b'""', f'"{number}.jpg"'.encode(), 1) for number, known in enumerate(pictures[:3])]
+    assert (status, headers["content-type"]) == (200, "application/x-ndjson") and answer.splitlines() == expected
+    broken = body.replace(pictures[1].content, b"nothing")
+    status, _, answer = ask(server, "POST", "/detect", broken, Content_Type=form)
+    assert status == 422 and json.loads(answer)["error"].startswith("1.jpg cannot be read as a picture")
+
+
+def refused(found, status, message):
+    assert found[0] == status and message in json.loads(found[2])["error"]
+
+
+def test_what_is_no_picture_is_refused(server, pictures, load):
+    content = pictures[0].content
+    refused(ask(server, "POST", "/detect", os.urandom(5000)), 422, "cannot be read as a picture")
+    refused(ask(server, "POST", "/detect", content[: len(content) // 2]), 422, "cannot be read as a picture")
+    refused(ask(server, "POST", "/detect", b""), 400, "The body is empty")
+    refused(ask(server, "POST", "/detect", content, Content_Encoding="gzip"), 415, "encoded as 'gzip'")
+    refused(ask(server, "POST", "/detect", load.BOMB), 413, "more than 1,000,000 pixels")
+    refused(ask(server, "PUT", "/detect", content), 405, "POST a picture")
+
+
+def test_what_is_too_large_is_refused_and_not_read(server):
+    head = b"POST /detect HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n"
+    assert raw(server, head % b"Content-Length: 9999999999", b"abc").startswith(b"HTTP/1.1 413 ")
+    chunks = [b"100000\r\n", bytes(1 << 20), b"\r\n"] * 3
+    assert raw(server, head % b"Transfer-Encoding: chunked", *chunks).startswith(b"HTTP/1.1 413 ")
+
+
+def test_slow_half_closed_and_damaged_requests(server):
+    head = b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    started = time.monotonic()
+    assert raw(server, head, b"abc").startswith(b"HTTP/1.1 408 ") and time.monotonic() - started < 5
+    assert raw(server, head, *[b"a"] * 8, pause=0.2).startswith(b"HTTP/1.1 408 ")
+    assert raw(server, head, b"abc", half_close=True) == b""  # Nobody is there to answer.
+    assert raw(server, b"\0\1 nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert ask(server, "GET", "/health")[0] == 200
+
+
+def test_more_than_can_wait_are_refused_for_a_while(server, pictures):
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(ask(server, "POST", "/detect", pictures[0].content)))
+        for _ in range(60)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    statuses = [status for status, *_ in found]
+    assert set(statuses) == {200, 503} and statuses.count(200) >= config.SERVE_ONGOING
+    assert all(headers["retry-after"] == "1" for status, headers, _ in found if status == 503)
+
+
+def test_twenty_clients_get_their_own_answers(server, pictures, load):
+    account = load.Load(server.url, pictures, clients=20, seconds=10, bad=0.1, timeout=8).run()
+    assert account.unexpected() == {}
+    assert account.answers["equal"] == account.statuses[200] == len(account.latencies) >= 100
+    assert len(account.bad) >= 4 and account.answers["near"] == 0
+    rows = ask(server, "GET", "/metrics")[2].decode()
+    assert "ray_serve_num_http_requests_total" in rows and "ray_ssdtrt_pictures_total" in rows
+
+
+def test_an_engine_that_cannot_be_loaded_changes_nothing(server, folder):
+    (folder / "damaged.ts").write_bytes((folder / "one.ts").read_bytes()[:-1000])
+    done = command("serve", folder / "damaged.ts", "--swap", "--ray", server.report["ray"])
+    assert done.returncode == 1 and "is truncated, damaged" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads(ask(server, "GET", "/info")[2])["engine"]["file"] == str(folder / "one.ts")
+
+
+def test_a_new_engine_under_load_loses_nothing(server, folder, pictures, load):
+    others = load.known_answers(str(folder / "other.ts"), folder / "pictures", folder)
+    assert all(one.answer != other.answer for one, other in zip(pictures, others))
+    asked = load.Load(server.url, pictures, clients=8, seconds=60, bad=0, timeout=8)
+    answers, compared = [], load.compared
+
+    def which(answer, known):
+        expected = next(other.answer for one, other in zip(pictures, others) if one.answer == known)
+        answers.append({known: "one", expected: "other"}.get(answer.rstrip(b"\n"), "wrong"))
+        return "equal"
+
+    async def run():
+        stop = asyncio.Event()
+        sending = asyncio.create_task(asked.send(stop))
+        swap = await asyncio.to_thread(
+            command, "serve", folder / "other.ts", "--swap", "--ray", server.report["ray"], "--json", "-"
+        )
+        await asyncio.sleep(1)
+        stop.set()
+        return await sending, swap
+
+    load.compared = which
+    try:
+        account, swap = asyncio.run(run())
+    finally:
+        load.compared = compared
+    assert swap.returncode == 0, swap.stderr
+    report = json.loads(swap.stdout)
+    assert report["before"]["file"] == str(folder / "one.ts") and report["url"] == server.url
+    assert account.unexpected() == {} and set(account.statuses) == {200}
+    first = answers.index("other")
+    assert "wrong" not in answers and first > 10 and len(answers) - first > 10
+    assert answers[first + 8 :].count("one") == 0  # At most what was on its way.
+
+
+def test_sigterm_under_load_loses_nothing_that_was_accepted(server, folder, load):
+    pictures = load.known_answers(str(folder / "other.ts"), folder / "pictures", folder)
+    found, stopped = [], threading.Event()
+
+    def send():
+        while not stopped.is_set():
+            began = time.monotonic()
+            try:
+                status, _, answer = ask(server, "POST", "/detect", pictures[0].content)
+            except (OSError, http.client.HTTPException) as error:
+                found.append((began, type(error).__name__, b""))
+                return
+            found.append((began, status, answer))
+            if status == 503:
+                time.sleep(0.2)
+
+    threads = [threading.Thread(target=send) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    ended = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    server.exit_code = server.process.wait(60)
+    stopped.set()
+    for thread in threads:
+        thread.join()
+    before = [(status, answer) for began, status, answer in found if began < ended]
+    assert len(before) > 20 and {status for status, _ in before} == {200}
+    assert {answer for _, answer in before} == {pictures[0].answer + b"\n"}
+    after = {status for began, status, _ in found if began >= ended}
+    assert after <= {200, 503, "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"}
+    assert server.exit_code == 0
