@@ -71,8 +71,8 @@ def connect(address: str | None) -> str:
             f"There is no Ray cluster {where}, or it asks for a token, which RAY_AUTH_MODE=token sends "
             f"({first_line(error)})."
         ) from error
-    for name in ("ray", "ray.serve"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("ray", "ray.serve"):  # Serve sets its logger's level anew.
+        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.ERROR)
     return ray.get_runtime_context().gcs_address
 
 

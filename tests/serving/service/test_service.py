@@ -1,11 +1,13 @@
 """The service with its processes: one server for all of these tests, which end it."""
 
 import asyncio
+import base64
 import contextlib
 import http.client
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,8 +27,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray"),
 ]
-OPTIONS = ("--timeout", "8", "--upload-timeout", "1", "--max-queue", "8", "--max-bytes", "2000000",
-           "--max-pixels", "1000000")  # fmt: skip
+OPTIONS = ("--timeout", "8", "--upload-timeout", "1", "--max-queue", "8", "--max-bytes", "12000000",
+           "--max-pixels", "20000000")  # fmt: skip
 OTHER_LABELS = tuple(f"other {label}" for label in config.COCO_LABELS)
 
 
@@ -106,7 +108,7 @@ def test_what_it_says_of_itself(server, folder):
     info = json.loads(body)
     assert (status, headers["content-type"], info["schema"], info["kind"]) == (200, "application/json", 1, "service")
     assert (info["engine"]["file"], info["device"], info["replicas"]) == (str(folder / "one.ts"), "cpu", 1)
-    assert info["options"]["timeout"] == 8 and info["options"]["max_bytes"] == 2_000_000
+    assert info["options"]["timeout"] == 8 and info["options"]["max_bytes"] == 12_000_000
     assert server.report["kind"] == "serve" and server.report["service"]["engine"] == info["engine"]
     assert [ask(server, "GET", path)[::2] for path in ("/health", "/ready")] == [(200, b"ok\n"), (200, b"ready\n")]
     status, headers, body = ask(server, "GET", "/")
@@ -145,14 +147,14 @@ def test_what_is_no_picture_is_refused(server, pictures, load):
     refused(ask(server, "POST", "/detect", content[: len(content) // 2]), 422, "cannot be read as a picture")
     refused(ask(server, "POST", "/detect", b""), 400, "The body is empty")
     refused(ask(server, "POST", "/detect", content, Content_Encoding="gzip"), 415, "encoded as 'gzip'")
-    refused(ask(server, "POST", "/detect", load.BOMB), 413, "more than 1,000,000 pixels")
+    refused(ask(server, "POST", "/detect", load.BOMB), 413, "more than 20,000,000 pixels")
     refused(ask(server, "PUT", "/detect", content), 405, "POST a picture")
 
 
 def test_what_is_too_large_is_refused_and_not_read(server):
     head = b"POST /detect HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n"
     assert raw(server, head % b"Content-Length: 9999999999", b"abc").startswith(b"HTTP/1.1 413 ")
-    chunks = [b"100000\r\n", bytes(1 << 20), b"\r\n"] * 3
+    chunks = [b"100000\r\n", bytes(1 << 20), b"\r\n"] * 12
     assert raw(server, head % b"Transfer-Encoding: chunked", *chunks).startswith(b"HTTP/1.1 413 ")
 
 
@@ -179,6 +181,121 @@ def test_more_than_can_wait_are_refused_for_a_while(server, pictures):
     statuses = [status for status, *_ in found]
     assert set(statuses) == {200, 503} and statuses.count(200) >= config.SERVE_ONGOING
     assert all(headers["retry-after"] == "1" for status, headers, _ in found if status == 503)
+
+
+@pytest.fixture
+def browse(server, tmp_path):
+    """Opens the page in Chromium: `browse(width, height)` -> playwright's page, without an error in its console."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    errors = []
+    with contextlib.ExitStack() as stack:
+        started = stack.enter_context(playwright.sync_playwright())
+        if program is None and not os.path.exists(started.chromium.executable_path):
+            pytest.skip("needs Chromium")
+        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        stack.callback(browser.close)
+
+        def open_page(width, height, **options):
+            page = browser.new_page(viewport={"width": width, "height": height}, **options)
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            page.on(
+                "request",
+                lambda asked: None if asked.url.startswith((server.url, "blob:")) else errors.append(asked.url),
+            )
+            page.goto(server.url)
+            page.locator("#engine", has_text="one.ts").wait_for()
+            return page
+
+        yield open_page
+        assert errors == []
+
+
+def state(page, text):
+    """Waits until the page says so; whether as an error."""
+    page.locator("#state", has_text=text).wait_for()
+    return page.get_attribute("#state", "class") == "bad"
+
+
+def drop(page, path, event="drop", transfer="dataTransfer"):
+    """Drops a file on the page as the system does, or pastes it."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    page.evaluate(
+        """([content, name, event, transfer]) => {
+            const bytes = Uint8Array.from(atob(content), letter => letter.charCodeAt(0)), data = new DataTransfer();
+            data.items.add(new File([bytes], name, {type: "image/jpeg"}));
+            const made = transfer === "dataTransfer"
+                ? new DragEvent(event, {dataTransfer: data, bubbles: true, cancelable: true})
+                : new ClipboardEvent(event, {clipboardData: data, bubbles: true});
+            document.getElementById("drop").dispatchEvent(made);
+        }""",
+        [content, path.name, event, transfer],
+    )
+
+
+def pixel(page, x, y):
+    """A pixel of what is drawn, at a place of the picture."""
+    return page.evaluate("([x, y]) => [...document.getElementById('canvas').getContext('2d').getImageData(x, y, 1, 1).data]",
+                         [x, y])  # fmt: skip
+
+
+def test_the_page_shows_boxes(browse, folder, tmp_path):
+    page, red = browse(1000, 800), folder / "pictures" / "01.jpg"
+    assert page.text_content("#engine") == "one.ts, FP32 on cpu"
+    drop(page, red)
+    assert not state(page, "1 object in 01.jpg, 201 x 297")
+    assert page.locator("#rows tr").count() == 1
+    cells = page.locator("#rows td").all_text_contents()
+    answer = json.loads(command("detect", folder / "one.ts", red, "--jsonl", "-").stdout)["detections"][0]
+    assert cells == ["cat", f"{answer['score']:.3f}", ", ".join(f"{edge:.0f}" for edge in answer["box"])]
+    left, _, _, bottom = (round(edge) for edge in answer["box"])
+    (inside, edge) = pixel(page, 100, 200), pixel(page, left, bottom - 40)
+    assert inside[0] > 200 and inside[1] < 60 and abs(edge[0] - inside[0]) + abs(edge[1] - inside[1]) > 60
+    page.screenshot(path=tmp_path / "dropped.png")
+    page.set_input_files("#file", folder / "pictures" / "00.jpg")
+    assert not state(page, "1 object in 00.jpg") and page.locator("#rows td").first.text_content() == "car"
+    drop(page, red, "paste", "clipboardData")
+    state(page, "1 object in 01.jpg")
+    (tmp_path / "broken.jpg").write_bytes(red.read_bytes()[:300])
+    drop(page, tmp_path / "broken.jpg")
+    assert state(page, "cannot be read as a picture") and page.is_hidden("#result")
+    page.screenshot(path=tmp_path / "broken.png")
+
+
+def test_the_page_takes_the_keyboard_and_large_pictures(browse, folder, tmp_path):
+    from PIL import Image
+
+    page = browse(1000, 800)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "file"
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Space")
+    large = tmp_path / "large.jpg"
+    Image.effect_noise((2600, 2500), 120).convert("RGB").save(large, quality=99)
+    assert 1e7 < large.stat().st_size < 12e6
+    chooser.value.set_files(large)
+    assert not state(page, "in large.jpg, 2600 x 2500")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "least"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "TR"
+    page.screenshot(path=tmp_path / "large.png")
+    page.focus("#least")
+    page.keyboard.press("End")
+    assert page.locator("#rows tr").count() == 0 and page.text_content("#score") == "1.00"
+    (tmp_path / "larger.jpg").write_bytes(bytes(12_000_001))
+    page.set_input_files("#file", tmp_path / "larger.jpg")
+    assert state(page, "12,000,001 bytes; at most 12,000,000 are taken")
+
+
+def test_the_page_fits_a_phone(browse, photographs, tmp_path):
+    page = browse(390, 844, has_touch=True, device_scale_factor=2)
+    page.set_input_files("#file", photographs[0])
+    state(page, f"object in {photographs[0].name}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    canvas = page.locator("#canvas").bounding_box()
+    assert 300 < canvas["width"] <= 390
+    page.screenshot(path=tmp_path / "phone.png", full_page=True)
 
 
 def test_twenty_clients_get_their_own_answers(server, pictures, load):
