@@ -108,4 +108,4 @@ def check_port(host: str, port: int) -> None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(place)
     except OSError as error:
-        raise SsdtrtError(f"{host}:{port} cannot be listened at ({error.strerror}). Give another --port.") from error
+        raise SsdtrtError(f"{host}:{port} is not free ({error.strerror}). Give another --port.") from error

@@ -11,6 +11,7 @@ import msgspec
 
 from ssdtrt import config
 from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
+from ssdtrt.detection.settings import class_numbers
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.serving.service.cluster import check_port, check_ray, connect
 from ssdtrt.serving.service.records import (
@@ -23,6 +24,7 @@ from ssdtrt.serving.service.records import (
 )
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import counted
 from ssdtrt.system.versions import available_cores
 
 _FLUSH_SECONDS = 0.5  # for the last answers to leave the proxies, behind the replicas
@@ -49,7 +51,7 @@ def start_service(
         replicas: How many load the file; on GPUs each has one of its own.
         host: The address to listen at.
         port: The port.
-        device: `cpu` or `cuda`; by default that of the file, and of one that runs on both the GPU where the cluster has one.
+        device: `cpu` or `cuda`; by default that of the file; one that runs on both takes GPUs where there are enough.
         sha256: The digest that the file must have.
         progress: Called with a line for each step.
         options: Fields of ServiceOptions in place of their defaults.
@@ -62,12 +64,14 @@ def start_service(
     """
     check_ray()
     metadata = check_file(file, sha256=sha256)
+    needed = _needed_device(metadata, device)
+    class_numbers(options.get("classes"), metadata.model.labels)
     engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
     if not ray:
         check_port(host, port)
     progress("starting Ray" if not ray else "connecting to Ray")
     address = connect(ray)
-    on = _device(metadata, device, replicas)
+    on = _device(needed, replicas)
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     chosen = ServiceOptions(**{"url": url, "device": on, "max_queue": config.SERVE_QUEUE[on], **options})
     progress("starting the service")
@@ -122,19 +126,27 @@ def stop_service(own_cluster: bool = True) -> None:
     ray.shutdown()
 
 
-def _device(metadata: Metadata, asked: str | None, replicas: int) -> str:
-    """Where the file runs on this cluster, which must have as many GPUs as replicas need."""
+def _needed_device(metadata: Metadata, asked: str | None) -> str | None:
+    """`cpu` or `cuda`, where the file or the user says so; SsdtrtError where they differ."""
+    if not isinstance(metadata, EngineMetadata):
+        return asked
+    needed = metadata.request.capabilities.device_type
+    if asked and asked != needed:
+        raise SsdtrtError(f"The file runs on {needed}; found --device {asked}. Leave it out.")
+    return needed
+
+
+def _device(needed: str | None, replicas: int) -> str:
+    """Where the file runs on this cluster; SsdtrtError where that lacks GPUs."""
     import ray
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    if isinstance(metadata, EngineMetadata):
-        on = metadata.request.capabilities.device_type
-        if asked and asked != on:
-            raise SsdtrtError(f"The file is for {on}; found the device {asked}. Leave --device out.")
-    else:
-        on = asked or ("cuda" if gpus else "cpu")
+    on = needed or ("cuda" if gpus >= replicas else "cpu")
     if on == "cuda" and gpus < replicas:
-        raise SsdtrtError(f"{replicas} replicas need a GPU each; the Ray cluster has {gpus}. Give fewer --replicas.")
+        raise SsdtrtError(
+            f"Each replica needs a GPU; found {counted(gpus, 'GPU')} for {counted(replicas, 'replica')} in the Ray "
+            "cluster. Give fewer --replicas, or a file for the CPU."
+        )
     return on
 
 

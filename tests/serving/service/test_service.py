@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 from command_line import ENVIRONMENT
 
-from conftest import script
+from conftest import ROOT, script
 from known import Few, known_file
 from ssdtrt import config
 
@@ -135,6 +135,21 @@ def test_several_pictures_at_once(server, pictures):
     broken = body.replace(pictures[1].content, b"nothing")
     status, _, answer = ask(server, "POST", "/detect", broken, Content_Type=form)
     assert status == 422 and json.loads(answer)["error"].startswith("1.jpg cannot be read as a picture")
+
+
+@pytest.mark.parametrize("program, file", [(sys.executable, "detect.py"), ("node", "detect.mjs")])
+def test_the_clients_of_the_examples(server, folder, program, file):
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
+    paths = [str(folder / "pictures" / name) for name in ("00.jpg", "01.jpg")]
+    words = [program, str(ROOT / "examples" / "clients" / file), server.url, *paths]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    found = [line.split(" ") for line in done.stdout.splitlines()]
+    assert [row[:2] for row in found] == [[paths[0], "car"], [paths[1], "cat"]]
+    detected = json.loads(ask(server, "POST", "/detect", (folder / "pictures" / "01.jpg").read_bytes())[2])[
+        "detections"
+    ]
+    assert list(map(float, found[1][2:])) == [detected[0]["score"], *detected[0]["box"]]
 
 
 def refused(found, status, message):
