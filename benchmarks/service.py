@@ -134,6 +134,7 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self._path, self.url, self.memory, self.exit_code = folder / "serve.json", f"http://127.0.0.1:{port}", [], None
+        self._path.unlink(missing_ok=True)
         self._command = [*SSDTRT, "serve", str(engine), "--port", str(port), "--json", str(self._path), *options]
 
     def __enter__(self) -> Server:

@@ -34,6 +34,7 @@ TOCTREE = """
 
 Guide <docs/guide>
 Videos <docs/video>
+Service <docs/service>
 docs/commands
 docs/api
 examples/README

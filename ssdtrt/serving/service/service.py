@@ -104,9 +104,11 @@ def swap_engine(
     handle = _handle(DETECT_APP)
     progress("loading the engine")
     _results(handle.broadcast("prepare", engine))
-    if not all(_results(handle.broadcast("switch", engine))):
-        raise SsdtrtError("A replica was replaced in the meantime; run the same command again.")
+    switched = _results(handle.broadcast("switch", engine))
     _handle(STATUS_APP).keep_engine.remote(engine).result(timeout_s=config.SERVE_SECONDS)
+    found = _results(handle.broadcast("info"))
+    if not all(switched) or any(one.engine != engine for one in found):
+        raise SsdtrtError("A replica was replaced in the meantime, and has another engine; run the same command again.")
     return ServeReport(url=before.options.url, ray=address, service=_running(), before=before.engine)
 
 

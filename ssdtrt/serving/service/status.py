@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from importlib import resources
 
@@ -41,8 +42,11 @@ class StatusReplica:
             "/metrics": self._metrics,
         }
 
-    def engine(self) -> EngineFile | None:
-        """Return the engine that was swapped in; None where it is the first one."""
+    async def engine(self) -> EngineFile | None:
+        """Return the engine that a replica loads which starts now: that of the others; None where there is none."""
+        if self._engine is None:
+            with contextlib.suppress(Refused):
+                return (await self._running()).engine
         return self._engine
 
     def keep_engine(self, engine: EngineFile) -> None:

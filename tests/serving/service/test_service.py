@@ -7,6 +7,7 @@ import http.client
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -150,6 +151,32 @@ def test_the_clients_of_the_examples(server, folder, program, file):
         "detections"
     ]
     assert list(map(float, found[1][2:])) == [detected[0]["score"], *detected[0]["box"]]
+
+
+def documented():
+    """The commands of docs/service.md that are executed, and the JSON that the first one prints."""
+    text = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+    block = text.split("<!-- executed by tests/serving/service/test_service.py -->\n```sh\n")[1].split("```")[0]
+    return block.strip().splitlines(), text.split("<!-- output -->\n```json\n")[1].split("```")[0]
+
+
+def test_the_commands_of_the_page_run(server, tmp_path):
+    from PIL import Image
+
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    Image.new("RGB", (640, 480), (230, 20, 20)).save(tmp_path / "street.jpg")
+    lines, expected = documented()
+    printed = [
+        subprocess.run(
+            ["curl", "-sS", "--noproxy", "*", *shlex.split(line.replace("http://127.0.0.1:8000", server.url))[1:]],
+            cwd=tmp_path, capture_output=True, text=True, check=True,
+        ).stdout
+        for line in lines[:3]
+    ]  # fmt: skip
+    assert printed[0] == expected and lines[3] == "ssdtrt serve ssd300.new.ts --swap"  # In a test below.
+    assert printed[1].replace("street.jpg", "") == expected * 2
+    assert json.loads(printed[2])["kind"] == "service"
 
 
 def refused(found, status, message):
