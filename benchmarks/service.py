@@ -70,7 +70,9 @@ def main(arguments: list[str] | None = None) -> None:
             report["bench"] = bench(options.engine, Path(temporary, "bench.json"))
         pictures = known_answers(options.engine, folder / "links", Path(temporary))
         with Server(options.engine, Path(temporary), *options.serve.split()) as server:
-            report |= {"service": server.report["service"], "machine": machine(), "rows": []}
+            service = server.report["service"]
+            service = {name: service[name] for name in ("precision", "device", "batch_size", "replicas", "options")}
+            report |= {"service": service, "machine": machine(), "rows": []}
             for clients in options.clients or [20]:
                 before = len(server.memory)
                 account = load_in_processes(server, pictures, clients, options)
@@ -110,13 +112,17 @@ class Known:
 def known_answers(engine: str, folder: Path, temporary: Path) -> list[Known]:
     """What `ssdtrt detect` says of each picture of a folder."""
     lines = temporary / "answers.jsonl"
-    subprocess.run(
-        [*SSDTRT, "-q", "detect", engine, str(folder), "--jsonl", str(lines)], check=True, stdout=subprocess.DEVNULL
-    )
+    words = [*SSDTRT, "-q", "detect", engine, str(folder), "--jsonl", str(lines)]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    return read_answers(lines.read_text())
+
+
+def read_answers(lines: str) -> list[Known]:
+    """The pictures of JSON lines, with their answers as the service gives them, without the path."""
     found = []
-    for line in lines.read_bytes().splitlines():
+    for line in lines.splitlines():
         image = json.loads(line)["image"]
-        found.append(Known(Path(image).read_bytes(), line.replace(json.dumps(image).encode(), b'""', 1)))
+        found.append(Known(Path(image).read_bytes(), line.replace(json.dumps(image), '""', 1).encode()))
     return found
 
 
@@ -231,6 +237,7 @@ class Load:
     timeout: float
     kinds: tuple[str, ...] = tuple(EXPECTED)
     seed: int = 0
+    pause: float = 0.0  # seconds between the requests of a client
 
     def run(self) -> Account:
         """Send until the time is over; the account of all requests."""
@@ -268,8 +275,7 @@ class Load:
             if status == 200 and not kind:
                 account.latencies.append(seconds)
                 account.answers[compared(answer, known.answer)] += 1
-            if status == 503:
-                await asyncio.sleep(chosen.uniform(0.5, 1.5))
+            await asyncio.sleep(chosen.uniform(0.5, 1.5) if status == 503 else self.pause)
 
     async def _request(self, session: aiohttp.ClientSession, kind: str, known: Known) -> tuple[int, bytes]:
         """Send one request; its status and answer."""

@@ -90,6 +90,10 @@ def _same_signals() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
+    except SystemExit:  # What Ray makes of it.
+        if callable(before):
+            before(signal.SIGTERM, None)
+        raise
     finally:
         with contextlib.suppress(ValueError):  # Not in the main thread, where Ray changes nothing either.
             signal.signal(signal.SIGTERM, before)

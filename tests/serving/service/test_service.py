@@ -15,14 +15,16 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
 from command_line import ENVIRONMENT
 
-from conftest import ROOT, script
+from conftest import ROOT, runner, script
 from known import Few, known_file
 from ssdtrt import config
+from ssdtrt.cli import main
 
 pytestmark = [
     pytest.mark.slow,
@@ -61,7 +63,26 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pictures(load, folder):
-    return load.known_answers(str(folder / "one.ts"), folder / "pictures", folder)
+    """The pictures, and what the command detect says of each with the first engine."""
+    return answers(load, folder, "one.ts")
+
+
+@pytest.fixture(scope="module")
+def others(load, folder):
+    """The same with the other engine."""
+    return answers(load, folder, "other.ts")
+
+
+def answers(load, folder, engine):
+    done = runner().invoke(main, ["-q", "detect", str(folder / engine), str(folder / "pictures"), "--jsonl", "-"])
+    assert done.exit_code == 0
+    return load.read_answers(done.stdout)
+
+
+def in_thread(function):
+    """What a function returns that runs an event loop: playwright has one in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +235,7 @@ def test_more_than_can_wait_are_refused_for_a_while(server, pictures):
     found = []
     threads = [
         threading.Thread(target=lambda: found.append(ask(server, "POST", "/detect", pictures[0].content)))
-        for _ in range(60)
+        for _ in range(40)
     ]
     for thread in threads:
         thread.start()
@@ -225,32 +246,39 @@ def test_more_than_can_wait_are_refused_for_a_while(server, pictures):
     assert all(headers["retry-after"] == "1" for status, headers, _ in found if status == 503)
 
 
-@pytest.fixture
-def browse(server, tmp_path):
-    """Opens the page in Chromium: `browse(width, height)` -> playwright's page, without an error in its console."""
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of the page."""
     playwright = pytest.importorskip("playwright.sync_api")
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    errors = []
-    with contextlib.ExitStack() as stack:
-        started = stack.enter_context(playwright.sync_playwright())
+    with playwright.sync_playwright() as started:
         if program is None and not os.path.exists(started.chromium.executable_path):
             pytest.skip("needs Chromium")
-        browser = started.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        stack.callback(browser.close)
+        with contextlib.closing(started.chromium.launch(executable_path=program, args=["--no-sandbox"])) as browser:
+            yield browser
 
-        def open_page(width, height, **options):
-            page = browser.new_page(viewport={"width": width, "height": height}, **options)
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.on(
-                "request",
-                lambda asked: None if asked.url.startswith((server.url, "blob:")) else errors.append(asked.url),
-            )
-            page.goto(server.url)
-            page.locator("#engine", has_text="one.ts").wait_for()
-            return page
 
-        yield open_page
-        assert errors == []
+@pytest.fixture
+def browse(browser, server):
+    """Opens the page: `browse(width, height)` -> playwright's page, which has no error and asks nobody else."""
+    errors, pages = [], []
+
+    def is_own(address):
+        return address.startswith((server.url, "blob:"))
+
+    def open_page(width, height, **options):
+        page = browser.new_page(viewport={"width": width, "height": height}, **options)
+        pages.append(page)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda asked: None if is_own(asked.url) else errors.append(asked.url))
+        page.goto(server.url)
+        page.locator("#engine", has_text="one.ts").wait_for()
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert errors == []
 
 
 def state(page, text):
@@ -281,14 +309,14 @@ def pixel(page, x, y):
                          [x, y])  # fmt: skip
 
 
-def test_the_page_shows_boxes(browse, folder, tmp_path):
+def test_the_page_shows_boxes(browse, folder, pictures, tmp_path):
     page, red = browse(1000, 800), folder / "pictures" / "01.jpg"
     assert page.text_content("#engine") == "one.ts, FP32 on cpu"
     drop(page, red)
     assert not state(page, "1 object in 01.jpg, 201 x 297")
     assert page.locator("#rows tr").count() == 1
     cells = page.locator("#rows td").all_text_contents()
-    answer = json.loads(command("detect", folder / "one.ts", red, "--jsonl", "-").stdout)["detections"][0]
+    answer = json.loads(pictures[1].answer)["detections"][0]
     assert cells == ["cat", f"{answer['score']:.3f}", ", ".join(f"{edge:.0f}" for edge in answer["box"])]
     left, _, _, bottom = (round(edge) for edge in answer["box"])
     (inside, edge) = pixel(page, 100, 200), pixel(page, left, bottom - 40)
@@ -341,7 +369,7 @@ def test_the_page_fits_a_phone(browse, photographs, tmp_path):
 
 
 def test_twenty_clients_get_their_own_answers(server, pictures, load):
-    account = load.Load(server.url, pictures, clients=20, seconds=10, bad=0.1, timeout=8).run()
+    account = in_thread(load.Load(server.url, pictures, clients=20, seconds=10, bad=0.1, timeout=8, pause=0.2).run)
     assert account.unexpected() == {}
     assert account.answers["equal"] == account.statuses[200] == len(account.latencies) >= 100
     assert len(account.bad) >= 4 and account.answers["near"] == 0
@@ -356,15 +384,14 @@ def test_an_engine_that_cannot_be_loaded_changes_nothing(server, folder):
     assert json.loads(ask(server, "GET", "/info")[2])["engine"]["file"] == str(folder / "one.ts")
 
 
-def test_a_new_engine_under_load_loses_nothing(server, folder, pictures, load):
-    others = load.known_answers(str(folder / "other.ts"), folder / "pictures", folder)
+def test_a_new_engine_under_load_loses_nothing(server, folder, pictures, others, load):
     assert all(one.answer != other.answer for one, other in zip(pictures, others))
-    asked = load.Load(server.url, pictures, clients=8, seconds=60, bad=0, timeout=8)
-    answers, compared = [], load.compared
+    asked = load.Load(server.url, pictures, clients=8, seconds=60, bad=0, timeout=8, pause=0.1)
+    found, compared = [], load.compared
 
     def which(answer, known):
         expected = next(other.answer for one, other in zip(pictures, others) if one.answer == known)
-        answers.append({known: "one", expected: "other"}.get(answer.rstrip(b"\n"), "wrong"))
+        found.append({known: "one", expected: "other"}.get(answer.rstrip(b"\n"), "wrong"))
         return "equal"
 
     async def run():
@@ -379,33 +406,31 @@ def test_a_new_engine_under_load_loses_nothing(server, folder, pictures, load):
 
     load.compared = which
     try:
-        account, swap = asyncio.run(run())
+        account, swap = in_thread(lambda: asyncio.run(run()))
     finally:
         load.compared = compared
     assert swap.returncode == 0, swap.stderr
     report = json.loads(swap.stdout)
     assert report["before"]["file"] == str(folder / "one.ts") and report["url"] == server.url
     assert account.unexpected() == {} and set(account.statuses) == {200}
-    first = answers.index("other")
-    assert "wrong" not in answers and first > 10 and len(answers) - first > 10
-    assert answers[first + 8 :].count("one") == 0  # At most what was on its way.
+    first = found.index("other")
+    assert "wrong" not in found and first > 10 and len(found) - first > 10
+    assert found[first + 8 :].count("one") == 0  # At most what was on its way.
 
 
-def test_sigterm_under_load_loses_nothing_that_was_accepted(server, folder, load):
-    pictures = load.known_answers(str(folder / "other.ts"), folder / "pictures", folder)
+def test_sigterm_under_load_loses_nothing_that_was_accepted(server, others):
     found, stopped = [], threading.Event()
 
     def send():
         while not stopped.is_set():
             began = time.monotonic()
             try:
-                status, _, answer = ask(server, "POST", "/detect", pictures[0].content)
+                status, _, answer = ask(server, "POST", "/detect", others[0].content)
             except (OSError, http.client.HTTPException) as error:
                 found.append((began, type(error).__name__, b""))
                 return
             found.append((began, status, answer))
-            if status == 503:
-                time.sleep(0.2)
+            time.sleep(0.2 if status == 503 else 0.03)
 
     threads = [threading.Thread(target=send) for _ in range(8)]
     for thread in threads:
@@ -419,7 +444,7 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(server, folder, load
         thread.join()
     before = [(status, answer) for began, status, answer in found if began < ended]
     assert len(before) > 20 and {status for status, _ in before} == {200}
-    assert {answer for _, answer in before} == {pictures[0].answer + b"\n"}
+    assert {answer for _, answer in before} == {others[0].answer + b"\n"}
     after = {status for began, status, _ in found if began >= ended}
     assert after <= {200, 503, "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"}
     assert server.exit_code == 0
