@@ -5,6 +5,7 @@ import base64
 import contextlib
 import http.client
 import importlib.util
+import itertools
 import json
 import os
 import shlex
@@ -30,7 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray"),
 ]
-OPTIONS = ("--timeout", "8", "--upload-timeout", "1", "--max-queue", "8", "--max-bytes", "12000000",
+OPTIONS = ("--timeout", "8", "--upload-timeout", "2", "--max-queue", "12", "--max-bytes", "12000000",
            "--max-pixels", "20000000")  # fmt: skip
 OTHER_LABELS = tuple(f"other {label}" for label in config.COCO_LABELS)
 
@@ -99,12 +100,12 @@ def ask(server, method, path, body=None, **headers):
         return response.status, dict(response.getheaders()), response.read()
 
 
-def raw(server, *parts, half_close=False, pause=0.0):
+def raw(server, *parts, half_close=False, pauses=()):
     """What comes back for bytes that are sent as they are, until the server closes the connection or has answered."""
     place, answer = urlsplit(server.url), b""
     with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
         with contextlib.suppress(ConnectionError):
-            for part in parts:
+            for part, pause in itertools.zip_longest(parts, pauses, fillvalue=0):
                 connection.sendall(part)
                 time.sleep(pause)
             if half_close:
@@ -224,8 +225,8 @@ def test_what_is_too_large_is_refused_and_not_read(server):
 def test_slow_half_closed_and_damaged_requests(server):
     head = b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
     started = time.monotonic()
-    assert raw(server, head, b"abc").startswith(b"HTTP/1.1 408 ") and time.monotonic() - started < 5
-    assert raw(server, head, *[b"a"] * 8, pause=0.2).startswith(b"HTTP/1.1 408 ")
+    assert raw(server, head, b"abc").startswith(b"HTTP/1.1 408 ") and time.monotonic() - started < 6
+    assert raw(server, head, *[b"a"] * 14, pauses=[0.2] * 15).startswith(b"HTTP/1.1 408 ")
     assert raw(server, head, b"abc", half_close=True) == b""  # Nobody is there to answer.
     assert raw(server, b"\0\1 nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert ask(server, "GET", "/health")[0] == 200
@@ -418,33 +419,41 @@ def test_a_new_engine_under_load_loses_nothing(server, folder, pictures, others,
     assert found[first + 8 :].count("one") == 0  # At most what was on its way.
 
 
-def test_sigterm_under_load_loses_nothing_that_was_accepted(server, others):
-    found, stopped = [], threading.Event()
+def test_sigterm_under_load_loses_nothing_that_was_accepted(server, pictures, others):
+    known = {one.content: {one.answer, other.answer} for one, other in zip(pictures, others)}
+    found, uploads, ended = [], [], threading.Event()
 
     def send():
-        while not stopped.is_set():
-            began = time.monotonic()
+        while True:
+            late = ended.is_set()
             try:
-                status, _, answer = ask(server, "POST", "/detect", others[0].content)
+                found.append((late, *ask(server, "POST", "/detect", pictures[0].content)[::2]))
             except (OSError, http.client.HTTPException) as error:
-                found.append((began, type(error).__name__, b""))
+                found.append((late, type(error).__name__, b""))
                 return
-            found.append((began, status, answer))
-            time.sleep(0.2 if status == 503 else 0.03)
+            time.sleep(0.03)
 
-    threads = [threading.Thread(target=send) for _ in range(8)]
+    def upload(content):
+        """A request that is accepted before the signal, whose picture is complete 0.8 s behind it."""
+        head = f"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+        uploads.append((content, raw(server, head + content[:200], content[200:], pauses=(1.2, 0))))
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    threads += [threading.Thread(target=upload, args=[one.content]) for one in pictures[:8]]
     for thread in threads:
         thread.start()
-    time.sleep(2)
-    ended = time.monotonic()
+        time.sleep(0.02)  # All at once are more than may wait.
+    time.sleep(0.4)
+    ended.set()
     server.process.send_signal(signal.SIGTERM)
     server.exit_code = server.process.wait(60)
-    stopped.set()
     for thread in threads:
         thread.join()
-    before = [(status, answer) for began, status, answer in found if began < ended]
-    assert len(before) > 20 and {status for status, _ in before} == {200}
-    assert {answer for _, answer in before} == {others[0].answer + b"\n"}
-    after = {status for began, status, _ in found if began >= ended}
+    assert server.exit_code == 0 and len(uploads) == 8
+    for content, answer in uploads:
+        assert answer.startswith(b"HTTP/1.1 200 "), [one for _, one in uploads]
+        assert answer.rpartition(b"\r\n")[2].strip() in known[content]
+    before = {(status, answer.strip()) for late, status, answer in found if not late}
+    assert {status for status, _ in before} == {200} and {answer for _, answer in before} <= known[pictures[0].content]
+    after = {status for late, status, _ in found if late}
     assert after <= {200, 503, "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"}
-    assert server.exit_code == 0
