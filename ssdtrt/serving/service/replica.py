@@ -17,7 +17,7 @@ from starlette.responses import Response
 from ssdtrt.errors import GpuError, SsdtrtError
 from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.serving.service.records import STATUS_APP, EngineFile, ServiceInfo, ServiceOptions
-from ssdtrt.serving.service.uploads import Refused, Upload, read_uploads, within
+from ssdtrt.serving.service.uploads import Refused, Upload, read_uploads, retry_later, within
 
 if TYPE_CHECKING:
     from ssdtrt.reading.reader import PreparedPicture
@@ -43,6 +43,7 @@ class DetectReplica:
         self._loaded: LoadedEngine | None = None
         self._next: LoadedEngine | None = None
         self._failure: GpuError | None = None
+        self._closed, self._ongoing = False, 0
         self._readers = ThreadPoolExecutor(worker_count(), "read")
         self._device = ThreadPoolExecutor(1, "device")
         self._pictures = Counter("ssdtrt_pictures", "Pictures that detections were returned for.")
@@ -86,6 +87,15 @@ class DetectReplica:
         assert self._loaded is not None
         return self._loaded.info()
 
+    def close(self) -> float:
+        """Refuse all requests from now on; return how many seconds those take at most that were accepted."""
+        self._closed = True
+        return self._options.timeout
+
+    def ongoing(self) -> int:
+        """Return how many requests were accepted and have no answer yet."""
+        return self._ongoing
+
     def check_health(self) -> None:
         """Raise once the GPU failed: Ray Serve puts a new replica in this one's place.
 
@@ -97,24 +107,33 @@ class DetectReplica:
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request, with detections or with why there are none."""
-        started, options = time.monotonic(), self._options
-        seconds = f"{options.upload_seconds:g} s"
-        slow = Refused(408, f"The picture was not there after {seconds}; send it faster, or a smaller one.", close=True)
-        late = Refused(504, f"There was no result within {options.timeout:g} s; try again later.")
+        if self._closed:
+            return retry_later("The service ends; try again later.").response()
+        self._ongoing += 1
         try:
-            uploads = await within(options.upload_seconds, read_uploads(request, options), slow)
-            left = started + _SHARE * options.timeout - time.monotonic()
-            lines = await within(left, self._answer(uploads), late)
+            return await self._detections(request)
         except Refused as refused:
             return refused.response()
         except ClientDisconnect:
             return Response(status_code=_GONE)
         except SsdtrtError as error:
             return Refused(500, str(error)).response()
+        finally:
+            self._ongoing -= 1
+
+    async def _detections(self, request: Request) -> Response:
+        """The detections of a request's pictures; Refused where there are none."""
+        started, options = time.monotonic(), self._options
+        seconds = f"{options.upload_seconds:g} s"
+        slow = Refused(408, f"The picture was not there after {seconds}; send it faster, or a smaller one.", close=True)
+        late = Refused(504, f"There was no result within {options.timeout:g} s; try again later.")
+        uploads = await within(options.upload_seconds, read_uploads(request, options), slow)
+        left = started + _SHARE * options.timeout - time.monotonic()
+        lines = await within(left, self._answer(uploads), late)
         self._pictures.inc(len(lines))
         several = "multipart/" in request.headers.get("content-type", "").lower()
-        return Response("".join(f"{line}\n" for line in lines),
-                        media_type="application/x-ndjson" if several else "application/json")  # fmt: skip
+        media_type = "application/x-ndjson" if several else "application/json"
+        return Response("".join(f"{line}\n" for line in lines), media_type=media_type)
 
     async def _answer(self, uploads: Sequence[Upload]) -> list[str]:
         """A line for each picture, all of one engine."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -27,7 +28,8 @@ from ssdtrt.system.progress import Progress, silent
 from ssdtrt.system.report import counted
 from ssdtrt.system.versions import available_cores
 
-_FLUSH_SECONDS = 0.5  # for the last answers to leave the proxies, behind the replicas
+_IDLE_SECONDS = 1.0  # without a request in the replicas; a proxy looks for a free one every half second
+_POLL_SECONDS = 0.1
 _STOP_SECONDS = 10.0  # more than the time-out of a request, in which a replica that ends has to finish
 
 
@@ -113,7 +115,7 @@ def swap_engine(
 
 
 def stop_service(own_cluster: bool = True) -> None:
-    """End the service, once all that was accepted is answered; what comes meanwhile gets 503.
+    """End the service, once all that its replicas have accepted is answered; what waits or comes meanwhile gets 503.
 
     Args:
         own_cluster: Whether Ray was started for it, and ends too.
@@ -121,11 +123,27 @@ def stop_service(own_cluster: bool = True) -> None:
     import ray
     from ray import serve
 
-    serve.delete(DETECT_APP)  # Waits for the replicas, which finish what they have.
-    time.sleep(_FLUSH_SECONDS)
+    with contextlib.suppress(SsdtrtError):  # Where no replica runs, none has accepted anything.
+        _drain(_handle(DETECT_APP))
     if not own_cluster:
+        serve.delete(DETECT_APP)
         serve.delete(STATUS_APP)
     ray.shutdown()
+
+
+def _drain(handle: Any) -> None:
+    """Let the replicas refuse what comes, and wait until they have nothing for a while.
+
+    In that while what waits in the proxies gets to the replicas. Serve's own way, to delete the application, would leave it
+    there without an answer.
+    """
+    longest = max(_results(handle.broadcast("close"), _STOP_SECONDS))
+    idle = time.monotonic()
+    until = idle + longest + _STOP_SECONDS
+    while (now := time.monotonic()) < until and now - idle < _IDLE_SECONDS:
+        time.sleep(_POLL_SECONDS)
+        if any(_results(handle.broadcast("ongoing"), _STOP_SECONDS)):
+            idle = time.monotonic()
 
 
 def _needed_device(metadata: Metadata, asked: str | None) -> str | None:
@@ -214,13 +232,13 @@ def _handle(name: str) -> Any:
         raise SsdtrtError("No service runs on this Ray cluster. Start one: ssdtrt serve FILE") from error
 
 
-def _results(response: Any) -> list[Any]:
+def _results(response: Any, seconds: float = config.SERVE_START_SECONDS) -> list[Any]:
     """What each replica returns; SsdtrtError with the first one's error."""
     import ray
     from ray.serve.exceptions import RayServeException
 
     try:
-        return response.results(timeout_s=config.SERVE_START_SECONDS)
+        return response.results(timeout_s=seconds)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SsdtrtError):
             raise SsdtrtError(f"{error.cause} The service keeps the engine that it has.") from error

@@ -133,4 +133,4 @@ def _parts(content_type: str, body: bytes) -> list[Upload]:
 
 def retry_later(error: str) -> Refused:
     """Return a refusal for a while."""
-    return Refused(503, error, close=True, retry_after=str(config.SERVE_RETRY_SECONDS))
+    return Refused(503, error, retry_after=str(config.SERVE_RETRY_SECONDS))

@@ -232,18 +232,24 @@ def test_slow_half_closed_and_damaged_requests(server):
     assert ask(server, "GET", "/health")[0] == 200
 
 
+def begun(server, content):
+    """What comes back for a picture whose first bytes are followed by the others 1.2 s later: till then it takes a place."""
+    head = f"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
+    return raw(server, head + content[:200], content[200:], pauses=(1.2, 0))
+
+
 def test_more_than_can_wait_are_refused_for_a_while(server, pictures):
-    found = []
-    threads = [
-        threading.Thread(target=lambda: found.append(ask(server, "POST", "/detect", pictures[0].content)))
-        for _ in range(40)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(50) as pool:
+        first = []
+        for known in pictures[: config.SERVE_ONGOING]:
+            first.append(pool.submit(begun, server, known.content))
+            time.sleep(0.02)  # All at once are more than may wait.
+        time.sleep(0.2)
+        others = [pool.submit(ask, server, "POST", "/detect", pictures[0].content) for _ in range(30)]
+    assert all(one.result().startswith(b"HTTP/1.1 200 ") for one in first)
+    found = [one.result() for one in others]
     statuses = [status for status, *_ in found]
-    assert set(statuses) == {200, 503} and statuses.count(200) >= config.SERVE_ONGOING
+    assert set(statuses) == {200, 503} and statuses.count(503) >= 30 - 12
     assert all(headers["retry-after"] == "1" for status, headers, _ in found if status == 503)
 
 
@@ -434,12 +440,10 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(server, pictures, ot
             time.sleep(0.03)
 
     def upload(content):
-        """A request that is accepted before the signal, whose picture is complete 0.8 s behind it."""
-        head = f"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode()
-        uploads.append((content, raw(server, head + content[:200], content[200:], pauses=(1.2, 0))))
+        uploads.append((content, begun(server, content)))
 
-    threads = [threading.Thread(target=send) for _ in range(4)]
-    threads += [threading.Thread(target=upload, args=[one.content]) for one in pictures[:8]]
+    threads = [threading.Thread(target=upload, args=[one.content]) for one in pictures[:16]]
+    threads += [threading.Thread(target=send) for _ in range(4)]  # They wait: there is no room for more.
     for thread in threads:
         thread.start()
         time.sleep(0.02)  # All at once are more than may wait.
@@ -449,11 +453,12 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(server, pictures, ot
     server.exit_code = server.process.wait(60)
     for thread in threads:
         thread.join()
-    assert server.exit_code == 0 and len(uploads) == 8
+    assert server.exit_code == 0 and len(uploads) == config.SERVE_ONGOING == 16
     for content, answer in uploads:
         assert answer.startswith(b"HTTP/1.1 200 "), [one for _, one in uploads]
         assert answer.rpartition(b"\r\n")[2].strip() in known[content]
     before = {(status, answer.strip()) for late, status, answer in found if not late}
-    assert {status for status, _ in before} == {200} and {answer for _, answer in before} <= known[pictures[0].content]
+    assert len(before) >= 1 and {status for status, _ in before} <= {200, 503}
+    assert {answer for status, answer in before if status == 200} <= known[pictures[0].content]
     after = {status for late, status, _ in found if late}
     assert after <= {200, 503, "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"}
