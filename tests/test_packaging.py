@@ -35,7 +35,7 @@ def test_wheel_holds_every_module_and_the_samples(wheel):
     samples = {str(path.relative_to(ROOT)) for path in (ROOT / "ssdtrt" / "samples").rglob("*") if path.is_file()}
     names = ("README.md", "coffee.jpg", "scenes.npz", "scenes/annotations.json", "scenes/images/000012.jpg")
     assert {f"ssdtrt/samples/{name}" for name in names} <= samples
-    assert modules | samples <= held
+    assert modules | samples | {"ssdtrt/serving/service/page.html"} <= held
     assert not any(name.startswith("tests/") for name in held)
 
 
@@ -92,6 +92,8 @@ OPTIONAL = {
     "safetensors": "safetensors",
     "pandas": "pandas",
     "tritonclient": "triton",
+    "ray": "ray",
+    "starlette": "ray",
 }
 """What the package imports where it is installed, by the extra that brings it."""
 DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "torch_tensorrt": "torch-tensorrt"}
@@ -121,7 +123,7 @@ def test_what_the_package_imports_is_required_or_in_an_extra(settings):
     required = {DISTRIBUTIONS.get(name, name) for name in others - set(OPTIONAL)}
     assert required == names(settings["options"]["install_requires"])
     extras = settings["options.extras_require"]
-    for module in others & set(OPTIONAL) - {"tensorrt"}:  # It comes with torch-tensorrt.
+    for module in others & set(OPTIONAL) - {"tensorrt", "starlette"}:  # With torch-tensorrt and ray[serve].
         distribution = DISTRIBUTIONS.get(module, module.replace("_", "-"))
         assert distribution in names(extras[OPTIONAL[module]]), module
 
