@@ -6,8 +6,10 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
+import torch
 from PIL import Image
 
+from ssdtrt import config
 from ssdtrt.detect import UNTRAINED, Detector
 from ssdtrt.detection.unpacking import Chosen, unpack
 from ssdtrt.errors import ImageError
@@ -47,6 +49,23 @@ class LoadedEngine:
         )
         self._chosen = Chosen(detector.threshold, detector.classes, detector.max_detections)
         self._resize_on_device = detector.device.type == "cuda"
+        self._capture()
+
+    def _capture(self) -> None:
+        """Run batches of the engine's sizes as CUDA graphs, and let no other size come.
+
+        Requests make batches of all sizes, and each size is a graph, whose capture takes longer than the pictures. An engine
+        that keeps one graph alone is always filled up.
+        """
+        graph, batch, device = self.detector.pipeline.graph, self.detector.runner.batch, self.detector.device
+        if graph is None or batch is None:
+            return
+        sizes = batch.sizes if graph.limit > len(batch.sizes) else batch.sizes[-1:]
+        self.detector.batches.sizes = sizes
+        for size in sizes:
+            self.detector.start(
+                torch.zeros(size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=torch.uint8, device=device)
+            )()
 
     def prepare(self, upload: Upload) -> PreparedPicture:
         """Decode and resize a picture, in any thread.
