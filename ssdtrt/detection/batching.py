@@ -102,6 +102,8 @@ class BatchRunner:
         sizes: Sizes in ascending order that batches of any order of sizes are filled up to, as `pad` says; none at first.
     """
 
+    sizes: Sequence[int] = ()
+
     def __init__(
         self,
         stage: Callable[[list[Any]], Tensor],
@@ -118,7 +120,6 @@ class BatchRunner:
         self.ahead, self.pad, self.times = ahead, pad, times or StageTimes()
         self.stage, self.start, self.size, self.smallest = stage, start, size, smallest
         self.note, self.release = note, release
-        self.sizes: Sequence[int] = ()
 
     def cut(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         """Yield the items in lists of the current `size`."""
