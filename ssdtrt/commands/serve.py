@@ -12,7 +12,6 @@ from ssdtrt import config
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
-    device_option,
     json_option,
     sha256_option,
     show,
@@ -77,7 +76,7 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
     "--timeout", type=Positive(), default=config.SERVE_SECONDS, show_default=True, metavar="S",
     help="Until a request is answered.",
 )  # fmt: skip
-@device_option
+@click.option("--device", type=click.Choice(("cpu", "cuda")), help="[default: that of the file]")
 @sha256_option
 @json_option
 @click.pass_context

@@ -16,6 +16,11 @@ def test_a_new_engine_takes_no_options_of_a_service(ssdtrt, known, options):
     assert f"{options[0]} is for a service that starts; --swap changes its engine alone." in done.stderr
 
 
+def test_which_gpu_is_for_ray_to_choose(ssdtrt, known):
+    done = ssdtrt("serve", known, "--device", "cuda:1")
+    assert done.exit_code == 2 and "'cuda:1' is not one of 'cpu', 'cuda'" in done.stderr
+
+
 def test_ray_is_missing(ssdtrt, known, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
