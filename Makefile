@@ -115,8 +115,8 @@ $(VENV)/.docs: $(VENV)/.base
 	@touch $@
 
 $(VENV)/.ray: $(VENV)/.base
-	@echo "installing Ray"
-	@$(call install,-e '.[ray]')
+	@echo "installing Ray, and what drives a browser in the tests of the service's page"
+	@$(call install,-e '.[ray]' playwright)
 	@touch $@
 
 # Each in a folder of its own, because they cannot be installed together.

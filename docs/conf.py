@@ -35,6 +35,8 @@ TOCTREE = """
 Guide <docs/guide>
 Videos <docs/video>
 Ray <docs/ray>
+Service <docs/service>
+Deployment <docs/deployment>
 docs/commands
 docs/api
 examples/README

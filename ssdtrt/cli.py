@@ -23,6 +23,7 @@ from ssdtrt.commands.options import terminal
 from ssdtrt.commands.parameters.types import complete_paths
 from ssdtrt.commands.reports import compare, plot, report
 from ssdtrt.commands.run import run
+from ssdtrt.commands.serve import serve
 from ssdtrt.commands.terminal import columns, take_any_name
 from ssdtrt.errors import ParityError, SsdtrtError
 
@@ -153,6 +154,7 @@ for _command in (
     profile,
     report,
     run,
+    serve,
     triton,
     triton_check,
     verify,

@@ -187,6 +187,22 @@ PYTORCH_IMAGE = "nvcr.io/nvidia/pytorch:{}-py3"  # what is compiled in it runs i
 NO_TRITON_CONTAINER = ("8.6.0",)  # TensorRT of PyPI alone, which no such container has
 SUPPORT_MATRIX = "https://docs.nvidia.com/deeplearning/frameworks/support-matrix/index.html"
 
+# The service on Ray Serve.
+SERVE_HOST, SERVE_PORT = "127.0.0.1", 8000
+SERVE_BYTES = 20_000_000  # of a request's body
+SERVE_PIXELS = 50_000_000  # of a picture: 150 MB in RGB
+SERVE_PICTURES = 16  # of a request
+SERVE_UPLOAD_SECONDS = 10.0  # until a body is there
+SERVE_SECONDS = 30.0  # for a request, all in all
+SERVE_QUEUE_DELAY = 5000  # microseconds that a picture may wait for others to fill a batch
+SERVE_BATCHES = 4  # batches of pictures in a replica: those that are read, that wait, that run
+SERVE_ONGOING = 16  # requests in a replica at least
+SERVE_QUEUE = {"cuda": 256, "cpu": 32}  # requests that wait for a replica, at each of Ray's HTTP proxies
+SERVE_RETRY_SECONDS = 1  # after which a client that was refused may try again
+SERVE_START_SECONDS = 600.0  # for an engine to be loaded
+SERVE_CPUS = 6  # logical ones of a cluster on this machine, at least: with 2 Ray hangs
+SERVE_STORE_BYTES = 512 << 20  # of that cluster's object store
+
 # Exit codes after Ctrl-C and after SIGTERM, as in shells.
 INTERRUPTED = (130, 143)
 NOT_COMPARABLE = 3  # the exit code of `compare` where neither "slower" nor "not slower" can be said

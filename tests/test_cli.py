@@ -250,7 +250,7 @@ def test_no_help_imports_what_takes_long():
 def test_these_are_the_commands():
     assert COMMANDS == [
         "bench", "cache", "compare", "compile", "detect", "doctor", "evaluate", "export", "inspect", "plot", "profile",
-        "report", "run", "triton", "triton-check", "verify",
+        "report", "run", "serve", "triton", "triton-check", "verify",
     ]  # fmt: skip
 
 

@@ -37,6 +37,7 @@ def test_wheel_holds_every_module_and_the_samples(wheel):
     assert {f"ssdtrt/samples/{name}" for name in names} <= samples
     assert modules | samples | {"ssdtrt/images/resize.ptx", "ssdtrt/images/resize.cu"} <= held
     assert not any(name.startswith("tests/") for name in held)
+    assert "ssdtrt/serving/service/page.html" in held
 
 
 @pytest.mark.slow
@@ -95,6 +96,7 @@ OPTIONAL = {
     "ray": "ray",
     "pyarrow": "ray",
     "fsspec": "ray",
+    "starlette": "ray",
 }
 """What the package imports where it is installed, by the extra that brings it."""
 DISTRIBUTIONS = {"PIL": "pillow", "pynvml": "nvidia-ml-py", "torch_tensorrt": "torch-tensorrt"}
@@ -124,7 +126,7 @@ def test_what_the_package_imports_is_required_or_in_an_extra(settings):
     required = {DISTRIBUTIONS.get(name, name) for name in others - set(OPTIONAL)}
     assert required == names(settings["options"]["install_requires"])
     extras = settings["options.extras_require"]
-    for module in others & set(OPTIONAL) - {"tensorrt"}:  # It comes with torch-tensorrt.
+    for module in others & set(OPTIONAL) - {"tensorrt", "starlette"}:  # With torch-tensorrt and ray[serve].
         distribution = DISTRIBUTIONS.get(module, module.replace("_", "-"))
         assert distribution in names(extras[OPTIONAL[module]]), module
 

@@ -34,6 +34,7 @@ from ssdtrt.evaluation.report import ClassFigures, EvalReport, EvalSettings
 from ssdtrt.model.source import WeightsSource
 from ssdtrt.reporting.records import DetectReport, PageReport, PlotLine, PlotReport
 from ssdtrt.run import RunReport
+from ssdtrt.serving.service.records import EngineFile, ServeReport, ServiceError, ServiceInfo, ServiceOptions
 from ssdtrt.serving.triton.report import CheckedPicture, TritonCheck, TritonLatency, TritonModel, TritonReport
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.gpu_state import GpuState
@@ -282,6 +283,7 @@ DOCUMENTS = [
     (CompareReport, ComparedRow), (EvalComparison, ComparedFigure), (EvalReport, EvalSettings, ClassFigures), (Inspection,), (DoctorReport, Finding),
     (CacheReport, CacheEntry), (ClearReport,), (RunReport,), (DetectReport,), (BatchReport,), (BatchManifest, BatchSettings), (PlotReport, PlotLine), (PageReport,),
     (TritonReport, TritonModel), (TritonCheck, CheckedPicture, TritonLatency),
+    (ServeReport, EngineFile), (ServiceInfo, ServiceOptions), (ServiceError,),
     (PictureList,), (ImageDetections, Detection), (FrameDetections,), (DetectVideoReport, VideoRun), (quantization.CalibrationTable,),
 ]  # fmt: skip
 RECORDED_IN_FILES = (

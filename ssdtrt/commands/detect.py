@@ -30,7 +30,7 @@ from ssdtrt.commands.options import (
     threshold_option,
 )
 from ssdtrt.commands.parameters.addresses import address_options
-from ssdtrt.commands.parameters.types import Overlap, complete_classes
+from ssdtrt.commands.parameters.types import Overlap, complete_classes, split_names
 from ssdtrt.commands.text.tables import stages_text, summary_text
 from ssdtrt.commands.video import video_options
 from ssdtrt.system.report import counted
@@ -47,10 +47,6 @@ if TYPE_CHECKING:
     from ssdtrt.sinks.json_sinks import CocoSink, JsonLinesSink
 
 _SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show_labels": "--no-labels"}
-
-
-def _split(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str] | None:
-    return None if value is None else [part.strip() for part in value.split(",")]
 
 
 @click.command()
@@ -73,7 +69,7 @@ def _split(_context: click.Context, _option: click.Parameter, value: str | None)
 @click.option(
     "--classes",
     metavar="A,B",
-    callback=_split,
+    callback=split_names,
     shell_complete=complete_classes,
     help="Only these, by name or number.  [default: all]",
 )

@@ -97,7 +97,12 @@ class BatchRunner:
         pad: Whether a shorter batch behind a full one is filled up with its last item: on a GPU another size is another
             CUDA graph, whose capture takes longer than the items.
         times: Takes how long staging takes.
+
+    Attributes:
+        sizes: Sizes in ascending order that batches of any order of sizes are filled up to, as `pad` says; none at first.
     """
+
+    sizes: Sequence[int] = ()
 
     def __init__(
         self,
@@ -184,6 +189,7 @@ class BatchRunner:
         """Start the images [N, ...] of a batch, filled up to those of a full one before it."""
         if images.is_cuda:
             images.record_stream(torch.cuda.current_stream(images.device))
+        full = next((size for size in self.sizes if size >= len(images)), full)
         if self.pad and len(images) < full <= self.size:
             images = torch.cat([images, images[-1:].expand(full - len(images), *images.shape[1:])])
         return self.start(images)

@@ -1,1 +1,1 @@
-"""Files in the forms that other servers take, and checks of such a server against the file itself."""
+"""The service on Ray Serve; and files in the forms that other servers take, with checks of such servers."""

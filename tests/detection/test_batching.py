@@ -177,6 +177,19 @@ def test_what_a_batch_is_filled_up_with_is_its_last_item():
     assert given == [[1, 2, 3], [4, 4, 4], [5, 6], [7]]  # Only behind a full one.
 
 
+def test_batches_of_any_sizes_are_filled_up_to_the_next_of_some():
+    given = []
+    batches = BatchRunner(torch.tensor, lambda images: given.append(images.tolist()) or (lambda: images), 4, pad=True)
+    batches.sizes = 1, 3, 4
+    batches_given = [[1], [2, 3], [4, 5, 6, 7], [8], [9, 10]]
+    assert [(batch, result.tolist()) for batch, result in batches.run(iter(batches_given))] == [
+        (batch, batch) for batch in batches_given
+    ]
+    assert given == [[1], [2, 3, 3], [4, 5, 6, 7], [8], [9, 10, 10]]
+    batches.size = 2  # As where the memory is too small for more.
+    assert [result.tolist() for _, result in batches.run(iter([[1], [2, 3]]))] == [[1], [2, 3]] and given[-1] == [2, 3]
+
+
 def test_after_a_halving_it_is_filled_up_to_the_smaller_size():
     device = Device(8)
     batches = BatchRunner(device.stage, device.start, 32, pad=True)

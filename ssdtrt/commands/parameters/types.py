@@ -197,6 +197,11 @@ def complete_labels(_ctx: click.Context, _param: click.Parameter, incomplete: st
     return [CompletionItem(incomplete, type="file"), *_items(("coco",), incomplete)]
 
 
+def split_names(_context: click.Context, _option: click.Parameter, value: str | None) -> list[str] | None:
+    """Split --classes at its commas."""
+    return None if value is None else [part.strip() for part in value.split(",")]
+
+
 def complete_classes(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete --classes: the class names of the file that the command has, or else COCO's."""
     from ssdtrt.artifact.metadata import read_metadata

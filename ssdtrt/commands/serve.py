@@ -1,0 +1,141 @@
+"""The command serve."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ssdtrt import config
+from ssdtrt.commands.options import (
+    check_apart,
+    check_json,
+    json_option,
+    sha256_option,
+    show,
+    terminal,
+    threshold_option,
+)
+from ssdtrt.commands.parameters.types import Positive, complete_classes, split_names
+from ssdtrt.commands.text.tables import fill
+from ssdtrt.system.report import counted
+
+if TYPE_CHECKING:
+    from ssdtrt.serving.service.records import ServeReport
+
+_OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
+
+
+@click.command()
+@click.argument("file")
+@click.option("--ray", metavar="ADDRESS", help="A Ray cluster, HOST:PORT or auto.  [default: one on this machine]")
+@click.option(
+    "--replicas", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Each on its own GPU."
+)
+@click.option("--host", default=config.SERVE_HOST, show_default=True, help="Where to listen; 0.0.0.0 for everybody.")
+@click.option("--port", type=click.IntRange(1, 65535), default=config.SERVE_PORT, show_default=True)
+@click.option("--swap", is_flag=True, help="Put FILE into the service that runs, in place of its engine.")
+@threshold_option
+@click.option(
+    "--classes",
+    metavar="A,B",
+    callback=split_names,
+    shell_complete=complete_classes,
+    help="Only these, by name or number.  [default: all]",
+)
+@click.option(
+    "--max-queue",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Requests that wait for a replica; more get 503.  "
+    f"[default: {config.SERVE_QUEUE['cuda']}, on a CPU {config.SERVE_QUEUE['cpu']}]",
+)
+@click.option(
+    "--max-queue-delay",
+    type=click.IntRange(min=0),
+    default=config.SERVE_QUEUE_DELAY,
+    show_default=True,
+    metavar="US",
+    help="Microseconds that a picture may wait for others to fill a batch.",
+)
+@click.option(
+    "--max-bytes", type=click.IntRange(min=1), default=config.SERVE_BYTES, show_default=True, metavar="N",
+    help="Most bytes of a request.",
+)  # fmt: skip
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), default=config.SERVE_PIXELS, show_default=True, metavar="N",
+    help="Most pixels of a picture.",
+)  # fmt: skip
+@click.option(
+    "--upload-timeout", type=Positive(), default=config.SERVE_UPLOAD_SECONDS, show_default=True, metavar="S",
+    help="Until a picture is there.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=Positive(), default=config.SERVE_SECONDS, show_default=True, metavar="S",
+    help="Until a request is answered.",
+)  # fmt: skip
+@click.option("--device", type=click.Choice(("cpu", "cuda")), help="[default: that of the file]")
+@sha256_option
+@json_option
+@click.pass_context
+def serve(context, file, ray, swap, sha256, json_file, **options):
+    """Serve FILE by HTTP on Ray Serve: pictures in, detections out.
+
+    POST a picture to /detect; / has a page to drop pictures on. FILE is an engine, a detector or a module. There is no
+    authentication: others reach it only with --host. Ctrl-C or SIGTERM ends it when all that it accepted is answered.
+    Needs Ray (the extra `ray`).
+
+    Example: ssdtrt serve ssd300.engine.ts
+    """
+    check_apart({"--json": json_file}, [file, f"{file}.sha256"])
+    if swap:
+        _check_alone(context)
+    from ssdtrt.serving.service.service import start_service, stop_service, swap_engine
+
+    check_json(json_file)
+    if swap:
+        show(swap_engine(file, ray=ray, sha256=sha256, progress=terminal.progress), json_file, _text)
+        return
+    report = start_service(file, ray=ray, sha256=sha256, progress=terminal.progress, **_fields(options))
+    if report.service.note:
+        terminal.note(report.service.note)
+    show(report, json_file, _text)
+    try:
+        while True:
+            time.sleep(1)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Some send it to a process and to its group.
+        terminal.progress("answering what was accepted")
+        stop_service(own_cluster=ray is None)
+        terminal.done()
+
+
+def _check_alone(context: click.Context) -> None:
+    """Refuse options of a service that is started."""
+    given = click.core.ParameterSource.COMMANDLINE
+    for option in context.command.params:
+        if option.name not in _OF_SWAP and option.expose_value and context.get_parameter_source(option.name) is given:
+            raise click.UsageError(f"{option.opts[0]} is for a service that starts; --swap changes its engine alone.")
+
+
+def _fields(options: dict[str, Any]) -> dict[str, Any]:
+    """The options under the names that the service has for them."""
+    classes, most = options.pop("classes"), options.pop("max_queue")
+    options["queue_delay"], options["upload_seconds"] = options.pop("max_queue_delay"), options.pop("upload_timeout")
+    options["classes"] = classes and tuple(classes)
+    return options | ({"max_queue": most} if most else {})
+
+
+def _text(report: ServeReport, width: int) -> str:
+    """Return where it listens, and what runs."""
+    service = report.service
+    runs = f"{service.engine.file}, {service.precision.upper()} on {service.device}"
+    before = f" in place of {report.before.file}" if report.before else ""
+    return "\n".join(
+        [
+            fill(f"{report.url}: {runs}{before}, {counted(service.replicas, 'replica')}", width),
+            fill(f"another engine: ssdtrt serve FILE --swap --ray {report.ray}", width),
+        ]
+    )

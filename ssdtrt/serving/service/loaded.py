@@ -1,0 +1,119 @@
+"""An engine in a replica: from the bytes of pictures to lines of JSON, with the code of `ssdtrt detect`."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+
+from ssdtrt import config
+from ssdtrt.detect import UNTRAINED, Detector
+from ssdtrt.detection.unpacking import Chosen, unpack
+from ssdtrt.errors import ImageError
+from ssdtrt.reading.reader import PictureReader, PreparedPicture
+from ssdtrt.serving.service.records import EngineFile, ServiceInfo, ServiceOptions
+from ssdtrt.serving.service.uploads import Refused, Upload
+from ssdtrt.sinks.json_sinks import JsonLinesSink
+
+
+class LoadedEngine:
+    """An engine, ready to detect.
+
+    Args:
+        engine: The file.
+        options: How the service was started.
+
+    Attributes:
+        engine: The file.
+        detector: It, loaded.
+
+    Raises:
+        SsdtrtError: Where the file is another here, or does not run here.
+    """
+
+    def __init__(self, engine: EngineFile, options: ServiceOptions):
+        self.engine, self._options = engine, options
+        detector = self.detector = Detector(
+            engine.file,
+            options.device if options.device == "cpu" else None,
+            threshold=options.threshold,
+            classes=options.classes,
+            max_pixels=options.max_pixels,
+            sha256=engine.sha256,
+        )
+        self._reader = PictureReader(
+            detector.runner.preprocess, detector.orient, detector.workers, 1, max_pixels=options.max_pixels
+        )
+        self._chosen = Chosen(detector.threshold, detector.classes, detector.max_detections)
+        self._resize_on_device = detector.device.type == "cuda"
+        self._capture()
+
+    def _capture(self) -> None:
+        """Run batches of the engine's sizes as CUDA graphs, and let no other size come.
+
+        Requests make batches of all sizes, and each size is a graph, whose capture takes longer than the pictures. An engine
+        that keeps one graph alone is always filled up.
+        """
+        graph, batch, device = self.detector.pipeline.graph, self.detector.runner.batch, self.detector.device
+        if graph is None or batch is None:
+            return
+        sizes = batch.sizes if graph.limit > len(batch.sizes) else batch.sizes[-1:]
+        self.detector.batches.sizes = sizes
+        for size in sizes:
+            self.detector.start(
+                torch.zeros(size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=torch.uint8, device=device)
+            )()
+
+    def prepare(self, upload: Upload) -> PreparedPicture:
+        """Decode and resize a picture, in any thread.
+
+        Raises:
+            Refused: For what cannot be read, and for more pixels than are allowed.
+        """
+        file = io.BytesIO(upload.content)
+        file.name = upload.name or "The picture"
+        found = next(self._reader.at_once([file], resize_on_device=self._resize_on_device))
+        if isinstance(found, ImageError):
+            if isinstance(found.__cause__, Image.DecompressionBombError):
+                raise Refused(
+                    413, f"{file.name} has more than {self._options.max_pixels:,} pixels; send a smaller one."
+                )
+            raise Refused(422, str(found))
+        return dataclasses.replace(found, name=upload.name, source="")  # Else it keeps the whole picture.
+
+    def detect(self, pictures: Sequence[PreparedPicture]) -> list[str]:
+        """Detect in pictures, in one thread at a time.
+
+        Returns:
+            For each picture what `ssdtrt detect --jsonl` writes, a line without its end.
+
+        Raises:
+            GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
+        """
+        detector, runner, text = self.detector, self.detector.runner, io.StringIO()
+        sink = JsonLinesSink(text, runner.labels)
+        for batch, packed in detector.batches.run(detector.batches.cut(pictures)):
+            sink.write_batch(unpack(packed.numpy(), batch, self._chosen, runner.preprocess, runner.labels, _gone))
+        return text.getvalue().splitlines()
+
+    def info(self) -> ServiceInfo:
+        """Return what runs, in one replica."""
+        runner = self.detector.runner
+        return ServiceInfo(
+            engine=self.engine,
+            precision=runner.precision,
+            preprocess=runner.preprocess,
+            labels=tuple(runner.labels),
+            note="" if runner.trained else UNTRAINED,
+            device=str(self.detector.device),
+            batch_size=self.detector.batch_size,
+            replicas=1,
+            options=self._options,
+        )
+
+
+def _gone(_: object) -> Image.Image:
+    raise ImageError("The service keeps no picture.")

@@ -1,0 +1,247 @@
+"""Start the service on Ray Serve, put another engine in, and end it when all that was accepted is answered."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ssdtrt import config
+from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
+from ssdtrt.detection.settings import class_numbers
+from ssdtrt.errors import SsdtrtError
+from ssdtrt.serving.service.cluster import check_port, check_ray, connect
+from ssdtrt.serving.service.records import (
+    DETECT_APP,
+    STATUS_APP,
+    EngineFile,
+    ServeReport,
+    ServiceInfo,
+    ServiceOptions,
+)
+from ssdtrt.system.digests import sha256_file
+from ssdtrt.system.progress import Progress, silent
+from ssdtrt.system.report import counted
+from ssdtrt.system.versions import available_cores
+
+_IDLE_SECONDS = 1.0  # without a request in the replicas; a proxy looks for a free one every half second
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 10.0  # more than the time-out of a request, in which a replica that ends has to finish
+
+
+def start_service(
+    file: str | Path,
+    *,
+    ray: str | None = None,
+    replicas: int = 1,
+    host: str = config.SERVE_HOST,
+    port: int = config.SERVE_PORT,
+    device: str | None = None,
+    sha256: str | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> ServeReport:
+    """Start the service; it runs until `stop_service`.
+
+    Args:
+        file: An engine, a detector or a module, at the same path on each node of the cluster.
+        ray: The address of a Ray cluster, or `auto`; None to start one on this machine, which ends with this process.
+        replicas: How many load the file; on GPUs each has one of its own.
+        host: The address to listen at.
+        port: The port.
+        device: `cpu` or `cuda`; by default that of the file; one that runs on both takes GPUs where there are enough.
+        sha256: The digest that the file must have.
+        progress: Called with a line for each step.
+        options: Fields of ServiceOptions in place of their defaults.
+
+    Returns:
+        Where it listens, and what runs.
+
+    Raises:
+        SsdtrtError: Where Ray is missing, the file is damaged or does not run there, or the port is taken.
+    """
+    check_ray()
+    metadata = check_file(file, sha256=sha256)
+    needed = _needed_device(metadata, device)
+    class_numbers(options.get("classes"), metadata.model.labels)
+    engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
+    if not ray:
+        check_port(host, port)
+    progress("starting Ray" if not ray else "connecting to Ray")
+    address = connect(ray)
+    on = _device(needed, replicas)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    chosen = ServiceOptions(**{"url": url, "device": on, "max_queue": config.SERVE_QUEUE[on], **options})
+    progress("starting the service")
+    _deploy(engine, metadata, chosen, replicas, host, port)
+    return ServeReport(url=url, ray=address, service=_running())
+
+
+def swap_engine(
+    file: str | Path, *, ray: str | None = None, sha256: str | None = None, progress: Progress = silent
+) -> ServeReport:
+    """Put another engine into the running service: every replica loads it, and only then all take it.
+
+    Requests go on meanwhile. Where one replica cannot load it, all keep the one that they have.
+
+    Args:
+        file: The engine, at the same path on each node of the cluster.
+        ray: The address of the Ray cluster; by default that of the one on this machine.
+        sha256: The digest that it must have.
+        progress: Called with a line for each step.
+
+    Raises:
+        SsdtrtError: Where no service runs there, or the file is damaged or does not run there.
+    """
+    check_ray()
+    check_file(file, sha256=sha256)
+    engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
+    progress("connecting to Ray")
+    address = connect(ray or "auto")
+    before = _running()
+    handle = _handle(DETECT_APP)
+    progress("loading the engine")
+    _results(handle.broadcast("prepare", engine))
+    switched = _results(handle.broadcast("switch", engine))
+    _handle(STATUS_APP).keep_engine.remote(engine).result(timeout_s=config.SERVE_SECONDS)
+    found = _results(handle.broadcast("info"))
+    if not all(switched) or any(one.engine != engine for one in found):
+        raise SsdtrtError("A replica was replaced in the meantime, and has another engine; run the same command again.")
+    return ServeReport(url=before.options.url, ray=address, service=_running(), before=before.engine)
+
+
+def stop_service(own_cluster: bool = True) -> None:
+    """End the service, once all that its replicas have accepted is answered; what waits or comes meanwhile gets 503.
+
+    Args:
+        own_cluster: Whether Ray was started for it, and ends too.
+    """
+    import ray
+    from ray import serve
+
+    with contextlib.suppress(SsdtrtError):  # Where no replica runs, none has accepted anything.
+        _drain(_handle(DETECT_APP))
+    if not own_cluster:
+        serve.delete(DETECT_APP)
+        serve.delete(STATUS_APP)
+    ray.shutdown()
+
+
+def _drain(handle: Any) -> None:
+    """Let the replicas refuse what comes, and wait until they have nothing for a while.
+
+    In that while what waits in the proxies gets to the replicas. Serve's own way, to delete the application, would leave it
+    there without an answer.
+    """
+    longest = max(_results(handle.broadcast("close"), _STOP_SECONDS))
+    idle = time.monotonic()
+    until = idle + longest + _STOP_SECONDS
+    while (now := time.monotonic()) < until and now - idle < _IDLE_SECONDS:
+        time.sleep(_POLL_SECONDS)
+        if any(_results(handle.broadcast("ongoing"), _STOP_SECONDS)):
+            idle = time.monotonic()
+
+
+def _needed_device(metadata: Metadata, asked: str | None) -> str | None:
+    """`cpu` or `cuda`, where the file or the user says so; SsdtrtError where they differ."""
+    if not isinstance(metadata, EngineMetadata):
+        return asked
+    needed = metadata.request.capabilities.device_type
+    if asked and asked != needed:
+        raise SsdtrtError(f"The file runs on {needed}; found --device {asked}. Leave it out.")
+    return needed
+
+
+def _device(needed: str | None, replicas: int) -> str:
+    """Where the file runs on this cluster; SsdtrtError where that lacks GPUs."""
+    import ray
+
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    on = needed or ("cuda" if gpus >= replicas else "cpu")
+    if on == "cuda" and gpus < replicas:
+        raise SsdtrtError(
+            f"Each replica needs a GPU; found {counted(gpus, 'GPU')} for {counted(replicas, 'replica')} in the Ray "
+            "cluster. Give fewer --replicas, or a file for the CPU."
+        )
+    return on
+
+
+def _deploy(
+    engine: EngineFile, metadata: Metadata, options: ServiceOptions, replicas: int, host: str, port: int
+) -> None:
+    """Run the two applications; SsdtrtError where a replica does not start."""
+    from ray import serve
+    from ray.serve.config import BackpressureConfig, HTTPOptions
+
+    from ssdtrt.serving.service.replica import DetectReplica
+    from ssdtrt.serving.service.status import StatusReplica
+
+    batch = metadata.batch_range.max if metadata.batch_range else config.DETECT_BATCH[options.device]
+    quiet = {"log_level": "ERROR", "enable_access_log": False}
+    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=options.timeout), logging_config=quiet)
+    status = serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}, logging_config=quiet)(
+        StatusReplica
+    )
+    serve.run(status.bind(), name=STATUS_APP, route_prefix="/")
+    on_gpu = options.device == "cuda"
+    detect = serve.deployment(
+        num_replicas=replicas,
+        max_ongoing_requests=max(config.SERVE_ONGOING, config.SERVE_BATCHES * batch),
+        max_queued_requests=options.max_queue,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=config.SERVE_RETRY_SECONDS),
+        # On a CPU Ray gives torch as many threads.
+        ray_actor_options={"num_gpus": 1} if on_gpu else {"num_cpus": max(1, available_cores() // replicas)},
+        user_config=engine.as_dict(),
+        graceful_shutdown_timeout_s=options.timeout + _STOP_SECONDS,
+        graceful_shutdown_wait_loop_s=0.1,
+        max_constructor_retry_count=1,
+        logging_config=quiet,
+    )(DetectReplica)
+    try:
+        serve.run(detect.bind(options), name=DETECT_APP, route_prefix="/detect")
+    except RuntimeError as error:
+        status_of = serve.status().applications.get(DETECT_APP)
+        text = "\n".join([str(error), *(one.message for one in status_of.deployments.values())] if status_of else [])
+        raise SsdtrtError(_reason(text)) from error
+
+
+def _reason(text: str) -> str:
+    """The message of our own error in what Serve tells about a replica that does not start."""
+    ours = re.findall(r"ssdtrt\.errors\.\w+: (.+)", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return ours[-1] if ours else f"The service does not start ({lines[-1] if lines else 'no reason is known'})."
+
+
+def _running() -> ServiceInfo:
+    found = _results(_handle(DETECT_APP).broadcast("info"))
+    return msgspec.structs.replace(found[0], replicas=len(found))
+
+
+def _handle(name: str) -> Any:
+    """The handle of a running application; SsdtrtError where there is none."""
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        return serve.get_app_handle(name)
+    except RayServeException as error:
+        raise SsdtrtError("No service runs on this Ray cluster. Start one: ssdtrt serve FILE") from error
+
+
+def _results(response: Any, seconds: float = config.SERVE_START_SECONDS) -> list[Any]:
+    """What each replica returns; SsdtrtError with the first one's error."""
+    import ray
+    from ray.serve.exceptions import RayServeException
+
+    try:
+        return response.results(timeout_s=seconds)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, SsdtrtError):
+            raise SsdtrtError(f"{error.cause} The service keeps the engine that it has.") from error
+        raise
+    except (RayServeException, ray.exceptions.RayActorError, TimeoutError) as error:
+        raise SsdtrtError("The service's replicas do not answer; look at `ray status`.") from error

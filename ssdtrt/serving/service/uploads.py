@@ -1,0 +1,136 @@
+"""Read the pictures of a request within the service's limits, and refuse what is beyond them."""
+
+from __future__ import annotations
+
+import asyncio
+import email.parser
+import json
+from collections.abc import Awaitable
+from typing import NamedTuple, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ssdtrt import config
+from ssdtrt.serving.service.records import ServiceError, ServiceOptions
+
+T = TypeVar("T")
+
+
+class Refused(Exception):
+    """A request that gets no detections.
+
+    Args:
+        status: The HTTP status.
+        error: What was found, what was expected and what to do.
+        close: Whether the connection ends with it: what else is sent there is not wanted.
+        headers: More headers of the answer.
+    """
+
+    def __init__(self, status: int, error: str, *, close: bool = False, **headers: str):
+        super().__init__(error)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        if close:
+            self.headers["connection"] = "close"
+
+    def response(self) -> Response:
+        """Return the answer: a ServiceError as JSON."""
+        content = json.dumps(ServiceError(str(self)).document()) + "\n"
+        return Response(content, self.status, self.headers, "application/json")
+
+
+class Upload(NamedTuple):
+    """A picture that was sent.
+
+    Attributes:
+        name: The file name that it was sent with; "" for none.
+        content: The bytes of its file.
+    """
+
+    name: str
+    content: bytes
+
+
+async def within(seconds: float, work: Awaitable[T], late: Refused) -> T:
+    """Return what the work returns, if it does so in time.
+
+    Args:
+        seconds: The time.
+        work: The work; it is cancelled when the time is over.
+        late: What is raised then.
+
+    Raises:
+        Refused: `late`.
+    """
+    try:
+        return await asyncio.wait_for(work, max(seconds, 0))
+    except asyncio.TimeoutError:
+        raise late from None
+
+
+async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload]:
+    """Read the pictures of a request: its body is one, or a form with several.
+
+    Args:
+        request: The request, whose body is still to come.
+        options: The limits.
+
+    Returns:
+        The pictures, at least one.
+
+    Raises:
+        Refused: Where the method, the encoding, the size or the form is another.
+        ClientDisconnect: Where the client went away before all was there.
+    """
+    if request.method != "POST":
+        raise Refused(405, f"{request.method} is not possible here; POST a picture.", allow="POST")
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise Refused(415, f"The body is encoded as {encoding[:40]!r}; send the picture's file as it is.")
+    body = await _read_body(request, options.max_bytes)
+    if not body:
+        raise Refused(400, "The body is empty; expected a picture.")
+    content_type = request.headers.get("content-type", "")
+    if not content_type.lower().startswith("multipart/"):
+        return [Upload("", body)]
+    uploads = await asyncio.to_thread(_parts, content_type, body)  # Takes 30 ms for a megabyte.
+    if not uploads:
+        raise Refused(400, "The form has no file; expected one or more pictures.")
+    if len(uploads) > options.max_pictures:
+        raise Refused(413, f"The form has {len(uploads)} files; at most {options.max_pictures} are taken at once.")
+    return uploads
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """The body, of which no more than `limit` bytes are kept, whatever its header says."""
+    too_large = Refused(413, f"The body has more than {limit:,} bytes; send a smaller picture.")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise too_large
+    chunks, size = [], 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _parts(content_type: str, body: bytes) -> list[Upload]:
+    """The files of a form. The fields that are no files are left out."""
+    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
+    form = email.parser.BytesParser().parsebytes(head + body)
+    if not form.is_multipart() or form.defects:
+        raise Refused(400, "The form is damaged or incomplete; send it as multipart/form-data.")
+    found = []
+    for part in form.get_payload():
+        name, content = part.get_filename(), part.get_payload(decode=True)  # type: ignore[union-attr]
+        if name is not None and isinstance(content, bytes):
+            found.append(Upload(name, content))
+    return found
+
+
+def retry_later(error: str) -> Refused:
+    """Return a refusal for a while."""
+    return Refused(503, error, retry_after=str(config.SERVE_RETRY_SECONDS))

@@ -1,0 +1,55 @@
+"""The command serve, as far as it goes without Ray; the service itself is in tests/serving/service."""
+
+import importlib.util
+import socket
+
+import pytest
+from command_line import assert_refused
+
+from ssdtrt.serving.service import cluster, service
+
+
+@pytest.mark.parametrize("options", [("--port", "8001"), ("--threshold", "0.5"), ("--classes", "cat")])
+def test_a_new_engine_takes_no_options_of_a_service(ssdtrt, known, options):
+    done = ssdtrt("serve", known, "--swap", "--ray", "auto", *options)
+    assert done.exit_code == 2
+    assert f"{options[0]} is for a service that starts; --swap changes its engine alone." in done.stderr
+
+
+def test_which_gpu_is_for_ray_to_choose(ssdtrt, known):
+    done = ssdtrt("serve", known, "--device", "cuda:1")
+    assert done.exit_code == 2 and "'cuda:1' is not one of 'cpu', 'cuda'" in done.stderr
+
+
+def test_ray_is_missing(ssdtrt, known, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else found(name))
+    for options in ((), ("--swap",)):
+        done = ssdtrt("-q", "serve", known, *options)
+        assert_refused(done, "The service needs Ray, with Serve: pip install 'ssdtrt[ray]'")
+
+
+@pytest.fixture
+def no_ray(monkeypatch):
+    """Nothing gets as far as to Ray."""
+    monkeypatch.setattr(cluster, "check_ray", lambda: None)
+    monkeypatch.setattr(service, "check_ray", lambda: None)
+    monkeypatch.setattr(service, "connect", lambda _: pytest.fail("Ray was started"))
+
+
+def test_what_is_refused_before_ray_starts(ssdtrt, known, engine, no_ray):
+    assert_refused(ssdtrt("-q", "serve", "no.ts"), "no.ts: no such file. Make it first: ssdtrt export -o no.ts")
+    done = ssdtrt("-q", "serve", known, "--classes", "catt")
+    assert_refused(done, "There is no class 'catt'; expected a name or a number of 1..80. Did you mean 'cat'?")
+    done = ssdtrt("-q", "serve", engine, "--device", "cuda")
+    assert_refused(done, "The file runs on cpu; found --device cuda. Leave it out.")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = ssdtrt("-q", "serve", known, "--port", port)
+    assert_refused(done, f"127.0.0.1:{port} is not free (Address already in use). Give another --port.")
+
+
+def test_why_a_replica_does_not_start():
+    trace = "RayTaskError\n  File x\nssdtrt.errors.ArtifactError: a.ts has another SHA-256. Get it again.\n\nmore"
+    assert service._reason(trace) == "a.ts has another SHA-256. Get it again."
+    assert service._reason("one\n two \n") == "The service does not start (two)."
