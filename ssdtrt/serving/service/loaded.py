@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from ssdtrt import config
-from ssdtrt.detect import UNTRAINED, Detector
+from ssdtrt.detect import Detector
+from ssdtrt.detection.results import UNTRAINED
 from ssdtrt.detection.unpacking import Chosen, unpack
 from ssdtrt.errors import ImageError
 from ssdtrt.reading.reader import PictureReader, PreparedPicture
