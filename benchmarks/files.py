@@ -1,6 +1,6 @@
 """Measure JPEG files to JSON lines: how fast, what holds the rest, and whether memory stays where it is.
 
-    python benchmarks/files.py ENGINE --json FILE [--pictures 100000] [--files 20000] [--cores 16] [--decode gpu]
+    python benchmarks/files.py ENGINE --json FILE [--pictures 100000] [--files 20000] [--cores 16] [--decode gpu] [--part all]
 
 The files are seeded parts of the sample photographs, 640x480, and `--pictures` links to them; with `--broken` one in so many
 is cut off instead. Each measurement is a process of its own. Its rate is counted from the first byte that is read to the
@@ -25,6 +25,7 @@ from PIL import Image
 
 QUALITY = 91
 SAMPLE_SECONDS = 1.0
+PARTS = ("all", "no-network", "read")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -38,6 +39,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--cores", type=int, action="append", help="how many cores it may use; several times for several"
     )
     parser.add_argument("--decode", action="append", choices=("gpu", "cpu"))
+    parser.add_argument(
+        "--part", action="append", choices=PARTS, help="all of it, all but the network, or reading alone (default all)"
+    )
     parser.add_argument("--folder", type=Path, default=Path("jpegs"), help="where the files are or will be")
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args(arguments)
@@ -53,10 +57,11 @@ def main(arguments: list[str] | None = None) -> None:
     for engine in options.engine:
         for cores in options.cores or [len(os.sched_getaffinity(0))]:
             for decode in options.decode or ["gpu", "cpu"]:
-                run = in_a_process(engine, options.folder, cores, decode)
-                report["runs"].append(run)
-                print(json.dumps({key: value for key, value in run.items() if key != "memory"}), flush=True)
-                options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+                for part in options.part or PARTS[:1]:
+                    run = in_a_process(engine, options.folder, cores, decode, part)
+                    report["runs"].append(run)
+                    print(json.dumps({key: value for key, value in run.items() if key != "memory"}), flush=True)
+                    options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def write_files(folder: Path, files: int, pictures: int, broken: int) -> float:
@@ -104,9 +109,9 @@ def part_of(photographs: list[Image.Image], index: int) -> Image.Image:
     return Image.fromarray(grained.clip(0, 255).astype(np.uint8))
 
 
-def in_a_process(engine: str, folder: Path, cores: int, decode: str) -> dict[str, Any]:
+def in_a_process(engine: str, folder: Path, cores: int, decode: str, part: str) -> dict[str, Any]:
     """Measure in a new process that may use so many cores; return what it found, with its whole time."""
-    words = [sys.executable, __file__, "--one", engine, str(folder / "links"), decode]
+    words = [sys.executable, __file__, "--one", engine, str(folder / "links"), decode, part]
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     started = time.perf_counter()
     done = subprocess.run(
@@ -116,29 +121,37 @@ def in_a_process(engine: str, folder: Path, cores: int, decode: str) -> dict[str
     return {"engine": Path(engine).name, "cores": len(allowed), **found, "wall_seconds": time.perf_counter() - started}
 
 
-def one(engine: str, folder: str, decode: str) -> dict[str, Any]:
+def one(engine: str, folder: str, decode: str, part: str = PARTS[0]) -> dict[str, Any]:
     """Detect in all files of a folder, and write JSON lines."""
+    import torch
+
     from ssdtrt.detect import Detector, detect_files
     from ssdtrt.sinks.json_sinks import JsonLinesSink
     from ssdtrt.system.versions import measured_on
 
     detector = Detector(engine, decode=decode)
     paths = [Path(folder, name) for name in sorted(os.listdir(folder))]
+    if part == "read":
+        return {"part": part, "decode": decode} | read_alone(detector, paths, decode)
+    if part == "no-network":  # Its result is there at once: nothing is detected.
+        nothing = torch.zeros(detector.batch_size, detector.max_detections + 1, 6)
+        detector.batches.start = lambda images: lambda: nothing[: len(images)]
     target = Path(folder).parent / "lines.jsonl"
     failures: list[Any] = []
     memory: list[dict[str, float]] = []
     over = threading.Event()
     sampler = threading.Thread(target=sample, args=(memory, over), daemon=True)
     sampler.start()
-    used = time.process_time()
+    used, in_thread = time.process_time(), time.thread_time()
     summary = detect_files(detector, paths, [JsonLinesSink(target, detector.runner.labels)], failures, len(paths))
-    used = time.process_time() - used
+    used, in_thread = time.process_time() - used, time.thread_time() - in_thread
     over.set()
     sampler.join()
     with open(target, "rb") as lines:
         written = sum(1 for _ in lines)
     assert written + len(failures) == len(paths), (written, len(failures), len(paths))
     return {
+        "part": part,
         "decode": decode,
         "precision": detector.runner.precision,
         "batch_size": detector.batch_size,
@@ -149,10 +162,28 @@ def one(engine: str, folder: str, decode: str) -> dict[str, Any]:
         "seconds": summary.seconds,
         "images_per_second": len(paths) / summary.seconds,
         "main_process_cpu_us_a_picture": used / len(paths) * 1e6,
+        "main_thread_cpu_us_a_picture": in_thread / len(paths) * 1e6,
         "stages": [stage.as_dict() for stage in summary.stages],
         "machine": measured_on(detector.device).as_dict(),
         "memory": memory,
     }
+
+
+def read_alone(detector: Any, paths: list[Path], decode: str) -> dict[str, Any]:
+    """Take the pictures from the processes that read them, and nothing more."""
+    from ssdtrt.reading.reader import PictureReader
+
+    depth, held = 2 * max(detector.batch_size, detector.workers), 3 * detector.batch_size
+    reader = PictureReader(detector.runner.preprocess, True, detector.workers, depth, jpegs=decode == "gpu")
+    started, in_thread = 0.0, 0.0
+    for picture in reader.with_processes(paths, held, detector.device, detector.device.type == "cuda"):
+        if not started:  # The processes have started.
+            started, in_thread = time.perf_counter(), time.thread_time()
+        if not isinstance(picture, Exception):
+            picture.release()
+    seconds, in_thread = time.perf_counter() - started, time.thread_time() - in_thread
+    return {"pictures": len(paths), "workers": detector.workers, "images_per_second": len(paths) / seconds,
+            "main_thread_cpu_us_a_picture": in_thread / len(paths) * 1e6}  # fmt: skip
 
 
 def sample(memory: list[dict[str, float]], over: threading.Event) -> None:

@@ -133,7 +133,7 @@ int8-why)
     ;;
 files)
     python3.10 benchmarks/files.py "$work/fp16-128.engine.ts" "$work/int8-128.engine.ts" --folder "$work/jpegs" \
-        --cores 16 --cores 4 --json "$out/files.json" | tee "$out/files.txt"
+        --cores 16 --cores 4 --part all --part no-network --part read --json "$out/files.json" | tee "$out/files.txt"
     python3.10 benchmarks/jpeg_decoding.py --json "$out/jpeg-decoding.json" | tee "$out/jpeg-decoding.txt"
     ;;
 pictures)

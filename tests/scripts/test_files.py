@@ -36,3 +36,10 @@ def test_a_measurement(known, folder, monkeypatch):
     assert len((folder / "lines.jsonl").read_text().splitlines()) == 6
     assert found["memory"][0]["process"] > 50
     json.dumps(found)
+
+
+@pytest.mark.parametrize("part", ["no-network", "read"])
+def test_a_part_alone(known, folder, part):
+    found = files.one(str(known), str(folder / "links"), "cpu", part)
+    assert (found["part"], found["pictures"], found.get("detections", 0)) == (part, 8, 0)
+    assert found["images_per_second"] > 0 and found["main_thread_cpu_us_a_picture"] > 0
