@@ -36,6 +36,7 @@ from files import write_files
 from PIL import Image
 
 SSDTRT = (sys.executable, "-m", "ssdtrt")
+START_SECONDS = 600.0
 MORE_SECONDS = 5.0  # than the time-out, after which a client gives up
 SCORE, PIXELS = 0.01, 2.0  # by which an answer may differ that comes from a batch of another size
 EXPECTED = {"garbage": {422}, "truncated": {422}, "empty": {400}, "bomb": {413}, "large": {413}, "encoded": {415},
@@ -145,9 +146,13 @@ class Server:
 
     def __enter__(self) -> Server:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + START_SECONDS
         while not self._path.exists() or not self._path.read_text().endswith("}\n"):
             if self.process.poll() is not None:
                 raise SystemExit(f"ssdtrt serve ended with {self.process.returncode}")
+            if time.monotonic() > until:
+                self.process.kill()
+                raise SystemExit(f"ssdtrt serve was not ready after {START_SECONDS:g} s")
             time.sleep(0.1)
         self.report = json.loads(self._path.read_text())
         self._over = threading.Event()

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-pytest.importorskip("ray.serve", reason="needs the extra ray")
+pytest.importorskip("starlette", reason="needs the extra ray")
 
 from PIL import Image
 

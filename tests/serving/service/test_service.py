@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray"),
 ]
-OPTIONS = ("--timeout", "8", "--upload-timeout", "2", "--max-queue", "12", "--max-bytes", "12000000",
+OPTIONS = ("--timeout", "8", "--upload-timeout", "3", "--max-queue", "12", "--max-bytes", "12000000",
            "--max-pixels", "20000000")  # fmt: skip
 OTHER_LABELS = tuple(f"other {label}" for label in config.COCO_LABELS)
 
@@ -225,8 +225,8 @@ def test_what_is_too_large_is_refused_and_not_read(server):
 def test_slow_half_closed_and_damaged_requests(server):
     head = b"POST /detect HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
     started = time.monotonic()
-    assert raw(server, head, b"abc").startswith(b"HTTP/1.1 408 ") and time.monotonic() - started < 6
-    assert raw(server, head, *[b"a"] * 14, pauses=[0.2] * 15).startswith(b"HTTP/1.1 408 ")
+    assert raw(server, head, b"abc").startswith(b"HTTP/1.1 408 ") and time.monotonic() - started < 7
+    assert raw(server, head, *[b"a"] * 19, pauses=[0.2] * 20).startswith(b"HTTP/1.1 408 ")
     assert raw(server, head, b"abc", half_close=True) == b""  # Nobody is there to answer.
     assert raw(server, b"\0\1 nonsense\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert ask(server, "GET", "/health")[0] == 200
