@@ -18,6 +18,7 @@ from ssdtrt.system.versions import available_cores, pip_install
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Nothing is reported to anybody.
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # Serve's threads would connect to another cluster when this one has ended.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # What it says of GPUs that a process does not use.
 }
 _TOKEN = Path(".ray", "auth_token")  # in a user's home: what Ray's own ports ask for
