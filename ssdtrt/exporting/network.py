@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.exporting.graph_writer import GraphWriter
-from ssdtrt.model.backbone import ResNet50Features
+from ssdtrt.model.backbone import Bottleneck, ResNet50Features
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.runners.onnx_runtime import LOC_CONF
 

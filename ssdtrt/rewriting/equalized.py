@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.errors import CalibrationError
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
 
 _STEPS = 8  # of an octave

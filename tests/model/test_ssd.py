@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch.nn import functional
-from torchvision.models import resnet50
 
 from ssdtrt.export import _to_torchscript
 from ssdtrt.model.ssd import SSD300
@@ -35,6 +34,8 @@ def scripted(model):
 @pytest.fixture(scope="module")
 def expected(model):
     """`expected(images)`: the outputs of the reference, with the random model's weights."""
+    from torchvision.models import resnet50
+
     state = model.state_dict()
     with torch.device("meta"):  # No time spent on initializing what is overwritten.
         resnet = resnet50(weights=None).eval().requires_grad_(False)
