@@ -36,7 +36,19 @@ def _without_values():
 def _narrow_resnet50():
     """torch needs longer for the values of a network that has none than for those of one that has."""
     torch.rand(11_328)  # So that the weights are those that the tests were written for.
-    return copy.deepcopy(_without_values()) if torch.empty(0).is_meta else _FULL[backbone, "_resnet50"]()
+    if torch.empty(0).is_meta:
+        return [_shallow_copy(module) for module in _without_values()]
+    return _FULL[backbone, "_resnet50"]()
+
+
+def _shallow_copy(module):
+    """A copy with the same parameters and buffers, which are without values: to be replaced by others, not written."""
+    copied = copy.copy(module)
+    for name, value in vars(module).items():
+        if isinstance(value, dict):
+            vars(copied)[name] = value.copy()
+    copied._modules = {name: child and _shallow_copy(child) for name, child in module._modules.items()}
+    return copied
 
 
 _NARROW = {
