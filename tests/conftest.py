@@ -176,12 +176,6 @@ def full_model():
 
 
 @pytest.fixture(scope="session")
-def full_module(request):
-    """The module exported from it."""
-    return once("full/ssd300.ts", lambda path: export_module(request.getfixturevalue("full_model"), path))
-
-
-@pytest.fixture(scope="session")
 def model():
     """The seeded random model, narrow; read only."""
     return build_model("random")
