@@ -13,7 +13,7 @@ from torch import nn
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.artifact.tensors import INPUT_NAME, OUTPUT_NAME
-from ssdtrt.model.backbone import Bottleneck, ResNet50Features
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
 from ssdtrt.rewriting.quantizers import QuantizedConv2d, Quantizer
 
@@ -69,8 +69,6 @@ class NetworkWriter:
             for child in module:
                 x = self._add(x, child)
             return x
-        if isinstance(module, ResNet50Features):
-            return self._add(x, module.feature_extractor)
         if isinstance(module, nn.Identity):
             return x
         if isinstance(module, Quantizer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,13 +45,20 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block: x [N, channels_in, H, W] -> [N, 4 * width, H / stride, W / stride]."""
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
+        identity = x
+        out = self.conv1(x)
+        out = self.bn1(out)
+        out = self.relu(out)
+        out = self.conv2(out)
+        out = self.bn2(out)
+        out = self.relu(out)
+        out = self.conv3(out)
+        out = self.bn3(out)
         if self.downsample is not None:
-            x = self.downsample(x)
-        out += x
-        return self.relu(out)
+            identity = self.downsample(x)
+        out += identity
+        out = self.relu(out)
+        return out
 
 
 def _stage(channels_in: int, width: int, blocks: int, stride: int) -> nn.Sequential:
@@ -84,16 +92,11 @@ def _resnet50() -> list[nn.Module]:
     return children
 
 
-class ResNet50Features(nn.Module):
-    """ResNet-50 up to conv4_x, whose first block has stride 1, so that 300x300 pixels give 38x38 cells.
+def resnet50_features() -> nn.Sequential:
+    """ResNet-50 up to conv4_x, whose first block has stride 1: images [N, 3, 300, 300] -> [N, 1024, 38, 38].
 
-    `feature_extractor` holds the first seven children of the network, as NVIDIA's checkpoint names them.
+    `feature_extractor` holds the first seven children of the network, as NVIDIA's checkpoint names them. A class around
+    it would be in the same module as `Bottleneck`; then TorchScript numbers the values of both together in the first
+    export of a process and apart in later ones, whose graphs would have another digest.
     """
-
-    def __init__(self):
-        super().__init__()
-        self.feature_extractor = nn.Sequential(*_resnet50()[:7])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Extract features: images [N, 3, 300, 300] -> [N, 1024, 38, 38]."""
-        return self.feature_extractor(images)
+    return nn.Sequential(OrderedDict(feature_extractor=nn.Sequential(*_resnet50()[:7])))

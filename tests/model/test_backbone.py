@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ssdtrt.model.backbone import ResNet50Features
+from ssdtrt.model.backbone import resnet50_features
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def resnet50():
 
 @pytest.fixture(scope="module")
 def backbone(full_width):
-    return ResNet50Features().eval().requires_grad_(False)
+    return resnet50_features().eval().requires_grad_(False)
 
 
 def test_300_pixels_give_38_cells_of_1024_channels(backbone):
@@ -68,7 +68,7 @@ def test_parameters_are_resnet50s_without_conv5_and_fc(backbone):
 def test_seeded_weights_are_those_of_torchvisions_whole_network(full_width, resnet50):
     """And the random numbers that come after them."""
     torch.manual_seed(7)
-    found, after = ResNet50Features().feature_extractor.state_dict(), torch.rand(1)
+    found, after = resnet50_features().feature_extractor.state_dict(), torch.rand(1)
     torch.manual_seed(7)
     expected = torch.nn.Sequential(*list(resnet50(weights=None).children())[:7]).state_dict()
     assert torch.equal(torch.rand(1), after)
