@@ -25,6 +25,7 @@ HANDS_OUT = "PYTEST_XDIST_WORKER" not in os.environ and "-n" in sys.argv and not
 if not HANDS_OUT:
     import forked_builds
     import narrow
+    import shared_loads
     import torch
     from forked_builds import separate_builds  # noqa: F401 (a fixture)
     from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
@@ -105,9 +106,13 @@ def fusing():
 
 @pytest.fixture(autouse=True)
 def not_fused(request, monkeypatch):
-    """TorchScript needs a second to fuse an engine, for each file and batch size: only what a test is about is fused."""
+    """TorchScript needs a second to fuse an engine, for each file and batch size: only what a test is about is fused.
+
+    What is not fused is loaded once, for all tests of a process.
+    """
     if "fusing" not in request.fixturenames:
         monkeypatch.setattr(torchscript, "fusing", contextlib.nullcontext)
+        monkeypatch.setattr(torchscript, "load", shared_loads.load)
 
 
 @pytest.fixture(autouse=True)
