@@ -28,6 +28,7 @@ if not HANDS_OUT:
     import shared_loads
     import torch
     from forked_builds import separate_builds  # noqa: F401 (a fixture)
+    from hypothesis import settings
     from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
     from nvimgcodec_stand_in import gpu_decoding  # noqa: F401 (a fixture)
     from PIL import Image
@@ -43,6 +44,8 @@ if not HANDS_OUT:
     from ssdtrt.system import versions
     from ssdtrt.system.devices import emulates_bf16
 
+    settings.register_profile("suite", deadline=None)  # A busy machine needs longer now and then.
+    settings.load_profile("suite")
     narrow.narrow()
     if hasattr(os, "fork"):
         forked_builds.fork_builds()
