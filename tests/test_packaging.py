@@ -50,6 +50,7 @@ def test_wheel_works_outside_the_checkout(wheel, module, tmp_path):
         "-q",
         "--no-deps",
         "--no-index",
+        "--no-compile",
         "--target",
         str(site),
         str(wheel),
