@@ -393,13 +393,12 @@ def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
 
 
 WRITER = f"""{TOY}
-import time
+import os, select
 wrote = busy = 0
 model = Toy()
-end = time.monotonic() + 0.8
 print("ready", flush=True)
-input()
-while time.monotonic() < end or not wrote:
+os.read(0, 1)
+while not wrote or not select.select([0], [], [], 0)[0]:  # Until stdin is closed.
     try:
         export_module(model, "toy.ts")
         wrote += 1
@@ -421,7 +420,7 @@ def test_two_builders_of_one_file_and_a_reader(tmp_path):
     for builder in builders:
         builder.stdin.write("\n")
     digests, reads, end = set(), 0, time.monotonic() + 0.8
-    while time.monotonic() < end:
+    while time.monotonic() < end or reads <= 10:  # A busy machine needs longer.
         if (tmp_path / "toy.ts").exists():
             assert check_file(tmp_path / "toy.ts").kind == "module"
             digests.add(sha256_file(tmp_path / "toy.ts"))
@@ -430,7 +429,7 @@ def test_two_builders_of_one_file_and_a_reader(tmp_path):
     outputs = [builder.read_to_end() for builder in builders]
     assert [code for _, code in outputs] == [0, 0], outputs
     counts = [tuple(map(int, out.split())) for out, _ in outputs]
-    assert all(wrote >= 1 for wrote, _ in counts) and reads > 10
+    assert all(wrote >= 1 for wrote, _ in counts)
     assert os.listdir(tmp_path) == ["toy.ts"]
 
 
