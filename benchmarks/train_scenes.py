@@ -28,12 +28,12 @@ from ssd_loss import SMOOTH_L1_BETA, detection_losses
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torchvision.models.resnet import Bottleneck
 from torchvision.ops import box_iou
 
 from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.tensors import normalize
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect
 from ssdtrt.model.ssd import SSD300

@@ -25,29 +25,36 @@ HANDS_OUT = "PYTEST_XDIST_WORKER" not in os.environ and "-n" in sys.argv and not
 if not HANDS_OUT:
     import forked_builds
     import narrow
+    import shared_loads
     import torch
     from forked_builds import separate_builds  # noqa: F401 (a fixture)
+    from hypothesis import settings
     from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
     from nvimgcodec_stand_in import gpu_decoding  # noqa: F401 (a fixture)
     from PIL import Image
     from web_server import web  # noqa: F401 (a fixture)
 
     from known import RED, known_file
-    from ssdtrt import config
+    from ssdtrt import bench, config
     from ssdtrt.compile import compile_engine
     from ssdtrt.export import export_module, export_onnx
     from ssdtrt.formats.packed_weights import PackedRecord, write_packed
+    from ssdtrt.images.tensors import synthetic_images
     from ssdtrt.model.weights import build_model
     from ssdtrt.runners import torchscript
     from ssdtrt.system import versions
     from ssdtrt.system.devices import emulates_bf16
 
+    settings.register_profile("suite", deadline=None)  # A busy machine needs longer now and then.
+    settings.load_profile("suite")
     narrow.narrow()
     if hasattr(os, "fork"):
         forked_builds.fork_builds()
     # As where the package is installed: what messages advise then names no folder of this checkout.
     versions._ROOT = Path(os.devnull)
     config.PARITY_IMAGES = 2  # Eight take longer and show no more.
+    # In the second picture of bench's own seed the narrow network needs the exact NMS, each time a tenth of a second.
+    bench.synthetic_images = lambda count, seed: synthetic_images(count, seed + 1)
     # What every module of tests that need a GPU is marked with.
     gpu_marks = [
         pytest.mark.gpu,
@@ -105,9 +112,13 @@ def fusing():
 
 @pytest.fixture(autouse=True)
 def not_fused(request, monkeypatch):
-    """TorchScript needs a second to fuse an engine, for each file and batch size: only what a test is about is fused."""
+    """TorchScript needs a second to fuse an engine, for each file and batch size: only what a test is about is fused.
+
+    What is not fused is loaded once, for all tests of a process.
+    """
     if "fusing" not in request.fixturenames:
         monkeypatch.setattr(torchscript, "fusing", contextlib.nullcontext)
+        monkeypatch.setattr(torchscript, "load", shared_loads.load)
 
 
 @pytest.fixture(autouse=True)
@@ -173,12 +184,6 @@ def full_model():
             torch.save(build_model("random"), path)
 
     return torch.load(once("full/model.pt", make), weights_only=False)
-
-
-@pytest.fixture(scope="session")
-def full_module(request):
-    """The module exported from it."""
-    return once("full/ssd300.ts", lambda path: export_module(request.getfixturevalue("full_model"), path))
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,10 @@ from ssdtrt import config
 from ssdtrt.model import backbone, random
 
 _SHARE = 16
-_STEM = 64  # channels of the first convolution
 _FULL = {
     (backbone, "_resnet50"): backbone._resnet50,
+    (backbone, "_WIDTH"): backbone._WIDTH,
+    (backbone, "_CLASSES"): backbone._CLASSES,
     (config, "FEATURE_CHANNELS"): config.FEATURE_CHANNELS,
     (config, "MIDDLE_CHANNELS"): config.MIDDLE_CHANNELS,
     (random, "_STATISTICS_SHARE"): random._STATISTICS_SHARE,
@@ -26,33 +27,34 @@ _FULL = {
 }
 
 
-def _make_resnet50():
-    from torchvision.models.resnet import Bottleneck, ResNet
-
-    class Narrow(ResNet):
-        def _make_layer(self, block, planes, *others, **options):
-            if planes == _STEM:  # The first: what comes before it is made narrow here.
-                self.inplanes = _STEM // _SHARE
-                self.conv1 = torch.nn.Conv2d(3, self.inplanes, kernel_size=7, stride=2, padding=3, bias=False)
-                self.bn1 = self._norm_layer(self.inplanes)
-            return super()._make_layer(block, planes // _SHARE, *others, **options)
-
-    return Narrow(Bottleneck, [3, 4, 6, 3], num_classes=1)
-
-
 @cache
 def _without_values():
     with torch.device("meta"):
-        return _make_resnet50()
+        return _FULL[backbone, "_resnet50"]()
 
 
 def _narrow_resnet50():
     """torch needs longer for the values of a network that has none than for those of one that has."""
-    return copy.deepcopy(_without_values()) if torch.empty(0).is_meta else _make_resnet50()
+    torch.rand(11_328)  # So that the weights are those that the tests were written for.
+    if torch.empty(0).is_meta:
+        return [_shallow_copy(module) for module in _without_values()]
+    return _FULL[backbone, "_resnet50"]()
+
+
+def _shallow_copy(module):
+    """A copy with the same parameters and buffers, which are without values: to be replaced by others, not written."""
+    copied = copy.copy(module)
+    for name, value in vars(module).items():
+        if isinstance(value, dict):
+            vars(copied)[name] = value.copy()
+    copied._modules = {name: child and _shallow_copy(child) for name, child in module._modules.items()}
+    return copied
 
 
 _NARROW = {
     (backbone, "_resnet50"): _narrow_resnet50,
+    (backbone, "_WIDTH"): backbone._WIDTH // _SHARE,
+    (backbone, "_CLASSES"): 1,
     (config, "FEATURE_CHANNELS"): tuple(channels // _SHARE for channels in config.FEATURE_CHANNELS),
     (config, "MIDDLE_CHANNELS"): tuple(channels // _SHARE for channels in config.MIDDLE_CHANNELS),
     (random, "_STATISTICS_SHARE"): 0.6,

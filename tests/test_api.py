@@ -23,7 +23,7 @@ PUBLIC = [
 
 STATE = """
 import json, random, warnings
-import numpy, torch, torchvision
+import numpy, torch
 def state():
     return [
         torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_default_dtype(), torch.is_grad_enabled(),

@@ -88,7 +88,7 @@ def test_slots_suffice_whatever_is_between_the_jpegs(gpu_decoding, run, tmp_path
             paths[-1].write_bytes(b"text")
     expected, _ = run(paths, "cpu", size=5, network=False)
     for overlaps in (False, True):
-        assert_same(run(paths, "gpu", True, overlaps, size=5, network=False, pause=0.1)[0], expected)
+        assert_same(run(paths, "gpu", True, overlaps, size=5, network=False, pause=0.04)[0], expected)
 
 
 def test_a_batch_that_does_not_fit_is_halved_ahead_too(gpu_decoding, known, tmp_path):

@@ -1,6 +1,7 @@
 """The whole of `doctor` on this machine; and that nothing that is broken there can end it."""
 
 import doctest
+import importlib
 import json
 import os
 import subprocess
@@ -8,7 +9,6 @@ import sys
 
 import pytest
 import torch
-import torchvision
 from machines import GOOD, machine, shadow  # noqa: F401
 
 import ssdtrt as package
@@ -41,7 +41,7 @@ def test_this_machine(tmp_path):
     assert found["driver"][0] == "warning" and found["driver"][1].endswith("nvidia-smi is not on the PATH")
     assert found["GPU"][0] == "problem" and "Found no NVIDIA driver" in found["GPU"][1]
     assert found["torch"][1].startswith(f"{torch.__version__}, built for CUDA {torch.version.cuda}")
-    assert found["torchvision"] == ("ok", torchvision.__version__, "")
+    assert found["torchvision"] == ("ok", importlib.import_module("torchvision").__version__, "")
     assert found["Torch-TensorRT"][:2] == ("problem", "not installed")
     assert found["test build"] == ("problem", "not tried; see GPU, Torch-TensorRT", "Fix these problems first.")
     assert found["CPU engine"] == ("ok", "works here: ssdtrt export && ssdtrt compile --backend torchscript", "")

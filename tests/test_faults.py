@@ -11,14 +11,16 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from coco_files import write_annotations
 from command_line import ENVIRONMENT, INTERRUPTED, assert_refused, pictures_in, strict
 from forked_builds import fork
 from permissions import as_ordinary_user, closed_folder  # noqa: F401
 from PIL import Image
+from torch import Tensor
 
 import forks
-from known import known_file
+from known import Known, known_file
 from ssdtrt import config
 from ssdtrt.artifact.metadata import check_file
 from ssdtrt.system.digests import sha256_file
@@ -123,9 +125,24 @@ INTERRUPTIBLE = {
     "run": ["run", "--weights", "random"],
     "doctor": ["doctor"],
     "inspect": ["inspect", "large.ts", "--check"],
-    "detect": ["detect", "full.ts", *9 * ["in"], "--device", "cpu", "--jsonl", "d.jsonl"],
-    "evaluate": ["evaluate", "full.ts", "--images", "in", "--annotations", "a.json", "--device", "cpu"],
+    "detect": ["detect", "slow.ts", *9 * ["in"], "--device", "cpu", "--jsonl", "d.jsonl"],
+    "evaluate": ["evaluate", "slow.ts", "--images", "in", "--annotations", "a.json", "--device", "cpu"],
 }
+
+
+class Slow(torch.nn.Module):
+    """`Known`, which needs most of a second for a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.known = Known()
+
+    def forward(self, images: Tensor):
+        waste = torch.zeros(500, 500)
+        for _ in range(200):
+            waste = waste.mm(waste)
+        loc, conf = self.known(images)
+        return loc, conf + waste[0, 0]
 
 
 SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTERM) for name in ("compile", "detect")]
@@ -133,12 +150,13 @@ SENT = [(name, signal.SIGINT) for name in INTERRUPTIBLE] + [(name, signal.SIGTER
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, sent", SENT)
-def test_ctrl_c_and_sigterm_end_every_command(name, sent, place, module, full_module):
+def test_ctrl_c_and_sigterm_end_every_command(name, sent, place, module):
     """A moment after it said what it does: it ends at once, or when the batch that runs is done."""
     os.symlink(module, place / "narrow.ts")
-    os.symlink(full_module, place / "full.ts")
     if name == "inspect":
         large(place / "large.ts")
+    if "slow.ts" in INTERRUPTIBLE[name]:
+        known_file(place / "slow.ts", network=Slow)
     before = set(os.listdir(place)) | {"stdout", "stderr"}
     process = forks.begin(place, INTERRUPTIBLE[name], narrow="narrow.ts" in INTERRUPTIBLE[name])
     end = time.monotonic() + 0.7
@@ -375,13 +393,12 @@ def test_a_writer_killed_at_twenty_points_leaves_a_whole_file(tmp_path):
 
 
 WRITER = f"""{TOY}
-import time
+import os, select
 wrote = busy = 0
 model = Toy()
-end = time.monotonic() + 0.8
 print("ready", flush=True)
-input()
-while time.monotonic() < end or not wrote:
+os.read(0, 1)
+while not wrote or not select.select([0], [], [], 0)[0]:  # Until stdin is closed.
     try:
         export_module(model, "toy.ts")
         wrote += 1
@@ -403,7 +420,7 @@ def test_two_builders_of_one_file_and_a_reader(tmp_path):
     for builder in builders:
         builder.stdin.write("\n")
     digests, reads, end = set(), 0, time.monotonic() + 0.8
-    while time.monotonic() < end:
+    while time.monotonic() < end or reads <= 10:  # A busy machine needs longer.
         if (tmp_path / "toy.ts").exists():
             assert check_file(tmp_path / "toy.ts").kind == "module"
             digests.add(sha256_file(tmp_path / "toy.ts"))
@@ -412,7 +429,7 @@ def test_two_builders_of_one_file_and_a_reader(tmp_path):
     outputs = [builder.read_to_end() for builder in builders]
     assert [code for _, code in outputs] == [0, 0], outputs
     counts = [tuple(map(int, out.split())) for out, _ in outputs]
-    assert all(wrote >= 1 for wrote, _ in counts) and reads > 10
+    assert all(wrote >= 1 for wrote, _ in counts)
     assert os.listdir(tmp_path) == ["toy.ts"]
 
 

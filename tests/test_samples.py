@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torchvision.ops import box_iou
 
 from conftest import SAMPLES, script
 from ssdtrt import config
@@ -41,6 +40,8 @@ def test_the_weights_say_how_accurate_they_are():
 
 def test_the_weights_find_the_shapes(scenes, full_width):
     """COCO's AP, and what is drawn by default: nearly all of the objects have a box of their class, few boxes have none."""
+    from torchvision.ops import box_iou
+
     annotations, paths = scenes
     model = build_model("scenes")
     with torch.no_grad():

@@ -107,7 +107,7 @@ def test_build() -> BuildTest:
         def __init__(self) -> None:
             torch.nn.Module.__init__(self)
             convolution = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
-            self.feature_extractor = torch.nn.Sequential(convolution, torch.nn.ReLU())  # type: ignore[assignment]
+            self.feature_extractor = torch.nn.Sequential(convolution, torch.nn.ReLU())
             self.additional_blocks, self.heads = torch.nn.ModuleList(), torch.nn.ModuleList([torch.nn.Identity()])
             self.channels, self.boxes_per_map = 8, [(config.IMAGE_SIZE // 2) ** 2]
             self.compute_dtype = torch.float32

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt import config
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.artifact.tensors import INPUT_NAME, OUTPUT_NAME
-from ssdtrt.model.backbone import ResNet50Features
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
 from ssdtrt.rewriting.quantizers import QuantizedConv2d, Quantizer
 
@@ -70,8 +69,6 @@ class NetworkWriter:
             for child in module:
                 x = self._add(x, child)
             return x
-        if isinstance(module, ResNet50Features):
-            return self._add(x, module.feature_extractor)
         if isinstance(module, nn.Identity):
             return x
         if isinstance(module, Quantizer):

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.exporting.graph_writer import GraphWriter
-from ssdtrt.model.backbone import ResNet50Features
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.runners.onnx_runtime import LOC_CONF
 
@@ -35,8 +34,6 @@ def _add(graph: GraphWriter, x: str, module: nn.Module, name: str) -> str:
         for key, child in module.named_children():
             x = _add(graph, x, child, f"{name}.{key}")
         return x
-    if isinstance(module, ResNet50Features):
-        return _add(graph, x, module.feature_extractor, f"{name}.feature_extractor")
     if isinstance(module, Bottleneck):
         return _add_block(graph, x, module, name)
     if isinstance(module, nn.Conv2d):

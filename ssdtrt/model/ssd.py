@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssdtrt import config
-from ssdtrt.model.backbone import ResNet50Features
+from ssdtrt.model.backbone import resnet50_features
 from ssdtrt.model.source import WeightsSource
 
 
@@ -43,7 +43,7 @@ class SSD300(nn.Module):
         self.num_classes = num_classes
         self.labels: Tuple[str, ...] = ()
         self.source: WeightsSource | None = None
-        self.feature_extractor = ResNet50Features()
+        self.feature_extractor = resnet50_features()
         channels = config.FEATURE_CHANNELS
         self.additional_blocks = nn.ModuleList(
             _additional_block(channels[i], middle, channels[i + 1], strided=i < 3)

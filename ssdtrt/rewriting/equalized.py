@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.errors import CalibrationError
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
 
 _STEPS = 8  # of an octave
@@ -93,14 +93,15 @@ def equalize(fused: FusedSSD300, exponents: Exponents) -> FusedSSD300:
 
 def _groups(fused: FusedSSD300) -> Iterator[_Group]:
     """Yield the groups: the first convolution's channels, those of each stage's residual path, and each additional block's."""
-    prefix, features = "feature_extractor.feature_extractor", fused.feature_extractor.feature_extractor
+    prefix = "feature_extractor.feature_extractor"
+    features: Any = fused.feature_extractor[0]
     stages = {
         f"{prefix}.{name}": stage for name, stage in features.named_children() if isinstance(stage, nn.Sequential)
     }
     names = list(stages)
     heads: Any = fused.heads
     blocks: Any = fused.additional_blocks
-    first: nn.Conv2d = features[0]  # type: ignore[assignment]
+    first: nn.Conv2d = features[0]
     yield _Group(f"{prefix}.0", (first,), tuple(_reading(f"{names[0]}.0", stages[names[0]][0])))
     for name, following in zip(names, [*names[1:], None]):
         stage = stages[name]

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt import config
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.runners import torchscript
 
@@ -70,6 +70,7 @@ class ProjectedBlock(nn.Module):
     def __init__(self, block: Bottleneck):
         super().__init__()
         projection = block.downsample[0]
+        assert block.conv3.bias is not None
         self.conv1, self.conv2, self.relu = block.conv1, block.conv2, block.relu
         weight = torch.cat([block.conv3.weight, projection.weight], 1)
         self.conv3 = _make_conv(weight, block.conv3.bias + projection.bias, padding=0)

@@ -9,10 +9,10 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.errors import CalibrationError
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.rewriting.equalized import equalize
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300, ProjectedBlock
@@ -129,6 +129,7 @@ def _quantize_term(name: str, block: Bottleneck, ranges: Mapping[str, float]) ->
 def _scale_to_input(block: ProjectedBlock, value_range: float, input_range: float) -> None:
     """Scale the output of conv2 from one range to another, and the weights of conv3 that read it by the inverse."""
     factor, middle = input_range / value_range, block.conv2.out_channels
+    assert block.conv2.bias is not None
     block.conv2.weight.mul_(factor)
     block.conv2.bias.mul_(factor)
     block.conv3.weight[:, :middle].div_(factor)

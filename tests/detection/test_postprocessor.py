@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torchvision.ops import batched_nms
 
 from ssdtrt.detection import postprocessor as module
 from ssdtrt.detection.postprocessor import Pending, Postprocessor, to_host
@@ -104,6 +103,8 @@ def test_max_detections_are_the_best(most):
 @pytest.mark.parametrize("pictures, spread, background", [(1, 1.5, 6.0), (1, 2.0, 9.0), (2, 1.5, 6.0)])
 def test_another_iou_is_that_of_torchvision(iou, pictures, spread, background, monkeypatch):
     """All ways, down to the exact one, against torchvision's own NMS of each class."""
+    from torchvision.ops import batched_nms
+
     loc, conf = outputs(pictures, spread, background)
     boxes, scores = decode_boxes(loc, conf, default_boxes())
     decoder = Postprocessor(CPU, 200, iou)

@@ -12,7 +12,6 @@ import pandas
 import pytest
 import torch
 from PIL import Image
-from torchvision.utils import draw_bounding_boxes
 
 from ssdtrt.detection.drawing import draw_detections
 from ssdtrt.detection.results import Detection, Detections, ImageDetections
@@ -94,6 +93,8 @@ def test_equal_are_results_with_equal_arrays(gray):
 
 def test_other_libraries_take_the_arrays_as_they_are():
     """torchvision draws the very outlines; NumPy and torch share the types that are usual."""
+    from torchvision.utils import draw_bounding_boxes
+
     found = result()
     assert (found.xyxy.dtype, found.class_id.dtype, found.confidence.dtype) == (np.float32, np.int64, np.float32)
     drawn = draw_bounding_boxes(torch.zeros(3, 40, 60).byte(), torch.from_numpy(found.xyxy[:1]), colors="white")

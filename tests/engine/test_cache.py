@@ -127,6 +127,12 @@ def test_another_export_of_the_same_weights_has_the_same_graph(model, module, tm
     assert cache.graph_digest(again) == cache.graph_digest(module)
 
 
+def test_each_class_of_the_network_is_alone_in_its_module(model):
+    """Or the names in the code, and the digest, depend on whether it is the first that its process exports."""
+    classes = {type(part) for part in model.modules() if type(part).__module__.startswith("ssdtrt.")}
+    assert len(classes) == len({one.__module__ for one in classes}) == 2
+
+
 def test_other_weights_have_another_graph_digest(model, module, tmp_path):
     changed = copy.deepcopy(model)
     with torch.no_grad():

@@ -2,14 +2,21 @@
 
 import pytest
 import torch
-from torchvision.models import resnet50
 
-from ssdtrt.model.backbone import ResNet50Features
+from ssdtrt.model.backbone import resnet50_features
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    """torchvision's; imported here, because that takes as long as importing torch."""
+    from torchvision.models import resnet50
+
+    return resnet50
 
 
 @pytest.fixture(scope="module")
 def backbone(full_width):
-    return ResNet50Features().eval().requires_grad_(False)
+    return resnet50_features().eval().requires_grad_(False)
 
 
 def test_300_pixels_give_38_cells_of_1024_channels(backbone):
@@ -34,7 +41,7 @@ def test_each_child_halves_but_layer1_and_layer3(backbone):
     ]
 
 
-def test_output_is_torchvisions_without_the_last_stride(backbone):
+def test_output_is_torchvisions_without_the_last_stride(backbone, resnet50):
     with torch.device("meta"):  # No time spent on initializing what is overwritten.
         plain = resnet50(weights=None).eval()
     for convolution in (plain.layer3[0].conv1, plain.layer3[0].conv2, plain.layer3[0].downsample[0]):
@@ -58,6 +65,11 @@ def test_parameters_are_resnet50s_without_conv5_and_fc(backbone):
     assert sum(parameter.numel() for parameter in backbone.parameters()) == whole - conv5 - fc == 8_543_296
 
 
-def test_torchvisions_own_resnet_keeps_its_stride(backbone):
-    assert resnet50(weights=None).layer3[0].conv2.stride == (2, 2)
-    assert backbone.feature_extractor[6][0].conv2.stride == (1, 1)
+def test_seeded_weights_are_those_of_torchvisions_whole_network(full_width, resnet50):
+    """And the random numbers that come after them."""
+    torch.manual_seed(7)
+    found, after = resnet50_features().feature_extractor.state_dict(), torch.rand(1)
+    torch.manual_seed(7)
+    expected = torch.nn.Sequential(*list(resnet50(weights=None).children())[:7]).state_dict()
+    assert torch.equal(torch.rand(1), after)
+    assert list(found) == list(expected) and all(torch.equal(found[key], expected[key]) for key in found)

@@ -6,7 +6,6 @@ import hashlib
 import pytest
 import torch
 from checkpoints import TRUST
-from torchvision.models import resnet18
 
 from ssdtrt import config
 from ssdtrt.errors import WeightsError
@@ -234,6 +233,8 @@ def fit_error(state, origin="some.pt"):
 
 
 def test_checkpoint_of_another_model(tmp_path):
+    from torchvision.models import resnet18
+
     path = tmp_path / "resnet18.pt"
     torch.save(resnet18(weights=None).state_dict(), path)
     with pytest.raises(WeightsError) as caught:

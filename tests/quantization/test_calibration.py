@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.images.tensors import normalize, synthetic_pictures
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.quantization.calibration import calibrate, measure_histograms
 from ssdtrt.rewriting.equalized import equalize
 from ssdtrt.rewriting.fused import FusedSSD300

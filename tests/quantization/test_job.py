@@ -32,7 +32,7 @@ from ssdtrt.rewriting.quantized import convolutions
 from ssdtrt.system.digests import sha256_file
 
 scenes = script("scenes")
-SLOW = 0.4  # seconds that the slower engine takes longer
+SLOW = 0.2  # seconds that the slower engine takes longer
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.artifact.request import BatchRange
 from ssdtrt.engine.modules import EngineModule
 from ssdtrt.images.tensors import synthetic_images
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.model.ssd import SSD300
 from ssdtrt.rewriting import fused as rewrite
 from ssdtrt.runners import torchscript
@@ -108,8 +108,7 @@ def test_the_projections_without_stride_are_part_of_the_last_convolution(model):
 
 def test_folding_a_projection_changes_no_value():
     torch.manual_seed(5)
-    projection = nn.Sequential(nn.Conv2d(6, 8, 1, bias=False), nn.BatchNorm2d(8))
-    part = nn.Sequential(Bottleneck(6, 2, downsample=projection))
+    part = nn.Sequential(Bottleneck(6, 2))
     for norm in (module for module in part.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.running_mean.uniform_(-1, 1)
         norm.running_var.uniform_(0.5, 2)

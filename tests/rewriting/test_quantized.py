@@ -3,11 +3,11 @@
 import pytest
 import torch
 from torch import nn
-from torchvision.models.resnet import Bottleneck
 
 from ssdtrt.artifact.quantization import Quantization
 from ssdtrt.errors import CalibrationError
 from ssdtrt.images.tensors import synthetic_images, synthetic_pictures
+from ssdtrt.model.backbone import Bottleneck
 from ssdtrt.quantization.calibration import measure_histograms
 from ssdtrt.rewriting.equalized import equalize
 from ssdtrt.rewriting.fused import FusedSSD300, ProjectedBlock
