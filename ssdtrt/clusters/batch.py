@@ -161,6 +161,7 @@ def _job(plan: Plan, folder: Folder, spread: Spread) -> ActorJob:
     return ActorJob(
         file=os.path.abspath(manifest.file), sha256=manifest.sha256, device=spread.device, settings=manifest.settings,
         jpegs=spread.jpegs, base=os.getcwd(), folder=folder.place, run=plan.run,
+        token=uuid.uuid4().hex,
     )  # fmt: skip
 
 

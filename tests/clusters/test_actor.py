@@ -1,12 +1,12 @@
 """The actor by itself: blocks of prepared pictures to Parquet files, with what a Detector finds in the same pictures."""
 
+import tempfile
 import threading
 import time
 
 import pytest
 from jpeg_files import jpeg, write_all
 
-from ssdtrt.clusters import actor
 from ssdtrt.clusters.actor import ActorJob, BlockDetector
 from ssdtrt.clusters.prepare import block_table, prepare_blocks
 from ssdtrt.clusters.records import BatchSettings
@@ -26,7 +26,7 @@ def job(known, tmp_path):
         options = {"settings": BatchSettings(threshold=0.5, decode="cpu"), "jpegs": False, **changed}
         (tmp_path / "out").mkdir(exist_ok=True)
         return ActorJob(file=str(known), sha256=sha256_file(known), device="cpu", base=str(tmp_path),
-                        folder=str(tmp_path / "out"), run="ab" * 32, **options)  # fmt: skip
+                        folder=str(tmp_path / "out"), run="ab" * 32, token="token", **options)  # fmt: skip
 
     return make
 
@@ -137,11 +137,17 @@ def test_a_folder_that_cannot_be_written_ends_the_run(job, tmp_path, pictures):
 def test_blocks_that_end_the_process_again_and_again_end_the_run(job, tmp_path, pictures, monkeypatch):
     paths = [str(pictures(name)) for name in ("a.png", "b.png", "c.png")]
     detector, table = BlockDetector(job()), blocks_of(paths, 2, False)
-    monkeypatch.setattr(actor, "attempts_before", lambda: 5)
-    assert len(list(detector(table))) == 2
-    monkeypatch.setattr(actor, "attempts_before", lambda: 6)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    begun = tmp_path / "ssdtrt-token-0"
+    begun.write_bytes(b"....")  # As four processes left it that died.
+    assert len(list(detector(table))) == 2 and not begun.exists()
+    calling = detector(table)
+    next(calling)
+    assert begun.read_bytes() == b"."
+    calling.close()
+    begun.write_bytes(b".....")
     with pytest.raises(SsdtrtError) as error:
         list(detector(table))
     assert str(error.value).startswith(
-        f"The process that detects died 5 times with the pictures {paths[0]} to {paths[2]}, "
+        f"The process that detects died 5 times with the pictures {paths[0]} to {paths[2]} at "
     )
