@@ -168,6 +168,7 @@ RAY_BLOCK = 256  # pictures of a Parquet file, and of a task that reads
 MAX_RAY_BLOCK = 5000  # of pixels, 1.4 GB
 RAY_CALL = {"cuda": 8, "cpu": 1}  # blocks that an actor takes at a time, in which the GPU does not wait for the next
 RAY_CPUS = 6  # logical CPUs of a local cluster at least: Ray 2.60 hangs with 2
+RAY_READING = 1 / 8  # of the CPUs are left for reading where CPUs detect, which takes many times as long
 RAY_FETCHES = 8  # threads of a task that fetches pictures
 RAY_SUSPECT = 2  # deaths of the process that reads a block, after which each picture is read in a process of its own
 RAY_DEATHS = 5  # of the process that detects, with the same blocks, which end the run

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +16,6 @@ from ssdtrt import config
 from ssdtrt.clusters.blocks import Row, unread, write_block
 from ssdtrt.clusters.prepare import ReadPicture, read_pictures
 from ssdtrt.clusters.records import BatchSettings
-from ssdtrt.clusters.session import attempts_before
 from ssdtrt.clusters.storage import Folder
 from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.system.report import Report
@@ -36,6 +38,7 @@ class ActorJob(Report, frozen=True, kw_only=True):
         base: The folder that paths are relative to.
         folder: Where the Parquet files go.
         run: The SHA-256 of the manifest.
+        token: What only this run of the command has.
     """
 
     file: str
@@ -46,6 +49,7 @@ class ActorJob(Report, frozen=True, kw_only=True):
     base: str
     folder: str
     run: str
+    token: str
 
 
 class BlockDetector:
@@ -101,19 +105,35 @@ class BlockDetector:
         if self._failed is not None:
             raise self._failed
         blocks = dict(read_pictures(table))
-        if attempts_before() > config.RAY_DEATHS:
-            first, last = (blocks[end][place].path for end, place in ((min(blocks), 0), (max(blocks), -1)))
-            raise SsdtrtError(
-                f"The process that detects died {config.RAY_DEATHS} times with the pictures {first} to {last}, or others at the "
-                "same time. Its memory may not suffice, or one of them ends it: try them with ssdtrt detect."
-            )
-        with self._lock:
-            rows = self._detect([one for pictures in blocks.values() for one in pictures])
-        labels = self.detector.runner.labels
-        for block, pictures in blocks.items():
-            of_block, rows = rows[: len(pictures)], rows[len(pictures) :]
-            done = write_block(self._folder, block, self.job.run, of_block, labels)
-            yield pa.table({name: [value] for name, value in done.as_dict().items()})
+        with self._deaths_counted(blocks):
+            with self._lock:
+                rows = self._detect([one for pictures in blocks.values() for one in pictures])
+            labels = self.detector.runner.labels
+            for block, pictures in blocks.items():
+                of_block, rows = rows[: len(pictures)], rows[len(pictures) :]
+                done = write_block(self._folder, block, self.job.run, of_block, labels)
+                yield pa.table({name: [value] for name, value in done.as_dict().items()})
+
+    @contextlib.contextmanager
+    def _deaths_counted(self, blocks: dict[int, list[ReadPicture]]) -> Iterator[None]:
+        """Count in a file of this machine how often these blocks were begun and not ended: Ray would try without end.
+
+        Ray's own count has more: each look for a process while it is started anew.
+        """
+        begun = Path(tempfile.gettempdir(), f"ssdtrt-{self.job.token}-{min(blocks)}")
+        with open(begun, "ab") as file:
+            file.write(b".")
+            deaths = file.tell() - 1
+        try:
+            if deaths >= config.RAY_DEATHS:
+                first, last = blocks[min(blocks)][0].path, blocks[max(blocks)][-1].path
+                raise SsdtrtError(
+                    f"The process that detects died {deaths} times with the pictures {first} to {last} at hand, or with others "
+                    "at the same time. Its memory may not suffice, or one of them ends it: try them with ssdtrt detect."
+                )
+            yield
+        finally:
+            begun.unlink(missing_ok=True)
 
     def _detect(self, pictures: list[ReadPicture]) -> list[Row]:
         """The rows of pictures, in their order."""

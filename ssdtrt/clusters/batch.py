@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 import uuid
@@ -36,7 +37,7 @@ class ClusterOptions(Report, frozen=True, kw_only=True):
 
     Attributes:
         address: `local` for a cluster of this machine alone, otherwise what `ray.init` takes.
-        actors: How many engines run; by default one for each GPU, or for two CPUs.
+        actors: How many engines run; by default one for each GPU, or for each CPU that is not left for reading.
         block_size: How many pictures a Parquet file has.
         device: `cuda` or `cpu`; by default what the file is for.
         timeout: Seconds in which a picture that is fetched must be there.
@@ -122,7 +123,8 @@ def _spread(ray: ModuleType, plan: Plan, metadata: Metadata, options: ClusterOpt
     local = options.address == LOCAL
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     most = gpus if device == "cuda" else cpus - 1  # One CPU reads.
-    usual = gpus if device == "cuda" else max(1, (available_cores() if local else cpus) // 2)
+    cores = available_cores() if local else cpus
+    usual = gpus if device == "cuda" else max(1, cores - math.ceil(cores * config.RAY_READING))
     if (options.actors or 0) > most:
         raise SsdtrtError(
             f"{counted(options.actors or 0, 'actor')} are asked for; the cluster has room for {most}, one for each "
@@ -159,6 +161,7 @@ def _job(plan: Plan, folder: Folder, spread: Spread) -> ActorJob:
     return ActorJob(
         file=os.path.abspath(manifest.file), sha256=manifest.sha256, device=spread.device, settings=manifest.settings,
         jpegs=spread.jpegs, base=os.getcwd(), folder=folder.place, run=plan.run,
+        token=uuid.uuid4().hex,
     )  # fmt: skip
 
 

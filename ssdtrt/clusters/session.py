@@ -42,7 +42,7 @@ def check_installed() -> None:
 
 
 def attempts_before() -> int:
-    """Return how often this task of Ray was begun before, and ended with its process; 0 outside of a task."""
+    """Return how often this task of Ray was tried before, at least as often as its process died; 0 outside of a task."""
     ray = sys.modules.get("ray")
     if ray is None or not ray.is_initialized() or ray.get_runtime_context().get_task_id() is None:
         return 0

@@ -19,6 +19,7 @@ from ray_clusters import ray_cluster, workers
 
 from conftest import ROOT
 from known import Few, known_file
+from ssdtrt.clusters import batch
 from ssdtrt.clusters.batch import ClusterOptions, detect_on_cluster
 from ssdtrt.clusters.blocks import name_of
 from ssdtrt.clusters.records import BatchSettings
@@ -167,7 +168,8 @@ def test_errors_end_the_run_in_one_line(cluster, folder, tmp_path, tensorrt_engi
     assert str(error.value) == f"{tmp_path}/out cannot be written: Not a directory. Give another with -o."
 
 
-def test_the_examples_of_the_documentation_run(cluster, tmp_path, ssdtrt, capsys):
+def test_the_examples_of_the_documentation_run(cluster, tmp_path, ssdtrt, capsys, monkeypatch):
+    monkeypatch.setattr(batch, "available_cores", lambda: 2)
     text = (ROOT / "docs" / "ray.md").read_text(encoding="utf-8")
     marked = text.split("<!-- executed by tests/clusters/test_batch.py -->\n")[1:]
     command, program = (part.split("```")[1].partition("\n")[2] for part in marked)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import script
+from conftest import ROOT, script
 from ssdtrt.clusters.blocks import Row, unread, write_block
 from ssdtrt.clusters.storage import Folder
 from ssdtrt.detect import Detector, detect_files
@@ -78,3 +78,12 @@ def test_detect_alone(known, tmp_path):
     ray_data.write_pictures(tmp_path / "in", 60)
     found = ray_data.alone(str(known), str(tmp_path / "in"), "cpu")
     assert (found["pictures"], found["errors"], found["by"]) == (59, 1, "detect") and found["images_per_second"] > 0
+
+
+def test_the_figures_of_the_documentation_are_recorded():
+    report = json.loads((ROOT / "benchmarks" / "reports" / "cpu-ray-data.json").read_text(encoding="utf-8"))
+    rows = report["rows"]
+    assert (report["pictures"], report["corrupt"], report["block_size"]) == (10_000, 100, 100)
+    assert (rows["rows"], rows["different_paths"], rows["errors"], rows["identical"]) == (10_000, 10_000, 100, 9_900)
+    assert rows["other_size_count_or_error"] == [] and report["report"]["blocks_before"] == 40
+    assert [one.get("blocks_there") for one in report["events"]] == [20, 40, 60, None]
