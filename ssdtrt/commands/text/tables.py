@@ -116,9 +116,13 @@ def stages_text(stages: Sequence[StageTime], width: int) -> str:
     rows = [(one.stage, f"{one.seconds:.2f}", f"{100 * one.share:.0f} %") for one in stages]
     shares = {one.stage: one.share for one in stages}
     busiest = max(shares, key=lambda stage: shares[stage])
-    together = shares["results"] + shares["write"]  # One thread does both.
-    if together >= max(_HOLDS, shares[busiest]):
-        said = "The others wait for results and write, which take turns."
+    # One thread does these.
+    turns = ("decode", "upload", "results", "write") if shares["decode"] else ("results", "write")
+    if sum(shares[stage] for stage in turns) >= max(_HOLDS, shares[busiest]):
+        longest = max(turns, key=lambda stage: shares[stage])
+        said = (
+            f"The others wait for {', '.join(turns[:-1])} and {turns[-1]}, which take turns; the longest is {longest}."
+        )
     elif shares[busiest] >= _HOLDS:
         said = f"The others wait for {busiest}."
     else:

@@ -169,10 +169,11 @@ def stages(*shares):
 
 
 def test_stages_and_the_one_that_holds_the_rest():
-    assert stages_text(stages(0.25, 0.5, 0.97, 0.125, 0.125), 80).splitlines() == [
+    assert stages_text(stages(0.25, 0.0, 0.5, 0.97, 0.125, 0.125), 80).splitlines() == [
         "stage    busy s  of the time",
         "read       0.50         25 %",
-        "decode     1.00         50 %",
+        "decode     0.00          0 %",
+        "upload     1.00         50 %",
         "network    1.94         97 %",
         "results    0.25         12 %",
         "write      0.25         12 %",
@@ -183,14 +184,25 @@ def test_stages_and_the_one_that_holds_the_rest():
 @pytest.mark.parametrize(
     "shares, said",
     [
-        ((0.9, 0.1, 0.85, 0.1, 0.1), "The others wait for read."),
-        ((0.9, 0.1, 0.85, 0.5, 0.45), "The others wait for results and write, which take turns."),
-        ((0.1, 0.1, 0.1, 0.0, 0.8), "The others wait for results and write, which take turns."),
+        ((0.9, 0, 0.1, 0.85, 0.1, 0.1), "The others wait for read."),
         (
-            (0.4, 0.5, 0.79, 0.3, 0.4),
+            (0.9, 0, 0.1, 0.85, 0.5, 0.45),
+            "The others wait for results and write, which take turns; the longest is results.",
+        ),
+        (
+            (0.1, 0, 0.1, 0.1, 0.0, 0.8),
+            "The others wait for results and write, which take turns; the longest is write.",
+        ),
+        (
+            (0.1, 0.6, 0.05, 0.7, 0.1, 0.2),
+            "The others wait for decode, upload, results and write, which take turns; the longest is decode.",
+        ),
+        ((0.1, 0.5, 0.05, 0.98, 0.1, 0.2), "The others wait for network."),
+        (
+            (0.4, 0, 0.5, 0.79, 0.3, 0.4),
             "No stage was busy all the time; the busiest is network. Start and end weigh in a short run.",
         ),
-        ((0.0,) * 5, "No stage was busy all the time; the busiest is read. Start and end weigh in a short run."),
+        ((0.0,) * 6, "No stage was busy all the time; the busiest is read. Start and end weigh in a short run."),
     ],
 )
 def test_which_stage_holds_the_rest(shares, said):
@@ -198,9 +210,9 @@ def test_which_stage_holds_the_rest(shares, said):
 
 
 def test_stages_in_a_narrow_terminal():
-    lines = stages_text(stages(0.4, 0.5, 0.7, 0.3, 0.4), 40).splitlines()
-    assert len(lines) == 9 and max(map(len, lines)) <= 40
-    assert stages_text(stages(0.4, 0.5, 0.7, 0.3, 0.4), 20).splitlines()[:3] == [
+    lines = stages_text(stages(0.4, 0.0, 0.5, 0.7, 0.3, 0.4), 40).splitlines()
+    assert len(lines) == 10 and max(map(len, lines)) <= 40
+    assert stages_text(stages(0.4, 0.0, 0.5, 0.7, 0.3, 0.4), 20).splitlines()[:3] == [
         "read",
         "  busy s: 0.80",
         "  of the time: 40 %",
