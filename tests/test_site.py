@@ -27,7 +27,7 @@ def built(tmp_path_factory):
     if importlib.util.find_spec("sphinx") is None:
         pytest.skip("needs the extra docs")
     copy = tmp_path_factory.mktemp("tree")
-    for name in ("docs", "benchmarks", "examples", "ssdtrt"):
+    for name in ("docs", "benchmarks", "deploy", "examples", "ssdtrt"):
         shutil.copytree(ROOT / name, copy / name, ignore=MADE)
     for page in ROOT.glob("*.md"):
         shutil.copy(page, copy)
