@@ -6,10 +6,8 @@ import dataclasses
 import io
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
 
-from ssdtrt import config
 from ssdtrt.detect import Detector
 from ssdtrt.detection.results import UNTRAINED
 from ssdtrt.detection.unpacking import Chosen, unpack
@@ -58,15 +56,13 @@ class LoadedEngine:
         Requests make batches of all sizes, and each size is a graph, whose capture takes longer than the pictures. An engine
         that keeps one graph alone is always filled up.
         """
-        graph, batch, device = self.detector.pipeline.graph, self.detector.runner.batch, self.detector.device
+        graph, batch = self.detector.pipeline.graph, self.detector.runner.batch
         if graph is None or batch is None:
             return
         sizes = batch.sizes if graph.limit > len(batch.sizes) else batch.sizes[-1:]
         self.detector.batches.sizes = sizes
         for size in sizes:
-            self.detector.start(
-                torch.zeros(size, 3, config.IMAGE_SIZE, config.IMAGE_SIZE, dtype=torch.uint8, device=device)
-            )()
+            self.detector.pipeline.warm_up(size)
 
     def prepare(self, upload: Upload) -> PreparedPicture:
         """Decode and resize a picture, in any thread.
