@@ -78,8 +78,8 @@ class DetectReplica:
         if ready is None or ready.engine != engine:
             return False
         self._loaded = ready
-        self._detect.set_max_batch_size(ready.detector.batch_size)  # type: ignore[attr-defined]
-        self._detect.set_batch_wait_timeout_s(self._options.queue_delay / 1e6)  # type: ignore[attr-defined]
+        self._detect.set_max_batch_size(ready.detector.batch_size)
+        self._detect.set_batch_wait_timeout_s(self._options.queue_delay / 1e6)
         return True
 
     def info(self) -> ServiceInfo:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from importlib import resources
+from typing import Any
 
 import msgspec
 import ray
@@ -32,7 +33,7 @@ class StatusReplica:
 
     def __init__(self) -> None:
         self._engine: EngineFile | None = None
-        self._detect: serve.handle.DeploymentHandle | None = None
+        self._detect: Any = None
         self._page = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
         self._routes = {
             "/": self._show_page,
