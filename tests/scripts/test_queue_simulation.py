@@ -127,15 +127,20 @@ def test_the_check_predicts_each_row(tmp_path, capsys):
     assert ten["parallel"]["p50_ms"] < 80
 
 
-def test_the_record_is_what_the_recorded_account_gives():
-    report = json.loads((REPORTS / "cpu-service.json").read_text())
-    found = json.loads((REPORTS / "service-simulation.json").read_text())
+@pytest.mark.parametrize("suffix", ["", "-second"])
+def test_the_record_is_what_the_recorded_account_gives(suffix):
+    report = json.loads((REPORTS / f"cpu-service{suffix}.json").read_text())
+    found = json.loads((REPORTS / f"service-simulation{suffix}.json").read_text())
     model = simulation.calibrated(report, found["models"]["serial"]["decode_ms"])["serial"]
     again = simulation.Simulation(model, clients=20, seed=found["seed"]).run(found["seconds"])
     (row,) = [row for row in found["compared"] if row["clients"] == 20]
     names = ("pictures_per_second", "p50_ms", "p90_ms", "p99_ms")
     assert [row["serial"][name] for name in names] == pytest.approx([again[name] for name in names], rel=0.02)
     assert row["measured"] == {name: report["rows"][-1][name] for name in names}
+    page = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+    for one in (row["measured"], row["serial"]):
+        rate, *times = (one[name] for name in names)
+        assert " | ".join([f"| {rate:.1f}", *(f"{time:,.0f} ms" for time in times)]) in page
 
 
 def test_one_load_from_the_command_line(capsys):
