@@ -50,6 +50,7 @@ docs/files
 Reports <docs/reports>
 Triton <docs/triton>
 docs/performance
+Scale <docs/scale>
 Accuracy <docs/accuracy>
 INT8 <docs/int8>
 INT8 layer by layer <docs/int8-floor>
