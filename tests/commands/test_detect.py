@@ -74,7 +74,7 @@ def test_all_outputs_at_once(known, two, ssdtrt, tmp_path):
     report = strict((tmp_path / "run.json").read_text())
     assert report.pop("images_per_second") == pytest.approx(2 / report.pop("seconds"))
     stages = report.pop("stages")
-    assert [list(one) for one in stages] == [["stage", "seconds", "share"]] * 5
+    assert [list(one) for one in stages] == [["stage", "seconds", "share"]] * 6
     assert report.pop("machine")["cpu"] and report == {
         "schema": 1, "kind": "detect", "file": str(known), "precision": "fp32", "pictures": 2, "detections": 6,
         "folder": "out", "jsonl": "d.jsonl", "coco": "r.json", "failures": [],

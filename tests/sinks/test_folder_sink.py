@@ -8,8 +8,8 @@ from PIL import Image
 
 from known import BLUE, CAT, RED, known_file
 from ssdtrt import config
-from ssdtrt.detect import UNTRAINED, Detector, detect_files, folder_sink
-from ssdtrt.detection.results import Detections
+from ssdtrt.detect import Detector, detect_files, folder_sink
+from ssdtrt.detection.results import UNTRAINED, Detections
 from ssdtrt.errors import ArtifactError, ImageError
 from ssdtrt.run import detect_to_folder
 from ssdtrt.sinks.folder_sink import FolderSink, _unused_name
