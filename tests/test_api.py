@@ -45,7 +45,7 @@ OF_RAY = {f"ssdtrt.serving.service.{name}" for name in ("loaded", "replica", "st
 def modules():
     """Every module of the package but those of Ray and the one that runs the command line when it is imported."""
     names = {found.name for found in pkgutil.walk_packages(ssdtrt.__path__, "ssdtrt.")}
-    assert {"ssdtrt.model.boxes", "ssdtrt.cli"} <= names and OF_RAY <= names
+    assert {"ssdtrt.model.boxes", "ssdtrt.cli"} <= names and names >= OF_RAY
     names = sorted(name for name in names - OF_RAY if not name.endswith("__main__"))
     return [importlib.import_module(name) for name in ["ssdtrt", *names]]
 
