@@ -53,7 +53,7 @@ def start_service(
         replicas: How many load the file; on GPUs each has one of its own.
         host: The address to listen at.
         port: The port.
-        device: `cpu` or `cuda`; by default that of the file; one that runs on both takes GPUs where there are enough.
+        device: `cpu` or `cuda`; by default that of the file, and for a module `cuda` where each replica can have a GPU.
         sha256: The digest that the file must have.
         progress: Called with a line for each step.
         options: Fields of ServiceOptions in place of their defaults.
@@ -115,10 +115,10 @@ def swap_engine(
 
 
 def stop_service(own_cluster: bool = True) -> None:
-    """End the service, once all that its replicas have accepted is answered; what waits or comes meanwhile gets 503.
+    """End the service once all that its replicas have accepted is answered; what waits or comes meanwhile gets 503.
 
     Args:
-        own_cluster: Whether Ray was started for it, and ends too.
+        own_cluster: Whether the Ray cluster was started for the service, and ends with it.
     """
     import ray
     from ray import serve
@@ -132,10 +132,10 @@ def stop_service(own_cluster: bool = True) -> None:
 
 
 def _drain(handle: Any) -> None:
-    """Let the replicas refuse what comes, and wait until they have nothing for a while.
+    """Let the replicas refuse what comes, and wait until they have had nothing to do for a while.
 
-    In that while what waits in the proxies gets to the replicas. Serve's own way, to delete the application, would leave it
-    there without an answer.
+    In that while the requests that wait in the proxies get to the replicas, which refuse them. Where Serve deletes the application,
+    they stay in the proxies without an answer.
     """
     longest = max(_results(handle.broadcast("close"), _STOP_SECONDS))
     idle = time.monotonic()
