@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from ssdtrt.serving.service.metrics import read_metrics
 from ssdtrt.serving.service.records import DETECT_APP, EngineFile, ServiceInfo
-from ssdtrt.serving.service.uploads import Refused, retry_later
+from ssdtrt.serving.service.uploads import Refused, not_there, retry_later
 
 _SECONDS = 5.0  # for the replicas to answer what they run
 _PAGE_HEADERS = {
@@ -60,7 +60,7 @@ class StatusReplica:
                 raise retry_later("The service starts or ends; try again later.")
             route = self._routes.get(request.url.path)
             if route is None:
-                raise Refused(404, f"There is nothing at {request.url.path[:80]}; POST a picture to /detect.")
+                raise not_there(request)
             if request.method not in ("GET", "HEAD"):
                 raise Refused(405, f"{request.method} is not possible here; GET is.", allow="GET, HEAD")
             return await route()

@@ -80,9 +80,11 @@ async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload
         The pictures, at least one.
 
     Raises:
-        Refused: For another method, for an encoding, for what is empty, too large or too many, and for a damaged form.
+        Refused: For another path or method, for an encoding, for what is empty, too large or too many, and for a damaged form.
         ClientDisconnect: Where the client went away before the body was complete.
     """
+    if request.url.path.rstrip("/") != "/detect":  # Ray Serve sends all that begins with it here.
+        raise not_there(request)
     if request.method != "POST":
         raise Refused(405, f"{request.method} is not possible here; POST a picture.", allow="POST")
     encoding = request.headers.get("content-encoding", "identity")
@@ -129,6 +131,11 @@ def _parts(content_type: str, body: bytes) -> list[Upload]:
         if name is not None and isinstance(content, bytes):
             found.append(Upload(name, content))
     return found
+
+
+def not_there(request: Request) -> Refused:
+    """Return the refusal of a path that the service does not have."""
+    return Refused(404, f"There is nothing at {request.url.path[:80]}; POST a picture to /detect.")
 
 
 def retry_later(error: str) -> Refused:

@@ -137,7 +137,8 @@ def test_what_it_says_of_itself(server, folder):
     status, headers, body = ask(server, "GET", "/")
     assert status == 200 and headers["content-type"].startswith("text/html") and b"<!doctype html>" in body
     assert ask(server, "HEAD", "/health")[::2] == (200, b"")
-    assert [ask(server, *asked)[0] for asked in (("GET", "/nothing"), ("POST", "/health", b"x"))] == [404, 405]
+    wrong = ("GET", "/nothing"), ("POST", "/health", b"x"), ("POST", "/detect/x", b"x")
+    assert [ask(server, *asked)[0] for asked in wrong] == [404, 405, 404]
 
 
 def test_every_answer_is_that_of_detect(server, pictures):
