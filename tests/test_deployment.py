@@ -68,7 +68,8 @@ def test_the_deployment_runs_that_image_as_that_user_and_lets_it_finish():
     (container,) = pod["containers"]
     assert container["image"] == IMAGE and pod["securityContext"] == {"runAsNonRoot": True, "runAsUser": 10001}
     assert container["ports"] == [{"name": "http", "containerPort": config.SERVE_PORT}]
-    assert pod["terminationGracePeriodSeconds"] > config.SERVE_SECONDS
+    _, wait = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod["terminationGracePeriodSeconds"] > int(wait) + config.SERVE_SECONDS
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     probes = {container[f"{kind}Probe"]["httpGet"]["path"] for kind in ("readiness", "liveness")}
     assert probes == {"/ready", "/health"}

@@ -38,7 +38,7 @@ class ActorJob(Report, frozen=True, kw_only=True):
         base: The folder that paths are relative to.
         folder: Where the Parquet files go.
         run: The SHA-256 of the manifest.
-        token: What only this run of the command has.
+        token: A name that no other run of the command has.
     """
 
     file: str
@@ -53,9 +53,9 @@ class ActorJob(Report, frozen=True, kw_only=True):
 
 
 class BlockDetector:
-    """Detects in blocks of prepared pictures and writes each block's Parquet file. Threads may call it.
+    """Detects in blocks of prepared pictures and writes each block's Parquet file.
 
-    While one call writes, another one detects.
+    Threads may call it: while one call writes, another one detects.
 
     Args:
         job: What it does.
@@ -70,7 +70,7 @@ class BlockDetector:
         try:
             self._load()
         except SsdtrtError as error:
-            self._failed = error  # Ray starts an actor that raises here anew and hides why.
+            self._failed = error  # Where an actor raises here, Ray starts it again and again, and hides why.
 
     def _load(self) -> None:
         from ssdtrt.detect import Detector
@@ -118,7 +118,7 @@ class BlockDetector:
     def _deaths_counted(self, blocks: dict[int, list[ReadPicture]]) -> Iterator[None]:
         """Count in a file of this machine how often these blocks were begun and not ended: Ray would try without end.
 
-        Ray's own count has more: each look for a process while it is started anew.
+        Ray's own count is higher: it includes each look for a process that is being started again.
         """
         begun = Path(tempfile.gettempdir(), f"ssdtrt-{self.job.token}-{min(blocks)}")
         with open(begun, "ab") as file:

@@ -37,9 +37,9 @@ class ClusterOptions(Report, frozen=True, kw_only=True):
 
     Attributes:
         address: `local` for a cluster of this machine alone, otherwise what `ray.init` takes.
-        actors: How many engines run; by default one for each GPU, or for each CPU that is not left for reading.
+        actors: How many engines run; by default one for each GPU, or for each CPU that is not kept for reading.
         block_size: How many pictures a Parquet file has.
-        device: `cuda` or `cpu`; by default what the file is for.
+        device: `cuda` or `cpu`; by default what the file is for, and for a module GPUs where there are any.
         timeout: Seconds in which a picture that is fetched must be there.
     """
 
@@ -69,12 +69,12 @@ def detect_on_cluster(
     Args:
         file: The engine, detector or module, at the same path on every machine.
         pictures: As for `list_pictures`.
-        output: The folder of the Parquet files and the manifest, which all machines share, or an address of fsspec.
+        output: The folder for the Parquet files and the manifest, which all machines share, or an address of fsspec.
         options: How the work is spread.
         settings: What changes the rows.
         sha256: The SHA-256 that the file must have.
         progress: Called with a line about how far it is.
-        note: Called with a line on what was left out.
+        note: Called with a line on what was left out of the list.
         each: Called with each block, once it is written.
 
     Raises:

@@ -19,8 +19,8 @@ def list_pictures(arguments: Iterable[str | Path], output: str | None = None, no
     """Return the paths and addresses of pictures, in the order of the arguments.
 
     Args:
-        arguments: As for `expand`; or an address of fsspec such as `s3://bucket/folder`, which stands for the pictures in
-            the folder and below, by name and suffix; with `*`, `?` or `[` for what matches; otherwise for itself.
+        arguments: As for `expand`; or addresses of fsspec. That of a folder such as `s3://bucket/folder` stands for the files in
+            it and below that have the suffix of a picture; one with `*`, `?` or `[` for what matches it; any other for itself.
         output: The folder that will be written to.
         note: Called with a line on what was left out.
 

@@ -1,4 +1,4 @@
-"""Whether each machine of a cluster can run the engine file, looked at before any work. No torch on the driver."""
+"""Ask each machine of a cluster, before any work, whether it can run the engine file. No torch on the driver."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NodeQuestion(Report, frozen=True, kw_only=True):
         folder: Where the Parquet files will go.
         token: The name of a file that is there now.
         decode: Where JPEG files are to be decoded: `auto`, `gpu` or `cpu`.
-        version: The version of ssdtrt that asks.
+        version: The version of ssdtrt that asks, and must be there too.
     """
 
     file: str

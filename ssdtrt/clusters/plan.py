@@ -30,12 +30,12 @@ _SETTINGS = {name: name.replace("_", " ") for name in BatchSettings.__struct_fie
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is to be done, or gone on with.
+    """A run that is to be started, or continued.
 
     Attributes:
-        manifest: What it is of.
+        manifest: The engine, the settings and the list.
         run: The SHA-256 of what the manifest says.
-        done: The blocks that are there, by number.
+        done: The blocks that are written, by number.
     """
 
     manifest: BatchManifest

@@ -33,7 +33,7 @@ class ReadPicture(NamedTuple):
     Attributes:
         path: As it was given, or its address without a user name and password.
         size: Its (width, height); (0, 0) where it could not be read.
-        orientation: 0 for pixels; for a JPEG file that a GPU decodes how it is to be turned, 1 to 8 as in EXIF.
+        orientation: 0 for pixels; for a JPEG file that a GPU decodes the orientation to turn it by, 1 to 8 as in EXIF.
         content: The pixels, uint8 [300, 300, 3], or the bytes of the JPEG file.
         error: Why it could not be read; "" where it could.
     """
@@ -107,7 +107,7 @@ def _read_all(paths: Sequence[str], settings: ReaderSettings, folder: str) -> It
 
 
 def _read_apart(paths: Sequence[str], settings: ReaderSettings, folder: str) -> Iterator[ReadPicture]:
-    """Read with another process, which one of the pictures may end: that costs its row alone."""
+    """Read in another process: where a picture ends that one, only its own row has an error."""
     with contextlib.ExitStack() as stack:
         pool: ProcessPoolExecutor | None = None
         for path in paths:

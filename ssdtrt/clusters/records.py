@@ -34,7 +34,7 @@ class BatchSettings(Report, frozen=True, kw_only=True):
 
 
 class BatchManifest(Report, frozen=True, kw_only=True):
-    """What the Parquet files of a folder are of: the same engine, settings and list give the same rows.
+    """What the Parquet files of a folder belong to: the same engine, settings and list give the same rows.
 
     Attributes:
         file: The engine, as it was given.
@@ -42,9 +42,9 @@ class BatchManifest(Report, frozen=True, kw_only=True):
         labels: The names of its classes, the background first.
         settings: The settings.
         pictures: How many pictures the list has.
-        list_sha256: The SHA-256 of the list, each path with a NUL behind it.
+        list_sha256: The SHA-256 of the list: of each path in UTF-8 and a NUL after it.
         block_size: How many pictures a Parquet file has; the last one has the rest.
-        blocks: How many Parquet files there are in the end.
+        blocks: How many Parquet files there will be.
     """
 
     kind = "batch-manifest"

@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster: a local one that is started, or one at an address. Ray's own talk is kept away. No torch here."""
+"""The connection to a Ray cluster: a local one that is started, or one at an address. Ray's messages stay in its files. No torch."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def quietly() -> Iterator[None]:
 
 
 def _silence(ray: ModuleType) -> None:
-    """Keep the talk of Ray Data in its files, in the folder of its session."""
+    """Keep the messages of Ray Data in its files, in the folder of its session."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     for handler in logging.getLogger("ray.data").handlers:

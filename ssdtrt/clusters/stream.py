@@ -30,7 +30,7 @@ class Spread(Report, frozen=True, kw_only=True):
         nodes: The machines that they may run on.
         actors: How many there are.
         readers: How many tasks read at the same time at most; None for as many as there are CPUs left.
-        jpegs: Whether GPUs decode JPEG files.
+        jpegs: Whether the GPUs decode JPEG files.
     """
 
     device: str

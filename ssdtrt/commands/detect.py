@@ -87,7 +87,7 @@ _SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show
 @reading_options
 @address_options
 @decode_option
-@click.option("--timing", is_flag=True, help="Also how busy each stage was, and which one holds the rest.")
+@click.option("--timing", is_flag=True, help="Also how busy each stage was, and which one the others wait for.")
 @device_option
 @sha256_option
 @json_option

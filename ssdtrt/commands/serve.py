@@ -30,13 +30,24 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
 
 @click.command()
 @click.argument("file")
-@click.option("--ray", metavar="ADDRESS", help="A Ray cluster, HOST:PORT or auto.  [default: one on this machine]")
+@click.option("--ray", metavar="ADDRESS", help="A Ray cluster, HOST:PORT or auto.  [default: one that is started here]")
 @click.option(
-    "--replicas", type=click.IntRange(1, 1024), default=1, show_default=True, metavar="N", help="Each on its own GPU."
+    "--replicas",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many load FILE; on GPUs each on its own.",
 )
-@click.option("--host", default=config.SERVE_HOST, show_default=True, help="Where to listen; 0.0.0.0 for everybody.")
-@click.option("--port", type=click.IntRange(1, 65535), default=config.SERVE_PORT, show_default=True)
-@click.option("--swap", is_flag=True, help="Put FILE into the service that runs, in place of its engine.")
+@click.option(
+    "--host", default=config.SERVE_HOST, show_default=True, help="The address to listen at; 0.0.0.0 for everybody."
+)
+@click.option("--port", type=click.IntRange(1, 65535), default=config.SERVE_PORT, show_default=True, metavar="N")
+@click.option(
+    "--swap",
+    is_flag=True,
+    help="Put FILE into the service that runs, in place of its engine; the options of its start stay.",
+)
 @threshold_option
 @click.option(
     "--classes",
@@ -62,7 +73,7 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
 )
 @click.option(
     "--max-bytes", type=click.IntRange(min=1), default=config.SERVE_BYTES, show_default=True, metavar="N",
-    help="Most bytes of a request.",
+    help="Most bytes of a request's body.",
 )  # fmt: skip
 @click.option(
     "--max-pixels", type=click.IntRange(min=1), default=config.SERVE_PIXELS, show_default=True, metavar="N",
@@ -70,22 +81,24 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
 )  # fmt: skip
 @click.option(
     "--upload-timeout", type=Positive(), default=config.SERVE_UPLOAD_SECONDS, show_default=True, metavar="S",
-    help="Until a picture is there.",
+    help="Seconds until a request's body is complete.",
 )  # fmt: skip
 @click.option(
     "--timeout", type=Positive(), default=config.SERVE_SECONDS, show_default=True, metavar="S",
-    help="Until a request is answered.",
+    help="Seconds until a request is answered.",
 )  # fmt: skip
-@click.option("--device", type=click.Choice(("cpu", "cuda")), help="[default: that of the file]")
+@click.option(
+    "--device", type=click.Choice(("cpu", "cuda")), help="For a module.  [default: cuda where there are GPUs]"
+)
 @sha256_option
 @json_option
 @click.pass_context
 def serve(context, file, ray, swap, sha256, json_file, **options):
     """Serve FILE by HTTP on Ray Serve: pictures in, detections out.
 
-    POST a picture to /detect; / has a page to drop pictures on. FILE is an engine, a detector or a module. There is no
-    authentication: others reach it only with --host. Ctrl-C or SIGTERM ends it when all that it accepted is answered.
-    Needs Ray (the extra `ray`).
+    POST a picture to /detect, or drop one on the page at /. FILE is an engine, a detector or a module. There is no
+    authentication; without --host only this machine reaches it. Ctrl-C or SIGTERM ends it once all that it accepted is
+    answered. Needs Ray (the extra `ray`).
 
     Example: ssdtrt serve ssd300.engine.ts
     """

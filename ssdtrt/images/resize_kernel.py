@@ -1,4 +1,4 @@
-"""Launch the kernels of resize.cu on a GPU, without a compiler: its driver compiles their PTX when they are first used."""
+"""Launch the kernels of resize.cu on a GPU. No compiler is needed: the driver compiles their PTX when they are first used."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ssdtrt import config
 from ssdtrt.errors import GpuError
 
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-_THREADS = 160  # of a block; each has two pixels of a row
+_THREADS = 160  # of a block; each computes two pixels of a row
 _lock = threading.Lock()
 
 
 class ResizeKernels:
-    """The two kernels on one GPU.
+    """The two kernels, loaded on one GPU.
 
     Args:
         device: The GPU.
 
     Raises:
         OSError: Where there is no driver.
-        GpuError: Where it is too old for the kernels.
+        GpuError: Where the driver or the GPU is too old for the kernels.
     """
 
     def __init__(self, device: torch.device):
@@ -48,8 +48,8 @@ class ResizeKernels:
 
         Args:
             pictures: The pictures, contiguous.
-            first: Of each output the first pixel, int32 [300].
-            weights: Of each output the weights from there on, int32 [300, taps] in units of 2^-22.
+            first: For each output pixel of a row the first input pixel that it is computed from, int32 [300].
+            weights: For each output pixel the weights of the input pixels from there on, int32 [300, taps] in units of 2^-22.
         """
         n, height, width, _ = pictures.shape
         out = pictures.new_empty(n, height, config.IMAGE_SIZE, 3)
@@ -57,7 +57,7 @@ class ResizeKernels:
         return out
 
     def resize_height(self, pictures: Tensor, first: Tensor, weights: Tensor) -> Tensor:
-        """Start to resize uint8 [n, H, W, 3] to [n, 300, W, 3] on the current stream; arguments as of `resize_width`."""
+        """Start to resize uint8 [n, H, W, 3] to [n, 300, W, 3] on the current stream; arguments as in `resize_width`, of rows."""
         n, height, width, _ = pictures.shape
         out = pictures.new_empty(n, config.IMAGE_SIZE, width, 3)
         blocks = n * config.IMAGE_SIZE
@@ -74,7 +74,7 @@ class ResizeKernels:
             self._call("cuLaunchKernel", self._functions[name], blocks, 1, 1, _THREADS, 1, 1, 0, stream, places, None)
 
     def __enter__(self) -> None:
-        """Make the GPU's context that of this thread, which has none before its first use of the GPU."""
+        """Make the GPU's context the one of this thread, which has none before it first uses the GPU."""
         self._call("cuCtxPushCurrent_v2", self._context)
 
     def __exit__(self, *_: object) -> None:
@@ -98,5 +98,5 @@ def kernels_for(device: torch.device) -> ResizeKernels | None:
     """Return the kernels for a device; None for a CPU, and for a GPU whose driver does not take them."""
     if device.type != "cuda":
         return None
-    with _lock:  # A driver loads them once.
+    with _lock:  # So that two threads do not both load them.
         return _kernels(device)

@@ -26,13 +26,22 @@ _ELSEWHERE = {
 def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options for a Ray cluster to `detect`, and do it there where one is given; else the command is called."""
 
-    @click.option("--ray", metavar="ADDRESS", help="On a Ray cluster, into Parquet files in DIR; local for one here.")
-    @click.option("--actors", type=click.IntRange(min=1), metavar="N", help="--ray: engines.  [default: one a GPU]")
+    @click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Detect on a Ray cluster, HOST:PORT, auto or local (started here), into Parquet files in DIR.",
+    )
+    @click.option(
+        "--actors",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="With --ray: how many engines run.  [default: one a GPU]",
+    )
     @click.option(
         "--block-size",
         type=click.IntRange(1, config.MAX_RAY_BLOCK),
         metavar="N",
-        help=f"--ray: pictures of a Parquet file.  [default: {config.RAY_BLOCK}]",
+        help=f"With --ray: pictures of a Parquet file.  [default: {config.RAY_BLOCK}]",
     )
     @functools.wraps(command)
     def with_ray(*, ray: str | None, actors: int | None, block_size: int | None, **options: Any) -> Any:

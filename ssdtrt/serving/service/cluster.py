@@ -19,7 +19,7 @@ from ssdtrt.system.versions import available_cores, pip_install
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Nothing is reported to anybody.
     "RAY_ENABLE_AUTO_CONNECT": "0",  # Serve's threads would connect to another cluster when this one has ended.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # What it says of GPUs that a process does not use.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Else it warns of GPUs that a process does not use.
 }
 _TOKEN = Path(".ray", "auth_token")  # in a user's home: what Ray's own ports ask for
 
@@ -35,7 +35,7 @@ def check_ray() -> None:
 
 
 def connect(address: str | None) -> str:
-    """Connect to a Ray cluster, or start one in which this machine is all.
+    """Connect to a Ray cluster, or start one of this machine alone.
 
     Args:
         address: The cluster's HOST:PORT, or `auto` for the one that runs here; None to start one.
@@ -101,7 +101,7 @@ def _same_signals() -> Iterator[None]:
 
 
 def check_port(host: str, port: int) -> None:
-    """Check that this machine can listen there: Ray Serve only logs that it cannot.
+    """Check that this machine can listen at an address, because Ray Serve only logs that it cannot.
 
     Raises:
         SsdtrtError: Where it cannot.

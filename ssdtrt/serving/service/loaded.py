@@ -27,10 +27,10 @@ class LoadedEngine:
 
     Attributes:
         engine: The file.
-        detector: It, loaded.
+        detector: The same, loaded.
 
     Raises:
-        SsdtrtError: Where the file is another here, or does not run here.
+        SsdtrtError: Where the file is not there, has another SHA-256 or does not run here.
     """
 
     def __init__(self, engine: EngineFile, options: ServiceOptions):
@@ -53,8 +53,8 @@ class LoadedEngine:
     def _capture(self) -> None:
         """Run batches of the engine's sizes as CUDA graphs, and let no other size come.
 
-        Requests make batches of all sizes, and each size is a graph, whose capture takes longer than the pictures. An engine
-        that keeps one graph alone is always filled up.
+        Requests make batches of all sizes, and each size is a graph, whose capture takes longer than its pictures do. For an
+        engine that keeps only one graph every batch is filled up to the largest size.
         """
         graph, batch = self.detector.pipeline.graph, self.detector.runner.batch
         if graph is None or batch is None:

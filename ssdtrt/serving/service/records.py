@@ -1,4 +1,4 @@
-"""What the parts of the service hand each other, and what it says of itself."""
+"""What the parts of the service pass to each other, and what it reports of itself."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ServiceOptions(Report, frozen=True, kw_only=True):
         max_bytes: The most bytes of a request's body.
         max_pixels: The most pixels of a picture.
         max_pictures: The most pictures of a request.
-        upload_seconds: The time in which a body must be there.
-        timeout: The time in which a request is answered, in seconds.
+        upload_seconds: Seconds in which a request's body must be complete.
+        timeout: Seconds in which a request is answered.
     """
 
     url: str
@@ -52,7 +52,7 @@ class ServiceOptions(Report, frozen=True, kw_only=True):
 
 
 class ServiceInfo(Report, frozen=True, kw_only=True):
-    """What runs, as `GET /info` tells it.
+    """What runs, as `GET /info` answers.
 
     Attributes:
         engine: The file.
@@ -84,7 +84,7 @@ class ServeReport(Report, frozen=True, kw_only=True):
 
     Attributes:
         url: The address that the service listens at.
-        ray: The address of the Ray cluster that it runs on, for `--ray`.
+        ray: The address of the Ray cluster that it runs on, for the `--ray` of other commands.
         service: What runs.
         before: The file that was served before; None where the service was started.
     """

@@ -30,6 +30,7 @@ from ssdtrt.system.versions import available_cores
 
 _IDLE_SECONDS = 1.0  # without a request in the replicas; a proxy looks for a free one every half second
 _POLL_SECONDS = 0.1
+_QUIET = {"log_level": "ERROR", "enable_access_log": False}
 _STOP_SECONDS = 10.0  # more than the time-out of a request, in which a replica that ends has to finish
 
 
@@ -51,9 +52,9 @@ def start_service(
         file: An engine, a detector or a module, at the same path on each node of the cluster.
         ray: The address of a Ray cluster, or `auto`; None to start one on this machine, which ends with this process.
         replicas: How many load the file; on GPUs each has one of its own.
-        host: The address to listen at.
+        host: The address to listen at; where Ray Serve runs on the cluster already, it keeps its own address and port.
         port: The port.
-        device: `cpu` or `cuda`; by default that of the file; one that runs on both takes GPUs where there are enough.
+        device: `cpu` or `cuda`; by default that of the file, and for a module `cuda` where each replica can have a GPU.
         sha256: The digest that the file must have.
         progress: Called with a line for each step.
         options: Fields of ServiceOptions in place of their defaults.
@@ -74,10 +75,10 @@ def start_service(
     progress("starting Ray" if not ray else "connecting to Ray")
     address = connect(ray)
     on = _device(needed, replicas)
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    chosen = ServiceOptions(**{"url": url, "device": on, "max_queue": config.SERVE_QUEUE[on], **options})
     progress("starting the service")
-    _deploy(engine, metadata, chosen, replicas, host, port)
+    url = _listen(host, port, options.get("timeout", config.SERVE_SECONDS))
+    chosen = ServiceOptions(**{"url": url, "device": on, "max_queue": config.SERVE_QUEUE[on], **options})
+    _deploy(engine, metadata, chosen, replicas)
     return ServeReport(url=url, ray=address, service=_running())
 
 
@@ -115,10 +116,10 @@ def swap_engine(
 
 
 def stop_service(own_cluster: bool = True) -> None:
-    """End the service, once all that its replicas have accepted is answered; what waits or comes meanwhile gets 503.
+    """End the service once all that its replicas have accepted is answered; what waits or comes meanwhile gets 503.
 
     Args:
-        own_cluster: Whether Ray was started for it, and ends too.
+        own_cluster: Whether the Ray cluster was started for the service, and ends with it.
     """
     import ray
     from ray import serve
@@ -132,10 +133,10 @@ def stop_service(own_cluster: bool = True) -> None:
 
 
 def _drain(handle: Any) -> None:
-    """Let the replicas refuse what comes, and wait until they have nothing for a while.
+    """Let the replicas refuse what comes, and wait until they have had nothing to do for a while.
 
-    In that while what waits in the proxies gets to the replicas. Serve's own way, to delete the application, would leave it
-    there without an answer.
+    In that while the requests that wait in the proxies get to the replicas, which refuse them. Where Serve deletes the application,
+    they stay in the proxies without an answer.
     """
     longest = max(_results(handle.broadcast("close"), _STOP_SECONDS))
     idle = time.monotonic()
@@ -170,20 +171,29 @@ def _device(needed: str | None, replicas: int) -> str:
     return on
 
 
-def _deploy(
-    engine: EngineFile, metadata: Metadata, options: ServiceOptions, replicas: int, host: str, port: int
-) -> None:
+def _listen(host: str, port: int, seconds: float) -> str:
+    """Start Ray Serve and return the address that it listens at: where it ran before, it keeps that of its start."""
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+    from ray.serve.context import _get_global_client
+
+    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=seconds), logging_config=_QUIET)
+    client = _get_global_client()
+    assert client is not None
+    host, port = client.http_config.host, client.http_config.port
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _deploy(engine: EngineFile, metadata: Metadata, options: ServiceOptions, replicas: int) -> None:
     """Run the two applications; SsdtrtError where a replica does not start."""
     from ray import serve
-    from ray.serve.config import BackpressureConfig, HTTPOptions
+    from ray.serve.config import BackpressureConfig
 
     from ssdtrt.serving.service.replica import DetectReplica
     from ssdtrt.serving.service.status import StatusReplica
 
     batch = metadata.batch_range.max if metadata.batch_range else config.DETECT_BATCH[options.device]
-    quiet = {"log_level": "ERROR", "enable_access_log": False}
-    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=options.timeout), logging_config=quiet)
-    status = serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}, logging_config=quiet)(
+    status = serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}, logging_config=_QUIET)(
         StatusReplica
     )
     serve.run(status.bind(), name=STATUS_APP, route_prefix="/")
@@ -199,7 +209,7 @@ def _deploy(
         graceful_shutdown_timeout_s=options.timeout + _STOP_SECONDS,
         graceful_shutdown_wait_loop_s=0.1,
         max_constructor_retry_count=1,
-        logging_config=quiet,
+        logging_config=_QUIET,
     )(DetectReplica)
     try:
         serve.run(detect.bind(options), name=DETECT_APP, route_prefix="/detect")

@@ -1,4 +1,4 @@
-"""The deployment that tells about the service: the page, whether it is well and ready, what runs, and metrics."""
+"""The deployment that reports on the service: the page, whether it is alive and ready, what runs, and metrics."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from ssdtrt.serving.service.metrics import read_metrics
 from ssdtrt.serving.service.records import DETECT_APP, EngineFile, ServiceInfo
-from ssdtrt.serving.service.uploads import Refused, retry_later
+from ssdtrt.serving.service.uploads import Refused, not_there, retry_later
 
-_SECONDS = 5.0  # for the replicas to tell what they run
+_SECONDS = 5.0  # for the replicas to answer what they run
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "img-src blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -29,7 +29,7 @@ _PAGE_HEADERS = {
 
 
 class StatusReplica:
-    """Answers all but `/detect`, which goes on while pictures queue; and keeps which engine took the first one's place."""
+    """Answers all but `/detect`, also while pictures wait there; and remembers the engine that was swapped in."""
 
     def __init__(self) -> None:
         self._engine: EngineFile | None = None
@@ -44,7 +44,7 @@ class StatusReplica:
         }
 
     async def engine(self) -> EngineFile | None:
-        """Return the engine that a replica loads which starts now: that of the others; None where there is none."""
+        """Return the engine that a replica loads which starts now: that of the other replicas; None where there are none."""
         if self._engine is None:
             with contextlib.suppress(Refused):
                 return (await self._running()).engine
@@ -61,7 +61,7 @@ class StatusReplica:
                 raise retry_later("The service starts or ends; try again later.")
             route = self._routes.get(request.url.path)
             if route is None:
-                raise Refused(404, f"There is nothing at {request.url.path[:80]}; POST a picture to /detect.")
+                raise not_there(request)
             if request.method not in ("GET", "HEAD"):
                 raise Refused(405, f"{request.method} is not possible here; GET is.", allow="GET, HEAD")
             return await route()

@@ -23,7 +23,7 @@ class Refused(Exception):
     Args:
         status: The HTTP status.
         error: What was found, what was expected and what to do.
-        close: Whether the connection ends with it: what else is sent there is not wanted.
+        close: Whether the connection ends with the answer, so that no more of the body is sent.
         headers: More headers of the answer.
     """
 
@@ -80,9 +80,11 @@ async def read_uploads(request: Request, options: ServiceOptions) -> list[Upload
         The pictures, at least one.
 
     Raises:
-        Refused: Where the method, the encoding, the size or the form is another.
-        ClientDisconnect: Where the client went away before all was there.
+        Refused: For another path or method, for an encoding, for what is empty, too large or too many, and for a damaged form.
+        ClientDisconnect: Where the client went away before the body was complete.
     """
+    if request.url.path.rstrip("/") != "/detect":  # Ray Serve sends all that begins with it here.
+        raise not_there(request)
     if request.method != "POST":
         raise Refused(405, f"{request.method} is not possible here; POST a picture.", allow="POST")
     encoding = request.headers.get("content-encoding", "identity")
@@ -131,6 +133,11 @@ def _parts(content_type: str, body: bytes) -> list[Upload]:
     return found
 
 
+def not_there(request: Request) -> Refused:
+    """Return the refusal of a path that the service does not have."""
+    return Refused(404, f"There is nothing at {request.url.path[:80]}; POST a picture to /detect.")
+
+
 def retry_later(error: str) -> Refused:
-    """Return a refusal for a while."""
+    """Return a refusal that asks the client to try again later."""
     return Refused(503, error, retry_after=str(config.SERVE_RETRY_SECONDS))

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from command_line import ENVIRONMENT
+from ray_clusters import ray_cluster
 
 from conftest import ROOT, runner, script
 from known import Few, known_file
@@ -137,7 +138,8 @@ def test_what_it_says_of_itself(server, folder):
     status, headers, body = ask(server, "GET", "/")
     assert status == 200 and headers["content-type"].startswith("text/html") and b"<!doctype html>" in body
     assert ask(server, "HEAD", "/health")[::2] == (200, b"")
-    assert [ask(server, *asked)[0] for asked in (("GET", "/nothing"), ("POST", "/health", b"x"))] == [404, 405]
+    wrong = ("GET", "/nothing"), ("POST", "/health", b"x"), ("POST", "/detect/x", b"x")
+    assert [ask(server, *asked)[0] for asked in wrong] == [404, 405, 404]
 
 
 def test_every_answer_is_that_of_detect(server, pictures):
@@ -467,3 +469,27 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(server, pictures, ot
     assert {answer for status, answer in before if status == 200} <= known[pictures[0].content]
     after = {status for late, status, _ in found if late}
     assert after <= {200, 503, "ConnectionRefusedError", "ConnectionResetError", "RemoteDisconnected"}
+
+
+START_SERVE = """
+import sys
+import ray
+from ray import serve
+ray.init(sys.argv[1], log_to_driver=False)
+serve.start(http_options={"port": int(sys.argv[2])})
+"""
+
+
+def test_on_a_cluster_whose_ray_serve_runs_before_and_after(load, folder, pictures):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with ray_cluster(6) as (cluster, _):
+        subprocess.run([sys.executable, "-c", START_SERVE, cluster.address, str(port)], capture_output=True, check=True)
+        with load.Server(folder / "one.ts", folder, "--ray", cluster.address) as server:
+            assert not server.url.endswith(f":{port}")  # Another was asked for.
+            server.url = server.report["url"]
+            assert server.url == server.report["service"]["options"]["url"] == f"http://127.0.0.1:{port}"
+            status, _, body = ask(server, "POST", "/detect", pictures[0].content)
+            assert status == 200 and json.loads(body)["detections"]
+        assert server.exit_code == 0 and ask(server, "GET", "/health")[0] == 404
