@@ -17,9 +17,7 @@ def ray_cluster(*cpus):
         import ray
         from ray.cluster_utils import Cluster
 
-        noticed = {"health_check_period_ms": 500, "health_check_failure_threshold": 2}  # The death of a node, soon.
-        head = {"num_cpus": cpus[0], "_system_config": noticed, **options}
-        cluster = Cluster(initialize_head=True, head_node_args=head)
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], **options})
         nodes = [cluster.add_node(num_cpus=count, **options) for count in cpus[1:]]
     try:
         yield cluster, nodes

@@ -36,6 +36,20 @@ PICTURES, BROKEN, BLOCK = 160, 3, 8
 BLOCKS = 20
 
 
+@pytest.fixture(autouse=True)
+def no_test_waits_for_ever():
+    """Ray waits for what has died in silence where it does not notice it."""
+
+    def fail(*_):
+        raise TimeoutError("This test has run for five minutes.")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(300)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster of two nodes of three logical CPUs, which this process is connected to, and the second of them."""
