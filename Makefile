@@ -46,7 +46,7 @@ install: $(VENV)/.dev
 
 builders: $(BUILDERS:%=$(VENV)/.builder-%)
 
-test: $(VENV)/.dev $(MORE) builders
+test: $(VENV)/.dev $(MORE) $(VENV)/.imported builders
 	OMP_NUM_THREADS=1 SSDTRT_BUILDERS=$(if $(BUILDERS),$(BUILDERS_FOLDER)) $(BIN)/python -m pytest -m "$(MARKERS)" $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev
@@ -117,6 +117,12 @@ $(VENV)/.docs: $(VENV)/.base
 $(VENV)/.ray: $(VENV)/.base
 	@echo "installing Ray, and what drives a browser in the tests of the service's page"
 	@$(call install,-e '.[ray]' playwright)
+	@touch $@
+
+# What the tests import is compiled once, and not by each of their processes at the same time.
+$(VENV)/.imported: $(VENV)/.dev $(MORE)
+	@echo "importing what the tests import"
+	-@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --collect-only -q -n 0 >/dev/null 2>&1
 	@touch $@
 
 # Each in a folder of its own, because they cannot be installed together.
