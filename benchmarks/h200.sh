@@ -51,7 +51,7 @@ job)
     ;;
 tests)
     SSDTRT_GPU_DIR=$work/run python3.10 -m pytest -m gpu -q --durations=5 \
-        tests/test_gpu.py tests/test_gpu_int8.py tests/system/test_devices.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt"
+        tests/test_gpu.py tests/test_gpu_int8.py tests/test_gpu_decoding.py tests/system/test_devices.py tests/test_doctor.py 2>&1 | tee "$out/pytest.txt"
     ;;
 fp32)
     build fp32 --fp32

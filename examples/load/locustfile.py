@@ -11,7 +11,7 @@ PICTURES = [path.read_bytes() for path in sorted(Path(os.environ["PICTURES"]).gl
 
 
 class Client(HttpUser):
-    """Sends one picture after the other, and waits where it is told to."""
+    """Sends one picture after the other, and waits as long as `Retry-After` says."""
 
     @task
     def detect(self):

@@ -139,7 +139,9 @@ class BlockDetector:
         """The rows of pictures, in their order."""
         failures: list[ImageError] = []
         rows: dict[int, Row] = {n: unread(one.path, one.error) for n, one in enumerate(pictures) if one.error}
-        for batch in self.detector.stream_prepared(self._decoded(self._prepared(pictures)), failures):
+        prepared = self._decoded(self._prepared(pictures))
+        # Where the GPU decodes, another thread would slow the decoder down, as in `Detector.stream_batches`.
+        for batch in self.detector.stream_prepared(prepared, failures, takes_time=self._decoder is None):
             for index, found in batch:
                 size = found.width, found.height
                 rows[index] = Row(pictures[index].path, size, found.xyxy, found.class_id, found.confidence)

@@ -16,6 +16,7 @@ from ssdtrt.commands.distributed.batch import ray_options
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
+    classes_option,
     decode_option,
     device_option,
     end_with,
@@ -30,7 +31,7 @@ from ssdtrt.commands.options import (
     threshold_option,
 )
 from ssdtrt.commands.parameters.addresses import address_options
-from ssdtrt.commands.parameters.types import Overlap, complete_classes, split_names
+from ssdtrt.commands.parameters.types import Overlap
 from ssdtrt.commands.text.tables import stages_text, summary_text
 from ssdtrt.commands.video import video_options
 from ssdtrt.system.report import counted
@@ -66,13 +67,7 @@ _SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show
 @click.option(
     "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True
 )
-@click.option(
-    "--classes",
-    metavar="A,B",
-    callback=split_names,
-    shell_complete=complete_classes,
-    help="Only these, by name or number.  [default: all]",
-)
+@classes_option
 @click.option(
     "--nms-iou", type=Overlap(), default=config.NMS_IOU, show_default=True, help="The IoU of boxes that are one object."
 )

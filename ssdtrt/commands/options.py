@@ -22,8 +22,10 @@ from ssdtrt.commands.parameters.types import (
     Range,
     Score,
     Values,
+    complete_classes,
     complete_labels,
     complete_weights,
+    split_names,
 )
 from ssdtrt.commands.terminal import Terminal
 from ssdtrt.system.report import Report
@@ -62,6 +64,13 @@ module_option = click.option("--module", metavar="FILE", help="The module the en
 sha256_option = click.option("--sha256", metavar="DIGEST", help="The SHA-256 that the file must have.")
 threshold_option = click.option(
     "--threshold", type=Score(), default=config.THRESHOLD, show_default=True, help="Lowest score."
+)
+classes_option = click.option(
+    "--classes",
+    metavar="A,B",
+    callback=split_names,
+    shell_complete=complete_classes,
+    help="Only these, by name or number.  [default: all]",
 )
 batch_size_option = click.option(
     "--batch-size", type=BATCH_SIZE, metavar="N", help=f"One batch size.  [default: {config.BATCH_SIZE}]"

@@ -12,13 +12,14 @@ from ssdtrt import config
 from ssdtrt.commands.options import (
     check_apart,
     check_json,
+    classes_option,
     json_option,
     sha256_option,
     show,
     terminal,
     threshold_option,
 )
-from ssdtrt.commands.parameters.types import Positive, complete_classes, split_names
+from ssdtrt.commands.parameters.types import Positive
 from ssdtrt.commands.text.tables import fill
 from ssdtrt.system.report import counted
 
@@ -49,13 +50,7 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
     help="Put FILE into the service that runs, in place of its engine; the options of its start stay.",
 )
 @threshold_option
-@click.option(
-    "--classes",
-    metavar="A,B",
-    callback=split_names,
-    shell_complete=complete_classes,
-    help="Only these, by name or number.  [default: all]",
-)
+@classes_option
 @click.option(
     "--max-queue",
     type=click.IntRange(min=1),

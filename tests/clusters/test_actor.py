@@ -100,11 +100,11 @@ def test_two_threads_that_call_it_do_not_mix_pictures(job, known, tmp_path, pict
     detector, running = BlockDetector(job()), []
     stream = detector.detector.stream_prepared
 
-    def alone(prepared, failures):
+    def alone(prepared, failures, takes_time):
         running.append(threading.get_ident())
         assert len(running) == 1
         time.sleep(0.02)
-        yield from stream(prepared, failures)
+        yield from stream(prepared, failures, takes_time=takes_time)
         running.pop()
 
     detector.detector.stream_prepared = alone

@@ -28,7 +28,7 @@ def test_where_nothing_listens_is_said_at_once(address):
 
 
 def processes_of(session):
-    """The processes of this session."""
+    """The processes that belong to a session of POSIX, by the number of its first one."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
