@@ -247,7 +247,7 @@ def begun(server, content):
 def test_more_than_can_wait_are_refused_for_a_while(server, pictures):
     with ThreadPoolExecutor(50) as pool:
         first = []
-        for known in pictures[: config.SERVE_ONGOING]:
+        for known in pictures[: config.SERVE_ONGOING["cpu"]]:
             first.append(pool.submit(begun, server, known.content))
             time.sleep(0.02)  # All at once are more than may wait.
         time.sleep(0.2)
@@ -464,7 +464,7 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(server, pictures, ot
     server.exit_code = server.process.wait(60)
     for thread in threads:
         thread.join()
-    assert server.exit_code == 0 and len(uploads) == config.SERVE_ONGOING == 16
+    assert server.exit_code == 0 and len(uploads) == config.SERVE_ONGOING["cpu"] == 16
     for content, answer in uploads:
         assert answer.startswith(b"HTTP/1.1 200 "), [one for _, one in uploads]
         assert answer.rpartition(b"\r\n")[2].strip() in known[content]
