@@ -49,6 +49,7 @@ class Model:
         queue_delay_ms: How long a picture may wait for others to fill a batch.
         max_queue: Requests that wait in the proxy; one beyond gets 503.
         replicas: How many there are.
+        ongoing: The requests in a replica at most.
         spread: Factors at the shares 0, 1/n .. 1 by which times vary.
     """
 
@@ -60,17 +61,13 @@ class Model:
     queue_delay_ms: float = config.SERVE_QUEUE_DELAY / 1e3
     max_queue: int = config.SERVE_QUEUE["cuda"]
     replicas: int = 1
+    ongoing: int = config.SERVE_ONGOING["cuda"]
     spread: tuple[float, ...] = (1.0,)
 
     @property
     def batch_size(self) -> int:
         """The most pictures of a batch."""
         return max(self.batch_ms)
-
-    @property
-    def ongoing(self) -> int:
-        """The requests in a replica."""
-        return max(config.SERVE_ONGOING, config.SERVE_BATCHES * self.batch_size)
 
 
 @dataclass
@@ -250,6 +247,7 @@ def calibrated(report: dict[str, Any], decode_ms: float) -> dict[str, Model]:
         queue_delay_ms=delay,
         max_queue=service["options"]["max_queue"],
         replicas=service["replicas"],
+        ongoing=config.SERVE_ONGOING[service["device"].partition(":")[0]],
         spread=tuple(np.interp(np.linspace(0, 0.99, 100), list(shares), work).round(4).tolist()),
     )
     return {"serial": replace(model, proxy_ms=rest), "parallel": replace(model, overhead_ms=rest)}

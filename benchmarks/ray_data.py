@@ -6,8 +6,8 @@
 `faults` needs no GPU: small generated pictures, one in a hundred cut off, and a CPU engine of the narrow network of the tests,
 on a cluster of two nodes of this machine. On the way an actor is killed, the driver is killed and started again, and a
 node is removed; the rows are compared with the JSON lines of `ssdtrt detect`. `speed` measures the pictures of a folder, as
-`files.py` writes it where it is not there, on a cluster of this machine with each number of actors: the rate in steady state,
-between the first and the last tenth.
+`files.py` writes it where it is not there, with `ssdtrt detect` and on a cluster of this machine with each number of actors: the
+rate in steady state, between the first and the last tenth. What fails or takes too long has a row with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +57,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     other.add_argument("--actors", type=int, nargs="+", default=[1])
     other.add_argument("--decode", nargs="+", choices=("gpu", "cpu"), default=["gpu", "cpu"])
     other.add_argument("--block-size", type=int, default=config.RAY_BLOCK)
+    other.add_argument("--cores", type=int, help="for each actor, and for detect; by default all of them for each case")
+    other.add_argument("--timeout", type=float, default=600.0, help="seconds for a case, which is then given up")
     for command in (one, other):
         command.add_argument("--json", type=Path, required=True)
     return parser.parse_args(arguments)
@@ -66,8 +67,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and write the report."""
     options = parse(arguments)
-    report = faults(options.pictures) if options.command == "faults" else speed(options)
-    text = json.dumps({"ray": installed("ray"), **report}, indent=1)
+    report = {"ray": installed("ray"), **faults(options.pictures)} if options.command == "faults" else speed(options)
+    text = json.dumps(report, indent=1)
     options.json.write_text(text + "\n", encoding="utf-8")
     print(text)
 
@@ -201,57 +202,78 @@ def compare(out: Path, lines: Path, report: Path) -> dict[str, Any]:
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure a folder with `detect`, and on a cluster with each number of actors."""
+    """Measure a folder with `detect`, and on a cluster with each number of actors; the report is written after each."""
     size = write_files(options.folder, options.files, options.pictures, options.broken)
-    folder, runs = options.folder / "links", []
+    report: dict[str, Any] = {
+        "ray": installed("ray"), "engine": Path(options.engine).name, "mean_file_bytes": size, "runs": []
+    }  # fmt: skip
+    rates: dict[tuple[str, int], float] = {}
     for decode in options.decode:
-        alone = detect_alone(options.engine, folder, decode)
-        print(json.dumps(alone), file=sys.stderr, flush=True)
-        runs.append(alone)
-        for actors in options.actors:
-            run = detect_with_ray(options.engine, folder, decode, actors, options.block_size)
-            run["over_detect"] = run["images_per_second"] / alone["images_per_second"]
+        for actors in (0, *options.actors):
+            run = measured(options, decode, actors)
+            report.setdefault("machine", run.pop("machine", None))
+            if rate := run.get("images_per_second"):
+                rates[decode, actors] = rate
+                for name, other in (("over_detect", 0), ("over_one_actor", 1)):
+                    if actors > other and (decode, other) in rates:
+                        run[name] = rate / rates[decode, other]
             print(json.dumps(run), file=sys.stderr, flush=True)
-            runs.append(run)
-    machine = measured_on(Detector(options.engine).device).as_dict()
-    return {"engine": Path(options.engine).name, "mean_file_bytes": size, "machine": machine, "runs": runs}
+            report["runs"].append(run)
+            options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return report
 
 
-def detect_alone(engine: str, folder: Path, decode: str) -> dict[str, Any]:
-    """Measure `detect` in a process of its own, so that nothing of it is on the GPU afterwards."""
-    words = [sys.executable, __file__, "--alone", engine, str(folder), decode]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def measured(options: argparse.Namespace, decode: str, actors: int) -> dict[str, Any]:
+    """Measure in a process of its own, so that nothing of it is on a GPU afterwards; `detect` for no actors."""
+    allowed = sorted(os.sched_getaffinity(0))[: options.cores and options.cores * max(1, actors)]
+    case = {"by": "ray" if actors else "detect", "decode": decode, "actors": actors, "cores": len(allowed)}
+    with tempfile.TemporaryDirectory() as place:
+        words = [sys.executable, __file__, "--one", options.engine, options.folder / "links", decode, actors,
+                 options.block_size, place]  # fmt: skip
+        began = time.perf_counter()
+        child = subprocess.Popen(
+            list(map(str, words)), stdout=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+        )  # fmt: skip
+        try:
+            output = child.communicate(timeout=options.timeout)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+            return {**case, "error": f"not done after {options.timeout:g} s"}
+    if child.returncode:
+        return {**case, "error": f"exit code {child.returncode}"}
+    return {**case, **json.loads(output.splitlines()[-1]), "wall_seconds": time.perf_counter() - began}
 
 
-def alone(engine: str, folder: str, decode: str) -> dict[str, Any]:
+def one(engine: str, folder: str, decode: str, actors: str, block_size: str, place: str) -> dict[str, Any]:
+    """Measure here."""
+    if int(actors):
+        return detect_with_ray(engine, folder, decode, int(actors), int(block_size), Path(place))
+    return detect_alone(engine, folder, decode, Path(place))
+
+
+def detect_alone(engine: str, folder: str, decode: str, place: Path) -> dict[str, Any]:
     """Detect in the files of a folder, and write JSON lines."""
     detector, times, failures = Detector(engine, decode=decode), list[float](), list[Any]()
     paths = sorted(Path(folder).iterdir())
-    with tempfile.TemporaryDirectory() as place:
-        sink = JsonLinesSink(Path(place, "found.jsonl"), detector.runner.labels)
-        note = lambda _: times.append(time.perf_counter())  # noqa: E731
-        summary = detect_files(detector, paths, [sink], failures, len(paths), each=note)
-    marks = [(one, 1) for one in times]
-    return {"by": "detect", "decode": decode, "errors": len(failures), "seconds": summary.seconds, **steady(marks)}
+    sink = JsonLinesSink(place / "found.jsonl", detector.runner.labels)
+    note = lambda _: times.append(time.perf_counter())  # noqa: E731
+    summary = detect_files(detector, paths, [sink], failures, len(paths), each=note)
+    facts = {"errors": len(failures), "seconds": summary.seconds, "machine": measured_on(detector.device).as_dict()}
+    return {**facts, **steady([(one, 1) for one in times])}
 
 
-def detect_with_ray(engine: str, folder: Path, decode: str, actors: int, block_size: int) -> dict[str, Any]:
+def detect_with_ray(engine: str, folder: str, decode: str, actors: int, block_size: int, place: Path) -> dict[str, Any]:
     """Detect on a cluster of this machine."""
     marks: list[tuple[float, int]] = []
-    place = tempfile.mkdtemp()
-    try:
-        report = detect_on_cluster(
-            engine, [folder], Path(place, "out"),
-            ClusterOptions(actors=actors, block_size=block_size), BatchSettings(decode=decode),
-            progress=lambda line: print(line, file=sys.stderr) if "[" not in line else None,
-            each=lambda one: marks.append((time.perf_counter(), one.pictures)),
-        )  # fmt: skip
-    finally:
-        shutil.rmtree(place)
-    facts = {"by": "ray", "decode": report.decoded_on, "actors": report.actors, "block_size": block_size}
-    return {**facts, "errors": report.errors, "seconds": report.seconds, **steady(marks)}
+    report = detect_on_cluster(
+        engine, [folder], place / "out", ClusterOptions(actors=actors, block_size=block_size), BatchSettings(decode=decode),
+        progress=lambda line: print(line, file=sys.stderr) if "[" not in line else None,
+        each=lambda one: marks.append((time.perf_counter(), one.pictures)),
+    )  # fmt: skip
+    facts = {"decode": report.decoded_on, "actors": report.actors, "block_size": block_size, "errors": report.errors}
+    return {**facts, "seconds": report.seconds, **steady(marks)}
 
 
 def steady(marks: list[tuple[float, int]]) -> dict[str, Any]:
@@ -263,7 +285,7 @@ def steady(marks: list[tuple[float, int]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--alone"]:
-        print(json.dumps(alone(*sys.argv[2:])))
+    if sys.argv[1:2] == ["--one"]:
+        print(json.dumps(one(*sys.argv[2:])))
     else:
         main()

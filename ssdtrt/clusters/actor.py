@@ -92,6 +92,7 @@ class BlockDetector:
             decode="cpu",
         )
         self._decoder = decoder_for("gpu", self.detector.device, self.detector.runner.preprocess, job.jpegs)
+        self.detector.pipeline.warm_up(self.detector.batch_size)
 
     def __call__(self, table: pyarrow.Table) -> Iterator[pyarrow.Table]:
         """Detect in the blocks of a table of `prepare_blocks`, and yield a row for each that is written.

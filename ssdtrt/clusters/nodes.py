@@ -119,9 +119,10 @@ def check_nodes(ray: ModuleType, nodes: Sequence[Node], question: NodeQuestion) 
         SsdtrtError: Where one does not answer, or ssdtrt is missing there.
     """
     affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
-    ask, needs = ray.remote(answer), {"num_cpus": 0, "num_gpus": int(question.device == "cuda"), "max_retries": 0}
+    # With the process ends what it has on the GPU, which another task or an actor would find there.
+    ask = ray.remote(num_cpus=0, num_gpus=int(question.device == "cuda"), max_retries=0, max_calls=1)(answer)
     pinned = [affinity(node.id, soft=False) for node in nodes]
-    waiting = [ask.options(scheduling_strategy=to_node, **needs).remote(question) for to_node in pinned]
+    waiting = [ask.options(scheduling_strategy=to_node).remote(question) for to_node in pinned]
     late = ray.wait(waiting, num_returns=len(waiting), timeout=config.RAY_NODE_SECONDS)[1]
     decodes = []
     for node, reference in zip(nodes, waiting):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from ssdtrt import config
 from ssdtrt.clusters.session import attempts_before
@@ -41,7 +44,7 @@ class ReadPicture(NamedTuple):
     path: str
     size: tuple[int, int]
     orientation: int
-    content: bytes
+    content: bytes | memoryview
     error: str = ""
 
 
@@ -83,15 +86,18 @@ def prepare_blocks(table: pyarrow.Table, settings: ReaderSettings, folder: str) 
 
 def read_pictures(table: pyarrow.Table) -> Iterator[tuple[int, list[ReadPicture]]]:
     """Yield the number and the pictures of each block of a table of `prepare_blocks`; their bytes are not copied."""
-    for block, pictures in zip(table["block"].to_pylist(), table["pictures"].combine_chunks()):
-        columns = dict(zip(("path", "width", "height", "orientation", "content", "error"), pictures.values.flatten()))
-        contents = (scalar.as_buffer() for scalar in columns.pop("content"))
-        parts = [column.to_pylist() for column in columns.values()]
+    chunks = itertools.chain.from_iterable(table["pictures"].chunks)
+    for block, pictures in zip(table["block"].to_pylist(), chunks):
+        *columns, contents, errors = pictures.values.flatten()
+        _, offsets, content = contents.buffers()  # A scalar of each would take longer than all else here.
+        ends = np.frombuffer(offsets, np.int64)[contents.offset :][: len(contents) + 1].tolist()
+        parts = map(memoryview(content or b"").cast("B").__getitem__, map(slice, ends, ends[1:]))
+        rows = zip(*(column.to_pylist() for column in columns), parts, errors.to_pylist())
         yield (
             block,
             [
-                ReadPicture(decode(path), (width, height), orientation, content, decode(error))
-                for path, width, height, orientation, error, content in zip(*parts, contents)
+                ReadPicture(decode(path), (width, height), orientation, part, decode(error))
+                for path, width, height, orientation, part, error in rows
             ],
         )
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from ray_clusters import ray_cluster, workers
 
 from conftest import ROOT
 from known import Few, known_file
-from ssdtrt.clusters import batch
+from ssdtrt.clusters import batch, nodes
 from ssdtrt.clusters.batch import ClusterOptions, detect_on_cluster
 from ssdtrt.clusters.blocks import name_of
+from ssdtrt.clusters.nodes import NodeAnswer, NodeQuestion
 from ssdtrt.clusters.records import BatchSettings
 from ssdtrt.clusters.session import connected
 from ssdtrt.detect import Detector, detect_files
@@ -104,6 +106,22 @@ def assert_rows(output, folder, expected):
         ]
         assert {"image": row["path"], **row["size"], "detections": detections} == found[row["path"]]
     assert sum(row["error"] is not None for row in rows) == len(errors) == BROKEN
+
+
+def test_the_process_that_answers_for_a_machine_ends(cluster, monkeypatch):
+    """Else it would keep what it has on the GPU."""
+    import ray
+
+    def number(_):
+        return NodeAnswer(f"process {os.getpid()}")
+
+    monkeypatch.setattr(nodes, "answer", number)
+    question = NodeQuestion(file="a", sha256="0" * 64, device="cpu", folder="b", token="c", decode="auto")
+    with pytest.raises(ArtifactError) as error:
+        nodes.check_nodes(ray, nodes.list_nodes(ray), question)
+    process = Path("/proc", str(error.value).split()[-1])
+    while process.exists():
+        time.sleep(0.05)
 
 
 def test_a_run_goes_on_after_the_death_of_its_driver_and_of_workers(cluster, folder, expected, tmp_path, capfd):

@@ -28,6 +28,28 @@ def prepared(paths, folder, settings=SETTINGS):
     return read
 
 
+def test_several_blocks_of_a_table_however_it_is_cut(pictures):
+    import pyarrow as pa
+
+    folder = pictures("a.png", (10, 200, 30), (20, 10)).parent
+    for name, shade in (("b.png", 1), ("c.png", 2), ("d.png", 3)):
+        Image.new("L", (30, 60), shade).save(folder / name)
+    blocks = [["a.png", "none.jpg", "b.png"], ["none.png"], ["c.png"], ["d.png", "a.png"]]
+    tables = [block_table(number, paths) for number, paths in enumerate(blocks)]
+    # One after the other as Ray joins them, joined by copying, and cut again.
+    joined = pa.concat_tables([next(prepare_blocks(table, SETTINGS, str(folder))) for table in tables])
+    shades = [[(10, 200, 30), None, (1, 1, 1)], [None], [(2, 2, 2)], [(3, 3, 3), (10, 200, 30)]]
+    for first, table in [(0, joined), (0, joined.combine_chunks()), (1, joined.combine_chunks().slice(1)),
+                         (3, joined.slice(3))]:  # fmt: skip
+        found = dict(read_pictures(table))
+        assert {number: [one.path for one in read] for number, read in found.items()} == {
+            number: paths for number, paths in enumerate(blocks) if number >= first
+        }
+        pixels = [[tuple(one.content[-3:]) or None for one in read] for read in found.values()]
+        assert pixels == shades[first:]
+        assert all(len(one.content) == (0 if one.error else 270_000) for read in found.values() for one in read)
+
+
 def test_pixels_are_those_of_pillow_and_errors_stay_in_their_places(pictures):
     folder = pictures("a.png", (10, 200, 30), (200, 100)).parent
     (folder / "b.jpg").write_bytes(b"\xff\xd8\xffbroken")

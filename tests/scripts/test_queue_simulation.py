@@ -33,7 +33,7 @@ def test_times_that_vary_wait_longer():
 
 
 def test_what_does_not_fit_into_the_queue_gets_503_and_comes_again():
-    made, found = simulate({1: 100.0}, 0.05, clients=100, queue_delay_ms=0.0, max_queue=8)
+    made, found = simulate({1: 100.0}, 0.05, clients=100, queue_delay_ms=0.0, max_queue=8, ongoing=16)
     assert len(made.refused) == 100 - 16 - 8 and found["share_503"] == 1
     found = made.run(1.55, warm_up=0.0)  # Until then all of them have come again, and most found no place.
     assert len(made.refused) > 2 * 76 - 20 and 13 <= len(made.done) <= 15
@@ -98,7 +98,7 @@ def recorded(**more):
     times = {"pictures_per_second": 18.2, "p50_ms": 55.0, "p90_ms": 55.0, "p99_ms": 55.0}
     options = {"queue_delay": 5000, "max_queue": 32}
     return {
-        "service": {"batch_size": 2, "replicas": 1, "options": options},
+        "service": {"batch_size": 2, "replicas": 1, "device": "cpu", "options": options},
         "machine": {"cores": 2},
         "rows": [{"clients": clients, **times} for clients in (1, 10)],
         **more,

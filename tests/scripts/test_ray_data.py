@@ -76,8 +76,34 @@ def test_the_rate_is_that_between_the_first_and_the_last_tenth():
 
 def test_detect_alone(known, tmp_path):
     ray_data.write_pictures(tmp_path / "in", 60)
-    found = ray_data.alone(str(known), str(tmp_path / "in"), "cpu")
-    assert (found["pictures"], found["errors"], found["by"]) == (59, 1, "detect") and found["images_per_second"] > 0
+    found = ray_data.one(str(known), str(tmp_path / "in"), "cpu", "0", "256", str(tmp_path))
+    assert (found["pictures"], found["errors"]) == (59, 1) and found["images_per_second"] > 0
+
+
+def test_what_fails_or_takes_too_long_costs_only_its_own_row(tmp_path, monkeypatch, capsys):
+    """The cases are replaced by commands: what they measure is tested above, and on clusters."""
+    (tmp_path / "in" / "files").mkdir(parents=True)
+    (tmp_path / "in" / "files" / "a.jpg").write_bytes(b"12345")
+    (tmp_path / "in" / "links").mkdir()
+    (tmp_path / "case.py").write_text(
+        "import json, os, sys, time\n"
+        "decode, actors = sys.argv[4:6]\n"
+        "if (decode, actors) == ('gpu', '1'): sys.exit(3)\n"
+        "if (decode, actors) == ('gpu', '2'): time.sleep(600)\n"
+        "rate = {'0': 100, '1': 90, '2': 171}[actors]\n"
+        "print(json.dumps({'images_per_second': rate, 'machine': {'affinity': len(os.sched_getaffinity(0))}}))\n"
+    )
+    monkeypatch.setattr(ray_data, "__file__", str(tmp_path / "case.py"))
+    words = ["speed", "a.ts", "--folder", str(tmp_path / "in"), "--actors", "1", "2", "--timeout", "5", "--cores", "1"]
+    ray_data.main([*words, "--json", str(tmp_path / "speed.json")])
+    report = json.loads((tmp_path / "speed.json").read_text())
+    assert report == json.loads(capsys.readouterr().out)
+    runs = {(run["decode"], run["actors"]): run for run in report["runs"]}
+    assert runs["gpu", 1]["error"] == "exit code 3" and runs["gpu", 2]["error"] == "not done after 5 s"
+    assert runs["gpu", 0]["images_per_second"] == 100 and report["machine"] == {"affinity": 1}
+    assert (runs["cpu", 1]["over_detect"], runs["cpu", 2]["over_detect"]) == (0.9, 1.71)
+    assert runs["cpu", 2]["over_one_actor"] == pytest.approx(1.9) and "over_one_actor" not in runs["cpu", 1]
+    assert report["mean_file_bytes"] == 5 and len(runs) == 6
 
 
 def test_the_figures_of_the_documentation_are_recorded():

@@ -78,7 +78,7 @@ def start_service(
     progress("starting the service")
     url = _listen(host, port, options.get("timeout", config.SERVE_SECONDS))
     chosen = ServiceOptions(**{"url": url, "device": on, "max_queue": config.SERVE_QUEUE[on], **options})
-    _deploy(engine, metadata, chosen, replicas)
+    _deploy(engine, chosen, replicas)
     return ServeReport(url=url, ray=address, service=_running())
 
 
@@ -184,7 +184,7 @@ def _listen(host: str, port: int, seconds: float) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _deploy(engine: EngineFile, metadata: Metadata, options: ServiceOptions, replicas: int) -> None:
+def _deploy(engine: EngineFile, options: ServiceOptions, replicas: int) -> None:
     """Run the two applications; SsdtrtError where a replica does not start."""
     from ray import serve
     from ray.serve.config import BackpressureConfig
@@ -192,7 +192,6 @@ def _deploy(engine: EngineFile, metadata: Metadata, options: ServiceOptions, rep
     from ssdtrt.serving.service.replica import DetectReplica
     from ssdtrt.serving.service.status import StatusReplica
 
-    batch = metadata.batch_range.max if metadata.batch_range else config.DETECT_BATCH[options.device]
     status = serve.deployment(max_ongoing_requests=100, ray_actor_options={"num_cpus": 0}, logging_config=_QUIET)(
         StatusReplica
     )
@@ -200,7 +199,7 @@ def _deploy(engine: EngineFile, metadata: Metadata, options: ServiceOptions, rep
     on_gpu = options.device == "cuda"
     detect = serve.deployment(
         num_replicas=replicas,
-        max_ongoing_requests=max(config.SERVE_ONGOING, config.SERVE_BATCHES * batch),
+        max_ongoing_requests=config.SERVE_ONGOING[options.device],
         max_queued_requests=options.max_queue,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=config.SERVE_RETRY_SECONDS),
         # On a CPU Ray gives torch as many threads.

@@ -37,6 +37,10 @@ OPTIONS = ("--timeout", "8", "--upload-timeout", "3", "--max-queue", "12", "--ma
 OTHER_LABELS = tuple(f"other {label}" for label in config.COCO_LABELS)
 
 
+def server_of(*arguments):
+    return script("service_process").Server(*arguments)
+
+
 def command(*arguments):
     return subprocess.run(
         [sys.executable, "-m", "ssdtrt", "-q", *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True
@@ -45,7 +49,7 @@ def command(*arguments):
 
 @pytest.fixture(scope="module")
 def load():
-    return script("service")
+    return script("service_load")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +93,7 @@ def in_thread(function):
 
 @pytest.fixture(scope="module")
 def server(load, folder):
-    with load.Server(folder / "one.ts", folder, *OPTIONS) as server:
+    with server_of(folder / "one.ts", folder, *OPTIONS) as server:
         yield server
 
 
@@ -243,7 +247,7 @@ def begun(server, content):
 def test_more_than_can_wait_are_refused_for_a_while(server, pictures):
     with ThreadPoolExecutor(50) as pool:
         first = []
-        for known in pictures[: config.SERVE_ONGOING]:
+        for known in pictures[: config.SERVE_ONGOING["cpu"]]:
             first.append(pool.submit(begun, server, known.content))
             time.sleep(0.02)  # All at once are more than may wait.
         time.sleep(0.2)
@@ -460,7 +464,7 @@ def test_sigterm_under_load_loses_nothing_that_was_accepted(server, pictures, ot
     server.exit_code = server.process.wait(60)
     for thread in threads:
         thread.join()
-    assert server.exit_code == 0 and len(uploads) == config.SERVE_ONGOING == 16
+    assert server.exit_code == 0 and len(uploads) == config.SERVE_ONGOING["cpu"] == 16
     for content, answer in uploads:
         assert answer.startswith(b"HTTP/1.1 200 "), [one for _, one in uploads]
         assert answer.rpartition(b"\r\n")[2].strip() in known[content]
@@ -487,7 +491,7 @@ def test_on_a_cluster_whose_ray_serve_runs_before_and_after(load, folder, pictur
         port = free.getsockname()[1]
     with ray_cluster(6) as (cluster, _):
         subprocess.run([sys.executable, "-c", START_SERVE, cluster.address, str(port)], capture_output=True, check=True)
-        with load.Server(folder / "one.ts", folder, "--ray", cluster.address) as server:
+        with server_of(folder / "one.ts", folder, "--ray", cluster.address) as server:
             assert not server.url.endswith(f":{port}")  # Another was asked for.
             server.url = server.report["url"]
             assert server.url == server.report["service"]["options"]["url"] == f"http://127.0.0.1:{port}"
