@@ -84,6 +84,24 @@ def test_where_nothing_is_decoded_is_said(gpu_decoding):
     assert str(caught.value) == (f"JPEGs cannot be decoded on the GPU: {message}. Or leave --decode (decode) out.")
 
 
+@pytest.mark.parametrize(
+    "error", [SsdtrtError("hardware does not start"), torch.cuda.OutOfMemoryError("CUDA out of memory")]
+)
+def test_a_gpu_whose_own_decoder_does_not_start_decodes_with_its_cores(monkeypatch, error):
+    failing = {"hardware"}
+
+    def make(device, kind):
+        if kind in failing:
+            raise error
+        return lambda jpegs: [torch.zeros(300, 300, 3)] * len(jpegs)
+
+    monkeypatch.setattr(gpu_decode, "_Decoder", make)
+    assert JpegDecoder(GPU).kind == "hybrid"
+    failing.add("hybrid")
+    with pytest.raises(SsdtrtError, match="does not start|not enough memory"):
+        JpegDecoder(GPU)
+
+
 def test_threads_decode_at_a_time_and_one_more_waits(gpu_decoding, tmp_path):
     paths, jpegs = written(tmp_path, [jpeg((64 + at, 48), seed=at) for at in range(24)])
     decoder, found, expected = JpegDecoder(CPU), {}, [resize_image(load_image(path)) for path in paths]
