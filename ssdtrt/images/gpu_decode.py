@@ -159,8 +159,11 @@ class _Decoder:
         for ((width, height), orientation), group in groups.items():
             part = memory[place : place + len(group) * _room(width, height)].view(len(group), -1)
             place += part.numel()
-            pixels = part[:, : 3 * width * height].view(len(group), height, width, 3)
-            for index, image in zip(group, resize(_turned(pixels, orientation))):
+            pixels = _turned(part[:, : 3 * width * height].view(len(group), height, width, 3), orientation)
+            resized = resize(pixels)
+            if resized is pixels:  # It would hold the memory of all.
+                resized = pixels.clone()
+            for index, image in zip(group, resized):
                 if decoded[index]:
                     images[index] = image
 

@@ -55,6 +55,13 @@ def test_so_many_pixels_at_a_time(gpu_decoding, tmp_path, monkeypatch):
     assert decoder([]) == []
 
 
+@pytest.mark.parametrize("orientation", [1, 5, 6])
+def test_an_image_holds_no_memory_of_other_pictures(gpu_decoding, tmp_path, orientation):
+    contents = [jpeg((300, 300), orientation=orientation), jpeg((640, 480))]
+    images = JpegDecoder(CPU)(written(tmp_path, contents)[1])
+    assert [image.untyped_storage().nbytes() for image in images] == [300 * 300 * 3] * 2
+
+
 def test_what_cannot_be_decoded_is_none_and_the_others_are_there(gpu_decoding, tmp_path):
     whole = jpeg()
     jpegs = [
