@@ -122,13 +122,13 @@ class Pending:
 
     def __init__(self, finish: Callable[[], Tensor], keep: Callable[[], None] = lambda: None):
         self._finish: Callable[[], Tensor] | None = finish
-        self._keep = keep
+        self._keep: Callable[[], None] | None = keep
         self._result: Tensor | None = None
         self._error: Exception | None = None
 
     def keep(self) -> None:
         """Copy what the next work overwrites, if this result is not on the host yet."""
-        if self._finish is not None:
+        if self._keep is not None:
             self._keep()
 
     def wait(self) -> None:
@@ -139,7 +139,7 @@ class Pending:
             self._result = self._finish()
         except Exception as error:
             self._error = error.with_traceback(None)  # Its frames would hold what filled the memory.
-        self._finish = None
+        self._finish = self._keep = None  # They hold the outputs, which may be the memory of a graph.
 
     def result(self) -> Tensor:
         """Wait, and return the result or raise its error."""

@@ -19,6 +19,7 @@ from ssdtrt.images.gpu_resize import order_of_passes, resize
 from ssdtrt.images.jpeg import EncodedJpeg
 from ssdtrt.images.nvimgcodec import Decoder
 from ssdtrt.images.nvimgcodec_library import EXTRA, load
+from ssdtrt.system.gpu_errors import gpu_errors
 from ssdtrt.system.versions import pip_install
 
 _ALIGNMENT = 256  # bytes, that of memory from cudaMalloc
@@ -87,15 +88,19 @@ class JpegDecoder:
     def __init__(self, device: torch.device):
         self.device = device
         self._free: queue.LifoQueue[_Decoder] = queue.LifoQueue()
+        reason = SsdtrtError(f"nvImageCodec decodes no JPEG on {device}; update it: {pip_install(EXTRA)}")
         for self.kind in ("hardware", "hybrid") if device.type == "cuda" else ("cpu",):
-            decoder = _Decoder(device, self.kind)
-            if decoder([EncodedJpeg(_tiny_jpeg(), (16, 16))])[0] is not None:
-                break
+            try:
+                with gpu_errors():
+                    decoders = [_Decoder(device, self.kind) for _ in range(config.GPU_DECODERS)]
+                    if decoders[0]([EncodedJpeg(_tiny_jpeg(), (16, 16))])[0] is not None:
+                        break
+            except SsdtrtError as error:  # The next kind may start all the same.
+                reason = error
         else:
-            raise SsdtrtError(f"nvImageCodec decodes no JPEG on {device}; update it: {pip_install(EXTRA)}")
-        self._free.put(decoder)
-        for _ in range(config.GPU_DECODERS - 1):
-            self._free.put(_Decoder(device, self.kind))
+            raise reason
+        for decoder in decoders:
+            self._free.put(decoder)
 
     def __call__(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
         """Decode, turn and resize files.
@@ -154,8 +159,11 @@ class _Decoder:
         for ((width, height), orientation), group in groups.items():
             part = memory[place : place + len(group) * _room(width, height)].view(len(group), -1)
             place += part.numel()
-            pixels = part[:, : 3 * width * height].view(len(group), height, width, 3)
-            for index, image in zip(group, resize(_turned(pixels, orientation))):
+            pixels = _turned(part[:, : 3 * width * height].view(len(group), height, width, 3), orientation)
+            resized = resize(pixels)
+            if resized is pixels:  # It would hold the memory of all.
+                resized = pixels.clone()
+            for index, image in zip(group, resized):
                 if decoded[index]:
                     images[index] = image
 

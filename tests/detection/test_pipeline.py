@@ -1,5 +1,7 @@
 """From images to packed detections: step by step, and as one graph, with a replay on the CPU in place of a capture."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -185,3 +187,14 @@ def test_the_memory_of_a_graph_is_freed_after_what_runs_in_it(captured):
     pending._finish = lambda real=pending._finish: finished.append(len(pipeline.graph.graphs)) or real()
     pipeline.release()
     assert finished == [1] and torch.equal(result(), expected)
+
+
+def test_nothing_of_a_graph_is_held_after_its_release(captured):
+    """Its outputs lie in its memory, which a smaller batch may need, with a result that is still to be asked for."""
+    pipeline = Pipeline(captured)
+    result = pipeline.start(synthetic_pictures(2, seed=1))
+    (graph,) = pipeline.graph.graphs.values()
+    outputs = [weakref.ref(each) for each in graph.outputs[:2]]
+    del graph
+    pipeline.release()
+    assert [each() for each in outputs] == [None, None] and result().shape == (2, 201, 6)

@@ -55,6 +55,13 @@ def test_so_many_pixels_at_a_time(gpu_decoding, tmp_path, monkeypatch):
     assert decoder([]) == []
 
 
+@pytest.mark.parametrize("orientation", [1, 5, 6])
+def test_an_image_holds_no_memory_of_other_pictures(gpu_decoding, tmp_path, orientation):
+    contents = [jpeg((300, 300), orientation=orientation), jpeg((640, 480))]
+    images = JpegDecoder(CPU)(written(tmp_path, contents)[1])
+    assert [image.untyped_storage().nbytes() for image in images] == [300 * 300 * 3] * 2
+
+
 def test_what_cannot_be_decoded_is_none_and_the_others_are_there(gpu_decoding, tmp_path):
     whole = jpeg()
     jpegs = [
@@ -82,6 +89,24 @@ def test_where_nothing_is_decoded_is_said(gpu_decoding):
     with pytest.raises(SsdtrtError) as caught:
         decoder_for("gpu", CPU, "eval", wanted=True)
     assert str(caught.value) == (f"JPEGs cannot be decoded on the GPU: {message}. Or leave --decode (decode) out.")
+
+
+@pytest.mark.parametrize(
+    "error", [SsdtrtError("hardware does not start"), torch.cuda.OutOfMemoryError("CUDA out of memory")]
+)
+def test_a_gpu_whose_own_decoder_does_not_start_decodes_with_its_cores(monkeypatch, error):
+    failing = {"hardware"}
+
+    def make(device, kind):
+        if kind in failing:
+            raise error
+        return lambda jpegs: [torch.zeros(300, 300, 3)] * len(jpegs)
+
+    monkeypatch.setattr(gpu_decode, "_Decoder", make)
+    assert JpegDecoder(GPU).kind == "hybrid"
+    failing.add("hybrid")
+    with pytest.raises(SsdtrtError, match="does not start|not enough memory"):
+        JpegDecoder(GPU)
 
 
 def test_threads_decode_at_a_time_and_one_more_waits(gpu_decoding, tmp_path):
