@@ -108,6 +108,17 @@ def test_a_batch_that_does_not_fit_is_halved_ahead_too(gpu_decoding, known, tmp_
     assert detector(paths) == expected and detector.batch_size == 2 and len(notes) == 2
 
 
+def test_it_is_noted_once_where_the_gpu_decodes_none(gpu_decoding, known, tmp_path):
+    paths = [tmp_path / f"{number}.jpg" for number in range(5)]
+    for path in paths:
+        path.write_bytes(jpeg())
+    notes = []
+    detector = Detector(known, "cpu", decode="gpu", note=notes.append)
+    gpu_decoding.refused.append(jpeg())
+    assert len(detector(paths)) == 5
+    assert notes == [f"{paths[0]}: the GPU could not decode it, so the CPU did, which is slower."]
+
+
 def test_a_picture_of_a_result_is_the_turned_one(gpu_decoding, known, tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg((80, 60), orientation=6))
     detector = Detector(known, "cpu", decode="gpu")

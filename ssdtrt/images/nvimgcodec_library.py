@@ -16,7 +16,8 @@ from ssdtrt.errors import SsdtrtError
 from ssdtrt.system.versions import pip_install
 
 EXTRA = "gpu-decode"
-_VERSIONS = range(900, 1000)  # whose structures are as below; 900 is 0.9.0
+VERSION = "0.9"  # whose structures are as below
+_VERSIONS = range(900, 1000)  # the same as numbers; 900 is 0.9.0
 
 
 class Struct(ctypes.Structure):
@@ -118,7 +119,7 @@ class Library:
         self.free.nvimgcodecGetProperties(byref(properties))
         if properties.version not in _VERSIONS:
             found = ".".join(map(str, divmod(properties.version // 100, 10)))
-            raise SsdtrtError(f"nvImageCodec {found} is installed, and 0.9 is needed; {pip_install(EXTRA)}")
+            raise SsdtrtError(f"nvImageCodec {found} is installed, and {VERSION} is needed; {pip_install(EXTRA)}")
         self.instance = c_void_p()
         info = _InstanceCreateInfo(load_builtin_modules=1)
         check(self.free.nvimgcodecInstanceCreate(byref(self.instance), byref(info)), "nvimgcodecInstanceCreate")

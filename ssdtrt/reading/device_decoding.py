@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from dataclasses import replace
 from functools import partial
 
 from ssdtrt import config
@@ -12,10 +13,12 @@ from ssdtrt.images.gpu_decode import JpegDecoder
 from ssdtrt.images.jpeg import EncodedJpeg
 from ssdtrt.reading.read_ahead import in_order
 from ssdtrt.reading.reader import PictureReader, Prepared, PreparedPicture
-from ssdtrt.system.gpu_errors import out_of_memory
+from ssdtrt.system.gpu_errors import gpu_errors, out_of_memory
 
 GROUPS_HELD = config.GPU_DECODERS + 1
 """Groups of pictures that are decoded, or wait to be taken or for a thread that decodes."""
+
+NOT_DECODED = "the GPU could not decode it, so the CPU did, which is slower"
 
 
 def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureReader, size: int) -> Prepared:
@@ -26,6 +29,9 @@ def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureRe
         decoder: The decoder, called by several threads.
         reader: The reader.
         size: How many pictures are taken at a time.
+
+    Raises:
+        GpuError: Where the GPU fails.
     """
     groups = iter(lambda: list(itertools.islice(prepared, size)), [])
     decode = partial(_decode, decoder=decoder, reader=reader)
@@ -40,7 +46,7 @@ def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureRe
 def _decode(
     group: list[PreparedPicture | ImageError], decoder: JpegDecoder, reader: PictureReader
 ) -> list[PreparedPicture | ImageError]:
-    with reader.times.busy("decode", config.GPU_DECODERS):
+    with reader.times.busy("decode", config.GPU_DECODERS), gpu_errors():
         return _decode_group(group, decoder, reader)
 
 
@@ -60,7 +66,8 @@ def _decode_group(
         assert isinstance(one, PreparedPicture)
         one.release()
         if image is None:
-            group[place] = reader.with_pillow(one)
+            found = reader.with_pillow(one)
+            group[place] = found if isinstance(found, ImageError) else replace(found, notes=(*found.notes, NOT_DECODED))
         else:
             group[place] = PreparedPicture(one.index, one.name, one.size, image, one.source, notes=one.notes)
     return group
