@@ -26,6 +26,7 @@ from PIL import Image
 
 from ssdtrt import config
 from ssdtrt.images.nvimgcodec import Decoder
+from ssdtrt.system.devices import use_more_queues
 from ssdtrt.system.versions import measured_on
 
 SAVED: dict[str, dict[str, Any]] = {
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args(arguments)
+    use_more_queues()
     photographs = sample_photographs()
     pictures = [part_of(photographs, index) for index in range(options.pictures)]
     rows: list[dict[str, Any]] = []

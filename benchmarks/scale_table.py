@@ -150,7 +150,7 @@ def limits(assumed: Assumed) -> str:
         texts = [f"**{need:,.2f}**" if need == max(needs) else f"{need:,.2f}" for need in needs]
         rows.append([f"{gpus:,}", f"{rate:,.0f}", f"{assumed.pictures / rate / 3600:,.2f} h", *texts])
     head = (
-        "GPUs | images/s, if all scale | a billion take | host thread | network of a machine | GETs of a prefix | "
+        "GPUs | images/s, if all scale | a billion take | engine alone | network of a machine | GETs of a prefix | "
         "PUTs of a folder | list of an hour's run"
     )
     return table(head, rows)

@@ -159,6 +159,7 @@ DECODE = ("auto", "gpu", "cpu")  # where JPEGs are decoded
 GPU_DECODE_PIXELS = 1 << 26  # of JPEGs that a thread decodes at a time on a GPU: 200 MB
 GPU_DECODERS = 2  # threads that decode on a GPU; beside a network, three bring no more
 HARDWARE_DECODE_THREADS = 1  # of the host, which feed a GPU's decoder
+GPU_QUEUES = 32  # by which streams reach a GPU, the most that CUDA has; 8 by default, with which decoding beside a network is slower
 BATCHES_AHEAD = 1  # batches that wait on a GPU, ready to be run
 # File names of system fonts, for letters that Pillow's own font lacks.
 SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc", "arial.ttf")

@@ -32,6 +32,7 @@ from ssdtrt.runners.baseline import EagerRunner
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.sinks.files import detect_files as detect_files
 from ssdtrt.sinks.files import folder_sink as folder_sink
+from ssdtrt.system.devices import use_more_queues
 from ssdtrt.system.progress import Progress, silent
 
 Classes = str | int | Iterable[str | int]
@@ -108,6 +109,7 @@ class Detector:
         note: Progress = silent,
     ):
         check_settings(threshold, max_detections, workers, value_range, max_pixels, nms_iou, max_bytes, timeout, decode)
+        use_more_queues()  # Before CUDA starts.
         if isinstance(path, (str, Path)):
             runner: FileRunner | EagerRunner = load_engine(path, device, sha256=sha256, reuse_outputs=True)
         else:
@@ -128,10 +130,8 @@ class Detector:
         self.decode, self._decoder = decode, decoder_for(decode, self.device, runner.preprocess, decode == "gpu")
         any_size = 1, config.DETECT_BATCH[self.device.type]
         smallest, largest = (runner.batch.min, runner.batch.max) if runner.batch else any_size
-        self.batches = BatchRunner(
-            self._stage, self.start, largest, smallest, note=note, release=self._release, times=self.times
-        )
-        self.batches.pad = self._overlaps
+        options: dict[str, Any] = {"note": note, "release": self._release, "times": self.times, "pad": self._overlaps}
+        self.batches = BatchRunner(self._stage, self.start, largest, smallest, **options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = "threshold max_detections classes nms_iou orient workers value_range max_pixels decode"

@@ -10,7 +10,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,9 @@ from ssdtrt.diagnosis.facts import BuildTest, Failure, Torch, TorchTensorrt, Tor
 from ssdtrt.errors import SsdtrtError, first_line
 from ssdtrt.system.child import die_with_parent
 from ssdtrt.system.gpu_state import Gpu, read_driver
+
+if TYPE_CHECKING:
+    from ssdtrt.rewriting.fused import FusedSSD300
 
 MARK = "ssdtrt-probe:"
 _SMALL_WORKSPACE_MIB = 256
@@ -87,6 +90,25 @@ def torch_tensorrt_facts() -> TorchTensorrt:
     )
 
 
+def tiny_network() -> FusedSSD300:
+    """Return a network of one convolution, whose only map is the output [1, 8, 150 * 150]."""
+    import torch
+
+    from ssdtrt import config
+    from ssdtrt.rewriting.fused import FusedSSD300
+
+    class Tiny(FusedSSD300):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            convolution = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
+            self.feature_extractor = torch.nn.Sequential(convolution, torch.nn.ReLU())
+            self.additional_blocks, self.heads = torch.nn.ModuleList(), torch.nn.ModuleList([torch.nn.Identity()])
+            self.channels, self.boxes_per_map = 8, [(config.IMAGE_SIZE // 2) ** 2]
+            self.compute_dtype, self.quantized = torch.float32, False
+
+    return Tiny().eval()
+
+
 def test_build() -> BuildTest:
     """Build an FP16 engine of one convolution on the current GPU, run it, and compare it with FP32 eager.
 
@@ -97,25 +119,13 @@ def test_build() -> BuildTest:
     from ssdtrt import config
     from ssdtrt.artifact.request import BatchRange
     from ssdtrt.engine.tensorrt_backend import BuildLimits, build_plan, embed
-    from ssdtrt.rewriting.fused import FusedSSD300
     from ssdtrt.runners import runtime, torchscript
     from ssdtrt.system.devices import pick_device, tf32_disabled
-
-    class Tiny(FusedSSD300):
-        """One convolution in place of the network, whose only map is the output [1, 8, 150 * 150]."""
-
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-            convolution = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
-            self.feature_extractor = torch.nn.Sequential(convolution, torch.nn.ReLU())
-            self.additional_blocks, self.heads = torch.nn.ModuleList(), torch.nn.ModuleList([torch.nn.Identity()])
-            self.channels, self.boxes_per_map = 8, [(config.IMAGE_SIZE // 2) ** 2]
-            self.compute_dtype = torch.float32
 
     runtime.check_front_end(runtime.import_torch_tensorrt())
     device = pick_device()
     torch.manual_seed(config.SEED)
-    network = Tiny().eval()
+    network = tiny_network()
     images = torch.rand(1, 3, config.IMAGE_SIZE, config.IMAGE_SIZE)
     with torch.no_grad(), tf32_disabled(), torchscript.quiet():
         expected = network(images).double()

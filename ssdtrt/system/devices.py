@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import torch
 
+from ssdtrt import config
 from ssdtrt.errors import GpuError, SsdtrtError
 from ssdtrt.system.gpu_errors import AFTER_FORK
 from ssdtrt.system.report import counted
@@ -52,6 +54,15 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
             f"There is no device {device} here: torch {torch.__version__} sees {counted(count, 'CUDA GPU')}."
         )
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
+
+
+def use_more_queues() -> None:
+    """Let work on different streams reach the GPU by config.GPU_QUEUES ways, where CUDA has not started in this process.
+
+    Streams that share one of the 8 that CUDA has otherwise wait for each other. Who sets CUDA_DEVICE_MAX_CONNECTIONS decides.
+    """
+    if not torch.cuda.is_initialized():
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", str(config.GPU_QUEUES))
 
 
 @contextlib.contextmanager

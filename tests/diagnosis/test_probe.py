@@ -4,11 +4,15 @@ import copy
 
 import pytest
 import torch
+from network_stand_in import Network, stand_in
 
+from ssdtrt.artifact.request import BatchRange
 from ssdtrt.diagnosis import probe
 from ssdtrt.diagnosis.probe import describe
 from ssdtrt.engine import tensorrt_backend
+from ssdtrt.engine.network_writer import NetworkWriter
 from ssdtrt.errors import CompileError
+from ssdtrt.rewriting.fused import FusedSSD300
 from ssdtrt.runners import runtime
 
 
@@ -34,6 +38,15 @@ def with_scale(monkeypatch, scale):
     monkeypatch.setattr(runtime, "check_front_end", lambda _: None)
     monkeypatch.setattr(tensorrt_backend, "build_plan", build_plan)
     monkeypatch.setattr(tensorrt_backend, "embed", lambda network, _: torch.jit.script(Rounded(network, scale)))
+
+
+def test_the_tiny_network_is_written_for_tensorrt_like_the_whole_one(model):
+    tiny, images = probe.tiny_network(), torch.rand(1, 3, 300, 300)
+    assert [name for name in vars(FusedSSD300(model)) if not hasattr(tiny, name)] == []
+    network = Network(images, any_size=False)
+    with torch.no_grad():
+        NetworkWriter(stand_in(), network).write(tiny, BatchRange.parse(1))
+        assert torch.equal(network.outputs[0].as_subclass(torch.Tensor), tiny(images))
 
 
 @pytest.mark.parametrize("scale, low, high", [(1.0, 1e-5, 2e-2), (1.5, 0.45, 0.55)])

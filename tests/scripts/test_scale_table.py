@@ -23,7 +23,7 @@ def test_the_page_holds_the_tables():
 
 def test_a_page_with_other_figures_is_found_and_written(tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "PAGE", tmp_path / "scale.md")
-    scale.PAGE.write_text(PAGE.replace("| 4,535 | 2.55 |", "| 4,535 | 2.56 |"), encoding="utf-8")
+    scale.PAGE.write_text(PAGE.replace("| 7,261 | 1.59 |", "| 7,261 | 1.60 |"), encoding="utf-8")
     assert scale.main(["--check"]) == 1
     assert scale.main([]) == 0 and scale.PAGE.read_text(encoding="utf-8") == PAGE
 
@@ -57,4 +57,4 @@ def test_what_is_needed_over_what_there_is(monkeypatch):
 
 def test_other_assumptions_are_printed_and_not_written(capsys):
     assert scale.main(["--price", "30"]) == 0
-    assert "$1.84" in capsys.readouterr().out and "$1.84" not in PAGE
+    assert "$1.15" in capsys.readouterr().out and "$1.15" not in PAGE

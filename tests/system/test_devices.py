@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ssdtrt.errors import SsdtrtError
-from ssdtrt.system.devices import current_device, emulates_bf16, pick_device, tf32_disabled, with_tf32
+from ssdtrt.system.devices import current_device, emulates_bf16, pick_device, tf32_disabled, use_more_queues, with_tf32
 from ssdtrt.system.versions import this_machine
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -183,5 +183,18 @@ def test_device_with_a_gpu():
 @pytest.mark.gpu
 def test_gpu_beyond_the_last():
     count = torch.cuda.device_count()
-    with pytest.raises(SsdtrtError, match=f"There is no device cuda:{count} here: .* sees {count} CUDA GPUs"):
+    with pytest.raises(SsdtrtError, match=f"There is no device cuda:{count} here: .* sees {count} CUDA GPUs?.$"):
         pick_device(f"cuda:{count}")
+
+
+def test_more_queues_are_asked_for_before_cuda_starts_and_unless_somebody_decided(monkeypatch):
+    name = "CUDA_DEVICE_MAX_CONNECTIONS"
+    monkeypatch.setenv(name, "")  # Restored after the test.
+    for started, before, after in ((False, None, "32"), (False, "1", "1"), (True, None, None)):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda started=started: started)
+        monkeypatch.delenv(name)
+        if before:
+            monkeypatch.setenv(name, before)
+        use_more_queues()
+        assert os.environ.get(name) == after
+        monkeypatch.setenv(name, "")
