@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from queue_simulation import Model, Simulation
+from service_queue import Model, Simulation
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "scale.md"

@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--pictures", type=int, default=200, help="different ones")
     parser.add_argument("--processes", type=int, help="that the clients are in; by default one for 50 clients")
     parser.add_argument("--serve", default="", help="more options of ssdtrt serve, such as '--replicas 2'")
-    parser.add_argument("--bench", action="store_true", help="measure the engine alone before")
+    parser.add_argument("--bench", action="store_true", help="measure the engine alone, too")
     parser.add_argument("--json", required=True)
     return parser.parse_args(arguments)
 
@@ -53,8 +53,6 @@ def main(arguments: list[str] | None = None) -> None:
         folder.mkdir()
         write_files(folder, options.pictures, options.pictures, 0)
         report: dict[str, Any] = {"engine": os.path.basename(options.engine), "bad": options.bad}
-        if options.bench:
-            report["bench"] = bench(options.engine, Path(temporary, "bench.json"))
         pictures = known_answers(options.engine, folder / "links", Path(temporary))
         with Server(options.engine, Path(temporary), *options.serve.split()) as server:
             service = server.report["service"]
@@ -63,7 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
             for number, long in zip(clients, seconds + seconds[-1:] * len(clients)):
                 report["rows"].append(row(server, pictures, number, long, options))
                 write(report, options.json)
-        write({**report, "exit_code": server.exit_code}, options.json)
+        report["exit_code"] = server.exit_code
+        write(report, options.json)
+        if options.bench:
+            report["bench"] = bench(options.engine, Path(temporary, "bench.json"))
+            write(report, options.json)
 
 
 def row(

@@ -202,7 +202,6 @@ SERVE_ONGOING = {"cuda": 256, "cpu": 16}  # requests in a replica: those that ar
 SERVE_QUEUE = {"cuda": 256, "cpu": 32}  # requests that wait for a replica, at each of Ray's HTTP proxies
 SERVE_RETRY_SECONDS = 1  # after which a client that was refused may try again
 SERVE_START_SECONDS = 600.0  # for an engine to be loaded
-SERVE_CPUS = 6  # logical ones of a cluster on this machine, at least: with 2 Ray hangs
 SERVE_STORE_BYTES = 512 << 20  # of that cluster's object store
 
 # Exit codes after Ctrl-C and after SIGTERM, as in shells.

@@ -8,8 +8,14 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def ray_cluster(*cpus):
-    """A cluster with a node for each of these numbers of logical CPUs, the first of which stays: it and the others."""
+    """A cluster with a node for each of these numbers of logical CPUs, the first of which stays: it and the others.
+
+    It has no token, unlike one that Ray's commands start where the user has one; so nor must what connects to it meanwhile.
+    """
     from ssdtrt.clusters import session
+
+    before = os.environ.get("RAY_AUTH_MODE")
+    os.environ["RAY_AUTH_MODE"] = "disabled"
 
     options = {"object_store_memory": 200 << 20, "include_dashboard": False}
     with warnings.catch_warnings(), session.quietly():
@@ -24,6 +30,10 @@ def ray_cluster(*cpus):
     finally:
         ray.shutdown()
         cluster.shutdown()
+        if before is None:
+            del os.environ["RAY_AUTH_MODE"]
+        else:
+            os.environ["RAY_AUTH_MODE"] = before
 
 
 def workers(name, node=None):

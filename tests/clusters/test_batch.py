@@ -128,8 +128,9 @@ def test_a_run_goes_on_after_the_death_of_its_driver_and_of_workers(cluster, fol
     out = tmp_path / "out"
     command = [sys.executable, "-m", "ssdtrt", "detect", folder / "few.ts", folder / "in", "--ray", cluster[0].address]
     command += ["-o", out, "--block-size", BLOCK, "--actors", "1", "--device", "cpu", "-q"]
+    environment = ENVIRONMENT | {"RAY_AUTH_MODE": os.environ["RAY_AUTH_MODE"]}
     with open(tmp_path / "shown", "wb") as shown:
-        driver = subprocess.Popen(list(map(str, command)), env=ENVIRONMENT, stdout=shown, stderr=shown)
+        driver = subprocess.Popen(list(map(str, command)), env=environment, stdout=shown, stderr=shown)
     until = time.monotonic() + 300
     while not list(out.glob("part-*2.parquet")) and driver.poll() is None and time.monotonic() < until:
         time.sleep(0.02)

@@ -13,6 +13,7 @@ from command_line import ENVIRONMENT
 from PIL import Image
 
 from known import Few, known_file
+from ssdtrt.clusters import session
 from ssdtrt.clusters.session import connected
 from ssdtrt.errors import SsdtrtError
 
@@ -24,15 +25,30 @@ def test_where_nothing_listens_is_said_at_once(address):
     with pytest.raises(SsdtrtError) as error, connected(address):  # Ray itself would wait for minutes.
         pass
     assert str(error.value).startswith(f"No Ray cluster answers at {address} (")
-    assert str(error.value).endswith("or `local` for a cluster of this machine.")
+    assert str(error.value).endswith("one that asks for a token gets it with RAY_AUTH_MODE=token.")
 
 
-def processes_of(session):
+@pytest.mark.parametrize(("address", "sent"), [
+    ("127.0.0.1:9", True), ("localhost:9", True), ("ray://127.0.0.1:9", True), ("auto", True), ("192.0.2.1:9", False),
+])  # fmt: skip
+def test_a_users_token_goes_to_clusters_of_this_machine(tmp_path, monkeypatch, address, sent):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "")  # So that what is set is undone.
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    session._give_token(address)
+    assert "RAY_AUTH_MODE" not in os.environ
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("secret")
+    session._give_token(address)
+    assert os.environ.get("RAY_AUTH_MODE") == ("token" if sent else None)
+
+
+def processes_of(first):
     """The processes that belong to a session of POSIX, by the number of its first one."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and os.getsid(int(folder.name)) == session:
+            if folder.name.isdigit() and os.getsid(int(folder.name)) == first:
                 found.append((folder / "cmdline").read_bytes())
         except OSError:
             continue
@@ -50,7 +66,8 @@ def test_sigterm_ends_the_command_and_its_cluster(tmp_path):
         child = subprocess.Popen([*command, "--block-size", "5"], cwd=tmp_path, env=ENVIRONMENT, stdout=stdout,
                                  stderr=stderr, start_new_session=True)  # fmt: skip
     until = time.monotonic() + 300
-    while len(list((tmp_path / "out").glob("*.parquet"))) < 3 and child.poll() is None and time.monotonic() < until:
+    shown = lambda: "detecting [" in (tmp_path / "stderr").read_text()  # noqa: E731
+    while not shown() and child.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
     assert child.wait() == 143

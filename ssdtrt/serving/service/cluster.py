@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import logging
-import os
-import signal
 import socket
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from ssdtrt import config
-from ssdtrt.errors import SsdtrtError, first_line
-from ssdtrt.system.versions import available_cores, pip_install
-
-_SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # Nothing is reported to anybody.
-    "RAY_ENABLE_AUTO_CONNECT": "0",  # Serve's threads would connect to another cluster when this one has ended.
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Else it warns of GPUs that a process does not use.
-}
-_TOKEN = Path(".ray", "auth_token")  # in a user's home: what Ray's own ports ask for
+from ssdtrt.clusters import session
+from ssdtrt.errors import SsdtrtError
+from ssdtrt.system.versions import pip_install
 
 
 def check_ray() -> None:
@@ -47,57 +35,12 @@ def connect(address: str | None) -> str:
         SsdtrtError: Where Ray is missing, or does not start or answer.
     """
     check_ray()
-    os.environ.update({name: value for name, value in _SETTINGS.items() if name not in os.environ})
-    if address and _is_here(address) and Path.home().joinpath(_TOKEN).exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray gives it by itself to `auto` alone.
-    import ray
-
-    own: dict[str, Any] = {
-        "num_cpus": max(config.SERVE_CPUS, available_cores()),
-        "object_store_memory": config.SERVE_STORE_BYTES,
-        "include_dashboard": False,
-    }
-    try:
-        with _same_signals():
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else own),
-            )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = f"at {address}" if address else "here"
-        raise SsdtrtError(
-            f"There is no Ray cluster {where}, or it asks for a token, which RAY_AUTH_MODE=token sends "
-            f"({first_line(error)})."
-        ) from error
+    ray = session.connect(address or session.LOCAL, object_store_memory=config.SERVE_STORE_BYTES)
     for name in ("ray", "ray.serve"):  # Serve sets its logger's level anew.
+        logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.ERROR)
-    return ray.get_runtime_context().gcs_address
-
-
-def _is_here(address: str) -> bool:
-    """Whether the host of an address is this machine."""
-    try:
-        with socket.create_server((address.rpartition(":")[0], 0)):
-            return True
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def _same_signals() -> Iterator[None]:
-    """Undo what Ray makes of SIGTERM, which ends a command as Ctrl-C does."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    except SystemExit:  # What Ray makes of it.
-        if callable(before):
-            before(signal.SIGTERM, None)
-        raise
-    finally:
-        with contextlib.suppress(ValueError):  # Not in the main thread, where Ray changes nothing either.
-            signal.signal(signal.SIGTERM, before)
+    found: str = ray.get_runtime_context().gcs_address
+    return found
 
 
 def check_port(host: str, port: int) -> None:

@@ -48,9 +48,8 @@ class LoadedEngine:
         )
         self._chosen = Chosen(detector.threshold, detector.classes, detector.max_detections)
         self._resize_on_device = detector.device.type == "cuda"
-        self._capture()
 
-    def _capture(self) -> None:
+    def capture(self) -> None:
         """Run batches of the engine's sizes as CUDA graphs, and let no other size come.
 
         Requests make batches of all sizes, and each size is a graph, whose capture takes longer than its pictures do. For an

@@ -42,6 +42,7 @@ class DetectReplica:
         self._options = options
         self._loaded: LoadedEngine | None = None
         self._next: LoadedEngine | None = None
+        self._awaited: EngineFile | None = None
         self._failure: GpuError | None = None
         self._closed, self._ongoing = False, 0
         self._readers = ThreadPoolExecutor(worker_count(), "read")
@@ -67,14 +68,21 @@ class DetectReplica:
         """
         from ssdtrt.serving.service.loaded import LoadedEngine  # Not in the process that starts the service.
 
-        if self._loaded is not None and self._loaded.engine == engine:
-            self._next = self._loaded
-            return
-        self._next = await asyncio.to_thread(LoadedEngine, engine, self._options)
+        self._awaited, ready = engine, self._loaded
+        if ready is None or ready.engine != engine:
+            ready = await asyncio.to_thread(LoadedEngine, engine, self._options)
+            # In the thread that detects, so that nothing else runs on the GPU meanwhile.
+            await asyncio.get_running_loop().run_in_executor(self._device, ready.capture)
+        if self._awaited == engine:
+            self._next = ready
+
+    def forget(self) -> None:
+        """Drop what was prepared, or still is: another replica cannot load it."""
+        self._awaited = self._next = None
 
     def switch(self, engine: EngineFile) -> bool:
         """Take the engine that was prepared for all requests from now on; return whether it was that one."""
-        ready, self._next = self._next, None
+        ready, self._next, self._awaited = self._next, None, None
         if ready is None or ready.engine != engine:
             return False
         self._loaded = ready

@@ -106,7 +106,11 @@ def swap_engine(
     before = _running()
     handle = _handle(DETECT_APP)
     progress("loading the engine")
-    _results(handle.broadcast("prepare", engine))
+    try:
+        _results(handle.broadcast("prepare", engine))
+    except SsdtrtError:
+        _results(handle.broadcast("forget"))
+        raise
     switched = _results(handle.broadcast("switch", engine))
     _handle(STATUS_APP).keep_engine.remote(engine).result(timeout_s=config.SERVE_SECONDS)
     found = _results(handle.broadcast("info"))

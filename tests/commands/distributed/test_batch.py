@@ -12,7 +12,7 @@ from ssdtrt.clusters import session
 @pytest.fixture
 def never_connected(monkeypatch):
     """A run that gets as far as a cluster is a failure."""
-    monkeypatch.setattr(session, "_connect", lambda *_: pytest.fail("a cluster was asked"))
+    monkeypatch.setattr(session, "connect", lambda *_: pytest.fail("a cluster was asked"))
 
 
 @pytest.mark.parametrize(("options", "message"), [

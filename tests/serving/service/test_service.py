@@ -402,6 +402,12 @@ def test_an_engine_that_cannot_be_loaded_changes_nothing(server, folder):
     assert json.loads(ask(server, "GET", "/info")[2])["engine"]["file"] == str(folder / "one.ts")
 
 
+def test_an_engine_that_no_replica_can_run_changes_nothing(server, folder, tensorrt_engine):
+    done = command("serve", tensorrt_engine, "--swap", "--ray", server.report["ray"])
+    assert done.returncode == 1 and done.stderr.rstrip().endswith(" The service keeps the engine that it has.")
+    assert json.loads(ask(server, "GET", "/info")[2])["engine"]["file"] == str(folder / "one.ts")
+
+
 def test_a_new_engine_under_load_loses_nothing(server, folder, pictures, others, load):
     assert all(one.answer != other.answer for one, other in zip(pictures, others))
     asked = load.Load(server.url, pictures, clients=8, seconds=60, bad=0, timeout=8, pause=0.1)
