@@ -1,10 +1,10 @@
-"""Measure nvImageCodec alone: how far its pixels are from Pillow's, and what slows it down.
+"""Measure nvImageCodec alone: how far its pixels are from Pillow's, how fast it is, and what slows it down.
 
     python benchmarks/jpeg_decoding.py --json FILE [--pictures 256] [--batch-size 128]
 
 The pictures are those of files.py. They are saved with each subsampling of colors and in gray, and each backend decodes
-them. Then 4:2:0 files are decoded by the hardware decoder alone, beside a GPU that is busy for half of the time and all of
-it, beside a thread that computes in Python, and as reader processes bring them.
+them. Then 4:2:0 files are decoded by the hardware decoder in one to four threads, alone, beside a GPU that is busy for a
+half, three quarters and all of the time, and beside a thread that computes in Python.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import itertools
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,16 +24,18 @@ import torch
 from files import QUALITY, part_of, sample_photographs
 from PIL import Image
 
-from ssdtrt.reading.reader_pool import ReaderPool
+from ssdtrt import config
+from ssdtrt.images.nvimgcodec import Decoder
 from ssdtrt.system.versions import measured_on
 
 SAVED: dict[str, dict[str, Any]] = {
     "4:2:0": {"subsampling": 2}, "4:2:2": {"subsampling": 1}, "4:4:4": {"subsampling": 0}, "gray": {},
     "4:2:0 progressive": {"subsampling": 2, "progressive": True},
 }  # fmt: skip
-BACKENDS = {"hardware": "HW_GPU_ONLY", "hybrid": "HYBRID_CPU_GPU"}
+BACKENDS = {"hardware": config.HARDWARE_DECODE_THREADS, "hybrid": 0}  # with the threads of the host that they use
+THREADS = (1, 2, 3, 4)
+SIZE = 640, 480
 SECONDS = 1.0  # of a measurement
-READ = 20_000  # files that reader processes bring
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -56,68 +56,51 @@ def main(arguments: list[str] | None = None) -> None:
     for kind, saved in SAVED.items():
         contents = [encoded(picture.convert("L") if kind == "gray" else picture, saved) for picture in pictures]
         for backend in BACKENDS:
-            decoder = Decoder(backend)
-            found = differences(decoder, contents, options.batch_size)
+            found = differences(Lane(backend, options.batch_size), contents, options.batch_size)
             if found["refused"] < len(contents):
-                found |= speed(decoder, contents, options.batch_size)
+                found |= speed(backend, contents, options.batch_size, 1)
             record(saved=kind, backend=backend, beside="nothing", **found)
     contents = [encoded(picture, SAVED["4:2:0"]) for picture in pictures]
     for beside, work in BESIDE.items():
-        with work():
-            record(saved="4:2:0", backend="hardware", beside=beside,
-                   **speed(Decoder("hardware"), contents, options.batch_size))  # fmt: skip
-    record(saved="4:2:0", backend="hardware", beside="reader processes", **from_readers(contents, options.batch_size))
+        for threads in THREADS:
+            with work():
+                found = speed("hardware", contents, options.batch_size, threads)
+            record(saved="4:2:0", backend="hardware", beside=beside, **found)
     report = {"pictures": len(pictures), "batch_size": options.batch_size,
               "machine": measured_on(torch.device("cuda", 0)).as_dict(), "rows": rows}  # fmt: skip
     options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
-def encoded(picture: Image.Image, saved: dict[str, Any]) -> bytes:
-    """The picture as a JPEG file."""
+def encoded(picture: Image.Image, saved: dict[str, Any]) -> np.ndarray:
+    """The bytes of the picture as a JPEG file."""
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=QUALITY, **saved)
-    return content.getvalue()
+    return np.frombuffer(content.getvalue(), np.uint8)
 
 
-class Decoder:
-    """A decoder of one backend, and how long its parts took."""
+class Lane:
+    """A decoder with a stream and memory for a batch."""
 
-    def __init__(self, backend: str):
-        from nvidia import nvimgcodec
+    def __init__(self, backend: str, size: int):
+        width, height = SIZE
+        self.decoder, self.stream = Decoder(backend, 0, BACKENDS[backend]), torch.cuda.Stream()
+        self.memory = torch.empty(size, height, width, 3, dtype=torch.uint8, device="cuda")
+        self.targets = [one.data_ptr() for one in self.memory]
 
-        self.nvimgcodec, self.stream, self.seconds = nvimgcodec, torch.cuda.Stream(), dict[str, float]()
-        kinds = [nvimgcodec.Backend(getattr(nvimgcodec.BackendKind, BACKENDS[backend]))]
-        self.params = nvimgcodec.DecodeParams(apply_exif_orientation=False, color_spec=nvimgcodec.ColorSpec.SRGB)
-        threads = 1 if backend == "hardware" else 0
-        self.decoder = nvimgcodec.Decoder(device_id=0, backends=kinds, max_num_cpu_threads=threads)
-
-    def __call__(self, contents: list[Any]) -> list[torch.Tensor | None]:
-        """Decode files."""
-        sources = self.timed("code_stream", lambda: [self.nvimgcodec.CodeStream(content) for content in contents])
-        images = self.timed("decode", lambda: self.decoder.decode(
-            sources, params=self.params, cuda_stream=self.stream.cuda_stream))  # fmt: skip
-        return self.timed("dlpack", lambda: [
-            None if image is None else torch.utils.dlpack.from_dlpack(image) for image in images])  # fmt: skip
-
-    def timed(self, part: str, work: Callable[[], Any]) -> Any:
-        """Do the work, and add its time to that of a part."""
-        started = time.perf_counter()
-        result = work()
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
-        return result
-
-    def parts(self, count: int) -> dict[str, float]:
-        """Microseconds a picture of each part."""
-        return {f"{part}_us": seconds / count * 1e6 for part, seconds in self.seconds.items()}
+    def __call__(self, contents: list[np.ndarray]) -> list[bool]:
+        """Decode files; return which of them were, whose pixels are in `memory` then."""
+        decoded = self.decoder(contents, [SIZE] * len(contents), self.targets, self.stream.cuda_stream)
+        self.stream.synchronize()
+        return decoded
 
 
-def differences(decoder: Decoder, contents: list[bytes], size: int) -> dict[str, Any]:
+def differences(lane: Lane, contents: list[np.ndarray], size: int) -> dict[str, Any]:
     """How many files are refused, and how far the pixels of the others are from Pillow's, 0 to 255."""
     mean = largest = equal = refused = 0.0
     for first in range(0, len(contents), size):
         part = contents[first : first + size]
-        for image, content in zip(decoder(part), part):
-            if image is None:
+        for decoded, image, content in zip(lane(part), lane.memory, part):
+            if not decoded:
                 refused += 1
                 continue
             expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -132,38 +115,26 @@ def differences(decoder: Decoder, contents: list[bytes], size: int) -> dict[str,
             "share_of_equal_values": equal / decoded}  # fmt: skip
 
 
-def speed(decoder: Decoder, contents: list[bytes], size: int) -> dict[str, float]:
-    """Pictures a second, and microseconds a picture of each part."""
-    decoder(contents[:size])
-    decoder.seconds.clear()
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() < started + SECONDS:
-        decoder([contents[(count + offset) % len(contents)] for offset in range(size)])
-        count += size
-    return {"pictures_per_second": count / (time.perf_counter() - started)} | decoder.parts(count)
+def speed(backend: str, contents: list[np.ndarray], size: int, threads: int) -> dict[str, float]:
+    """Pictures a second that so many threads decode, each with a decoder of its own, and what the process computes."""
+    lanes, counts = [Lane(backend, size) for _ in range(threads)], [0] * threads
+    for lane in lanes:
+        lane(contents[:size])
+    used, started = time.process_time(), time.perf_counter()
 
+    def run(number: int) -> None:
+        while time.perf_counter() < started + SECONDS:
+            first = number * len(contents) // threads + counts[number]
+            lanes[number]([contents[(first + offset) % len(contents)] for offset in range(size)])
+            counts[number] += size
 
-def from_readers(contents: list[bytes], size: int) -> dict[str, float]:
-    """The same of files that reader processes bring, in shared memory."""
-    decoder = Decoder("hardware")
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(folder, f"{number}.jpg") for number in range(len(contents))]
-        for path, content in zip(paths, contents):
-            path.write_bytes(content)
-        names = [str(paths[number % len(paths)]) for number in range(READ)]
-        with ReaderPool(16, 2 * size, 7 * size, orient=True, preprocess="eval", whole=True, jpegs=True) as pool:
-            reading = pool.read(names)
-            count, started = 0, time.perf_counter()
-            while group := decoder.timed("read", lambda: list(itertools.islice(reading, size))):
-                decoder([one.pixels.data for one in group])
-                for one in group:
-                    pool.free_slot(one.slot)
-                count += len(group)
-                if count == 10 * size:  # The processes have started.
-                    decoder.seconds.clear()
-                    first, started = count, time.perf_counter()
-    count -= first
-    return {"pictures_per_second": count / (time.perf_counter() - started)} | decoder.parts(count)
+    running = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    seconds, used = time.perf_counter() - started, time.process_time() - used
+    return {"threads": threads, "pictures_per_second": sum(counts) / seconds, "cpu_us": used / sum(counts) * 1e6}
 
 
 @contextlib.contextmanager
@@ -211,6 +182,7 @@ def repeated(work: Callable[[], object]) -> Iterator[None]:
 BESIDE: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
     "nothing": contextlib.nullcontext,
     "a GPU busy for half of the time": lambda: busy_gpu(0.5),
+    "a GPU busy for three quarters of the time": lambda: busy_gpu(0.75),
     "a GPU busy all the time": lambda: busy_gpu(1.0),
     "a thread that computes in Python": lambda: repeated(lambda: sum(range(1000))),
 }

@@ -156,7 +156,8 @@ GPU_RESIZE_SIDE = 1280
 # Videos.
 VIDEO_BYTES = 256 << 20  # of decoded frames that wait, and again of those that are being detected in
 DECODE = ("auto", "gpu", "cpu")  # where JPEGs are decoded
-GPU_DECODE_PIXELS = 1 << 26  # of JPEGs that are decoded at a time on a GPU: 200 MB
+GPU_DECODE_PIXELS = 1 << 26  # of JPEGs that a thread decodes at a time on a GPU: 200 MB
+GPU_DECODERS = 2  # threads that decode on a GPU; beside a network, three bring no more
 HARDWARE_DECODE_THREADS = 1  # of the host, which feed a GPU's decoder
 BATCHES_AHEAD = 1  # batches that wait on a GPU, ready to be run
 # File names of system fonts, for letters that Pillow's own font lacks.

@@ -239,7 +239,7 @@ class Detector:
         depth = 2 * max(self.batch_size, self.workers)
         settings = self.orient, self.workers, depth, self.value_range, self.max_pixels, self.addresses
         reader = PictureReader(self.runner.preprocess, *settings, jpegs=decoder is not None, times=self.times)
-        ahead = self._overlaps and decoder is None  # Another thread would slow the decoder down.
+        ahead = self._overlaps and decoder is None  # A decoder's own threads run ahead.
         prepared, takes_time = read(
             reader, pictures, self.batch_size, ahead, self.device, keep, many, self._resize_on_device, decoder
         )

@@ -29,8 +29,8 @@ if not HANDS_OUT:
     import torch
     from forked_builds import separate_builds  # noqa: F401 (a fixture)
     from hypothesis import settings
+    from jpeg_decoding import gpu_decoding  # noqa: F401 (a fixture)
     from metadata_files import like_there, tensorrt_engine  # noqa: F401 (fixtures)
-    from nvimgcodec_stand_in import gpu_decoding  # noqa: F401 (a fixture)
     from PIL import Image
     from web_server import web  # noqa: F401 (a fixture)
 

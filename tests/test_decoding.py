@@ -13,7 +13,6 @@ import torch
 from coco_files import write_annotations
 from command_line import INTERRUPTED, assert_refused, lines_of
 from jpeg_files import jpeg, picture, write_all
-from nvimgcodec_stand_in import Decoder
 
 import forks
 from known import known_file
@@ -58,13 +57,13 @@ def test_every_way_gives_what_the_cpu_gives(gpu_decoding, run, tmp_path):
     paths, broken = write_all(tmp_path)
     expected, _ = run(paths, "cpu")
     assert len(expected[1]) == len(paths) - broken and len(expected[2]) == broken
-    assert not Decoder.asked
+    assert not gpu_decoding.asked
     found, detector = run(paths, "gpu", many=True, overlaps=True)
     assert_same(found, expected)
     assert all(one.seconds > 0 for one in detector.times.of(1.0)[:4])
     for many, overlaps, decode in ((True, False, "gpu"), (False, True, "gpu"), (False, True, "cpu")):
         assert torch.equal(run(paths, decode, many, overlaps, network=False)[0][0], expected[0])
-    assert sum(Decoder.asked) == 3 * (35 + 1)  # Each is tried once.
+    assert sum(gpu_decoding.asked) == 3 * (35 + 1)  # Each is tried once.
 
 
 @POSIX
@@ -109,6 +108,17 @@ def test_a_batch_that_does_not_fit_is_halved_ahead_too(gpu_decoding, known, tmp_
     assert detector(paths) == expected and detector.batch_size == 2 and len(notes) == 2
 
 
+def test_it_is_noted_once_where_the_gpu_decodes_none(gpu_decoding, known, tmp_path):
+    paths = [tmp_path / f"{number}.jpg" for number in range(5)]
+    for path in paths:
+        path.write_bytes(jpeg())
+    notes = []
+    detector = Detector(known, "cpu", decode="gpu", note=notes.append)
+    gpu_decoding.refused.append(jpeg())
+    assert len(detector(paths)) == 5
+    assert notes == [f"{paths[0]}: the GPU could not decode it, so the CPU did, which is slower."]
+
+
 def test_a_picture_of_a_result_is_the_turned_one(gpu_decoding, known, tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg((80, 60), orientation=6))
     detector = Detector(known, "cpu", decode="gpu")
@@ -124,10 +134,12 @@ def test_by_itself_the_gpu_decodes_many_files_alone(gpu_decoding, known, tmp_pat
     paths = [tmp_path / "a.jpg"] * 3
     detector = Detector(known, "cpu")
     assert len(detector(paths)) == len(list(detector.stream(paths, many=True, keep=True))) == 3
-    assert not Decoder.asked
-    assert len(list(detector.stream(paths, many=True))) == 3 and sum(Decoder.asked) == 4
-    assert len(detector(paths)) == 3 and sum(Decoder.asked) == 4  # Few again.
-    assert len(list(Detector(known, "cpu", decode="cpu").stream(paths, many=True))) == 3 and sum(Decoder.asked) == 4
+    assert not gpu_decoding.asked
+    assert len(list(detector.stream(paths, many=True))) == 3 and sum(gpu_decoding.asked) == 4
+    assert len(detector(paths)) == 3 and sum(gpu_decoding.asked) == 4  # Few again.
+    assert (
+        len(list(Detector(known, "cpu", decode="cpu").stream(paths, many=True))) == 3 and sum(gpu_decoding.asked) == 4
+    )
 
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_one_line(known, ssdtrt, tmp_path, monkeypatch):
@@ -162,7 +174,7 @@ def test_an_evaluation_is_the_same(gpu_decoding, known, tmp_path):
         names[number] = f"{number}.jpg"
     write_annotations(tmp_path / "a.json", names, [(number, 17, [2.0, 1.0, 56.0, 37.0]) for number in names])
     reports = [evaluate_file(known, tmp_path, tmp_path / "a.json", device="cpu", decode=way) for way in ("cpu", "gpu")]
-    assert sum(Decoder.asked) == 6
+    assert sum(gpu_decoding.asked) == 6
     assert [report.settings.decode for report in reports] == ["cpu", "gpu"]
     assert reports[0].figures == reports[1].figures and reports[0].detections == reports[1].detections == 15
     Evaluation(tmp_path, tmp_path / "a.json", decode="gpu").check_decoding((torch.device("cpu"), "eval"))
@@ -174,7 +186,7 @@ def test_timing_is_shown_and_written(gpu_decoding, known, ssdtrt, tmp_path, monk
     arguments = ("detect", known, "-", "--jsonl", "d.jsonl", "--decode", "gpu", "--timing", "--device", "cpu")
     done = ssdtrt(*arguments, "--json", "run.json", input="a.jpg\n" * 40)
     assert done.exit_code == 0 and len(lines_of((tmp_path / "d.jsonl").read_text())) == 40
-    assert sum(Decoder.asked) == 41
+    assert sum(gpu_decoding.asked) == 41
     stages = json.loads((tmp_path / "run.json").read_text())["stages"]
     assert [one["stage"] for one in stages] == ["read", "decode", "upload", "network", "results", "write"]
     assert all(one["seconds"] > 0 and 0 < one["share"] <= 1.05 for one in stages)

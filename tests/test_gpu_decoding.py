@@ -10,6 +10,7 @@ from jpeg_files import exif_with
 from PIL import Image
 
 from conftest import assert_same_detections, gpu_marks, script
+from ssdtrt import config
 from ssdtrt.detect import Detector
 from ssdtrt.export import export_module
 from ssdtrt.images import gpu_resize
@@ -117,6 +118,26 @@ def test_kernels_run_in_a_thread_that_has_not_used_the_gpu_yet():
     thread.start()
     thread.join()
     assert torch.equal(found[0], resize(pixels))
+
+
+def test_weights_out_of_the_cache_stay_until_another_stream_has_used_them():
+    """The threads that decode have a stream each, and pictures of many sizes push the weights out."""
+    pixels = torch.randint(0, 256, (1, 480, 500, 3), dtype=torch.uint8, device=DEVICE)
+    expected, device = resize(pixels).cpu(), pixels.device
+    one, other = torch.cuda.Stream(), torch.cuda.Stream()
+    gpu_resize._weights.cache_clear()
+    with torch.cuda.stream(other):
+        taps = gpu_resize.constants(480, 500, device)[1].shape
+    torch.cuda.synchronize()
+    with torch.cuda.stream(one):
+        torch.cuda._sleep(2 * 10**9)  # About a second, in which the weights are not read yet.
+        found = resize(pixels)
+    with torch.cuda.stream(other):
+        for length in range(1000, 1000 + config.RESIZE_CACHE):
+            gpu_resize._weights(length, device)
+        overwritten = [torch.zeros(size, dtype=torch.int32, device=device) for size in (300, taps) for _ in range(500)]
+    torch.cuda.synchronize()
+    assert len(overwritten) == 1000 and torch.equal(found.cpu(), expected)
 
 
 def test_memory_of_the_gpu_does_not_grow(scenes_module, scenes):

@@ -141,7 +141,7 @@ class BlockDetector:
         failures: list[ImageError] = []
         rows: dict[int, Row] = {n: unread(one.path, one.error) for n, one in enumerate(pictures) if one.error}
         prepared = self._decoded(self._prepared(pictures))
-        # Where the GPU decodes, another thread would slow the decoder down, as in `Detector.stream_batches`.
+        # Threads of the decoder run ahead themselves, as in `Detector.stream_batches`.
         for batch in self.detector.stream_prepared(prepared, failures, takes_time=self._decoder is None):
             for index, found in batch:
                 size = found.width, found.height

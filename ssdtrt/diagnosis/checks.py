@@ -9,6 +9,7 @@ from ssdtrt.artifact.precision import PRECISIONS
 from ssdtrt.diagnosis.facts import PACKAGES, ROADS, TENSORRT_NAMES, BuildTest, Facts, Failure, Package
 from ssdtrt.diagnosis.report import TEST_BUILD, Finding
 from ssdtrt.diagnosis.requirements import install_command, is_known, parse_version, public, unmet
+from ssdtrt.images.nvimgcodec_library import VERSION
 from ssdtrt.system.versions import pip_install, pip_install_tensorrt
 
 _GET_GPU = (
@@ -241,7 +242,7 @@ def _check_roads(facts: Facts) -> Iterator[Finding]:
     decoder, video = (_version(facts.packages[name]) for name in ROADS.values())
     if isinstance(facts.torch, Failure) or not facts.torch.gpus:
         text = "on the CPU, by Pillow; with a GPU and nvImageCodec there"
-    elif decoder is None:
+    elif decoder is None or not decoder.startswith(f"{VERSION}."):
         text = (
             f"on the CPU, by Pillow; on the GPU, which leaves the CPU's cores free, with: {pip_install('gpu-decode')}"
         )

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import io
-import os
-import sys
-import threading
+import itertools
+import queue
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +17,12 @@ from ssdtrt import config
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.images.gpu_resize import order_of_passes, resize
 from ssdtrt.images.jpeg import EncodedJpeg
+from ssdtrt.images.nvimgcodec import Decoder
+from ssdtrt.images.nvimgcodec_library import EXTRA, load
+from ssdtrt.system.gpu_errors import gpu_errors
 from ssdtrt.system.versions import pip_install
 
-_EXTRA = "gpu-decode"
-_VERBOSITY = "PYNVIMGCODEC_VERBOSITY"  # of nvImageCodec's log, which otherwise has a line for each file it refuses
+_ALIGNMENT = 256  # bytes, that of memory from cudaMalloc
 
 
 def why_not(device: torch.device, preprocess: str) -> str:
@@ -36,7 +34,7 @@ def why_not(device: torch.device, preprocess: str) -> str:
     if order_of_passes() is None:
         return "the installed Pillow resizes in a way that is not known here; install another version"
     try:
-        _load()
+        load()
     except SsdtrtError as error:
         return str(error)
     return ""
@@ -74,34 +72,35 @@ class JpegDecoder:
     """Decodes JPEG files on a GPU, and resizes them there as Pillow does.
 
     Pixels differ from Pillow's by 3 of 255 at most where the GPU has a decoder, 0.6 on average: both round what they
-    interpolate between colors of a lower resolution. Work that runs on other streams goes on meanwhile. nvImageCodec takes
-    Python's lock three times a picture, so another thread that computes in Python slows it down to a third.
+    interpolate between colors of a lower resolution. Work that runs on other streams goes on meanwhile, in which a decoder
+    waits for its turn again and again: config.GPU_DECODERS threads may call it at a time, each of which has its own.
 
     Args:
-        device: The GPU.
+        device: The GPU; or the CPU, where nvImageCodec decodes with libjpeg-turbo.
 
     Attributes:
-        kind: `hardware`, or `hybrid` where a GPU has no decoder of its own.
+        kind: `hardware`, `hybrid` where a GPU has no decoder of its own, or `cpu`.
 
     Raises:
         SsdtrtError: Where nvImageCodec is missing, or decodes nothing here.
     """
 
     def __init__(self, device: torch.device):
-        self.device, self._nvimgcodec = device, _load()
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._params = self._nvimgcodec.DecodeParams(
-            apply_exif_orientation=False, color_spec=self._nvimgcodec.ColorSpec.SRGB
-        )
-        for self.kind, name, threads in (
-            ("hardware", "HW_GPU_ONLY", config.HARDWARE_DECODE_THREADS),
-            ("hybrid", "HYBRID_CPU_GPU", 0),
-        ):
-            with contextlib.suppress(Exception), _quiet():
-                self._decoder = self._new(name, threads)
-                if self._decode([EncodedJpeg(_tiny_jpeg(), (16, 16))])[0] is not None:
-                    return
-        raise SsdtrtError(f"nvImageCodec decodes no JPEG on {device}; update it: {pip_install(_EXTRA)}")
+        self.device = device
+        self._free: queue.LifoQueue[_Decoder] = queue.LifoQueue()
+        reason = SsdtrtError(f"nvImageCodec decodes no JPEG on {device}; update it: {pip_install(EXTRA)}")
+        for self.kind in ("hardware", "hybrid") if device.type == "cuda" else ("cpu",):
+            try:
+                with gpu_errors():
+                    decoders = [_Decoder(device, self.kind) for _ in range(config.GPU_DECODERS)]
+                    if decoders[0]([EncodedJpeg(_tiny_jpeg(), (16, 16))])[0] is not None:
+                        break
+            except SsdtrtError as error:  # The next kind may start all the same.
+                reason = error
+        else:
+            raise reason
+        for decoder in decoders:
+            self._free.put(decoder)
 
     def __call__(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
         """Decode, turn and resize files.
@@ -114,45 +113,64 @@ class JpegDecoder:
         Returns:
             Of each uint8 [300, 300, 3] on the device, which has finished with them; None where it could not be decoded.
         """
+        decoder = self._free.get()
+        try:
+            return decoder(jpegs)
+        finally:
+            self._free.put(decoder)
+
+
+class _Decoder:
+    """A decoder for one thread at a time, with a stream of its own."""
+
+    def __init__(self, device: torch.device, kind: str):
+        self._device, on_gpu = device, device.type == "cuda"
+        self._stream = torch.cuda.Stream(device) if on_gpu else None
+        threads = 0 if kind == "hybrid" else config.HARDWARE_DECODE_THREADS
+        self._decode = Decoder(kind, (device.index or 0) if on_gpu else None, threads)
+
+    def __call__(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
+        """See `JpegDecoder`."""
+        images: list[Tensor | None] = [None] * len(jpegs)
         with torch.cuda.stream(self._stream):
-            images = self._decode_and_resize(jpegs)
+            for chunk in _chunks(jpegs):
+                self._decode_and_resize(jpegs, chunk, images)
             if self._stream is not None:
                 self._stream.synchronize()
         return images
 
-    def _decode_and_resize(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
-        images: list[Tensor | None] = [None] * len(jpegs)
-        for chunk in _chunks(jpegs):
-            groups: dict[tuple[int, ...], list[tuple[int, Tensor]]] = {}
-            for index, pixels in zip(chunk, self._decode([jpegs[index] for index in chunk])):
-                if pixels is not None:
-                    groups.setdefault(tuple(pixels.shape), []).append((index, pixels))
-            for group in groups.values():
-                for (index, _), image in zip(group, resize(torch.stack([pixels for _, pixels in group]))):
-                    images[index] = image
-        return images
-
-    def _new(self, name: str, threads: int) -> Any:
-        kinds = [self._nvimgcodec.Backend(getattr(self._nvimgcodec.BackendKind, name))]
-        return self._nvimgcodec.Decoder(device_id=self.device.index or 0, backends=kinds, max_num_cpu_threads=threads)
-
-    def _decode(self, jpegs: Sequence[EncodedJpeg]) -> list[Tensor | None]:
-        """The pixels of each file [h, w, 3], turned; None where it could not be decoded."""
-        found: list[Tensor | None] = [None] * len(jpegs)
-        sources = {}
-        for index, jpeg in enumerate(jpegs):
-            with contextlib.suppress(OSError, RuntimeError):  # It is gone, or no JPEG any more.
-                sources[index] = self._nvimgcodec.CodeStream(jpeg.encoded())
-        if not sources:
-            return found
+    def _decode_and_resize(self, jpegs: Sequence[EncodedJpeg], chunk: list[int], images: list[Tensor | None]) -> None:
+        """Put the images of the files at some places there; those that are stored and turned alike are resized together."""
+        files: dict[int, np.ndarray] = {}
+        for index in chunk:
+            with contextlib.suppress(OSError):  # It is gone.
+                files[index] = jpegs[index].encoded()
+        groups: dict[tuple[tuple[int, int], int], list[int]] = {}
+        for index in files:
+            groups.setdefault((jpegs[index].stored, jpegs[index].orientation), []).append(index)
+        order = [index for group in groups.values() for index in group]
+        sizes = [jpegs[index].stored for index in order]
+        room = [_room(*size) for size in sizes]
+        memory = torch.empty(sum(room), dtype=torch.uint8, device=self._device)
+        targets = [memory.data_ptr() + before for before in itertools.accumulate(room, initial=0)]
         stream = self._stream.cuda_stream if self._stream is not None else 0
-        decoded = self._decoder.decode(list(sources.values()), params=self._params, cuda_stream=stream)
-        for index, image in zip(sources, decoded):
-            if image is not None:
-                pixels = torch.utils.dlpack.from_dlpack(image)
-                if tuple(pixels.shape) == (*jpegs[index].stored[::-1], 3):
-                    found[index] = _turned(pixels, jpegs[index].orientation)
-        return found
+        decoded = dict(zip(order, self._decode([files[index] for index in order], sizes, targets, stream)))
+        place = 0
+        for ((width, height), orientation), group in groups.items():
+            part = memory[place : place + len(group) * _room(width, height)].view(len(group), -1)
+            place += part.numel()
+            pixels = _turned(part[:, : 3 * width * height].view(len(group), height, width, 3), orientation)
+            resized = resize(pixels)
+            if resized is pixels:  # It would hold the memory of all.
+                resized = pixels.clone()
+            for index, image in zip(group, resized):
+                if decoded[index]:
+                    images[index] = image
+
+
+def _room(width: int, height: int) -> int:
+    """The bytes that the pixels of a picture take, with the rest of the last _ALIGNMENT."""
+    return -(-3 * width * height // _ALIGNMENT) * _ALIGNMENT
 
 
 def _chunks(jpegs: Sequence[EncodedJpeg]) -> Iterator[list[int]]:
@@ -171,45 +189,11 @@ def _chunks(jpegs: Sequence[EncodedJpeg]) -> Iterator[list[int]]:
 
 
 def _turned(pixels: Tensor, orientation: int) -> Tensor:
-    """Pixels [h, w, 3] turned by an orientation of EXIF, 1 to 8."""
+    """Pixels [n, h, w, 3] turned by an orientation of EXIF, 1 to 8."""
     if orientation >= 5:
-        pixels = pixels.transpose(0, 1)
-    sides = {2: [1], 3: [0, 1], 4: [0], 6: [1], 7: [0, 1], 8: [0]}.get(orientation)
+        pixels = pixels.transpose(1, 2)
+    sides = {2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(orientation)
     return pixels.flip(sides) if sides else pixels
-
-
-@functools.cache
-def _load() -> Any:
-    """Import nvImageCodec, without what it prints about formats that are not asked for.
-
-    Raises:
-        SsdtrtError: Where it, or the library of nvJPEG that it needs, cannot be imported.
-    """
-    try:
-        with _quiet():
-            return importlib.import_module("nvidia.nvimgcodec")
-    except ModuleNotFoundError:
-        raise SsdtrtError(f"nvImageCodec is not installed; {pip_install(_EXTRA)}") from None
-    except (ImportError, OSError, RuntimeError) as error:
-        raise SsdtrtError(f"nvImageCodec cannot be imported ({error}); {pip_install(_EXTRA)}") from error
-
-
-_lock = threading.Lock()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Send what the process writes to stderr nowhere inside the block: nvImageCodec writes there past its own log."""
-    os.environ.setdefault(_VERBOSITY, "0")
-    with _lock, open(os.devnull, "wb") as nowhere:
-        sys.stderr.flush()
-        kept = os.dup(2)
-        try:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _tiny_jpeg() -> np.ndarray:

@@ -75,11 +75,10 @@ def _in_passes(pictures: Tensor, height_first: bool) -> Tensor:
     height, width = pictures.shape[1:3]
     along_width, along_height = _passes(pictures.device)
     pictures = pictures.contiguous()
+    of_height, of_width = (_weights_in_use(length, pictures.device) for length in (height, width))
     if height_first:
-        return along_width(
-            along_height(pictures, *_weights(height, pictures.device)), *_weights(width, pictures.device)
-        )
-    return along_height(along_width(pictures, *_weights(width, pictures.device)), *_weights(height, pictures.device))
+        return along_width(along_height(pictures, *of_height), *of_width)
+    return along_height(along_width(pictures, *of_width), *of_height)
 
 
 def _passes(device: torch.device) -> tuple[_Pass, _Pass]:
@@ -99,6 +98,15 @@ def _by_torch(side: int, pictures: Tensor, first: Tensor, weights: Tensor) -> Te
         taken = pictures.index_select(side, (first + tap).clamp(max=last))
         sums = sums + taken.to(torch.int32) * weights[:, tap].view(shape)
     return (sums >> _BITS).clamp_(max=255).to(torch.uint8)
+
+
+def _weights_in_use(length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`_weights`, for work on the current stream: until it ends, other streams do not get their memory."""
+    weights = _weights(length, device)
+    if device.type == "cuda":  # Another thread may push them out of the cache.
+        for part in weights:
+            part.record_stream(torch.cuda.current_stream(device))
+    return weights
 
 
 @functools.lru_cache(maxsize=config.RESIZE_CACHE)

@@ -37,16 +37,15 @@ class EncodedJpeg(NamedTuple):
         """The (width, height) of the picture once it is turned."""
         return self.stored[::-1] if self.orientation >= 5 else self.stored
 
-    def encoded(self) -> bytes | np.ndarray:
-        """Return the bytes of the file.
+    def encoded(self) -> np.ndarray:
+        """Return the bytes of the file, uint8 [n].
 
         Raises:
             OSError: Where the file cannot be read.
         """
         if isinstance(self.data, np.ndarray):
             return self.data
-        with open(self.data, "rb") as file:
-            return file.read()
+        return np.fromfile(self.data, np.uint8)
 
 
 def read_jpeg(path: str | os.PathLike, *, orient: bool = True, max_pixels: int | None = None) -> EncodedJpeg | None:

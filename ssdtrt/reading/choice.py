@@ -12,7 +12,7 @@ from ssdtrt import config
 from ssdtrt.images.decode import Picture
 from ssdtrt.images.gpu_decode import JpegDecoder
 from ssdtrt.images.tensors import Pictures, as_list
-from ssdtrt.reading.device_decoding import decode_on_device
+from ssdtrt.reading.device_decoding import GROUPS_HELD, decode_on_device
 from ssdtrt.reading.reader import PictureReader, Prepared
 
 
@@ -45,8 +45,8 @@ def read(
     """
     listed = as_list(pictures)
     if many and not keep:
-        # One batch runs while another is gathered; more may wait between the threads, and one for the decoder.
-        held = 2 + (1 + config.BATCHES_AHEAD if overlaps else 0) + (decoder is not None)
+        # One batch runs while another is gathered; more may wait between the threads, and for those that decode.
+        held = 2 + (1 + config.BATCHES_AHEAD if overlaps else 0) + (GROUPS_HELD if decoder is not None else 0)
         paths = cast(Iterable[str | Path], listed)
         prepared = reader.with_processes(paths, held * batch_size, device, resize_on_device)
     elif reader.few_in_memory(listed, batch_size, resize_on_device):

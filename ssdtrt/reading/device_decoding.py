@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from dataclasses import replace
+from functools import partial
 
+from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.gpu_decode import JpegDecoder
 from ssdtrt.images.jpeg import EncodedJpeg
+from ssdtrt.reading.read_ahead import in_order
 from ssdtrt.reading.reader import PictureReader, Prepared, PreparedPicture
-from ssdtrt.system.gpu_errors import out_of_memory
+from ssdtrt.system.gpu_errors import gpu_errors, out_of_memory
+
+GROUPS_HELD = config.GPU_DECODERS + 1
+"""Groups of pictures that are decoded, or wait to be taken or for a thread that decodes."""
+
+NOT_DECODED = "the GPU could not decode it, so the CPU did, which is slower"
 
 
 def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureReader, size: int) -> Prepared:
@@ -17,18 +26,31 @@ def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureRe
 
     Args:
         prepared: What the reader read, with JPEG files. It is closed at the end.
-        decoder: The decoder.
+        decoder: The decoder, called by several threads.
         reader: The reader.
         size: How many pictures are taken at a time.
+
+    Raises:
+        GpuError: Where the GPU fails.
     """
-    with contextlib.closing(prepared):
-        while group := list(itertools.islice(prepared, size)):
-            with reader.times.busy("decode"):
-                decoded = _decode(group, decoder, reader)
-            yield from decoded
+    groups = iter(lambda: list(itertools.islice(prepared, size)), [])
+    decode = partial(_decode, decoder=decoder, reader=reader)
+    with (
+        contextlib.closing(prepared),
+        contextlib.closing(in_order(decode, groups, config.GPU_DECODERS, GROUPS_HELD)) as decoded,
+    ):
+        for group in decoded:
+            yield from group
 
 
 def _decode(
+    group: list[PreparedPicture | ImageError], decoder: JpegDecoder, reader: PictureReader
+) -> list[PreparedPicture | ImageError]:
+    with reader.times.busy("decode", config.GPU_DECODERS), gpu_errors():
+        return _decode_group(group, decoder, reader)
+
+
+def _decode_group(
     group: list[PreparedPicture | ImageError], decoder: JpegDecoder, reader: PictureReader
 ) -> list[PreparedPicture | ImageError]:
     jpegs = {place: one.pixels for place, one in enumerate(group)
@@ -44,7 +66,8 @@ def _decode(
         assert isinstance(one, PreparedPicture)
         one.release()
         if image is None:
-            group[place] = reader.with_pillow(one)
+            found = reader.with_pillow(one)
+            group[place] = found if isinstance(found, ImageError) else replace(found, notes=(*found.notes, NOT_DECODED))
         else:
             group[place] = PreparedPicture(one.index, one.name, one.size, image, one.source, notes=one.notes)
     return group

@@ -77,15 +77,13 @@ def test_rows_are_what_a_detector_finds(gpu_decoding, job, known, tmp_path, monk
     assert sum(one["detections"] for one in done) == sum(len(scores) for *_, scores in expected.values()) > 50
 
 
-def test_what_neither_the_gpu_nor_pillow_decodes_has_its_error(gpu_decoding, job, tmp_path, monkeypatch):
+def test_what_neither_the_gpu_nor_pillow_decodes_has_its_error(gpu_decoding, job, tmp_path):
     contents = [jpeg((64 + n, 48), seed=n) for n in range(5)]
     for n, content in enumerate(contents):
         (tmp_path / f"{n}.jpg").write_bytes(content)
     settings = ReaderSettings("eval", True, False, jpegs=True)
     (table,) = prepare_blocks(block_table(0, [f"{n}.jpg" for n in range(5)]), settings, str(tmp_path))
-    pixels = gpu_decoding._pixels
-    refused = contents[1], contents[3]
-    monkeypatch.setattr(gpu_decoding, "_pixels", lambda *both: None if both[1] in refused else pixels(*both))
+    gpu_decoding.refused = [contents[1], contents[3]]
     (tmp_path / "3.jpg").unlink()
     list(BlockDetector(job(jpegs=True))(table))
     rows = rows_in(tmp_path / "out")

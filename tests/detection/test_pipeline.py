@@ -1,10 +1,13 @@
 """From images to packed detections: step by step, and as one graph, with a replay on the CPU in place of a capture."""
 
+import weakref
+
 import pytest
 import torch
 
 from known import known_file
 from ssdtrt.detection.pipeline import Pipeline
+from ssdtrt.detection.postprocessor import Postprocessor
 from ssdtrt.errors import ArtifactError
 from ssdtrt.images.tensors import normalize, synthetic_pictures
 from ssdtrt.model.boxes import default_boxes
@@ -156,3 +159,42 @@ def test_warming_up_is_nothing_without_graphs_and_leaves_a_lack_of_memory_to_the
     monkeypatch.setattr(Pipeline, "_start", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         pipeline.warm_up(3)
+
+
+def test_what_is_not_complete_is_computed_from_its_own_outputs(captured, monkeypatch):
+    """Though the work that was started after it overwrote those of the graph."""
+    detect = Postprocessor.detect
+
+    def incomplete(self, loc, conf):
+        loc, conf, packed = detect(self, loc, conf)
+        packed[:, -1, 1] = 0
+        return loc, conf, packed
+
+    monkeypatch.setattr(Postprocessor, "detect", incomplete)
+    pipeline, pictures = (
+        Pipeline(captured),
+        [synthetic_pictures(size, seed=size + n) for n, size in enumerate((2, 2, 2, 1, 1))],
+    )
+    for images, result in zip(pictures, [pipeline.start(images) for images in pictures], strict=True):
+        torch.testing.assert_close(result(), exact(captured, images), rtol=0, atol=1e-5)
+
+
+def test_the_memory_of_a_graph_is_freed_after_what_runs_in_it(captured):
+    pipeline, images = Pipeline(captured), synthetic_pictures(1, seed=1)
+    expected = pipeline.start(images)().clone()
+    result, finished = pipeline.start(images), []
+    _, pending = pipeline._running
+    pending._finish = lambda real=pending._finish: finished.append(len(pipeline.graph.graphs)) or real()
+    pipeline.release()
+    assert finished == [1] and torch.equal(result(), expected)
+
+
+def test_nothing_of_a_graph_is_held_after_its_release(captured):
+    """Its outputs lie in its memory, which a smaller batch may need, with a result that is still to be asked for."""
+    pipeline = Pipeline(captured)
+    result = pipeline.start(synthetic_pictures(2, seed=1))
+    (graph,) = pipeline.graph.graphs.values()
+    outputs = [weakref.ref(each) for each in graph.outputs[:2]]
+    del graph
+    pipeline.release()
+    assert [each() for each in outputs] == [None, None] and result().shape == (2, 201, 6)

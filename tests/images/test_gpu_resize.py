@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ssdtrt.images import gpu_resize
 from ssdtrt.images.gpu_resize import _pillow_weights, _weights, order_of_passes, resize
 
 KINDS = ("any", "extreme", "white")
@@ -89,3 +90,19 @@ def test_a_pillow_that_resizes_otherwise_is_noticed(monkeypatch, shift, known):
         assert order_of_passes() in ({"tall", "width"} if known else {None})
     finally:
         order_of_passes.cache_clear()
+
+
+def test_weights_are_in_use_on_the_current_stream(monkeypatch):
+    """So that their memory is not given away while they are read there (see tests/test_gpu_decoding.py)."""
+    used = []
+
+    class Part:
+        def record_stream(self, stream):
+            used.append(stream)
+
+    weights = Part(), Part()
+    monkeypatch.setattr(gpu_resize, "_weights", lambda *_: weights)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    assert gpu_resize._weights_in_use(640, torch.device("cuda", 1)) is weights
+    assert used == ["the stream of cuda:1"] * 2
+    assert gpu_resize._weights_in_use(640, torch.device("cpu")) is weights and len(used) == 2

@@ -128,7 +128,7 @@ def test_the_limit_is_pillows_own_while_another_picture_is_read_with_a_larger_on
 def test_a_path_stands_for_the_bytes_that_are_read_later(tmp_path):
     (tmp_path / "a.jpg").write_bytes(WHOLE)
     jpeg_of_path = EncodedJpeg(str(tmp_path / "a.jpg"), (64, 48), 6)
-    assert jpeg_of_path.encoded() == WHOLE and jpeg_of_path.size == (48, 64)
+    assert bytes(jpeg_of_path.encoded()) == WHOLE and jpeg_of_path.size == (48, 64)
     with pytest.raises(FileNotFoundError):
         EncodedJpeg(str(tmp_path / "none.jpg"), (64, 48)).encoded()
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from jpeg_files import jpeg, write_all
 
-from ssdtrt.errors import ImageError
+from ssdtrt.errors import GpuError, ImageError
 from ssdtrt.images.gpu_decode import JpegDecoder
 from ssdtrt.images.jpeg import EncodedJpeg
-from ssdtrt.reading.device_decoding import decode_on_device
+from ssdtrt.reading.device_decoding import NOT_DECODED, decode_on_device
 from ssdtrt.reading.reader import PictureReader, PreparedPicture
 
 CPU = torch.device("cpu")
@@ -75,9 +75,11 @@ def full(_):
 
 
 @pytest.mark.parametrize("decoder", [refusing, full])
-def test_what_is_refused_and_what_there_is_no_memory_for_is_pillows(decoded, decoder):
+def test_what_is_refused_and_what_there_is_no_memory_for_is_pillows_and_noted(decoded, decoder):
     found, released, paths = decoded(decoder)
     assert_as_on_the_cpu(found, paths)
+    noted = [one.notes for one in found if not isinstance(one, ImageError) and NOT_DECODED in one.notes]
+    assert len(noted) == 35
     assert len(released) == len(set(released)) == 35
 
 
@@ -106,7 +108,7 @@ def test_other_errors_are_raised_and_the_reading_ends(tmp_path):
 
     (tmp_path / "a.jpg").write_bytes(jpeg())
     source = reader().with_threads([tmp_path / "a.jpg"] * 9)
-    with pytest.raises(RuntimeError, match="illegal memory access"):
+    with pytest.raises(GpuError, match="illegal memory access"):
         list(decode_on_device(source, broken, reader(), 2))
     assert source.gi_frame is None  # Closed.
 

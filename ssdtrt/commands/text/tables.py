@@ -117,7 +117,7 @@ def stages_text(stages: Sequence[StageTime], width: int) -> str:
     shares = {one.stage: one.share for one in stages}
     busiest = max(shares, key=lambda stage: shares[stage])
     # One thread does these.
-    turns = ("decode", "upload", "results", "write") if shares["decode"] else ("results", "write")
+    turns = ("upload", "results", "write") if shares["decode"] else ("results", "write")
     if sum(shares[stage] for stage in turns) >= max(_HOLDS, shares[busiest]):
         longest = max(turns, key=lambda stage: shares[stage])
         said = (

@@ -194,8 +194,8 @@ def test_stages_and_the_one_that_holds_the_rest():
             "The others wait for results and write, which take turns; the longest is write.",
         ),
         (
-            (0.1, 0.6, 0.05, 0.7, 0.1, 0.2),
-            "The others wait for decode, upload, results and write, which take turns; the longest is decode.",
+            (0.1, 0.6, 0.5, 0.7, 0.1, 0.3),
+            "The others wait for upload, results and write, which take turns; the longest is upload.",
         ),
         ((0.1, 0.5, 0.05, 0.98, 0.1, 0.2), "The others wait for network."),
         (
