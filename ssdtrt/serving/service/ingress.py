@@ -6,9 +6,11 @@ import atexit
 import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 _ENABLED = "RAY_SERVE_ENABLE_HA_PROXY"
@@ -20,6 +22,8 @@ _FILES = {
     "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": "server-state",
 }
 _PORTS = ("RAY_SERVE_HAPROXY_METRICS_PORT", "RAY_SERVE_HAPROXY_STATS_PORT", "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT")
+
+_FREE = range(20_000, 30_000)  # below those that the system gives, and above those that Ray gives to its workers
 
 
 def use_haproxy(host: str) -> None:
@@ -43,7 +47,13 @@ def use_haproxy(host: str) -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name, file in _FILES.items():
         os.environ.setdefault(name, str(folder / file))
-    with contextlib.ExitStack() as taken:
-        for name in _PORTS:
-            free = taken.enter_context(socket.create_server(("", 0)))
-            os.environ.setdefault(name, str(free.getsockname()[1]))
+    free = _free_ports()
+    for name in _PORTS:
+        os.environ.setdefault(name, str(next(free)))
+
+
+def _free_ports() -> Iterator[int]:
+    """Ports that nothing listens at, and that no process of Ray gets meanwhile, to which the system gives some."""
+    for port in random.sample(_FREE, len(_FREE)):
+        with contextlib.suppress(OSError), socket.create_server(("", port)):
+            yield port

@@ -37,7 +37,9 @@ def test_each_service_has_its_own_ports_and_a_folder_that_others_cannot_open(end
     sockets = [Path(one["RAY_SERVE_HAPROXY_SOCKET_PATH"]) for one in found]
     assert all(one.parent.stat().st_mode & 0o777 == 0o700 for one in sockets) and sockets[0] != sockets[1]
     ports = [int(port) for one in found for name, port in one.items() if name.endswith("_PORT")]
-    assert len(ports) == 6 and len(set(ports[:3])) == len(set(ports[3:])) == 3 and min(ports) > 1023
+    assert len(ports) == 6 and len(set(ports[:3])) == len(set(ports[3:])) == 3
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        assert max(ports) < int(file.read().split()[0])  # Else a process of Ray may get one before HAProxy does.
     call, options = ended[0]
     assert call == (shutil.rmtree, sockets[0].parent) and options == {"ignore_errors": True}
 
