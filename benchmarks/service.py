@@ -37,7 +37,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--bad", type=float, default=0.05, help="the share of bad uploads")
     parser.add_argument("--pictures", type=int, default=200, help="different ones")
-    parser.add_argument("--processes", type=int, help="that the clients are in; by default one for 50 clients")
+    parser.add_argument("--processes", type=int, help="that the clients are in; by default one for 10 clients")
     parser.add_argument("--serve", default="", help="more options of ssdtrt serve, such as '--replicas 2'")
     parser.add_argument("--bench", action="store_true", help="measure the engine alone, too")
     parser.add_argument("--json", required=True)
@@ -116,7 +116,7 @@ def load_in_processes(
     server: Server, pictures: list[Known], clients: int, seconds: float, options: argparse.Namespace
 ) -> Account:
     """The account of clients that are spread over processes."""
-    processes = min(options.processes or -(-clients // 50), clients)
+    processes = min(options.processes or -(-clients // 10), clients)
     timeout = server.report["service"]["options"]["timeout"]
     shares = [clients // processes + (n < clients % processes) for n in range(processes)]
     loads = [
@@ -139,7 +139,7 @@ def summary(account: Account, clients: int, seconds: float) -> dict[str, Any]:
         "clients": clients, "seconds": seconds, "pictures_per_second": round(len(times) / seconds, 2), **at,
         "statuses": dict(account.statuses), "answers": dict(account.answers),
         "bad": {kind: dict(found) for kind, found in account.bad.items()}, "late": account.late,
-        "lost": len(account.lost), "unexpected": account.unexpected(),
+        "clients_busy": round(account.busy, 3), "lost": len(account.lost), "unexpected": account.unexpected(),
     }  # fmt: skip
 
 

@@ -53,6 +53,7 @@ class Account:
     late: int = 0
     lost: list[str] = field(default_factory=list)
     latencies: list[float] = field(default_factory=list)
+    busy: float = 0.0  # the share of its time that a process of clients computed at most
 
     def add(self, other: Account) -> None:
         """Add another account."""
@@ -63,6 +64,7 @@ class Account:
         self.late += other.late
         self.lost += other.lost
         self.latencies += other.latencies
+        self.busy = max(self.busy, other.busy)
 
     def unexpected(self) -> dict[str, Any]:
         """What should not be: nothing, where all is well."""
@@ -94,7 +96,10 @@ class Load:
 
     def run(self) -> Account:
         """Send until the time is over; the account of all requests."""
-        return asyncio.run(self.send())
+        started, computed = time.perf_counter(), time.process_time()
+        account = asyncio.run(self.send())
+        account.busy = (time.process_time() - computed) / (time.perf_counter() - started)
+        return account
 
     async def send(self, stop: asyncio.Event | None = None) -> Account:
         """The same in a loop that runs, until `stop` at the latest."""

@@ -35,10 +35,9 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
 @click.option(
     "--replicas",
     type=click.IntRange(1, 1024),
-    default=1,
-    show_default=True,
     metavar="N",
-    help="How many load FILE; on GPUs each on its own.",
+    help="How many load FILE; more than there are GPUs share these.  "
+    f"[default: 1, on a GPU one for {config.SERVE_CORES} cores, {config.SERVE_TOGETHER} at most]",
 )
 @click.option(
     "--host", default=config.SERVE_HOST, show_default=True, help="The address to listen at; 0.0.0.0 for everybody."

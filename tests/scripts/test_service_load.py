@@ -39,6 +39,14 @@ def test_answers_differ_by_rounding_or_are_of_another_picture(load, found, verdi
     assert load.compared(answer(*found, width=641), answer(*KNOWN)) == "wrong"
 
 
+def test_the_busiest_process_of_clients_counts(load):
+    account = load.Load("http://127.0.0.1:9", [], clients=0, seconds=0, bad=0, timeout=1).run()
+    assert 0 < account.busy <= 1.5
+    account.add(load.Account(busy=2.0))
+    account.add(load.Account(busy=0.5))
+    assert account.busy == 2.0
+
+
 def test_a_client_goes_on_beside_its_slow_upload(load):
     known, begun = load.Known(b"picture", answer(*KNOWN)), []
 

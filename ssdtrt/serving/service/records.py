@@ -30,7 +30,8 @@ class ServiceOptions(Report, frozen=True, kw_only=True):
         threshold: The lowest score that is reported.
         classes: The names or numbers of the classes that are reported; None for all.
         queue_delay: Microseconds that a picture may wait for others to fill a batch.
-        max_queue: Requests that wait for a replica, at each of Ray's HTTP proxies; those beyond are refused.
+        max_queue: Requests that wait at each replica, or at each of Ray's HTTP proxies where there is no HAProxy; those beyond
+            are refused.
         max_bytes: The most bytes of a request's body.
         max_pixels: The most pixels of a picture.
         max_pictures: The most pictures of a request.

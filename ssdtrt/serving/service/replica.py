@@ -36,16 +36,17 @@ class DetectReplica:
 
     Args:
         options: How the service was started.
+        together: How many replicas share the GPU, and so the cores.
     """
 
-    def __init__(self, options: ServiceOptions):
+    def __init__(self, options: ServiceOptions, together: int = 1):
         self._options = options
         self._loaded: LoadedEngine | None = None
         self._next: LoadedEngine | None = None
         self._awaited: EngineFile | None = None
         self._failure: GpuError | None = None
         self._closed, self._ongoing = False, 0
-        self._readers = ThreadPoolExecutor(worker_count(), "read")
+        self._readers = ThreadPoolExecutor(max(1, worker_count() // together), "read")
         self._device = ThreadPoolExecutor(1, "device")
         self._pictures = Counter("ssdtrt_pictures", "Pictures that detections were returned for.")
 

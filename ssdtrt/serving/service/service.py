@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 
 from ssdtrt import config
-from ssdtrt.artifact.metadata import EngineMetadata, Metadata, check_file
+from ssdtrt.artifact.metadata import check_file
 from ssdtrt.detection.settings import class_numbers
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.serving.service.cluster import check_port, check_ray, connect
+from ssdtrt.serving.service.ingress import use_haproxy
+from ssdtrt.serving.service.placement import Placement, needed_device, place
 from ssdtrt.serving.service.records import (
     DETECT_APP,
     STATUS_APP,
@@ -25,7 +27,6 @@ from ssdtrt.serving.service.records import (
 )
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, silent
-from ssdtrt.system.report import counted
 from ssdtrt.system.versions import available_cores
 
 _IDLE_SECONDS = 1.0  # without a request in the replicas; a proxy looks for a free one every half second
@@ -38,7 +39,7 @@ def start_service(
     file: str | Path,
     *,
     ray: str | None = None,
-    replicas: int = 1,
+    replicas: int | None = None,
     host: str = config.SERVE_HOST,
     port: int = config.SERVE_PORT,
     device: str | None = None,
@@ -51,10 +52,11 @@ def start_service(
     Args:
         file: An engine, a detector or a module, at the same path on each node of the cluster.
         ray: The address of a Ray cluster, or `auto`; None to start one on this machine, which ends with this process.
-        replicas: How many load the file; on GPUs each has one of its own.
+        replicas: How many load the file; those beyond the number of GPUs share them. By default one, and on a GPU as many as
+            there are cores for.
         host: The address to listen at; where Ray Serve runs on the cluster already, it keeps its own address and port.
         port: The port.
-        device: `cpu` or `cuda`; by default that of the file, and for a module `cuda` where each replica can have a GPU.
+        device: `cpu` or `cuda`; by default that of the file, and for a module `cuda` where there is a GPU.
         sha256: The digest that the file must have.
         progress: Called with a line for each step.
         options: Fields of ServiceOptions in place of their defaults.
@@ -67,18 +69,20 @@ def start_service(
     """
     check_ray()
     metadata = check_file(file, sha256=sha256)
-    needed = _needed_device(metadata, device)
+    needed = needed_device(metadata, device)
     class_numbers(options.get("classes"), metadata.model.labels)
     engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
     if not ray:
         check_port(host, port)
+        use_haproxy(host)
     progress("starting Ray" if not ray else "connecting to Ray")
     address = connect(ray)
-    on = _device(needed, replicas)
+    placement = _place(needed, replicas, own_cluster=not ray)
+    on = placement.device
     progress("starting the service")
     url = _listen(host, port, options.get("timeout", config.SERVE_SECONDS))
     chosen = ServiceOptions(**{"url": url, "device": on, "max_queue": config.SERVE_QUEUE[on], **options})
-    _deploy(engine, chosen, replicas)
+    _deploy(engine, chosen, placement)
     return ServeReport(url=url, ray=address, service=_running())
 
 
@@ -151,28 +155,13 @@ def _drain(handle: Any) -> None:
             idle = time.monotonic()
 
 
-def _needed_device(metadata: Metadata, asked: str | None) -> str | None:
-    """`cpu` or `cuda`, where the file or the user says so; SsdtrtError where they differ."""
-    if not isinstance(metadata, EngineMetadata):
-        return asked
-    needed = metadata.request.capabilities.device_type
-    if asked and asked != needed:
-        raise SsdtrtError(f"The file runs on {needed}; found --device {asked}. Leave it out.")
-    return needed
-
-
-def _device(needed: str | None, replicas: int) -> str:
-    """Where the file runs on this cluster; SsdtrtError where that lacks GPUs."""
+def _place(needed: str | None, replicas: int | None, own_cluster: bool) -> Placement:
+    """Where the replicas run on this cluster; SsdtrtError where that lacks a GPU."""
     import ray
 
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    on = needed or ("cuda" if gpus >= replicas else "cpu")
-    if on == "cuda" and gpus < replicas:
-        raise SsdtrtError(
-            f"Each replica needs a GPU; found {counted(gpus, 'GPU')} for {counted(replicas, 'replica')} in the Ray "
-            "cluster. Give fewer --replicas, or a file for the CPU."
-        )
-    return on
+    found = ray.cluster_resources()
+    cores = available_cores() if own_cluster else int(found.get("CPU", 1))
+    return place(needed, replicas, int(found.get("GPU", 0)), cores)
 
 
 def _listen(host: str, port: int, seconds: float) -> str:
@@ -188,7 +177,7 @@ def _listen(host: str, port: int, seconds: float) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _deploy(engine: EngineFile, options: ServiceOptions, replicas: int) -> None:
+def _deploy(engine: EngineFile, options: ServiceOptions, placement: Placement) -> None:
     """Run the two applications; SsdtrtError where a replica does not start."""
     from ray import serve
     from ray.serve.config import BackpressureConfig
@@ -200,14 +189,16 @@ def _deploy(engine: EngineFile, options: ServiceOptions, replicas: int) -> None:
         StatusReplica
     )
     serve.run(status.bind(), name=STATUS_APP, route_prefix="/")
-    on_gpu = options.device == "cuda"
+    replicas = placement.replicas
     detect = serve.deployment(
         num_replicas=replicas,
         max_ongoing_requests=config.SERVE_ONGOING[options.device],
         max_queued_requests=options.max_queue,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=config.SERVE_RETRY_SECONDS),
         # On a CPU Ray gives torch as many threads.
-        ray_actor_options={"num_gpus": 1} if on_gpu else {"num_cpus": max(1, available_cores() // replicas)},
+        ray_actor_options={"num_gpus": placement.gpus}
+        if placement.device == "cuda"
+        else {"num_cpus": max(1, available_cores() // replicas)},
         user_config=engine.as_dict(),
         graceful_shutdown_timeout_s=options.timeout + _STOP_SECONDS,
         graceful_shutdown_wait_loop_s=0.1,
@@ -215,7 +206,7 @@ def _deploy(engine: EngineFile, options: ServiceOptions, replicas: int) -> None:
         logging_config=_QUIET,
     )(DetectReplica)
     try:
-        serve.run(detect.bind(options), name=DETECT_APP, route_prefix="/detect")
+        serve.run(detect.bind(options, placement.together), name=DETECT_APP, route_prefix="/detect")
     except RuntimeError as error:
         status_of = serve.status().applications.get(DETECT_APP)
         text = "\n".join([str(error), *(one.message for one in status_of.deployments.values())] if status_of else [])
