@@ -404,11 +404,18 @@ def test_a_detector_may_be_used_between_two_results_of_its_stream(known, picture
     """Its next batch runs then, and as with a CUDA graph, whose outputs lie in one place, later work overwrites them."""
     detector, start, place = Detector(known, "cpu"), Detector(known, "cpu").pipeline.postprocessor.start, []
 
-    def overwriting(loc, conf):
-        place[:] = [start(loc, conf)()]
-        return lambda: place[0].clone()
+    class Overwritten:
+        """What is started without a graph of the whole, and so waited for before more is."""
 
-    monkeypatch.setattr(detector.pipeline.postprocessor, "start", overwriting)
+        def __init__(self, loc, conf):
+            place[:] = [start(loc, conf)()]
+
+        def __call__(self):
+            return place[0].clone()
+
+        keep = pytest.fail
+
+    monkeypatch.setattr(detector.pipeline.postprocessor, "start", Overwritten)
     detector.batch_size = 1
     red, blue = pictures("red.png"), pictures("blue.png", BLUE)
     inside, outside = [], []

@@ -47,22 +47,30 @@ class _InstanceCreateInfo(Struct):
 
 
 class DecodeParams(Struct):
+    """How files are decoded."""
+
     number = 5
     _fields_ = (("apply_exif_orientation", c_int),)
 
 
 class Orientation(Struct):
+    """How pixels are turned."""
+
     number = 7
     _fields_ = (("rotated", c_int), ("flip_x", c_int), ("flip_y", c_int))
 
 
 class ImagePlaneInfo(Struct):
+    """The size and the layout of a plane of pixels; an interleaved picture is one."""
+
     number = 12
     _fields_ = (("width", c_uint32), ("height", c_uint32), ("row_stride", c_size_t), ("num_channels", c_uint32),
                 ("sample_type", c_int), ("precision", c_uint8))  # fmt: skip
 
 
 class ImageInfo(Struct):
+    """A picture: its colors, its planes, and where its pixels are."""
+
     number = 11
     _fields_ = (("codec_name", c_char * 256), ("color_spec", c_int), ("chroma_subsampling", c_int),
                 ("sample_format", c_int), ("orientation", Orientation), ("num_planes", c_uint32),
@@ -71,16 +79,22 @@ class ImageInfo(Struct):
 
 
 class BackendParams(Struct):
+    """How much of the work a backend gets."""
+
     number = 29
     _fields_ = (("load_hint", c_float), ("load_hint_policy", c_int))
 
 
 class Backend(Struct):
+    """What decodes."""
+
     number = 17
     _fields_ = (("kind", c_int), ("params", BackendParams))
 
 
 class ExecutionParams(Struct):
+    """With what a decoder works."""
+
     number = 30
     _fields_ = (("device_allocator", c_void_p), ("pinned_allocator", c_void_p), ("max_num_cpu_threads", c_int),
                 ("executor", c_void_p), ("device_id", c_int), ("pre_init", c_int), ("skip_pre_sync", c_int),
@@ -174,6 +188,7 @@ _SIGNATURES = {
 
 
 def check(status: int, what: str) -> None:
+    """Raise an SsdtrtError for another status than success, of a call that begins to use nvImageCodec."""
     if status:
         raise SsdtrtError(f"nvImageCodec does not start ({what}: status {status}); update it: {pip_install(EXTRA)}")
 
@@ -197,6 +212,7 @@ def load() -> Library:
 
 @contextlib.contextmanager
 def loading() -> Iterator[None]:
+    """Raise an SsdtrtError for a library that the block cannot load."""
     try:
         yield
     except OSError as error:
