@@ -22,6 +22,7 @@ from ssdtrt.images.levels import ValueRange
 from ssdtrt.runners.baseline import EagerRunner, baseline_runners
 from ssdtrt.runners.runner import FileRunner, load_engine
 from ssdtrt.sinks.json_sinks import CocoId, CocoResults, in_categories
+from ssdtrt.system.devices import use_more_queues
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, ProgressBar, silent
 from ssdtrt.system.report import counted
@@ -111,6 +112,7 @@ def evaluate_file(
         progress=progress,
     )
     progress("loading")
+    use_more_queues()  # Before CUDA starts.
     runner = load_engine(path, device, sha256=sha256)
     evaluation.check(runner.labels)
     baselines = baseline_runners(runner, module, against)

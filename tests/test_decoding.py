@@ -19,6 +19,7 @@ from known import known_file
 from ssdtrt.detect import Detector, detect_files
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.evaluate import Evaluation, evaluate_file
+from ssdtrt.runners import runner
 from ssdtrt.system.child import child_environment
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
@@ -178,6 +179,24 @@ def test_an_evaluation_is_the_same(gpu_decoding, known, tmp_path):
     assert [report.settings.decode for report in reports] == ["cpu", "gpu"]
     assert reports[0].figures == reports[1].figures and reports[0].detections == reports[1].detections == 15
     Evaluation(tmp_path, tmp_path / "a.json", decode="gpu").check_decoding((torch.device("cpu"), "eval"))
+
+
+def test_queues_are_asked_for_before_the_engine_is_loaded(known, ssdtrt, tmp_path, monkeypatch):
+    """After it CUDA runs, and has the queues that it has."""
+    name, pick_device, seen = "CUDA_DEVICE_MAX_CONNECTIONS", runner.pick_device, []
+    monkeypatch.setattr(runner, "pick_device", lambda device: seen.append(os.environ.get(name)) or pick_device(device))
+    (tmp_path / "1.jpg").write_bytes(jpeg())
+    write_annotations(tmp_path / "a.json", {1: "1.jpg"}, [(1, 17, [2.0, 1.0, 56.0, 37.0])])
+    ways = (
+        lambda: ssdtrt("detect", known, "1.jpg", "--jsonl", "d.jsonl"),
+        lambda: evaluate_file(known, tmp_path, tmp_path / "a.json", device="cpu"),
+        lambda: Detector(known, "cpu"),
+    )
+    for number, way in enumerate(ways, 1):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+        way()
+        assert seen == ["32"] * number
 
 
 @POSIX

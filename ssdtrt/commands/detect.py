@@ -111,6 +111,7 @@ def detect(
     from ssdtrt.reading.sources import expand
     from ssdtrt.runners.baseline import baseline_runners
     from ssdtrt.runners.runner import load_engine
+    from ssdtrt.system.devices import use_more_queues
     from ssdtrt.system.outputs import new_folder
 
     check_json(jsonl, coco, json_file)
@@ -122,6 +123,7 @@ def detect(
     listed = read_annotations(annotations, objects_needed=False) if annotations else None
     terminal.progress("loading")
     options |= reading
+    use_more_queues()  # Before CUDA starts.
     runner = load_engine(file, device, sha256=sha256)
     detector = Detector(runner, **options, note=terminal.note)
     first = list(itertools.islice(coming, 1))
