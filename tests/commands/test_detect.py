@@ -626,8 +626,9 @@ def test_results_are_not_lost_to_an_address_mistyped(known, two, ssdtrt, web, tm
         "(allow_private) fetches from there).\nError: typo.jpg: no such file.\n"
     )
     assert not web.requests
-    for options in (["--max-bytes", "9"], ["--timeout", "1e-9"]):
-        done = ssdtrt("-q", "detect", known, address, "--allow-private", *options, *arguments)
+    web.pages["/late.png"] = lambda _: web.leave.wait(20)
+    for page, options in (("/a.png", ["--max-bytes", "9"]), ("/late.png", ["--timeout", "0.2"])):
+        done = ssdtrt("-q", "detect", known, web.address(page), "--allow-private", *options, *arguments)
         assert done.exit_code == 1 and len(done.stderr.splitlines()) == 1 and options[0] in done.stderr
     assert [(tmp_path / name).read_bytes() for name in ("out/detections.json", "d.jsonl")] == before
     done = ssdtrt("-q", "detect", known, web.address("/none"), address, "--allow-private", *arguments)
