@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Simulate the service's queue, event by event, and compare what it predicts with what was measured.
 
-    python benchmarks/queue_simulation.py --clients 200 --batch-ms 1:0.5 --batch-ms 32:3.3 --decode-ms 5 --threads 16
+    python benchmarks/queue_simulation.py --clients 200 --batch-ms 1:0.5 --batch-ms 32:3.3 --decode-ms 4 --threads 4 --replicas 4
     python benchmarks/queue_simulation.py --rate 500 ...
     python benchmarks/queue_simulation.py --check benchmarks/reports/cpu-service.json --json FILE
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,64 +23,63 @@ from service_queue import Model, Simulation
 from ssdtrt import config
 
 LINE = (1, 2, 3, 5, 8, 12, 20, 30, 50)  # clients that --check simulates
+NAMES = ("pictures_per_second", "p50_ms", "p90_ms", "p99_ms")
 
 
-def calibrated(report: dict[str, Any], decode_ms: float) -> dict[str, Model]:
-    """Return models of a recorded service from its row of a single client, and its engine's times where it has them.
+def calibrated(report: dict[str, Any]) -> Model:
+    """Return the model of a service on a CPU from the row of a single client, and what service.py --costs measured.
 
-    What is left of that client's time is in one process, one request at a time (`serial`), or anywhere, beside any number
-    of others (`parallel`): a single client does not show which. The fastest request is not recorded; it is taken to be as
-    far below the median as a tenth is above. What is above p99 is left out: the first requests, in which torch warms up.
+    What is left of the client's time is no computing. How requests vary is that client's, too: the fastest one is not
+    recorded, and taken to be as far below the median as a tenth is above; what is above p99 is left out, because these are the
+    first requests, in which torch warms up. Larger batches take as many times what that client's do as they do alone.
 
     Args:
         report: What service.py wrote.
-        decode_ms: The time to decode and resize a picture.
     """
     (row,) = [row for row in report["rows"] if row["clients"] == 1]
-    service = report["service"]
+    service, costs = report["service"], report["costs"]
     delay = service["options"]["queue_delay"] / 1e3 if service["batch_size"] > 1 else 0.0
-    engine = [case for case in report.get("bench", ()) if case["case"] == "engine"]
-    sizes = {case["batch_size"]: case["median_ms"] for case in engine} or {1: 0.0, service["batch_size"]: 0.0}
-    rest = row["p50_ms"] - delay - decode_ms - min(sizes.values())
+    request, batch, decode = (row["replica_ms"][step] for step in ("request", "batch", "decode"))
+    outside = 1e3 * (row["cores"]["haproxy"] + row["cores"]["clients"]) / row["pictures_per_second"]
     shares = {0.0: 2 * row["p50_ms"] - row["p90_ms"], 0.5: row["p50_ms"], 0.9: row["p90_ms"], 0.99: row["p99_ms"]}
     work = (np.array(list(shares.values())) - delay) / (row["p50_ms"] - delay)
-    model = Model(
-        sizes,
-        decode_ms=decode_ms,
+    return Model(
+        {int(size): batch * time / costs["batch_ms"]["1"] for size, time in costs["batch_ms"].items()},
+        on_cpu=True,
+        batch_locked=costs["batch_locked"]["1"],
+        decode_ms=decode,
+        decode_locked=costs["decode_locked"],
         threads=min(report["machine"]["cores"], config.MAX_WORKERS),
+        request_ms=request,
+        outside_ms=outside,
+        overhead_ms=max(row["p50_ms"] - delay - request - outside - decode - batch, 0.0),
         queue_delay_ms=delay,
         max_queue=service["options"]["max_queue"],
         replicas=service["replicas"],
-        ongoing=config.SERVE_ONGOING[service["device"].partition(":")[0]],
+        ongoing=config.SERVE_ONGOING["cpu"],
+        cores=report["machine"]["cores"],
+        others=row["cores"]["rest"] + row["cores"]["others"],
         spread=tuple(np.interp(np.linspace(0, 0.99, 100), list(shares), work).round(4).tolist()),
     )
-    return {"serial": replace(model, proxy_ms=rest), "parallel": replace(model, overhead_ms=rest)}
 
 
-def check(report: dict[str, Any], decode_ms: float, seconds: float, seed: int) -> dict[str, Any]:
-    """Return what the calibrated models predict for each number of clients, and beside it what was measured."""
+def check(report: dict[str, Any], seconds: float, seed: int) -> dict[str, Any]:
+    """Return what the calibrated model predicts for each number of clients, and beside it what was measured."""
     measured = {row["clients"]: row for row in report["rows"]}
-    models = calibrated(report, decode_ms)
-    found: dict[str, Any] = {"calibrated_on": "the row of 1 client", "seconds": seconds, "seed": seed, "models": {}}
-    for name, model in models.items():
-        found["models"][name] = {key: value for key, value in asdict(model).items() if key != "spread"}
-    names = ("pictures_per_second", "p50_ms", "p90_ms", "p99_ms")
-    found["lines"] = {
-        name: [Simulation(model, clients=clients, seed=seed).run(seconds) for clients in sorted({*LINE, *measured})]
-        for name, model in models.items()
-    }
-    found["compared"] = [
-        {
-            "clients": clients,
-            "measured": {key: row[key] for key in names},
-            **{way: {key: one[key] for key in names} for way, line in found["lines"].items()
-               for one in line if one["clients"] == clients},
-        }
-        for clients, row in sorted(measured.items())
-    ]  # fmt: skip
-    for row in found["compared"]:
-        row["serial_p99_over_measured"] = round(row["serial"]["p99_ms"] / row["measured"]["p99_ms"], 3)
-    return found
+    model = calibrated(report)
+    line = [Simulation(model, clients=clients, seed=seed).run(seconds) for clients in sorted({*LINE, *measured})]
+    compared = []
+    for found in line:
+        if row := measured.get(found["clients"]):
+            compared.append({
+                "clients": found["clients"],
+                "measured": {name: row[name] for name in NAMES},
+                "simulated": {name: found[name] for name in NAMES},
+                "simulated_over_measured": {name: round(found[name] / row[name], 3) for name in NAMES},
+            })  # fmt: skip
+    known = {name: value for name, value in asdict(model).items() if name != "spread"}
+    return {"calibrated_on": "the row of 1 client", "seconds": seconds, "seed": seed,
+            "model": known, "line": line, "compared": compared}  # fmt: skip
 
 
 def times_by_size(texts: Sequence[str]) -> dict[int, float]:
@@ -95,8 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.0, help="pictures a second")
     parser.add_argument("--batch-ms", action="append", default=[], metavar="SIZE:MS")
-    parser.add_argument("--decode-ms", type=float, default=5.1, help="of docs/performance.md, on one core of two")
-    for name in ("proxy_ms", "overhead_ms", "queue_delay_ms", "threads", "max_queue", "replicas"):
+    simple = [one.name for one in fields(Model) if isinstance(one.default, (int, float)) and one.name != "on_cpu"]
+    for name in simple:
         default = getattr(Model, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--seconds", type=float, default=300.0, help="that are simulated")
@@ -105,13 +104,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.check:
         report = json.loads(Path(options.check).read_text(encoding="utf-8"))
-        found = {
-            "report": Path(options.check).name,
-            **check(report, options.decode_ms, options.seconds, options.seed),
-        }
+        found = {"report": Path(options.check).name, **check(report, options.seconds, options.seed)}
     elif options.batch_ms and bool(options.clients) != bool(options.rate):
-        names = ("decode_ms", "threads", "proxy_ms", "overhead_ms", "queue_delay_ms", "max_queue", "replicas")
-        model = Model(times_by_size(options.batch_ms), **{name: getattr(options, name) for name in names})
+        model = Model(times_by_size(options.batch_ms), **{name: getattr(options, name) for name in simple})
         found = Simulation(model, clients=options.clients, rate=options.rate, seed=options.seed).run(options.seconds)
     else:
         parser.error("Give --check, or --batch-ms and either --clients or --rate.")

@@ -5,7 +5,9 @@
 The script starts `ssdtrt serve ENGINE` itself, and ends it with SIGTERM. The pictures are seeded parts of the sample
 photographs, 640x480, whose answers `ssdtrt detect` gave before. Each client sends one after the other; one in so many
 requests is an upload that must be refused, of which the slow ones go on beside the next. The memory is that of the server's
-processes and of the GPUs, once a second. The report is written after each number of clients.
+processes and of the GPUs, once a second; `cores` says how many cores its processes, the clients and others kept busy, and
+`replica_ms` how long a replica's threads computed for an answer, where every request is one (--bad 0). With --costs each step of a
+replica is measured alone, too, before the service starts. The report is written after each number of clients.
 """
 
 from __future__ import annotations
@@ -13,8 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
+import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -40,6 +45,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, help="that the clients are in; by default one for 10 clients")
     parser.add_argument("--serve", default="", help="more options of ssdtrt serve, such as '--replicas 2'")
     parser.add_argument("--bench", action="store_true", help="measure the engine alone, too")
+    parser.add_argument("--costs", action="store_true", help="measure decoding and batches alone, too")
     parser.add_argument("--json", required=True)
     return parser.parse_args(arguments)
 
@@ -54,6 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
         write_files(folder, options.pictures, options.pictures, 0)
         report: dict[str, Any] = {"engine": os.path.basename(options.engine), "bad": options.bad}
         pictures = known_answers(options.engine, folder / "links", Path(temporary))
+        if options.costs:
+            report["costs"] = costs(options.engine, folder / "links")
         with Server(options.engine, Path(temporary), *options.serve.split()) as server:
             service = server.report["service"]
             service = {name: service[name] for name in ("precision", "device", "batch_size", "replicas", "options")}
@@ -74,13 +82,50 @@ def row(
     """Measure with so many clients, print what came of it, and return it."""
     server.memory.clear()
     server.gpu_memory.clear()
+    before, threads, started = computed(server), server.replica_threads(), time.monotonic()
     account = load_in_processes(server, pictures, clients, seconds, options)
+    passed, after = time.monotonic() - started, computed(server)
     found = summary(account, clients, seconds)
+    found["cores"] = {kind: round((after[kind] - before[kind]) / passed, 3) for kind in after}
+    if not options.bad and account.latencies:
+        answers = len(account.latencies)
+        found["replica_ms"] = {
+            kind: round(1e3 * seconds / answers, 3)
+            for kind, seconds in by_step(threads, server.replica_threads()).items()
+        }
     memory = {"memory_mib": list(server.memory), "gpu_memory_mib": list(server.gpu_memory)}
     memory = {name: values for name, values in memory.items() if values}
     ends = {name: [min(values), max(values)] for name, values in memory.items()}
     print(json.dumps({**found, **ends}), flush=True)
     return {**found, **memory}
+
+
+def computed(server: Server) -> dict[str, float]:
+    """The seconds that cores have computed: for the service, by kind, for clients that have ended, and for others."""
+    found = server.computed()
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found["clients"] = ended.ru_utime + ended.ru_stime
+    found["others"] = found.pop("machine") - sum(found.values())
+    return found
+
+
+def by_step(before: list[list[float]], after: list[list[float]]) -> dict[str, float]:
+    """The seconds that replicas have computed, by what each thread does: they start in this order, and others do next to nothing."""
+    found = dict.fromkeys(("request", "batch", "decode"), 0.0)
+    for old, new in zip(before, after):
+        passed = [seconds - (old[number] if number < len(old) else 0.0) for number, seconds in enumerate(new)]
+        request, batch, *decode = [seconds for seconds in passed if seconds > 0.02 * sum(passed)]
+        found["request"] += request
+        found["batch"] += batch
+        found["decode"] += sum(decode)
+    return found
+
+
+def costs(engine: str, folder: Path) -> dict[str, Any]:
+    """What service_costs.py writes of a file and a folder of pictures."""
+    words = [sys.executable, str(Path(__file__).with_name("service_costs.py")), engine, str(folder)]
+    found: dict[str, Any] = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)
+    return found
 
 
 def write(report: dict[str, Any], path: str) -> None:

@@ -1,4 +1,4 @@
-"""`ssdtrt serve` as a process of its own, with the memory of all its processes and of the GPUs once a second."""
+"""`ssdtrt serve` as a process of its own, with its processes' computing time, and their and the GPUs' memory once a second."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 SSDTRT = (sys.executable, "-m", "ssdtrt")
 START_SECONDS = 600.0
+KINDS = {"ray::ServeReplica:ssdtrt-detect": "replicas", "haproxy": "haproxy"}  # of processes, by how their titles begin
 
 
 class Server:
@@ -59,6 +60,27 @@ class Server:
             self.memory.append(round(sum(map(proportional, descendants(self.process.pid))), 1))
             self.gpu_memory += gpu_mib()
 
+    def computed(self) -> dict[str, float]:
+        """Return the seconds that cores have computed: of the service by kind of its processes, and of the whole machine."""
+        found = dict.fromkeys((*KINDS.values(), "rest"), 0.0)
+        for process in descendants(self.process.pid):
+            with contextlib.suppress(OSError):
+                title = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0].decode()
+                kind = next((kind for head, kind in KINDS.items() if Path(title).name.startswith(head)), "rest")
+                found[kind] += times(f"/proc/{process}/stat")
+        user, nice, system, _idle, _waiting, *more = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+        return {**found, "machine": ticks([user, nice, system, *more])}
+
+    def replica_threads(self) -> list[list[float]]:
+        """Return the seconds that each replica's threads have computed, in the order of their start."""
+        found = []
+        for process in descendants(self.process.pid):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{process}/cmdline").read_bytes().startswith(b"ray::ServeReplica:ssdtrt-detect"):
+                    threads = sorted(map(int, os.listdir(f"/proc/{process}/task")))
+                    found.append([times(f"/proc/{process}/task/{thread}/stat") for thread in threads])
+        return found
+
     def stop(self) -> None:
         """Send SIGTERM and wait for the end."""
         self.process.send_signal(signal.SIGTERM)
@@ -78,6 +100,16 @@ def descendants(root: int) -> Iterator[int]:
         for thread in os.listdir(f"/proc/{root}/task"):
             for child in Path(f"/proc/{root}/task/{thread}/children").read_text().split():
                 yield from descendants(int(child))
+
+
+def times(path: str) -> float:
+    """The seconds that a process or thread has computed, by its file `stat`."""
+    return ticks(Path(path).read_text().rpartition(")")[2].split()[11:13])
+
+
+def ticks(counts: list[str]) -> float:
+    """The seconds of some counts of the kernel."""
+    return sum(map(int, counts)) / os.sysconf("SC_CLK_TCK")
 
 
 def proportional(process: int) -> float:

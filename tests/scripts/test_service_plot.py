@@ -26,7 +26,7 @@ def test_the_picture_of_the_documents_is_that_of_the_recorded_reports(tmp_path):
     words, (figures,) = texts(KEPT)
     assert " p99, measured " in words and " clients " in words
     rows = json.loads((ROOT / "benchmarks" / "reports" / "cpu-service.json").read_text())["rows"]
-    assert f"20 clients: 18 pictures/s, 1116.67 1436.64 {rows[2]['p99_ms']} ms; simulated 17.9" in figures
+    assert f"20 clients: 110.67 pictures/s, 179.75 205.72 {rows[2]['p99_ms']} ms; simulated 125.34" in figures
 
 
 def test_other_reports_give_another_picture(tmp_path):

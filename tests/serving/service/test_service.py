@@ -132,6 +132,14 @@ def test_only_this_machine_reaches_it(server):
     assert {host for host, port in listening if int(port, 16) in of_replicas} == {"0100007F"}
 
 
+def test_the_computing_time_of_its_processes_is_known_by_kind(server, load, pictures):
+    before = server.computed()
+    account = in_thread(load.Load(server.url, pictures, clients=2, seconds=1.0, bad=0.0, timeout=8.0).run)
+    passed = {kind: seconds - before[kind] for kind, seconds in server.computed().items()}
+    assert list(passed) == ["replicas", "haproxy", "rest", "machine"] and account.statuses[200] > 0
+    assert 0 < passed["replicas"] < sum(passed.values()) and before["haproxy"] > 0
+
+
 def test_what_it_says_of_itself(server, folder):
     status, headers, body = ask(server, "GET", "/info")
     info = json.loads(body)
