@@ -29,7 +29,7 @@ NAMES = ("pictures_per_second", "p50_ms", "p90_ms", "p99_ms")
 def calibrated(report: dict[str, Any]) -> Model:
     """Return the model of a service on a CPU from the row of a single client, and what service.py --costs measured.
 
-    What is left of the client's time is no computing. How requests vary is that client's, too: the fastest one is not
+    What a replica's threads compute for a picture is in the row (`replica_ms`). What is left of the client's time is no computing. How requests vary is that client's, too: the fastest one is not
     recorded, and taken to be as far below the median as a tenth is above; what is above p99 is left out, because these are the
     first requests, in which torch warms up. Larger batches take as many times what that client's do as they do alone.
 
@@ -90,7 +90,11 @@ def times_by_size(texts: Sequence[str]) -> dict[int, float]:
 def main(arguments: list[str] | None = None) -> None:
     """Simulate, and print or write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", metavar="REPORT", help="what service.py wrote: predict its rows from its first one")
+    parser.add_argument(
+        "--check",
+        metavar="REPORT",
+        help="what service.py --bad 0 --costs wrote, on a CPU: predict its rows from that of one client",
+    )
     parser.add_argument("--clients", type=int, default=0)
     parser.add_argument("--rate", type=float, default=0.0, help="pictures a second")
     parser.add_argument("--batch-ms", action="append", default=[], metavar="SIZE:MS")

@@ -3,11 +3,11 @@
 HAProxy keeps no queue. It passes each request, of a picture each, at once to the replica that has the fewest, and to each in
 turn where several have. A replica works on `ongoing` of them; up to `max_queue` more wait there, and one beyond gets 503.
 It is a Python process: one thread reads requests, some decode, and one runs batches; and they compute at the same time only
-where they have let go of its interpreter, which they do for a share of the time. A picture waits for others until its batch is full or `queue_delay_ms` after the batch's first one is over, also
-while the device is busy, as Ray Serve does it. Batches, filled up to the next size of `batch_ms`, run one after the other on the
-device, which the replicas share; on a CPU each replica runs one at a time, which computes. Where more compute than there are
-cores, all get the same share of these. What a request takes varies by a factor of `spread`, and a batch by that of its first
-picture.
+where they have let go of its interpreter, which they do for a share of the time. A picture waits for others until its batch is
+full or `queue_delay_ms` after the batch's first one is over, also while the device is busy, as Ray Serve does it. Batches, filled
+up to the next size of `batch_ms`, run one after the other on the device, which the replicas share; on a CPU each replica runs
+one at a time, which computes. Where more compute than there are cores, all get the same share of these. What a request takes
+varies by a factor of `spread`, and a batch by that of its first picture.
 
 Not simulated: bad uploads, time-outs, and replicas that die.
 """

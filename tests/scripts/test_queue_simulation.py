@@ -144,6 +144,7 @@ def test_haproxy_chooses_the_replica_with_the_fewest_requests_and_else_each_in_t
         made._at(time, made.send)
     made.run(0.003)
     assert [replica.requests for replica in (one, two, three)] == [1, 1, 1]
+    assert list(made._replicas) == [one, two, three]  # The next one is the first again.
     two.requests = 5
     for _ in range(6):
         made._at(0.0, made.send)
