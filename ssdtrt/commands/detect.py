@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import mimetypes
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -101,7 +103,7 @@ def detect(
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
     draws, timing = bool(output) or not (jsonl or coco), options.pop("timing")
-    _check_usage(draws, saving, annotations, coco)
+    _check_usage(output, draws, saving, annotations, coco)
     targets = {"-o": output and Path(output, config.DETECTIONS_FILE), "--jsonl": jsonl, "--coco": coco}
     targets["--json"] = json_file
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
@@ -148,11 +150,22 @@ def detect(
         hint_verify(runner, file, module, summary.first, reading)
 
 
-def _check_usage(draws: bool, saving: Mapping[str, Any], annotations: str | None, coco: str | None) -> None:
+def _check_usage(
+    output: str | None, draws: bool, saving: Mapping[str, Any], annotations: str | None, coco: str | None
+) -> None:
+    if output and (kind := _kind_of_file(output)) and not os.path.isdir(output):
+        raise click.UsageError(f"-o is a folder, and {output} is called like {kind}: give a folder such as -o out.")
     if not draws and saving:
         raise click.UsageError(f"{_SAVING[next(iter(saving))]} draws pictures: give -o too.")
     if annotations and not coco:
         raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
+
+
+def _kind_of_file(path: str) -> str | None:
+    """Return what a path is called like: a picture, a video or JSON; None for another name."""
+    if path.endswith((".json", ".jsonl")):
+        return "JSON"
+    return {"image": "a picture", "video": "a video"}.get((mimetypes.guess_type(path)[0] or "").partition("/")[0])
 
 
 def _detect_report(

@@ -129,12 +129,12 @@ def find_module(file: _File, module: str | Path | None = None) -> tuple[Path | N
     candidates = [Path(module)] if module else [file.path.parent / recorded.file, Path(recorded.file)]
     found = [path for path in candidates if path.is_file()]
     if module and not found:
-        return None, f"{module}: no such file"
+        return None, f"{module}: no such file; give the module that it was built from with --module"
     for path in found:
         if sha256_file(path) == recorded.sha256:
             return path, ""
     if found:
-        return None, f"{found[0]} is not the module it was built from"
+        return None, f"{found[0]} is not the module it was built from; name that with --module, or compile again"
     return None, f"its module {recorded.file} was not found; name it with --module"
 
 

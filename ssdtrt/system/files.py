@@ -156,7 +156,7 @@ def write_text(path: str | Path, text: str) -> None:
         with open(path, "wb", buffering=0) as file, filename_in_errors(path):
             file.write(text.encode())
         return
-    with replacing(path) as temporary:
+    with filename_in_errors(path), replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
