@@ -313,6 +313,7 @@ def test_help_fits_and_shows_how(command, ssdtrt, monkeypatch):
         shown = " ".join(done.stdout.split())
         assert ("Example: ssdtrt " + command if command else "ssdtrt export") in shown
         assert f"Usage: ssdtrt {command or ''}".rstrip() in shown
+        assert " RANGE" not in done.stdout  # click's name of a number.
     assert ssdtrt(*arguments[:-1], "-h").stdout == done.stdout
 
 

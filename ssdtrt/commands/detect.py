@@ -67,7 +67,11 @@ _SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show
 @click.option("--annotations", metavar="FILE", help="A COCO file that gives --coco its picture and category ids.")
 @threshold_option
 @click.option(
-    "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True
+    "--max-detections",
+    type=click.IntRange(1, config.NUM_BOXES),
+    default=config.MAX_DETECTIONS,
+    show_default=True,
+    help="Most detections of a picture.",
 )
 @classes_option
 @click.option(
@@ -82,7 +86,7 @@ _SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show
     help="Threads or processes that read.  [default: one per core]",
 )
 @reading_options
-@address_options
+@partial(address_options, also="; for a video, the longest wait for data")
 @decode_option
 @click.option("--timing", is_flag=True, help="Also how busy each stage was, and which one the others wait for.")
 @device_option

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @threshold_option
 @reading_options
 @address_options
-@click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
+@click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR", help="The folder to write.")
 @json_option
 def run(
     images,
