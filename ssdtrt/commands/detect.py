@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import mimetypes
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -33,6 +31,7 @@ from ssdtrt.commands.options import (
     threshold_option,
 )
 from ssdtrt.commands.parameters.addresses import address_options
+from ssdtrt.commands.parameters.folders import check_folder_name
 from ssdtrt.commands.parameters.types import Overlap
 from ssdtrt.commands.text.tables import stages_text, summary_text
 from ssdtrt.commands.video import video_options
@@ -157,19 +156,11 @@ def detect(
 def _check_usage(
     output: str | None, draws: bool, saving: Mapping[str, Any], annotations: str | None, coco: str | None
 ) -> None:
-    if output and (kind := _kind_of_file(output)) and not os.path.isdir(output):
-        raise click.UsageError(f"-o is a folder, and {output} is called like {kind}: give a folder such as -o out.")
+    check_folder_name(output)
     if not draws and saving:
         raise click.UsageError(f"{_SAVING[next(iter(saving))]} draws pictures: give -o too.")
     if annotations and not coco:
         raise click.UsageError("--annotations has the ids for COCO's results: give --coco too.")
-
-
-def _kind_of_file(path: str) -> str | None:
-    """Return what a path is called like: a picture, a video or JSON; None for another name."""
-    if path.endswith((".json", ".jsonl")):
-        return "JSON"
-    return {"image": "a picture", "video": "a video"}.get((mimetypes.guess_type(path)[0] or "").partition("/")[0])
 
 
 def _detect_report(
