@@ -30,7 +30,7 @@ from ssdtrt.formats.plan_file import record_path
 from ssdtrt.quantization.job import build_int8, table_path
 from ssdtrt.quantization.options import Int8Options
 from ssdtrt.runners import runtime
-from ssdtrt.system.devices import emulates_bf16, pick_device
+from ssdtrt.system.devices import emulates_bf16, named_device, pick_device
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.outputs import check_output, writing
 from ssdtrt.system.progress import Progress, silent
@@ -196,7 +196,7 @@ def _check_request(
     reason = runtime.why_not(file_format == "plan", instead) if chosen.on_gpu else None
     if reason:
         raise CompileError(reason)
-    if device is not None and torch.device(device).type != chosen.device_type:
+    if device is not None and named_device(device).type != chosen.device_type:
         raise CompileError(f"The backend {backend} does not build for {device}.")
 
 

@@ -10,6 +10,7 @@ import torch
 from ssdtrt import config
 from ssdtrt.artifact.metadata import ExportInfo, ModelInfo, ModuleMetadata, OnnxDetectorMetadata, add_metadata, now
 from ssdtrt.artifact.tensors import detector_tensors, module_tensors
+from ssdtrt.errors import SsdtrtError
 from ssdtrt.exporting.acceptance import check_graph, check_onnx_file, check_outputs
 from ssdtrt.exporting.graph import onnx_model
 from ssdtrt.formats.onnx_file import append_record
@@ -140,6 +141,8 @@ def _to_torchscript(model: SSD300, method: str) -> torch.jit.ScriptModule:
 
     Tracing records the current TF32 setting in every convolution, so TF32 is disabled.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise SsdtrtError(f"The model is {model!r}; expected an SSD300, as build_model returns it.")
     with torchscript.quiet(), torch.no_grad(), tf32_disabled(autotune=False):
         if method == "script":
             return torch.jit.script(model)
