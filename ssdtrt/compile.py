@@ -143,6 +143,10 @@ def _check_format(file_format: str, out: Path, backend: Backend, front_end: str,
     if file_format != "plan":
         if out.suffix == ".plan":
             raise CompileError(f"{out} has the name of a plan; give --format plan, or another name.")
+        if out.suffix == ".onnx":
+            raise CompileError(
+                f"{out} has the name of an ONNX file, which ssdtrt export --format onnx writes; give another."
+            )
         return
     if detector:
         raise CompileError("A plan holds the network alone, without NMS; leave out the detector, or --format plan.")

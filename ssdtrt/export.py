@@ -10,7 +10,7 @@ import torch
 from ssdtrt import config
 from ssdtrt.artifact.metadata import ExportInfo, ModelInfo, ModuleMetadata, OnnxDetectorMetadata, add_metadata, now
 from ssdtrt.artifact.tensors import detector_tensors, module_tensors
-from ssdtrt.errors import SsdtrtError
+from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.exporting.acceptance import check_graph, check_onnx_file, check_outputs
 from ssdtrt.exporting.graph import onnx_model
 from ssdtrt.formats.onnx_file import append_record
@@ -54,7 +54,7 @@ def export_module(
         The path of the file.
 
     Raises:
-        ArtifactError: If `out` cannot be written.
+        ArtifactError: If `out` cannot be written, or has the name of an ONNX file.
         ImageError: If `preprocess` is unknown.
         ParityError: If an output's relative L2 distance is above 1e-5; nothing is written.
 
@@ -65,6 +65,8 @@ def export_module(
     """
     check_preprocess(preprocess)
     out = check_output(out)
+    if out.suffix == ".onnx":  # Other programs would find no ONNX in it.
+        raise ArtifactError(f"{out} has the name of an ONNX file; give --format onnx (export_onnx), or another name.")
     progress(f"exporting the module ({method})")
     module = _to_torchscript(model, method)
     images = synthetic_images(_CHECK_BATCH, seed=config.SEED + 1)

@@ -100,12 +100,12 @@ WITH_GPU_DECODE = (
         (machine(packages={"nvidia-nvimgcodec-cu12": Package("0.10.0.1")}), WITH_GPU_DECODE, "PyAV 14.2.0"),
         (
             machine(torch=NO_GPU),
-            "on the CPU, by Pillow; on a machine with a GPU and nvImageCodec on the GPU",
+            "on the CPU, by Pillow; on a GPU where there is one, with nvImageCodec",
             "PyAV 14.2.0",
         ),
         (
             machine(torch=NO_TORCH),
-            "on the CPU, by Pillow; on a machine with a GPU and nvImageCodec on the GPU",
+            "on the CPU, by Pillow; on a GPU where there is one, with nvImageCodec",
             "PyAV 14.2.0",
         ),
         (
