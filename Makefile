@@ -132,13 +132,14 @@ $(VENV)/.builder-%: $(VENV)/.python
 	    tensorrt-rtx-cu13-bindings==$* $(if $(filter $*,$(lastword $(BUILDERS))),$(TORCH_TENSORRT_RTX)))
 	@touch $@
 
-# With a GPU, Torch-TensorRT too; where it cannot be installed, that is said and the demo goes on with a CPU engine.
+# With a GPU, Torch-TensorRT too; where it cannot be installed, that is said and the demo goes on with a CPU engine. Then it
+# is tried again the next time, as a driver or a network may be there by then.
 $(VENV)/.tensorrt: $(VENV)/.base
 	@if nvidia-smi >/dev/null 2>&1; then \
 	    echo "a GPU answers: installing Torch-TensorRT"; \
-	    $(PIP) -e '.[$(TENSORRT)]' || echo "Torch-TensorRT cannot be installed here; going on without it"; \
+	    if $(PIP) -e '.[$(TENSORRT)]'; then touch $@; \
+	    else echo "Torch-TensorRT cannot be installed here; going on without it"; fi; \
 	else echo "nvidia-smi does not answer: going on without Torch-TensorRT"; fi
-	@touch $@
 
 clean:
 	rm -rf $(VENV) .venv-oldest build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache

@@ -33,9 +33,11 @@ TOCTREE = """
 :caption: Use
 
 Guide <docs/guide>
+Troubleshooting <docs/troubleshooting>
 Videos <docs/video>
 Ray <docs/ray>
 Service <docs/service>
+Triton <docs/triton>
 Deployment <docs/deployment>
 docs/commands
 docs/api
@@ -48,7 +50,6 @@ examples/README
 
 docs/files
 Reports <docs/reports>
-Triton <docs/triton>
 docs/performance
 Scale <docs/scale>
 Accuracy <docs/accuracy>

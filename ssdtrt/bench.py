@@ -24,6 +24,7 @@ from ssdtrt.evaluate import Evaluation
 from ssdtrt.images.tensors import synthetic_images
 from ssdtrt.model.weights import build_model
 from ssdtrt.runners.baseline import eager_model, find_module
+from ssdtrt.system.files import as_list
 from ssdtrt.system.gpu_errors import out_of_memory
 from ssdtrt.system.progress import Progress, silent, tracked
 
@@ -73,9 +74,9 @@ def benchmark(
 
 
 def bench_files(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     *,
-    against: Sequence[str] = (),
+    against: str | Sequence[str] = (),
     parts: bool = False,
     module: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -95,7 +96,7 @@ def bench_files(
     that of FP32 eager with the same weights. It takes one evaluation of each network, whatever the batch sizes.
 
     Args:
-        paths: Modules, engines or detectors.
+        paths: Modules, engines or detectors, or one of them.
         against: More cases to measure, from config.BENCH_CASES. One that cannot run here has a row with the reason.
         parts: Whether the way from a picture to its detections is timed too, part by part, at the smallest batch size.
         module: The module that the files were built from, where it is not found by itself.
@@ -123,9 +124,12 @@ def bench_files(
         >>> [(row.case, row.batch_size) for row in report.rows]
         [('eager-fp32', 1), ('torchscript', 1)]
     """
+    against = as_list(against)
     check_names(against)
     progress("loading")
-    files = [BenchFile.read(path, device) for path in paths]
+    files = [BenchFile.read(path, device) for path in as_list(paths)]
+    if not files:
+        raise ArtifactError("No file was given; expected at least one module, engine or detector.")
     if len({file.device for file in files}) != 1:
         raise ArtifactError("These files run on different devices (CPU and GPU engines); measure them separately.")
     plan = plan_sizes(files, batch_sizes)

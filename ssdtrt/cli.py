@@ -20,7 +20,7 @@ from ssdtrt.commands.detect import detect
 from ssdtrt.commands.machine import cache, doctor, inspect
 from ssdtrt.commands.measure import bench, evaluate, profile
 from ssdtrt.commands.options import terminal
-from ssdtrt.commands.parameters.types import complete_paths
+from ssdtrt.commands.parameters.types import complete_paths, name_numbers
 from ssdtrt.commands.reports import compare, plot, report
 from ssdtrt.commands.run import run
 from ssdtrt.commands.serve import serve
@@ -62,6 +62,13 @@ class _Group(click.Group):
         _prepare(cmd)
         super().add_command(cmd, name)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the options before the command, of which --help and --version print."""
+        try:
+            return super().parse_args(ctx, args)
+        except OSError as error:
+            _fail_as_the_system(error)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:
@@ -73,11 +80,7 @@ class _Group(click.Group):
                 click.echo(parity_text(error.report, terminal.width()), err=True)
             _fail(str(error), error)
         except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            logger.debug("error of the system", exc_info=True)
-            _drop_stdout()
-            _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", error)
+            _fail_as_the_system(error)
         except RuntimeError as error:
             if "torch" not in sys.modules:
                 raise
@@ -102,6 +105,7 @@ def _prepare(command: click.Command) -> None:
     for one in command.commands.values() if isinstance(command, click.Group) else ():
         _prepare(one)
     complete_paths(command)
+    name_numbers(command)
     command.params += _manner()
 
 
@@ -166,6 +170,15 @@ def _fail(message: str, error: Exception) -> NoReturn:
     """End the command with one line and exit code 1."""
     terminal.done()
     raise click.ClickException(message) from error
+
+
+def _fail_as_the_system(error: OSError) -> NoReturn:
+    """End the command with what the system says of a file; where nobody reads stdout any more, click ends it."""
+    if isinstance(error, BrokenPipeError):
+        raise error
+    logger.debug("error of the system", exc_info=True)
+    _drop_stdout()
+    _fail(f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", error)
 
 
 @contextlib.contextmanager

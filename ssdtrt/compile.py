@@ -30,7 +30,7 @@ from ssdtrt.formats.plan_file import record_path
 from ssdtrt.quantization.job import build_int8, table_path
 from ssdtrt.quantization.options import Int8Options
 from ssdtrt.runners import runtime
-from ssdtrt.system.devices import emulates_bf16, pick_device
+from ssdtrt.system.devices import emulates_bf16, named_device, pick_device
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.outputs import check_output, writing
 from ssdtrt.system.progress import Progress, silent
@@ -143,6 +143,10 @@ def _check_format(file_format: str, out: Path, backend: Backend, front_end: str,
     if file_format != "plan":
         if out.suffix == ".plan":
             raise CompileError(f"{out} has the name of a plan; give --format plan, or another name.")
+        if out.suffix == ".onnx":
+            raise CompileError(
+                f"{out} has the name of an ONNX file, which ssdtrt export --format onnx writes; give another."
+            )
         return
     if detector:
         raise CompileError("A plan holds the network alone, without NMS; leave out the detector, or --format plan.")
@@ -196,7 +200,7 @@ def _check_request(
     reason = runtime.why_not(file_format == "plan", instead) if chosen.on_gpu else None
     if reason:
         raise CompileError(reason)
-    if device is not None and torch.device(device).type != chosen.device_type:
+    if device is not None and named_device(device).type != chosen.device_type:
         raise CompileError(f"The backend {backend} does not build for {device}.")
 
 

@@ -10,6 +10,7 @@ import torch
 from ssdtrt import config
 from ssdtrt.artifact.metadata import ExportInfo, ModelInfo, ModuleMetadata, OnnxDetectorMetadata, add_metadata, now
 from ssdtrt.artifact.tensors import detector_tensors, module_tensors
+from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.exporting.acceptance import check_graph, check_onnx_file, check_outputs
 from ssdtrt.exporting.graph import onnx_model
 from ssdtrt.formats.onnx_file import append_record
@@ -53,7 +54,7 @@ def export_module(
         The path of the file.
 
     Raises:
-        ArtifactError: If `out` cannot be written.
+        ArtifactError: If `out` cannot be written, or has the name of an ONNX file.
         ImageError: If `preprocess` is unknown.
         ParityError: If an output's relative L2 distance is above 1e-5; nothing is written.
 
@@ -64,6 +65,8 @@ def export_module(
     """
     check_preprocess(preprocess)
     out = check_output(out)
+    if out.suffix == ".onnx":  # Other programs would find no ONNX in it.
+        raise ArtifactError(f"{out} has the name of an ONNX file; give --format onnx (export_onnx), or another name.")
     progress(f"exporting the module ({method})")
     module = _to_torchscript(model, method)
     images = synthetic_images(_CHECK_BATCH, seed=config.SEED + 1)
@@ -140,6 +143,8 @@ def _to_torchscript(model: SSD300, method: str) -> torch.jit.ScriptModule:
 
     Tracing records the current TF32 setting in every convolution, so TF32 is disabled.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise SsdtrtError(f"The model is {model!r}; expected an SSD300, as build_model returns it.")
     with torchscript.quiet(), torch.no_grad(), tf32_disabled(autotune=False):
         if method == "script":
             return torch.jit.script(model)

@@ -8,13 +8,13 @@ from pathlib import Path
 from ssdtrt import config
 from ssdtrt.errors import ReportError
 from ssdtrt.reporting.records import PageReport
-from ssdtrt.system.files import write_text
+from ssdtrt.system.files import as_list, write_text
 from ssdtrt.system.outputs import check_output
 
 _SUFFIXES = (".html", ".htm")
 
 
-def write_page(files: Sequence[str | Path], output: str | Path = config.PAGE_FILE) -> Path:
+def write_page(files: str | Path | Sequence[str | Path], output: str | Path = config.PAGE_FILE) -> Path:
     """Write one self-contained HTML page of reports: no script, and nothing that a browser would fetch.
 
     Args:
@@ -36,9 +36,9 @@ def write_page(files: Sequence[str | Path], output: str | Path = config.PAGE_FIL
     return Path(make_page(files, output).file)
 
 
-def make_page(files: Sequence[str | Path], output: str | Path = config.PAGE_FILE) -> PageReport:
+def make_page(files: str | Path | Sequence[str | Path], output: str | Path = config.PAGE_FILE) -> PageReport:
     """Write a page as `write_page` does, and return what it was made of and what it lacks."""
-    path = Path(output)
+    path, files = Path(output), as_list(files)
     if path.suffix.lower() not in _SUFFIXES:
         raise ReportError(f"{path} names no page; expected a name that ends with {' or '.join(_SUFFIXES)}.")
     if not files:

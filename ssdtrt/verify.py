@@ -27,7 +27,7 @@ from ssdtrt.system.progress import Progress, silent
 @gpu_errors()
 def verify_engine(
     path: str | Path = config.ENGINE_FILE,
-    pictures: Sequence[str | Path] = (),
+    pictures: str | Path | Sequence[str | Path] = (),
     *,
     module: str | Path | None = None,
     device: str | torch.device | None = None,

@@ -176,3 +176,33 @@ def test_errors_share_one_base():
     assert {cls.__name__ for cls in classes} >= {"ArtifactError", "CompileError", "ImageError", "ParityError"}
     assert all(issubclass(cls, ssdtrt.SsdtrtError) for cls in classes)
     assert issubclass(errors.FetchError, errors.WeightsError)
+
+
+def refused(message, call, *arguments, **options):
+    with pytest.raises(ssdtrt.SsdtrtError, match=message):
+        call(*arguments, **options)
+
+
+def test_one_path_and_one_name_are_not_taken_for_their_letters(tmp_path, engine):
+    (tmp_path / "list.json").write_text("[1]")
+    refused("none.ts: no such file", ssdtrt.bench_files, "none.ts")
+    refused("none.ts: no such file", ssdtrt.bench_files, Path("none.ts"), against="compile")
+    refused("none.jpg: no such file", ssdtrt.verify_engine, engine, "none.jpg")
+    refused("list.json is no report", ssdtrt.write_page, str(tmp_path / "list.json"), tmp_path / "page.html")
+    refused("^'fast' is no benchmark case", ssdtrt.bench_files, "none.ts", against="fast")
+    refused("^No file was given; expected at least one module", ssdtrt.bench_files, [])
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x"])
+def test_a_device_that_torch_does_not_know(device, engine, module, tmp_path):
+    message = f"^'{device}' is not a device; expected cpu, cuda or cuda:N."
+    refused(message, ssdtrt.Detector, engine, device)
+    refused(message, ssdtrt.load_engine, module, device)
+    refused(message, ssdtrt.compile_engine, module, tmp_path / "e.ts", backend="torchscript", device=device)
+
+
+def test_weights_in_the_place_of_a_model_are_refused(tmp_path):
+    refused(
+        "^The model is 'random'; expected an SSD300, as build_model", ssdtrt.export_module, "random", tmp_path / "a"
+    )
+    assert list(tmp_path.iterdir()) == []

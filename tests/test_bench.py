@@ -420,7 +420,8 @@ def test_without_its_module_latency_is_measured_and_agreement_is_not(not_compare
     assert all(row.agreement is None and row.median_ms > 0 and row.speedup > 0 for row in report.rows)
     assert report.notes[:2] == (
         f"{gone}: agreement not compared, its module ssd300.ts was not found; name it with --module",
-        f"{other}: agreement not compared, {other.parent / 'ssd300.ts'} is not the module it was built from",
+        f"{other}: agreement not compared, {other.parent / 'ssd300.ts'} is not the module it was built from; "
+        "name that with --module, or compile again",
     )
 
 

@@ -162,12 +162,21 @@ def test_a_gpu_that_is_not_there(command, known, picture, ssdtrt, monkeypatch):
         (("compile", "--streams", "4", "--backend", "torchscript"), "--streams is for the backend tensorrt."),
         (("compile", "--backend", "onnx"), "'onnx' is not one of 'tensorrt', 'torchscript'"),
         (("bench", "--batch-size", "0"), "0 is not in the range 1<=x<=4096"),
-        (("bench", "--batch-size", "1,,2"), "'' is not a valid integer range"),
+        (("bench", "--batch-size", "1,,2"), "'' is not a valid whole number"),
         (("bench", "--rounds", "0"), "0 is not in the range x>=1"),
         (("detect", "a.ts", "b.jpg", "--threshold", "1.5"), "1.5 is not in the range 0<=x<=1"),
         (("detect", "a.ts", "b.jpg", "--max-detections", "0"), "0 is not in the range 1<=x<=8732"),
         (("detect", "a.ts"), "Missing argument 'IMAGE...'"),
         (("detect",), "Missing argument 'FILE'"),
+        (
+            ("detect", "a.ts", "b.jpg", "-o", "boxes.jpg"),
+            "-o is a folder, and boxes.jpg is called like a picture: give a folder such as -o out.",
+        ),
+        (("detect", "a.ts", "b.jpg", "-o", "new/boxes.mp4"), "new/boxes.mp4 is called like a video: give a folder"),
+        (("detect", "a.ts", "b.jpg", "-o", "found.json"), "found.json is called like JSON: give a folder"),
+        (("detect", "a.ts", "b.jpg", "--max-bytes", "20MB"), "'20MB' is not a valid whole number."),
+        (("detect", "a.ts", "b.jpg", "--timeout", "10s"), "'10s' is not a valid number."),
+        (("detect", "a.ts", "b.jpg", "--threshold", "40%"), "'40%' is not a valid number."),
         (("detect", "a.ts", "b.jpg", "--workers", "0"), "0 is not in the range x>=1"),
         (("detect", "a.ts", "b.jpg", "--jsonl", "a", "--side-by-side"), "--side-by-side draws pictures: give -o too."),
         (("detect", "a.ts", "b.jpg", "--jsonl", "./b.jpg"), "./b.jpg is an input; give another path for --jsonl."),
@@ -304,6 +313,7 @@ def test_help_fits_and_shows_how(command, ssdtrt, monkeypatch):
         shown = " ".join(done.stdout.split())
         assert ("Example: ssdtrt " + command if command else "ssdtrt export") in shown
         assert f"Usage: ssdtrt {command or ''}".rstrip() in shown
+        assert " RANGE" not in done.stdout  # click's name of a number.
     assert ssdtrt(*arguments[:-1], "-h").stdout == done.stdout
 
 

@@ -25,7 +25,7 @@ from ssdtrt.system.child import child_environment
 POSIX = pytest.mark.skipif(os.name != "posix", reason="files are handed to processes as on POSIX")
 WITHOUT_GPU = (
     "JPEGs cannot be decoded on the GPU: there is no GPU here that torch sees, or --device is cpu. "
-    "Or leave --decode (decode) out."
+    "Leave --decode (decode) out, and the CPU does it."
 )
 
 

@@ -332,6 +332,11 @@ def test_an_unwritable_output_is_refused_before_any_work(tmp_path):
     with pytest.raises(ArtifactError) as caught:
         export_module(Unused(), tmp_path)
     assert str(caught.value) == f"{tmp_path} cannot be written: it is a directory. Give another path with -o."
+    with pytest.raises(ArtifactError) as caught:
+        export_module(Unused(), tmp_path / "toy.onnx")
+    assert str(caught.value) == (
+        f"{tmp_path / 'toy.onnx'} has the name of an ONNX file; give --format onnx (export_onnx), or another name."
+    )
     assert list(tmp_path.iterdir()) == []
 
 

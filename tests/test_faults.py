@@ -69,7 +69,7 @@ def test_a_closed_stdout_ends_a_command_without_a_word(name, place):
         assert len(list((place / "detections").glob("*.jpg"))) == 10
 
 
-@pytest.mark.parametrize("name", [name for name in PRINTS if "help" not in name and name != "version"])
+@pytest.mark.parametrize("name", PRINTS)
 def test_a_stdout_that_is_full_is_one_message(name, place):
     if not os.path.exists("/dev/full"):
         pytest.skip("no device that is always full here")

@@ -235,6 +235,12 @@ def test_what_is_no_plan_is_refused_before_any_work(module, tmp_path, options, m
     assert str(caught.value) == message.format(out) and os.listdir(tmp_path) == []
 
 
+def test_an_engine_is_not_called_like_an_onnx_file(module, tmp_path):
+    with pytest.raises(CompileError, match=r"x\.onnx has the name of an ONNX file, which ssdtrt export --format onnx"):
+        compile_engine(module, tmp_path / "x.onnx", backend="torchscript")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_record_that_cannot_be_written_is_refused_before_any_work(tensorrt, module, tmp_path):
     (tmp_path / "a.plan.json").mkdir()
     with pytest.raises(ArtifactError, match=r"a\.plan\.json cannot be written: it is a directory"):

@@ -1,5 +1,6 @@
 """The README and the documents: their commands run as they stand, their links lead somewhere, their figures are recorded."""
 
+import ast
 import contextlib
 import io
 import json
@@ -274,6 +275,28 @@ def test_every_document_is_linked_from_the_readme():
         "CONTRIBUTING.md",
         "CHANGELOG.md",
     }
+
+
+def messages_of_the_package():
+    """The texts of the package, whose fields are `...`."""
+    for path in (ROOT / "ssdtrt").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "..." for part in node.values)
+
+
+def test_messages_of_the_page_on_troubles_are_those_of_the_package():
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    cells = [row.split(" | ")[0] for row in text.splitlines() if row.startswith("| ")]
+    shown = {message for cell in cells for message in re.findall(r"`([^`]*)`", cell) if len(message.split()) > 2}
+    others = {"ssdtrt: command not found"}  # What a shell says.
+    said = list(messages_of_the_package())
+    assert len(shown) > 20 and others <= shown
+    for message in shown - others:
+        parts = message.replace("FP16", "...").split("...")
+        assert any(all(part in one for part in parts) for one in said), message
 
 
 DOCUMENTS = [

@@ -96,7 +96,10 @@ def test_the_module_may_be_named_and_json_is_all_on_stdout(alone, module, ssdtrt
 def test_another_module_is_refused_by_name(engine, engine_bf16, ssdtrt):
     done = ssdtrt("-q", "verify", engine, "--module", engine_bf16)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert done.stderr == (f"Error: {engine} cannot be verified: {engine_bf16} is not the module it was built from.\n")
+    assert done.stderr == (
+        f"Error: {engine} cannot be verified: {engine_bf16} is not the module it was built from; name that with "
+        "--module, or compile again.\n"
+    )
 
 
 def test_the_verdict_is_shown_and_written(engine, photographs, ssdtrt, tmp_path):

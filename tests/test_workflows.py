@@ -100,3 +100,27 @@ def test_a_gpu_test_is_skipped_without_a_gpu(request):
     request.node.add_marker("gpu")
     with pytest.raises(pytest.skip.Exception, match="no CUDA GPU"):
         pytest_runtest_setup(request.node)
+
+
+def test_torch_tensorrt_is_tried_again_until_it_is_there(tmp_path):
+    """A demo before the driver was installed must not keep a later one from building a TensorRT engine."""
+    venv, tools = tmp_path / "venv", tmp_path / "tools"
+    for folder in (venv / "bin", tools):
+        folder.mkdir(parents=True)
+    for stamp in (".python", ".base"):
+        (venv / stamp).touch()
+
+    def ask(driver, pip):
+        for path, code in ((tools / "nvidia-smi", driver), (venv / "bin" / "python", pip)):
+            path.write_text(f"#!/bin/sh\nexit {code}\n")
+            path.chmod(0o755)
+        environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+        command = ["make", f"VENV={venv}", f"{venv}/.tensorrt"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert ask(driver=9, pip=1) == "nvidia-smi does not answer: going on without Torch-TensorRT\n"
+    assert ask(driver=0, pip=1).endswith("Torch-TensorRT cannot be installed here; going on without it\n")
+    assert ask(driver=0, pip=0) == "a GPU answers: installing Torch-TensorRT\n"
+    assert "is up to date" in ask(driver=0, pip=0)

@@ -96,7 +96,7 @@ def computed_blocks(
         raise _ours(error) from error
     except ray.exceptions.RayError as error:
         raise SsdtrtError(
-            f"The work on the cluster failed: {first_line(error, limit=500)}. What is written stays; run the same command "
+            f"The work on the cluster failed: {first_line(error, limit=500).rstrip('.')}. What is written stays; run the same command "
             "again to go on."
         ) from error
 

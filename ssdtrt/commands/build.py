@@ -30,6 +30,7 @@ from ssdtrt.commands.options import (
     weights_option,
 )
 from ssdtrt.commands.parameters.addresses import address_options
+from ssdtrt.commands.parameters.types import Device
 from ssdtrt.commands.text.tables import engine_text, fill, match_rate, repeatability_lines, scientific, table
 from ssdtrt.quantization.options import Int8Options
 from ssdtrt.system.report import counted
@@ -51,7 +52,7 @@ from ssdtrt.system.versions import other_backend
     "-o",
     "--output",
     metavar="FILE",
-    help=f"[default: {config.MODULE_FILE}, as ONNX {config.ONNX_FILE}, a detector {config.ONNX_DETECTOR_FILE}]",
+    help=f"The file to write.  [default: {config.MODULE_FILE}, as ONNX {config.ONNX_FILE}, a detector {config.ONNX_DETECTOR_FILE}]",
 )
 @json_option
 def export(weights, file_format, detector, method, preprocess, labels, sha256, trust_weights, output, json_file):
@@ -125,19 +126,24 @@ def export(weights, file_format, detector, method, preprocess, labels, sha256, t
     help=f"Run kernels side by side on N auxiliary streams.  [default: {config.STREAMS} with --front-end tensorrt]",
 )
 @click.option(
-    "--workspace-mib", type=click.IntRange(min=1), default=config.WORKSPACE_MIB, show_default=True, metavar="MIB"
+    "--workspace-mib",
+    type=click.IntRange(min=1),
+    default=config.WORKSPACE_MIB,
+    show_default=True,
+    metavar="MIB",
+    help="Memory that TensorRT may use while it chooses kernels.",
 )
 @backend_option(config.BACKEND, config.BACKEND)
 @format_option(config.ENGINE_FORMATS, "plan: TensorRT's engine by itself, for trtexec, Triton, DeepStream, C++.")
 @click.option("--detector", is_flag=True, help="Include normalization, decoding and NMS: uint8 images to detections.")
 @click.option("--no-cache", is_flag=True, help="Build even if the same engine was built before.")
-@device_option
+@click.option("--device", type=Device(), help="The GPU to build on: cuda or cuda:1.  [default: the current one]")
 @sha256_option
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
-    help=f"[default: {config.ENGINE_FILE}, {config.DETECTOR_FILE} or {config.PLAN_FILE}]",
+    help=f"The file to write.  [default: {config.ENGINE_FILE}, {config.DETECTOR_FILE} or {config.PLAN_FILE}]",
 )
 @json_option
 def compile_(

@@ -38,7 +38,12 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
 @click.option("--repository", required=True, metavar="DIR", help="The model repository; it may be new.")
 @click.option("--name", metavar="NAME", help="The model's name, for one ENGINE.  [default: the file's]")
 @click.option(
-    "--instances", type=click.IntRange(1, 64), default=1, show_default=True, metavar="N", help="That many at once."
+    "--instances",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many run at once, on each GPU.",
 )
 @click.option("--gpus", metavar="N[,N...]", callback=_numbers, help="On these GPUs.  [default: all]")
 @click.option(
@@ -103,7 +108,12 @@ def _triton_text(report: TritonReport, width: int) -> str:
     help="How often each picture is sent, for the latency.",
 )
 @click.option(
-    "--timeout", type=Positive(), default=config.TRITON_SECONDS, show_default=True, metavar="S", help="For an answer."
+    "--timeout",
+    type=Positive(),
+    default=config.TRITON_SECONDS,
+    show_default=True,
+    metavar="S",
+    help="Seconds until an answer is there.",
 )
 @threshold_option
 @reading_options

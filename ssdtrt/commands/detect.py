@@ -31,6 +31,7 @@ from ssdtrt.commands.options import (
     threshold_option,
 )
 from ssdtrt.commands.parameters.addresses import address_options
+from ssdtrt.commands.parameters.folders import check_folder_name
 from ssdtrt.commands.parameters.types import Overlap
 from ssdtrt.commands.text.tables import stages_text, summary_text
 from ssdtrt.commands.video import video_options
@@ -65,7 +66,11 @@ _SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show
 @click.option("--annotations", metavar="FILE", help="A COCO file that gives --coco its picture and category ids.")
 @threshold_option
 @click.option(
-    "--max-detections", type=click.IntRange(1, config.NUM_BOXES), default=config.MAX_DETECTIONS, show_default=True
+    "--max-detections",
+    type=click.IntRange(1, config.NUM_BOXES),
+    default=config.MAX_DETECTIONS,
+    show_default=True,
+    help="Most detections of a picture.",
 )
 @classes_option
 @click.option(
@@ -80,7 +85,7 @@ _SAVING = {"side_by_side": "--side-by-side", "save_crops": "--save-crops", "show
     help="Threads or processes that read.  [default: one per core]",
 )
 @reading_options
-@address_options
+@partial(address_options, also="; for a video, the longest wait for data")
 @decode_option
 @click.option("--timing", is_flag=True, help="Also how busy each stage was, and which one the others wait for.")
 @device_option
@@ -101,7 +106,7 @@ def detect(
     Example: ssdtrt detect ssd300.engine.ts street.jpg -o out
     """
     draws, timing = bool(output) or not (jsonl or coco), options.pop("timing")
-    _check_usage(draws, saving, annotations, coco)
+    _check_usage(output, draws, saving, annotations, coco)
     targets = {"-o": output and Path(output, config.DETECTIONS_FILE), "--jsonl": jsonl, "--coco": coco}
     targets["--json"] = json_file
     check_apart(targets, [file, module, annotations, f"{file}.sha256"])
@@ -148,7 +153,10 @@ def detect(
         hint_verify(runner, file, module, summary.first, reading)
 
 
-def _check_usage(draws: bool, saving: Mapping[str, Any], annotations: str | None, coco: str | None) -> None:
+def _check_usage(
+    output: str | None, draws: bool, saving: Mapping[str, Any], annotations: str | None, coco: str | None
+) -> None:
+    check_folder_name(output)
     if not draws and saving:
         raise click.UsageError(f"{_SAVING[next(iter(saving))]} draws pictures: give -o too.")
     if annotations and not coco:

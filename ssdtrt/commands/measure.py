@@ -84,7 +84,9 @@ def evaluating_options(required: bool) -> Callable[[Callable[..., Any]], Callabl
 @click.option("--batch-size", type=Sizes(), metavar="N[,N...]", help="Batch sizes.  [default: the file's own]")
 @click.option("--rounds", type=click.IntRange(min=1), help="Interleaved rounds.  [default: 10, on a CPU 5]")
 @click.option("--iterations", type=click.IntRange(min=1), help="Timed calls a round.  [default: 10, on a CPU 4]")
-@click.option("--warmup", type=click.IntRange(min=1), default=config.WARMUP, show_default=True)
+@click.option(
+    "--warmup", type=click.IntRange(min=1), default=config.WARMUP, show_default=True, help="Calls before them."
+)
 @against_option
 @click.option("--parts", is_flag=True, help="Also time the steps from picture to detections.")
 @evaluating_options(required=False)
@@ -163,7 +165,9 @@ def evaluate(engine, against, coco, evaluating, json_file, **options):
 @click.command()
 @click.argument("engine", default=config.ENGINE_FILE)
 @click.option("--batch-size", type=BATCH_SIZE, metavar="N", help="Images in a call.  [default: the best of the engine]")
-@click.option("--calls", type=click.IntRange(min=1), default=config.PROFILE_CALLS, show_default=True)
+@click.option(
+    "--calls", type=click.IntRange(min=1), default=config.PROFILE_CALLS, show_default=True, help="Timed calls."
+)
 @click.option("--all", "every", is_flag=True, help=f"Show every layer, not only the {_LAYERS} that take longest.")
 @device_option
 @sha256_option

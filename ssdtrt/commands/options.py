@@ -39,14 +39,13 @@ _INT8 = ("calibration", "calibrator", "calibration_table", "keep_fp16", "images"
 
 terminal = Terminal()
 
-device_option = click.option(
-    "--device", type=Device(), help="The device: cpu, cuda, cuda:1.  [default: that of the file]"
-)
+device_option = click.option("--device", type=Device(), help="cpu, cuda or cuda:1.  [default: that of the file]")
 weights_option = click.option(
     "--weights",
     default=config.WEIGHTS,
     show_default=True,
     shell_complete=complete_weights,
+    metavar="NAME",
     help=f"{', '.join(config.NAMED_WEIGHTS)}, or a checkpoint's path; scenes are those in the package.",
 )
 labels_option = click.option(
@@ -63,7 +62,7 @@ markdown_option = click.option(
 module_option = click.option("--module", metavar="FILE", help="The module the engine was built from.")
 sha256_option = click.option("--sha256", metavar="DIGEST", help="The SHA-256 that the file must have.")
 threshold_option = click.option(
-    "--threshold", type=Score(), default=config.THRESHOLD, show_default=True, help="Lowest score."
+    "--threshold", type=Score(), default=config.THRESHOLD, show_default=True, help="Lowest score, of 0..1."
 )
 classes_option = click.option(
     "--classes",
@@ -114,7 +113,10 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Which values of pictures of more than 8 bits become black and white.  [default: those that they fill]",
     )
     @click.option(
-        "--max-pixels", type=click.IntRange(min=1), metavar="N", help="Most pixels of a picture.  [default: Pillow's]"
+        "--max-pixels",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Most pixels of a picture.  [default: Pillow's 178956970]",
     )
     @functools.wraps(command)
     def with_reading(*arguments: Any, value_range: Any, max_pixels: int | None, **others: Any) -> Any:

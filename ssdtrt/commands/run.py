@@ -29,6 +29,7 @@ from ssdtrt.commands.options import (
     weights_option,
 )
 from ssdtrt.commands.parameters.addresses import address_options
+from ssdtrt.commands.parameters.folders import check_folder_name
 from ssdtrt.commands.text.tables import detections_text, engine_text
 from ssdtrt.system.report import counted
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 @threshold_option
 @reading_options
 @address_options
-@click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR")
+@click.option("-o", "--output", default=config.RUN_DIR, show_default=True, metavar="DIR", help="The folder to write.")
 @json_option
 def run(
     images,
@@ -77,6 +78,7 @@ def run(
     """
     batch = chosen_batch(BACKENDS[backend] if backend else None, batch_size, batch_range)
     check_apart({"--json": json_file}, [weights, labels, *images])
+    check_folder_name(output)
     from ssdtrt.model.labels import read_labels
     from ssdtrt.run import run_job
 

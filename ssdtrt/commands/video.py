@@ -15,6 +15,7 @@ import click
 
 from ssdtrt import config
 from ssdtrt.commands.options import check_apart, check_json, end_with, show, terminal
+from ssdtrt.commands.parameters.folders import check_folder_name
 from ssdtrt.system.report import counted
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ def _check_outputs(
         from ssdtrt.video.sinks import FORMATS
 
         raise click.UsageError(f"{output}: expected one of {', '.join(FORMATS)} as suffix, or a folder.")
+    else:
+        check_folder_name(output)
 
 
 def _is_video_file(output: str) -> bool:

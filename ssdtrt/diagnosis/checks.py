@@ -241,7 +241,7 @@ def _check_roads(facts: Facts) -> Iterator[Finding]:
     """Report what pictures can be read with, and what a package that is missing would give."""
     decoder, video = (_version(facts.packages[name]) for name in ROADS.values())
     if isinstance(facts.torch, Failure) or not facts.torch.gpus:
-        text = "on the CPU, by Pillow; with a GPU and nvImageCodec there"
+        text = "on the CPU, by Pillow; on a GPU where there is one, with nvImageCodec"
     elif decoder is None or not decoder.startswith(f"{VERSION}."):
         text = (
             f"on the CPU, by Pillow; on the GPU, which leaves the CPU's cores free, with: {pip_install('gpu-decode')}"

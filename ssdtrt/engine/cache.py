@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.util
@@ -94,6 +95,7 @@ def copy_from_cache(key: str, target: Path) -> _Entry | None:
 
     Raises:
         SsdtrtError: If the limit in SSDTRT_CACHE_LIMIT, which is kept after the build, is not a size.
+        OSError: If the target's disk is full.
     """
     folder = cache_folder()
     if folder is None:
@@ -111,6 +113,8 @@ def copy_from_cache(key: str, target: Path) -> _Entry | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):  # It is the target that has no room.
+            raise
         _logger.warning("%s cannot be used (%s); the engine is built again", record, error)
     with contextlib.suppress(OSError):
         remove_unused(record, engine)

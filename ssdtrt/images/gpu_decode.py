@@ -64,7 +64,9 @@ def decoder_for(decode: str, device: torch.device, preprocess: str, wanted: bool
         except SsdtrtError as error:
             reason = str(error)
     if decode == "gpu":
-        raise SsdtrtError(f"JPEGs cannot be decoded on the GPU: {reason.rstrip('.')}. Or leave --decode (decode) out.")
+        raise SsdtrtError(
+            f"JPEGs cannot be decoded on the GPU: {reason.rstrip('.')}. Leave --decode (decode) out, and the CPU does it."
+        )
     return None
 
 

@@ -37,7 +37,7 @@ _DRAWN = "drawn by an earlier run"
 
 
 def expand(
-    arguments: Iterable[str | Path],
+    arguments: str | Path | Iterable[str | Path],
     stdin: BinaryIO | None = None,
     failures: list[ImageError] | None = None,
     *,
@@ -63,7 +63,7 @@ def expand(
         ImageError: Without `failures`, for a folder, pattern or list without a picture. For an address where none may be.
     """
     before = written_files(output) if output else {}
-    for argument in _files_together(arguments):
+    for argument in _files_together([arguments] if isinstance(arguments, (str, os.PathLike)) else arguments):
         text, drawn, left_out = str(argument), before, LeftOut()
         if isinstance(argument, list):
             text, problem = f"{argument[0]}{', ...' if len(argument) > 1 else ''}", "is no picture"

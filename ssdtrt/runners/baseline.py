@@ -20,6 +20,7 @@ from ssdtrt.runners import onnx_runtime, torchscript
 from ssdtrt.runners.runner import FileRunner
 from ssdtrt.system.devices import tf32_disabled
 from ssdtrt.system.digests import sha256_file
+from ssdtrt.system.files import as_list
 
 
 class _File(Protocol):
@@ -83,7 +84,9 @@ class EagerRunner:
             return self.network(images.to(self.device))
 
 
-def baseline_runners(runner: FileRunner, module: str | Path | None, names: Sequence[str]) -> dict[str, EagerRunner]:
+def baseline_runners(
+    runner: FileRunner, module: str | Path | None, names: str | Sequence[str]
+) -> dict[str, EagerRunner]:
     """Return the named baselines of a file.
 
     Args:
@@ -95,6 +98,7 @@ def baseline_runners(runner: FileRunner, module: str | Path | None, names: Seque
         SsdtrtError: If a name is unknown, or is FP16 on a CPU.
         ArtifactError: If the module is not found.
     """
+    names = as_list(names)
     for name in names:
         if name not in config.BASELINES:
             raise SsdtrtError(f"Unknown baseline {name!r}; expected {' or '.join(config.BASELINES)}.")
@@ -129,12 +133,12 @@ def find_module(file: _File, module: str | Path | None = None) -> tuple[Path | N
     candidates = [Path(module)] if module else [file.path.parent / recorded.file, Path(recorded.file)]
     found = [path for path in candidates if path.is_file()]
     if module and not found:
-        return None, f"{module}: no such file"
+        return None, f"{module}: no such file; give the module that it was built from with --module"
     for path in found:
         if sha256_file(path) == recorded.sha256:
             return path, ""
     if found:
-        return None, f"{found[0]} is not the module it was built from"
+        return None, f"{found[0]} is not the module it was built from; name that with --module, or compile again"
     return None, f"its module {recorded.file} was not found; name it with --module"
 
 

@@ -20,7 +20,7 @@ from ssdtrt.model.nms import PaddedDetections
 from ssdtrt.runners import onnx_runtime, runtime, torchscript
 from ssdtrt.runners.cuda_graph import MAX_GRAPHS, CudaGraphRunner, copy_outputs
 from ssdtrt.runners.tensorrt_engine import PlanNetwork, load_plan, plan_in_archive
-from ssdtrt.system.devices import current_device, pick_device
+from ssdtrt.system.devices import current_device, named_device, pick_device
 from ssdtrt.system.gpu_errors import gpu_errors
 from ssdtrt.system.report import html_table
 
@@ -281,7 +281,7 @@ def _device_for(path: Path, metadata: Metadata, device: str | torch.device | Non
     if not isinstance(metadata, EngineMetadata):
         return pick_device(device)
     backend = metadata.request.capabilities
-    if device is not None and torch.device(device).type != backend.device_type:
+    if device is not None and named_device(device).type != backend.device_type:
         what = "a TensorRT engine" if backend.on_gpu else "a CPU engine"
         raise ArtifactError(f"{path} is {what} and cannot run on {device}; leave --device out.")
     if not backend.on_gpu:

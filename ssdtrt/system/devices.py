@@ -36,10 +36,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         GpuError: If this process was forked from one that uses the GPU.
     """
     if device is not None:
-        try:
-            device = torch.device(device)
-        except RuntimeError as error:
-            raise SsdtrtError(f"{device!r} is not a device; expected cpu, cuda or cuda:N.") from error
+        device = named_device(device)
     elif torch.cuda.is_available():
         device = torch.device("cuda")
     else:
@@ -54,6 +51,14 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
             f"There is no device {device} here: torch {torch.__version__} sees {counted(count, 'CUDA GPU')}."
         )
     return device if device.index is not None else torch.device("cuda", torch.cuda.current_device())
+
+
+def named_device(device: str | torch.device) -> torch.device:
+    """Return the device of that name; raise SsdtrtError for another name than torch has."""
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise SsdtrtError(f"{device!r} is not a device; expected cpu, cuda or cuda:N.") from error
 
 
 def use_more_queues() -> None:

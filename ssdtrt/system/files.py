@@ -12,7 +12,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 try:
     import fcntl
@@ -156,8 +156,13 @@ def write_text(path: str | Path, text: str) -> None:
         with open(path, "wb", buffering=0) as file, filename_in_errors(path):
             file.write(text.encode())
         return
-    with replacing(path) as temporary:
+    with filename_in_errors(path), replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def as_list(given: Any) -> list[Any]:
+    """Return what was given as a list; one name or path is a list of one, and not of its letters."""
+    return [given] if isinstance(given, (str, os.PathLike)) else list(given)
 
 
 def decode_text(content: bytes, errors: str = "strict") -> str:

@@ -108,6 +108,10 @@ def test_without_an_output_there_is_a_new_folder(known, ssdtrt, tmp_path):
         (["a.mp4", "--jsonl", "d", "--no-labels"], "--no-labels draws: give -o too."),
         (["a.mp4", "b.mp4", "-o", "x.mp4"], "x.mp4 can hold one of 2 videos: give a folder with -o."),
         (["a.mp4", "-o", "x.avi"], "x.avi: expected one of .mp4, .m4v, .mov, .mkv, .webm as suffix, or a folder."),
+        (
+            ["a.mp4", "-o", "x.gif"],
+            "-o is a folder, and x.gif is called like a picture: give a folder such as -o out.",
+        ),
         (["a.mp4", "-o", "a.mp4"], "a.mp4 is an input; give another path for -o."),
         (["a.jpg", "--every", "2"], "--every is for videos; --video takes what is given as such."),
     ],

@@ -98,8 +98,16 @@ WITH_GPU_DECODE = (
         (machine(packages={"nvidia-nvimgcodec-cu12": ABSENT}), WITH_GPU_DECODE, "PyAV 14.2.0"),
         (machine(packages={"nvidia-nvimgcodec-cu12": Failure("broken")}), WITH_GPU_DECODE, "PyAV 14.2.0"),
         (machine(packages={"nvidia-nvimgcodec-cu12": Package("0.10.0.1")}), WITH_GPU_DECODE, "PyAV 14.2.0"),
-        (machine(torch=NO_GPU), "on the CPU, by Pillow; with a GPU and nvImageCodec there", "PyAV 14.2.0"),
-        (machine(torch=NO_TORCH), "on the CPU, by Pillow; with a GPU and nvImageCodec there", "PyAV 14.2.0"),
+        (
+            machine(torch=NO_GPU),
+            "on the CPU, by Pillow; on a GPU where there is one, with nvImageCodec",
+            "PyAV 14.2.0",
+        ),
+        (
+            machine(torch=NO_TORCH),
+            "on the CPU, by Pillow; on a GPU where there is one, with nvImageCodec",
+            "PyAV 14.2.0",
+        ),
         (
             machine(packages={"av": ABSENT}),
             "on the GPU, by nvImageCodec 0.9.0.20, where many files are read",

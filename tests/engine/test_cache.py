@@ -266,6 +266,13 @@ def test_what_is_damaged_is_thrown_away(folder, engine_file, tmp_path, logged, p
     assert len(logged) == 1 and logged[0].endswith("the engine is built again")
 
 
+def test_a_full_disk_under_the_engine_costs_no_entry(folder, engine_file, logged):
+    cache.add_to_cache(KEY, engine_file, BUILT, PARITY)
+    with pytest.raises(OSError, match="No space left on device"):
+        cache.copy_from_cache(KEY, Path("/dev/full"))
+    assert sorted(path.name for path in folder.iterdir()) == [f"{KEY}.json", f"{KEY}.ts"] and logged == []
+
+
 @pytest.mark.parametrize("part", [".ts", ".json"])
 def test_half_an_entry_is_none(folder, engine_file, tmp_path, part):
     cache.add_to_cache(KEY, engine_file, BUILT, PARITY)

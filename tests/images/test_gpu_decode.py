@@ -88,7 +88,9 @@ def test_where_nothing_is_decoded_is_said(gpu_decoding):
     assert decoder_for("auto", CPU, "eval", wanted=True) is None
     with pytest.raises(SsdtrtError) as caught:
         decoder_for("gpu", CPU, "eval", wanted=True)
-    assert str(caught.value) == (f"JPEGs cannot be decoded on the GPU: {message}. Or leave --decode (decode) out.")
+    assert str(caught.value) == (
+        f"JPEGs cannot be decoded on the GPU: {message}. Leave --decode (decode) out, and the CPU does it."
+    )
 
 
 @pytest.mark.parametrize(

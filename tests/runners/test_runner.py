@@ -23,6 +23,7 @@ from ssdtrt.runners.runner import FileRunner, _warm_up, load_engine
 from ssdtrt.system.versions import Machine, Versions
 
 CPU = torch.device("cpu")
+OTHER = "it was built from; name that with --module, or compile again"
 
 
 @pytest.fixture(scope="module")
@@ -394,14 +395,14 @@ def test_the_module_may_be_named_and_have_another_name(folder):
 def test_another_file_of_that_name_is_not_taken(folder):
     beside = folder / "engines" / "ssd300.ts"
     beside.write_bytes(b"another module")
-    assert find_module(runner_in(folder)) == (None, f"{beside} is not the module it was built from")
+    assert find_module(runner_in(folder)) == (None, f"{beside} is not the module {OTHER}")
 
 
 def test_a_named_module_that_is_another_is_not_taken_though_the_right_one_lies_beside(folder):
     (folder / "engines" / "ssd300.ts").write_bytes(b"the module")
     other = folder / "other.ts"
     other.write_bytes(b"another module")
-    assert find_module(runner_in(folder), other) == (None, f"{other} is not the module it was built from")
+    assert find_module(runner_in(folder), other) == (None, f"{other} is not the module {OTHER}")
 
 
 def test_a_missing_module_is_said_with_what_to_do(folder):

@@ -159,6 +159,20 @@ def test_text_is_utf8(text):
         assert path.read_bytes().decode("utf-8").replace(os.linesep, "\n") == text
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of a process there")
+def test_an_error_while_text_is_written_names_the_file(tmp_path):
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_text(tmp_path / "report.json", "more than eight bytes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path / "report.json") and os.listdir(tmp_path) == []
+
+
 @settings(max_examples=30, deadline=None)
 @given(content=st.binary(max_size=500))
 def test_sha256_is_hashlibs(content):

@@ -10,6 +10,7 @@ import click
 
 from ssdtrt import config
 from ssdtrt.commands.options import check_apart, check_json, end_with, show, terminal
+from ssdtrt.commands.parameters.folders import check_folder_name
 from ssdtrt.commands.text.tables import fill
 from ssdtrt.system.report import counted
 
@@ -95,6 +96,7 @@ def _check_usage(images: Sequence[str], output: str | None, device: Any, others:
 
     if output is None:
         raise click.UsageError("--ray writes Parquet files into a folder: give -o.")
+    check_folder_name(output)
     given = {**others, **dict.fromkeys(others["saving"], True)}
     for name, option in _ELSEWHERE.items():
         if given.get(name):

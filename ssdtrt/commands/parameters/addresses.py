@@ -13,8 +13,13 @@ from ssdtrt import config
 _NAMES = ("allow_private", "max_bytes", "timeout")
 
 
-def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options on pictures that are fetched, which are put into the dict `reading` of `reading_options`."""
+def address_options(command: Callable[..., Any], also: str = "") -> Callable[..., Any]:
+    """Add the options on pictures that are fetched, which are put into the dict `reading` of `reading_options`.
+
+    Args:
+        command: The command.
+        also: What else `--timeout` limits there.
+    """
 
     @click.option("--allow-private", is_flag=True, help="Also fetch pictures from this machine and private networks.")
     @click.option(
@@ -30,8 +35,8 @@ def address_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.FloatRange(0, min_open=True),
         default=config.FETCH_SECONDS,
         show_default=True,
-        metavar="SECONDS",
-        help="In which a fetched picture is there; in a video, the longest wait for data.",
+        metavar="S",
+        help=f"Seconds until a fetched picture is there{also}.",
     )
     @functools.wraps(command)
     def with_addresses(*arguments: Any, reading: dict[str, Any], **others: Any) -> Any:

@@ -19,6 +19,8 @@ from ssdtrt.artifact.request import BatchRange
 from ssdtrt.errors import CompileError, SsdtrtError
 
 BATCH_SIZE = click.IntRange(1, config.MAX_BATCH_SIZE)
+_SHARE = click.FloatRange(0, 1)
+BATCH_SIZE.name, _SHARE.name = "whole number", "number"  # See `name_numbers`.
 
 
 class Range(click.ParamType):
@@ -95,7 +97,7 @@ class Score(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse it, and refuse NaN."""
-        number = click.FloatRange(0, 1).convert(value, param, ctx)
+        number = _SHARE.convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not in the range 0<=x<=1.", param, ctx)
         return number
@@ -185,6 +187,16 @@ def complete_paths(command: click.Command) -> None:
             isinstance(parameter, click.Argument) or parameter.metavar in ("FILE", "DIR")
         ):
             parameter.type = PathName("dir" if parameter.metavar == "DIR" else "file")
+
+
+def name_numbers(command: click.Command) -> None:
+    """Call numbers what users call them, in place of click's `integer range`: N in the help, and in messages."""
+    for parameter in command.params:
+        if isinstance(parameter.type, click.IntRange):
+            parameter.type.name = "whole number"
+            parameter.metavar = parameter.metavar or "N"
+        elif isinstance(parameter.type, click.FloatRange):
+            parameter.type.name = "number"
 
 
 def complete_weights(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -155,6 +156,8 @@ def _write(entry: _Entry, options: TritonOptions, progress: Progress) -> TritonM
             if new:  # Last: a server takes a model when it has a version.
                 whole.rename(target)
     except OSError as error:
+        with contextlib.suppress(OSError):  # An empty folder would not be taken for a model when it is tried again.
+            entry.folder.rmdir()
         raise ArtifactError(f"{entry.folder} cannot be written: {error.strerror or error}.") from error
     container, note = choose_container(entry.path, entry.metadata)
     notes = (note, *_notes(entry))

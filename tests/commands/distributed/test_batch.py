@@ -17,6 +17,7 @@ def never_connected(monkeypatch):
 
 @pytest.mark.parametrize(("options", "message"), [
     ((), "--ray writes Parquet files into a folder: give -o."),
+    (("-o", "x.json"), "-o is a folder, and x.json is called like JSON: give a folder such as -o out."),
     (("-o", "out", "--jsonl", "a.jsonl"), "--jsonl is not for --ray."),
     (("-o", "out", "--coco", "-"), "--coco is not for --ray."),
     (("-o", "out", "--save-crops"), "--save-crops is not for --ray."),

@@ -88,6 +88,10 @@ def test_a_full_disk_changes_nothing(engine, models, tmp_path, monkeypatch):
     with pytest.raises(ArtifactError, match="cannot be written: No space left on device"):
         write_repository([other], models, name="m")
     assert contents(models) == before and sorted(os.listdir(models / "m")) == ["1", "config.pbtxt"]
+    with pytest.raises(ArtifactError, match="cannot be written: No space left on device"):
+        write_repository([other], tmp_path / "new")
+    monkeypatch.undo()
+    assert write_repository([other], tmp_path / "new").models[0].version == 1  # The same again, with room.
 
 
 def refused(message, *arguments, kind=ArtifactError, **options):
