@@ -52,7 +52,7 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
     default=config.TRITON_QUEUE_DELAY,
     show_default=True,
     metavar="US",
-    help="Microseconds that a request may wait for others to fill a batch.",
+    help="Microseconds that a picture may wait for others to fill a batch.",
 )
 @click.option(
     "--max-batch",

@@ -40,9 +40,13 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
     f"[default: 1, on a GPU one for {config.SERVE_CORES} cores, {config.SERVE_TOGETHER} at most]",
 )
 @click.option(
-    "--host", default=config.SERVE_HOST, show_default=True, help="The address to listen at; 0.0.0.0 for everybody."
-)
-@click.option("--port", type=click.IntRange(1, 65535), default=config.SERVE_PORT, show_default=True, metavar="N")
+    "--host", default=config.SERVE_HOST, show_default=True, metavar="HOST",
+    help="The address to listen at; 0.0.0.0 for everybody.",
+)  # fmt: skip
+@click.option(
+    "--port", type=click.IntRange(1, 65535), default=config.SERVE_PORT, show_default=True, metavar="N",
+    help="The port to listen at.",
+)  # fmt: skip
 @click.option(
     "--swap",
     is_flag=True,

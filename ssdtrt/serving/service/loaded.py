@@ -70,7 +70,7 @@ class LoadedEngine:
             Refused: For what cannot be read, and for more pixels than are allowed.
         """
         file = io.BytesIO(upload.content)
-        file.name = upload.name or "The picture"
+        file.name = upload.name or "The upload"
         found = next(self._reader.at_once([file], resize_on_device=self._resize_on_device))
         if isinstance(found, ImageError):
             if isinstance(found.__cause__, Image.DecompressionBombError):

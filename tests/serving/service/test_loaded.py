@@ -42,7 +42,7 @@ def test_a_picture_that_cannot_be_read(known):
         if refused_with is None:
             assert loaded.prepare(Upload("", file.getvalue())).size == size
             continue
-        with pytest.raises(Refused, match="The picture has more than 99 pixels; send a smaller one.") as refused:
+        with pytest.raises(Refused, match="The upload has more than 99 pixels; send a smaller one.") as refused:
             loaded.prepare(Upload("", file.getvalue()))
         assert refused.value.status == refused_with
 
