@@ -6,6 +6,7 @@ import socket
 import pytest
 from command_line import assert_refused
 
+from ssdtrt.errors import SsdtrtError
 from ssdtrt.serving.service import cluster, service
 
 
@@ -14,6 +15,31 @@ def test_a_new_engine_takes_no_options_of_a_service(ssdtrt, known, options):
     done = ssdtrt("serve", known, "--swap", "--ray", "auto", *options)
     assert done.exit_code == 2
     assert f"{options[0]} is for a service that starts; --swap changes its engine alone." in done.stderr
+
+
+def test_what_ends_a_service_takes_nothing_else(ssdtrt, known):
+    done = ssdtrt("serve", known, "--stop")
+    assert done.exit_code == 2 and "FILE is for a service that starts; --stop ends the one that runs." in done.stderr
+    done = ssdtrt("serve", "--stop", "--swap")
+    assert done.exit_code == 2 and "--swap is for a service that starts" in done.stderr
+    done = ssdtrt("serve", "--swap")
+    assert done.exit_code == 2 and "Missing argument 'FILE'" in done.stderr
+
+
+def test_no_service_is_there_to_end(ssdtrt, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    done = ssdtrt("-q", "serve", "--stop", "--ray", address)
+    assert done.exit_code == 1 and done.stderr.startswith(f"Error: No Ray cluster answers at {address} (")
+
+    def none(*_, **__):
+        raise SsdtrtError("No Ray cluster answers at auto")
+
+    monkeypatch.setattr(cluster, "connect", none)
+    expected = "No service runs on this machine, because no Ray cluster does. Start one: ssdtrt serve FILE"
+    assert_refused(ssdtrt("-q", "serve", "--stop"), expected)
 
 
 def test_which_gpu_is_for_ray_to_choose(ssdtrt, known):

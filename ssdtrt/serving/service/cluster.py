@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import socket
+import time
+from urllib.parse import urlsplit
 
 from ssdtrt import config
 from ssdtrt.clusters import session
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.system.versions import pip_install
+
+START_ONE = "Start one: ssdtrt serve FILE"
+_POLL_SECONDS = 0.1
 
 
 def check_ray() -> None:
@@ -41,6 +47,50 @@ def connect(address: str | None) -> str:
         logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.ERROR)
     found: str = ray.get_runtime_context().gcs_address
     return found
+
+
+def connect_to_running(address: str | None) -> str:
+    """Connect to the cluster of a service that runs.
+
+    Args:
+        address: As for `connect`; None for the one that runs on this machine.
+
+    Returns:
+        Its address.
+
+    Raises:
+        SsdtrtError: Where there is none.
+    """
+    try:
+        return connect(address or "auto")
+    except SsdtrtError as error:
+        if address:
+            raise
+        raise SsdtrtError(f"No service runs on this machine, because no Ray cluster does. {START_ONE}") from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that `connect` started ends."""
+    import ray
+
+    ray.shutdown()
+
+
+def wait_for_port(url: str, seconds: float) -> None:
+    """Wait until nothing listens at the address of a service whose cluster ends, so that the next one can.
+
+    Raises:
+        SsdtrtError: Where that takes longer.
+    """
+    place = urlsplit(url)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(SsdtrtError):
+            return check_port(place.hostname or "", place.port or 0)
+        time.sleep(_POLL_SECONDS)
+    raise SsdtrtError(
+        f"The service was asked to end, and still listens at {url} after {seconds:g} s. Look at `ray status`."
+    )
 
 
 def check_port(host: str, port: int) -> None:
