@@ -31,7 +31,7 @@ _OF_STOP = {"ray", "stop"}
 
 
 @click.command()
-@click.argument("file", required=False)
+@click.argument("file", required=False, metavar="FILE")
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster, HOST:PORT or auto.  [default: one that is started here]")
 @click.option(
     "--replicas",

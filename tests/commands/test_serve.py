@@ -73,6 +73,10 @@ def test_what_is_refused_before_ray_starts(ssdtrt, known, engine, no_ray):
         port = taken.getsockname()[1]
         done = ssdtrt("-q", "serve", known, "--port", port)
     assert_refused(done, f"127.0.0.1:{port} is not free (Address already in use). Give another --port.")
+    for host in ("no-such-host.invalid", "203.0.113.9", "a..b"):
+        done = ssdtrt("-q", "serve", known, "--host", host)
+        assert done.exit_code == 1 and done.stderr.startswith(f"Error: {host!r} is no address of this machine (")
+        assert done.stderr.endswith("). Give another --host.\n")
 
 
 def test_why_a_replica_does_not_start():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import logging
 import socket
@@ -104,5 +105,8 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(place)
-    except OSError as error:
-        raise SsdtrtError(f"{host}:{port} is not free ({error.strerror}). Give another --port.") from error
+    except (OSError, UnicodeError) as error:  # The latter for a name that cannot be one.
+        reason = getattr(error, "strerror", None) or error
+        if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES):
+            raise SsdtrtError(f"{host}:{port} is not free ({reason}). Give another --port.") from error
+        raise SsdtrtError(f"{host!r} is no address of this machine ({reason}). Give another --host.") from error
