@@ -81,5 +81,7 @@ def test_what_is_refused_before_ray_starts(ssdtrt, known, engine, no_ray):
 
 def test_why_a_replica_does_not_start():
     trace = "RayTaskError\n  File x\nssdtrt.errors.ArtifactError: a.ts has another SHA-256. Get it again.\n\nmore"
-    assert service._reason(trace) == "a.ts has another SHA-256. Get it again."
-    assert service._reason("one\n two \n") == "The service does not start (two)."
+    assert cluster.start_failure(trace) == "a.ts has another SHA-256. Get it again."
+    assert cluster.start_failure("one\n two \n") == "The service does not start (two)."
+    alerts = "RuntimeError: [NOTICE]   (1) : path\n[ALERT]    (1) : Binding [a:5] for x: in use\n[ALERT] (1) : Exiting."
+    assert cluster.start_failure(alerts) == "The service does not start (Binding [a:5] for x: in use)."

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib.util
 import logging
+import re
 import socket
 import time
 from urllib.parse import urlsplit
@@ -92,6 +93,14 @@ def wait_for_port(url: str, seconds: float) -> None:
     raise SsdtrtError(
         f"The service was asked to end, and still listens at {url} after {seconds:g} s. Look at `ray status`."
     )
+
+
+def start_failure(text: str) -> str:
+    """Return why a service does not start, out of the text of Serve's error: our own one, or HAProxy's first, or the last line."""
+    ours, of_haproxy = (re.findall(form, text) for form in (r"ssdtrt\.errors\.\w+: (.+)", r"\[ALERT\] .*? : (.+)"))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    why = next(iter(of_haproxy), lines[-1] if lines else "no reason is known")
+    return ours[-1] if ours else f"The service does not start ({why})."
 
 
 def check_port(host: str, port: int) -> None:

@@ -42,6 +42,8 @@ os.execv(sys.argv[1], sys.argv[1:])' {haproxy} "$@"
 """
 """Starts HAProxy so that it ends with the process of Ray that it belongs to, also where that is killed, as with all of Ray."""
 
+_FILES_OF_HAPROXY, _FILES_BESIDE = 10_400, 100  # for Ray's 4,096 connections; for all but connections
+
 _FREE = range(20_000, 30_000)  # below those that the system gives, and above those that Ray gives to its workers
 
 
@@ -60,6 +62,11 @@ def use_haproxy(host: str) -> None:
         return
     if os.environ.setdefault(_ENABLED, "1") != "1":
         return
+    import resource  # Not on Windows.
+
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= files < _FILES_OF_HAPROXY:  # It does not start with fewer than it may need: 2.5 for each connection.
+        os.environ.setdefault("RAY_SERVE_HAPROXY_MAXCONN", str(max(files - _FILES_BESIDE, 0) * 2 // 5))
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     folder = Path(tempfile.mkdtemp(prefix="ssdtrt-", dir="/tmp"))  # The path of a socket has 107 characters at most.

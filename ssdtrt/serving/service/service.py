@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from ssdtrt.serving.service.cluster import (
     connect,
     connect_to_running,
     disconnect,
+    start_failure,
     wait_for_port,
 )
 from ssdtrt.serving.service.ingress import use_haproxy
@@ -217,7 +217,10 @@ def _listen(host: str, port: int, seconds: float) -> str:
     from ray.serve.config import HTTPOptions
     from ray.serve.context import _get_global_client
 
-    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=seconds), logging_config=_QUIET)
+    try:
+        serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=seconds), logging_config=_QUIET)
+    except RuntimeError as error:  # HAProxy does not start, as where another process has got the port meanwhile.
+        raise SsdtrtError(start_failure(str(error))) from error
     client = _get_global_client()
     assert client is not None
     host, port = client.http_config.host, client.http_config.port
@@ -257,14 +260,7 @@ def _deploy(engine: EngineFile, options: ServiceOptions, placement: Placement) -
     except RuntimeError as error:
         status_of = serve.status().applications.get(DETECT_APP)
         text = "\n".join([str(error), *(one.message for one in status_of.deployments.values())] if status_of else [])
-        raise SsdtrtError(_reason(text)) from error
-
-
-def _reason(text: str) -> str:
-    """The message of our own error in what Serve tells about a replica that does not start."""
-    ours = re.findall(r"ssdtrt\.errors\.\w+: (.+)", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return ours[-1] if ours else f"The service does not start ({lines[-1] if lines else 'no reason is known'})."
+        raise SsdtrtError(start_failure(text)) from error
 
 
 def _running() -> ServiceInfo:

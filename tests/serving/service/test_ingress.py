@@ -103,3 +103,12 @@ def test_a_haproxy_of_the_users_own_stays(ended, monkeypatch):
     monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/opt/haproxy")
     use_haproxy("127.0.0.1")
     assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/haproxy"
+
+
+def test_few_open_files_are_enough(ended, monkeypatch):
+    import resource
+
+    for files, connections in ((resource.RLIM_INFINITY, None), (1 << 20, None), (256, "62")):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        use_haproxy("127.0.0.1")
+        assert os.environ.get("RAY_SERVE_HAPROXY_MAXCONN") == connections
