@@ -202,6 +202,7 @@ SERVE_ONGOING = {"cuda": 256, "cpu": 16}  # requests in a replica: those that ar
 SERVE_QUEUE = {"cuda": 256, "cpu": 32}  # requests that wait at each replica; without HAProxy at each of Ray's proxies
 SERVE_TOGETHER = 4  # replicas that share a GPU by default, at most
 SERVE_CORES = 4  # that each of them wants by default
+SERVE_CLIENT_SECONDS = 60  # in which a client sends or takes something, or HAProxy ends its connection
 SERVE_RETRY_SECONDS = 1  # after which a client that was refused may try again
 SERVE_START_SECONDS = 600.0  # for an engine to be loaded
 SERVE_STORE_BYTES = 512 << 20  # of that cluster's object store

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from ssdtrt.serving.service.records import ServeReport
 
 _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
+_OF_STOP = {"ray", "stop"}
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", required=False, metavar="FILE")
 @click.option("--ray", metavar="ADDRESS", help="A Ray cluster, HOST:PORT or auto.  [default: one that is started here]")
 @click.option(
     "--replicas",
@@ -52,6 +53,7 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
     is_flag=True,
     help="Put FILE into the service that runs, in place of its engine; the options of its start stay.",
 )
+@click.option("--stop", is_flag=True, help="End the service that runs, as SIGTERM does; without FILE.")
 @threshold_option
 @classes_option
 @click.option(
@@ -91,7 +93,7 @@ _OF_SWAP = {"file", "ray", "swap", "sha256", "json_file"}
 @sha256_option
 @json_option
 @click.pass_context
-def serve(context, file, ray, swap, sha256, json_file, **options):
+def serve(context, file, ray, swap, stop, sha256, json_file, **options):
     """Serve FILE by HTTP on Ray Serve: pictures in, detections out.
 
     POST a picture to /detect, or drop one on the page at /. FILE is an engine, a detector or a module. There is no
@@ -100,11 +102,19 @@ def serve(context, file, ray, swap, sha256, json_file, **options):
 
     Example: ssdtrt serve ssd300.engine.ts
     """
+    from ssdtrt.serving.service.service import end_service, start_service, stop_service, swap_engine, wait_for_end
+
+    if stop:
+        _check_alone(context, _OF_STOP, "--stop ends the one that runs.")
+        url = end_service(ray=ray, progress=terminal.progress)
+        terminal.done()
+        click.echo(f"{url}: the service has ended")
+        return
+    if file is None:
+        raise click.MissingParameter(ctx=context, param=context.command.params[0])
     check_apart({"--json": json_file}, [file, f"{file}.sha256"])
     if swap:
-        _check_alone(context)
-    from ssdtrt.serving.service.service import start_service, stop_service, swap_engine
-
+        _check_alone(context, _OF_SWAP, "--swap changes its engine alone.")
     check_json(json_file)
     if swap:
         show(swap_engine(file, ray=ray, sha256=sha256, progress=terminal.progress), json_file, _text)
@@ -113,22 +123,21 @@ def serve(context, file, ray, swap, sha256, json_file, **options):
     if report.service.note:
         terminal.note(report.service.note)
     show(report, json_file, _text)
-    try:
-        while True:
-            time.sleep(1)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Some send it to a process and to its group.
-        terminal.progress("answering what was accepted")
-        stop_service(own_cluster=ray is None)
-        terminal.done()
+    with contextlib.suppress(KeyboardInterrupt):
+        wait_for_end()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Some send it to a process and to its group.
+    terminal.progress("answering what was accepted")
+    stop_service(own_cluster=ray is None)
+    terminal.done()
 
 
-def _check_alone(context: click.Context) -> None:
-    """Refuse options of a service that is started."""
+def _check_alone(context: click.Context, allowed: set[str], why: str) -> None:
+    """Refuse what is given of a service that is started."""
     given = click.core.ParameterSource.COMMANDLINE
-    for option in context.command.params:
-        if option.name not in _OF_SWAP and option.expose_value and context.get_parameter_source(option.name) is given:
-            raise click.UsageError(f"{option.opts[0]} is for a service that starts; --swap changes its engine alone.")
+    for one in context.command.params:
+        if one.name not in allowed and one.expose_value and context.get_parameter_source(one.name) is given:
+            name = "FILE" if one.name == "file" else one.opts[0]
+            raise click.UsageError(f"{name} is for a service that starts; {why}")
 
 
 def _fields(options: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import socket
 import pytest
 from command_line import assert_refused
 
+from ssdtrt.errors import SsdtrtError
 from ssdtrt.serving.service import cluster, service
 
 
@@ -14,6 +15,31 @@ def test_a_new_engine_takes_no_options_of_a_service(ssdtrt, known, options):
     done = ssdtrt("serve", known, "--swap", "--ray", "auto", *options)
     assert done.exit_code == 2
     assert f"{options[0]} is for a service that starts; --swap changes its engine alone." in done.stderr
+
+
+def test_what_ends_a_service_takes_nothing_else(ssdtrt, known):
+    done = ssdtrt("serve", known, "--stop")
+    assert done.exit_code == 2 and "FILE is for a service that starts; --stop ends the one that runs." in done.stderr
+    done = ssdtrt("serve", "--stop", "--swap")
+    assert done.exit_code == 2 and "--swap is for a service that starts" in done.stderr
+    done = ssdtrt("serve", "--swap")
+    assert done.exit_code == 2 and "Missing argument 'FILE'" in done.stderr
+
+
+def test_no_service_is_there_to_end(ssdtrt, monkeypatch):
+    pytest.importorskip("ray", reason="needs the extra ray")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    done = ssdtrt("-q", "serve", "--stop", "--ray", address)
+    assert done.exit_code == 1 and done.stderr.startswith(f"Error: No Ray cluster answers at {address} (")
+
+    def none(*_, **__):
+        raise SsdtrtError("No Ray cluster answers at auto")
+
+    monkeypatch.setattr(cluster, "connect", none)
+    expected = "No service runs on this machine, because no Ray cluster does. Start one: ssdtrt serve FILE"
+    assert_refused(ssdtrt("-q", "serve", "--stop"), expected)
 
 
 def test_which_gpu_is_for_ray_to_choose(ssdtrt, known):
@@ -47,9 +73,15 @@ def test_what_is_refused_before_ray_starts(ssdtrt, known, engine, no_ray):
         port = taken.getsockname()[1]
         done = ssdtrt("-q", "serve", known, "--port", port)
     assert_refused(done, f"127.0.0.1:{port} is not free (Address already in use). Give another --port.")
+    for host in ("no-such-host.invalid", "203.0.113.9", "a..b"):
+        done = ssdtrt("-q", "serve", known, "--host", host)
+        assert done.exit_code == 1 and done.stderr.startswith(f"Error: {host!r} is no address of this machine (")
+        assert done.stderr.endswith("). Give another --host.\n")
 
 
 def test_why_a_replica_does_not_start():
     trace = "RayTaskError\n  File x\nssdtrt.errors.ArtifactError: a.ts has another SHA-256. Get it again.\n\nmore"
-    assert service._reason(trace) == "a.ts has another SHA-256. Get it again."
-    assert service._reason("one\n two \n") == "The service does not start (two)."
+    assert cluster.start_failure(trace) == "a.ts has another SHA-256. Get it again."
+    assert cluster.start_failure("one\n two \n") == "The service does not start (two)."
+    alerts = "RuntimeError: [NOTICE]   (1) : path\n[ALERT]    (1) : Binding [a:5] for x: in use\n[ALERT] (1) : Exiting."
+    assert cluster.start_failure(alerts) == "The service does not start (Binding [a:5] for x: in use)."

@@ -37,6 +37,7 @@ class ServiceOptions(Report, frozen=True, kw_only=True):
         max_pictures: The most pictures of a request.
         upload_seconds: Seconds in which a request's body must be complete.
         timeout: Seconds in which a request is answered.
+        own_cluster: Whether the Ray cluster was started for the service, and ends with it.
     """
 
     url: str
@@ -50,6 +51,7 @@ class ServiceOptions(Report, frozen=True, kw_only=True):
     max_pictures: int = config.SERVE_PICTURES
     upload_seconds: float = config.SERVE_UPLOAD_SECONDS
     timeout: float = config.SERVE_SECONDS
+    own_cluster: bool = False
 
 
 class ServiceInfo(Report, frozen=True, kw_only=True):

@@ -83,10 +83,10 @@ class DetectReplica:
 
     def switch(self, engine: EngineFile) -> bool:
         """Take the engine that was prepared for all requests from now on; return whether it was that one."""
-        ready, self._next, self._awaited = self._next, None, None
+        ready = self._next
         if ready is None or ready.engine != engine:
-            return False
-        self._loaded = ready
+            return False  # What is there is of another swap, which comes after this one.
+        self._loaded, self._next, self._awaited = ready, None, None
         self._detect.set_max_batch_size(ready.detector.batch_size)
         self._detect.set_batch_wait_timeout_s(self._options.queue_delay / 1e6)
         return True

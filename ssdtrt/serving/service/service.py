@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,27 @@ from ssdtrt import config
 from ssdtrt.artifact.metadata import check_file
 from ssdtrt.detection.settings import class_numbers
 from ssdtrt.errors import SsdtrtError
-from ssdtrt.serving.service.cluster import check_port, check_ray, connect
+from ssdtrt.serving.service.cluster import (
+    START_ONE,
+    check_port,
+    check_ray,
+    connect,
+    connect_to_running,
+    disconnect,
+    start_failure,
+    wait_for_port,
+)
 from ssdtrt.serving.service.ingress import use_haproxy
 from ssdtrt.serving.service.placement import Placement, needed_device, place
-from ssdtrt.serving.service.records import (
-    DETECT_APP,
-    STATUS_APP,
-    EngineFile,
-    ServeReport,
-    ServiceInfo,
-    ServiceOptions,
-)
+from ssdtrt.serving.service.records import DETECT_APP, STATUS_APP, EngineFile, ServeReport, ServiceInfo, ServiceOptions
 from ssdtrt.system.digests import sha256_file
 from ssdtrt.system.progress import Progress, silent
 from ssdtrt.system.versions import available_cores
 
 _IDLE_SECONDS = 1.0  # without a request in the replicas; a proxy looks for a free one every half second
 _POLL_SECONDS = 0.1
+_END_SECONDS = 30.0  # for a cluster to end, beside what its requests take
+_WATCH_SECONDS = 1.0  # between two looks whether the service is still there
 _QUIET = {"log_level": "ERROR", "enable_access_log": False}
 _STOP_SECONDS = 10.0  # more than the time-out of a request, in which a replica that ends has to finish
 
@@ -81,7 +84,8 @@ def start_service(
     on = placement.device
     progress("starting the service")
     url = _listen(host, port, options.get("timeout", config.SERVE_SECONDS))
-    chosen = ServiceOptions(**{"url": url, "device": on, "max_queue": config.SERVE_QUEUE[on], **options})
+    known = {"url": url, "device": on, "max_queue": config.SERVE_QUEUE[on], "own_cluster": not ray}
+    chosen = ServiceOptions(**{**known, **options})
     _deploy(engine, chosen, placement)
     return ServeReport(url=url, ray=address, service=_running())
 
@@ -106,7 +110,7 @@ def swap_engine(
     check_file(file, sha256=sha256)
     engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
     progress("connecting to Ray")
-    address = connect(ray or "auto")
+    address = connect_to_running(ray)
     before = _running()
     handle = _handle(DETECT_APP)
     progress("loading the engine")
@@ -123,13 +127,56 @@ def swap_engine(
     return ServeReport(url=before.options.url, ray=address, service=_running(), before=before.engine)
 
 
+def end_service(*, ray: str | None = None, progress: Progress = silent) -> str:
+    """End a service that another process has started, as `stop_service` does.
+
+    Args:
+        ray: The address of its Ray cluster; by default that of the one on this machine.
+        progress: Called with a line for each step.
+
+    Returns:
+        The address that it listened at.
+
+    Raises:
+        SsdtrtError: Where no service runs there.
+    """
+    check_ray()
+    progress("connecting to Ray")
+    connect_to_running(ray)
+    _handle(STATUS_APP)
+    options = None
+    with contextlib.suppress(SsdtrtError):  # Its replicas died, or do not run yet.
+        options = _running().options
+    progress("answering what was accepted")
+    if options and options.own_cluster:
+        _handle(STATUS_APP).end.remote().result(timeout_s=_STOP_SECONDS)
+        disconnect()
+        wait_for_port(options.url, options.timeout + _END_SECONDS)
+    else:
+        stop_service(own_cluster=False)
+    return options.url if options else "Ray Serve"
+
+
+def wait_for_end() -> None:
+    """Return once another process has asked the service to end, or has ended it."""
+    import ray
+    from ray import serve
+    from ray.serve.exceptions import RayServeException
+
+    handle = _handle(STATUS_APP)
+    while STATUS_APP in serve.status().applications:
+        with contextlib.suppress(RayServeException, ray.exceptions.RayError, TimeoutError):
+            if handle.ends.remote().result(timeout_s=_STOP_SECONDS):
+                return
+        time.sleep(_WATCH_SECONDS)
+
+
 def stop_service(own_cluster: bool = True) -> None:
     """End the service once all that its replicas have accepted is answered; what waits or comes meanwhile gets 503.
 
     Args:
         own_cluster: Whether the Ray cluster was started for the service, and ends with it.
     """
-    import ray
     from ray import serve
 
     with contextlib.suppress(SsdtrtError):  # Where no replica runs, none has accepted anything.
@@ -137,7 +184,7 @@ def stop_service(own_cluster: bool = True) -> None:
     if not own_cluster:
         serve.delete(DETECT_APP)
         serve.delete(STATUS_APP)
-    ray.shutdown()
+    disconnect()
 
 
 def _drain(handle: Any) -> None:
@@ -170,7 +217,10 @@ def _listen(host: str, port: int, seconds: float) -> str:
     from ray.serve.config import HTTPOptions
     from ray.serve.context import _get_global_client
 
-    serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=seconds), logging_config=_QUIET)
+    try:
+        serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=seconds), logging_config=_QUIET)
+    except RuntimeError as error:  # HAProxy does not start, as where another process has got the port meanwhile.
+        raise SsdtrtError(start_failure(str(error))) from error
     client = _get_global_client()
     assert client is not None
     host, port = client.http_config.host, client.http_config.port
@@ -210,14 +260,7 @@ def _deploy(engine: EngineFile, options: ServiceOptions, placement: Placement) -
     except RuntimeError as error:
         status_of = serve.status().applications.get(DETECT_APP)
         text = "\n".join([str(error), *(one.message for one in status_of.deployments.values())] if status_of else [])
-        raise SsdtrtError(_reason(text)) from error
-
-
-def _reason(text: str) -> str:
-    """The message of our own error in what Serve tells about a replica that does not start."""
-    ours = re.findall(r"ssdtrt\.errors\.\w+: (.+)", text)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return ours[-1] if ours else f"The service does not start ({lines[-1] if lines else 'no reason is known'})."
+        raise SsdtrtError(start_failure(text)) from error
 
 
 def _running() -> ServiceInfo:
@@ -233,7 +276,7 @@ def _handle(name: str) -> Any:
     try:
         return serve.get_app_handle(name)
     except RayServeException as error:
-        raise SsdtrtError("No service runs on this Ray cluster. Start one: ssdtrt serve FILE") from error
+        raise SsdtrtError(f"No service runs on this Ray cluster. {START_ONE}") from error
 
 
 def _results(response: Any, seconds: float = config.SERVE_START_SECONDS) -> list[Any]:
@@ -245,7 +288,7 @@ def _results(response: Any, seconds: float = config.SERVE_START_SECONDS) -> list
         return response.results(timeout_s=seconds)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, SsdtrtError):
-            raise SsdtrtError(f"{error.cause} The service keeps the engine that it has.") from error
+            raise SsdtrtError(f"The service keeps the engine that it has. {error.cause}") from error
         raise
     except (RayServeException, ray.exceptions.RayActorError, TimeoutError) as error:
         raise SsdtrtError("The service's replicas do not answer; look at `ray status`.") from error

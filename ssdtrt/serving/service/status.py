@@ -34,6 +34,7 @@ class StatusReplica:
     def __init__(self) -> None:
         self._engine: EngineFile | None = None
         self._detect: Any = None
+        self._ends = False
         self._page = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
         self._routes = {
             "/": self._show_page,
@@ -53,6 +54,14 @@ class StatusReplica:
     def keep_engine(self, engine: EngineFile) -> None:
         """Remember the engine that was swapped in, for replicas that start later."""
         self._engine = engine
+
+    def end(self) -> None:
+        """Ask the process that started the service to end it."""
+        self._ends = True
+
+    def ends(self) -> bool:
+        """Return whether the service is to end."""
+        return self._ends
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request."""

@@ -3,6 +3,10 @@
 import atexit
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -57,3 +61,54 @@ def test_what_the_user_has_set_stays(ended, monkeypatch):
 def test_an_address_of_ipv6_keeps_the_proxy_of_ray(ended):
     use_haproxy("::1")
     assert not any(name.startswith("RAY_SERVE_") for name in os.environ)
+
+
+STARTS = """
+import subprocess, sys, time
+child = subprocess.Popen(sys.argv[1:])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def is_haproxy(process):
+    """Whether a process is HAProxy; None for one that is gone."""
+    try:
+        return Path(f"/proc/{process}/exe").resolve().name == "haproxy"
+    except OSError:
+        return None
+
+
+def until(reached):
+    """Waits until it returns true."""
+    over = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < over
+        time.sleep(0.02)
+
+
+def test_haproxy_ends_with_its_parent_that_is_killed(ended, tmp_path):
+    use_haproxy("127.0.0.1")
+    (tmp_path / "haproxy.cfg").write_text("defaults\n timeout client 1s\nfrontend one\n bind unix@a.sock\n mode http\n")
+    words = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", "haproxy.cfg"]
+    with subprocess.Popen([sys.executable, "-c", STARTS, *words], stdout=subprocess.PIPE, cwd=tmp_path) as parent:
+        child = int(parent.stdout.readline())
+        until(lambda: (tmp_path / "a.sock").exists())
+        assert is_haproxy(child)
+        parent.send_signal(signal.SIGKILL)
+    until(lambda: not is_haproxy(child))
+
+
+def test_a_haproxy_of_the_users_own_stays(ended, monkeypatch):
+    monkeypatch.setenv("RAY_SERVE_HAPROXY_BINARY_PATH", "/opt/haproxy")
+    use_haproxy("127.0.0.1")
+    assert os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"] == "/opt/haproxy"
+
+
+def test_few_open_files_are_enough(ended, monkeypatch):
+    import resource
+
+    for files, connections in ((resource.RLIM_INFINITY, None), (1 << 20, None), (256, "62")):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, files=files: (files, files))
+        use_haproxy("127.0.0.1")
+        assert os.environ.get("RAY_SERVE_HAPROXY_MAXCONN") == connections

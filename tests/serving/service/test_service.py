@@ -413,7 +413,7 @@ def test_an_engine_that_cannot_be_loaded_changes_nothing(server, folder):
 
 def test_an_engine_that_no_replica_can_run_changes_nothing(server, folder, tensorrt_engine):
     done = command("serve", tensorrt_engine, "--swap", "--ray", server.report["ray"])
-    assert done.returncode == 1 and done.stderr.rstrip().endswith(" The service keeps the engine that it has.")
+    assert done.returncode == 1 and done.stderr.startswith("Error: The service keeps the engine that it has. ")
     assert json.loads(ask(server, "GET", "/info")[2])["engine"]["file"] == str(folder / "one.ts")
 
 
@@ -512,4 +512,19 @@ def test_on_a_cluster_whose_ray_serve_runs_before_and_after(load, folder, pictur
             assert server.url == server.report["service"]["options"]["url"] == f"http://127.0.0.1:{port}"
             status, _, body = ask(server, "POST", "/detect", pictures[0].content)
             assert status == 200 and json.loads(body)["detections"]
+            done = command("serve", "--stop", "--ray", cluster.address)
+            assert (done.returncode, done.stdout) == (0, f"{server.url}: the service has ended\n"), done.stderr
+            server.exit_code = server.process.wait(60)
         assert server.exit_code == 0 and ask(server, "GET", "/health")[0] == 404
+        done = command("serve", "--stop", "--ray", cluster.address)
+        assert (done.returncode, done.stdout) == (1, "") and "No service runs on this Ray cluster." in done.stderr
+
+
+def test_another_command_ends_the_service_and_its_cluster(load, folder):
+    with server_of(folder / "one.ts", folder) as server:
+        done = command("serve", "--stop", "--ray", server.report["ray"])
+        assert (done.returncode, done.stdout) == (0, f"{server.url}: the service has ended\n"), done.stderr
+        place = urlsplit(server.url)
+        socket.create_server((place.hostname, place.port)).close()  # The next service can listen there.
+        server.exit_code = server.process.wait(60)
+    assert server.exit_code == 0
