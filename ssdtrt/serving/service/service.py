@@ -164,9 +164,9 @@ def wait_for_end() -> None:
     from ray.serve.exceptions import RayServeException
 
     handle = _handle(STATUS_APP)
-    while STATUS_APP in serve.status().applications:
-        with contextlib.suppress(RayServeException, ray.exceptions.RayError, TimeoutError):
-            if handle.ends.remote().result(timeout_s=_STOP_SECONDS):
+    while True:
+        with contextlib.suppress(RayServeException, ray.exceptions.RayError, TimeoutError):  # What died is replaced.
+            if STATUS_APP not in serve.status().applications or handle.ends.remote().result(timeout_s=_STOP_SECONDS):
                 return
         time.sleep(_WATCH_SECONDS)
 

@@ -516,8 +516,6 @@ def test_on_a_cluster_whose_ray_serve_runs_before_and_after(load, folder, pictur
             assert (done.returncode, done.stdout) == (0, f"{server.url}: the service has ended\n"), done.stderr
             server.exit_code = server.process.wait(60)
         assert server.exit_code == 0 and ask(server, "GET", "/health")[0] == 404
-        done = command("serve", "--stop", "--ray", cluster.address)
-        assert (done.returncode, done.stdout) == (1, "") and "No service runs on this Ray cluster." in done.stderr
 
 
 def test_another_command_ends_the_service_and_its_cluster(load, folder):
