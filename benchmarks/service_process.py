@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from pathlib import Path
 
 SSDTRT = (sys.executable, "-m", "ssdtrt")
 START_SECONDS = 600.0
+PORTS = range(5_000, 10_000)  # Neither the system gives these to anybody, nor Ray to its workers, while the service starts.
+    10_000, 20_000
+)  # The system gives none of these to others, as to Ray's processes while the service starts.
 KINDS = {"ray::ServeReplica:ssdtrt-detect": "replicas", "haproxy": "haproxy"}  # of processes, by how their titles begin
 
 
@@ -30,9 +34,7 @@ class Server:
     """
 
     def __init__(self, engine: str | Path, folder: Path, *options: str):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self._path, self.url, self.exit_code = folder / "serve.json", f"http://127.0.0.1:{port}", None
         self.memory: list[float] = []
         self.gpu_memory: list[int] = []
@@ -91,6 +93,14 @@ class Server:
         self._sampler.join()
         if self.exit_code is None:
             self.stop()
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens at."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise SystemExit(f"no port of {PORTS[0]} to {PORTS[-1]} is free")
 
 
 def descendants(root: int) -> Iterator[int]:

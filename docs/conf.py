@@ -51,6 +51,7 @@ examples/README
 docs/files
 Reports <docs/reports>
 docs/performance
+Service speed <docs/service-load>
 Scale <docs/scale>
 Accuracy <docs/accuracy>
 INT8 <docs/int8>

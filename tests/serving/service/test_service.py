@@ -501,9 +501,7 @@ serve.start(http_options={"port": int(sys.argv[2])})
 
 
 def test_on_a_cluster_whose_ray_serve_runs_before_and_after(load, folder, pictures):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = script("service_process").free_port()
     with ray_cluster(6) as (cluster, _):
         subprocess.run([sys.executable, "-c", START_SERVE, cluster.address, str(port)], capture_output=True, check=True)
         with server_of(folder / "one.ts", folder, "--ray", cluster.address) as server:
