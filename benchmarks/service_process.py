@@ -17,9 +17,7 @@ from pathlib import Path
 
 SSDTRT = (sys.executable, "-m", "ssdtrt")
 START_SECONDS = 600.0
-PORTS = range(5_000, 10_000)  # Neither the system gives these to anybody, nor Ray to its workers, while the service starts.
-    10_000, 20_000
-)  # The system gives none of these to others, as to Ray's processes while the service starts.
+PORTS = range(5_000, 10_000)  # The system gives none of these to others meanwhile, and Ray none to its workers.
 KINDS = {"ray::ServeReplica:ssdtrt-detect": "replicas", "haproxy": "haproxy"}  # of processes, by how their titles begin
 
 
