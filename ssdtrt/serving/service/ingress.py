@@ -33,6 +33,7 @@ _SETTINGS = {
         config.SERVE_CLIENT_SECONDS
     ),  # An hour, else: idle clients take all places.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # Ten, else. The third check that fails starts HAProxy anew.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",  # Five, else. On a busy machine it is killed while it still starts.
 }
 _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _WITH_PARENT = """#!/bin/sh

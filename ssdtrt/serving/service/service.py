@@ -213,13 +213,14 @@ def _place(needed: str | None, replicas: int | None, own_cluster: bool) -> Place
 
 def _listen(host: str, port: int, seconds: float) -> str:
     """Start Ray Serve and return the address that it listens at: where it ran before, it keeps that of its start."""
+    import ray
     from ray import serve
     from ray.serve.config import HTTPOptions
     from ray.serve.context import _get_global_client
 
     try:
         serve.start(http_options=HTTPOptions(host=host, port=port, request_timeout_s=seconds), logging_config=_QUIET)
-    except RuntimeError as error:  # HAProxy does not start, as where another process has got the port meanwhile.
+    except (RuntimeError, ray.exceptions.RayError) as error:  # As where another process has got the port meanwhile.
         raise SsdtrtError(start_failure(str(error))) from error
     client = _get_global_client()
     assert client is not None
