@@ -114,7 +114,10 @@ def by_step(before: list[list[float]], after: list[list[float]]) -> dict[str, fl
     found = dict.fromkeys(("request", "batch", "decode"), 0.0)
     for old, new in zip(before, after):
         passed = [seconds - (old[number] if number < len(old) else 0.0) for number, seconds in enumerate(new)]
-        request, batch, *decode = [seconds for seconds in passed if seconds > 0.02 * sum(passed)]
+        worked = [seconds for seconds in passed if seconds > 0.02 * sum(passed)]
+        if len(worked) < 2:  # No request came to this one.
+            continue
+        request, batch, *decode = worked
         found["request"] += request
         found["batch"] += batch
         found["decode"] += sum(decode)

@@ -19,7 +19,7 @@ from ssdtrt import config
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import content_format, missing_decoder, register_heif
 from ssdtrt.reading.addresses import is_address, shown
-from ssdtrt.system.files import paths_in_list
+from ssdtrt.system.files import as_list, paths_in_list
 from ssdtrt.system.outputs import is_as_written, written_files
 from ssdtrt.system.progress import Progress, silent
 from ssdtrt.system.report import counted
@@ -63,7 +63,7 @@ def expand(
         ImageError: Without `failures`, for a folder, pattern or list without a picture. For an address where none may be.
     """
     before = written_files(output) if output else {}
-    for argument in _files_together([arguments] if isinstance(arguments, (str, os.PathLike)) else arguments):
+    for argument in _files_together(as_list(arguments)):
         text, drawn, left_out = str(argument), before, LeftOut()
         if isinstance(argument, list):
             text, problem = f"{argument[0]}{', ...' if len(argument) > 1 else ''}", "is no picture"

@@ -41,9 +41,7 @@ def test_what_was_prepared_is_taken_or_forgotten(replica, engines):
         replica.forget()  # Another replica could not load it.
         assert not replica.switch(other) and replica.info().engine == one
         await replica.prepare(other)
-        assert (
-            not replica.switch(one) and replica.info().engine == one
-        )  # Of another swap, which loses; this one goes on.
+        assert not replica.switch(one) and replica.info().engine == one  # Of another swap; this one goes on.
         assert replica.switch(other) and replica.info().engine == other
         assert replica._next is replica._awaited is None
 
