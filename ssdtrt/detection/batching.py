@@ -87,7 +87,7 @@ class BatchRunner:
     Args:
         stage: Brings a batch to the device.
         start: Starts the work on what `stage` returned, and returns a function that waits for the result, a tensor with
-            a row for each item. That function is called after the next `start`, if there is one, and before any other.
+            a row for each item. That function is called before the next `start`.
         size: The most items of a batch; smaller after a batch did not fit.
         smallest: The fewest items that a batch is halved to.
         note: Called with a line on each halving.
@@ -152,16 +152,14 @@ class BatchRunner:
             staged = in_thread(staged, config.BATCHES_AHEAD)
         with contextlib.closing(staged):
             for batch, images in staged:
-                before, running, finish = running, None, None
+                done = self._finish(*running) if running else None
                 try:
-                    if before is not None and before[1] is not None:
-                        finish = self._start_if_it_fits(batch, images, full)
+                    fits = images is not None and len(batch) <= self.size
+                    running = batch, self._if_it_fits(self._start, images, full) if fits else None
+                    full = len(batch) if len(batch) == self.size else 0
                 finally:
-                    if before is not None:  # Also where the next batch fails to start: what runs is not lost.
-                        yield self._finish(*before)
-                if finish is None:  # There was none before it, or no room beside that one.
-                    finish = self._start_if_it_fits(batch, images, full)
-                running, full = (batch, finish), len(batch) if len(batch) == self.size else 0
+                    if done:  # Also where the next batch fails to start: what is finished is not lost.
+                        yield done
         if running:
             yield self._finish(*running)
 
@@ -186,12 +184,6 @@ class BatchRunner:
                         with gpu_errors():
                             stream.synchronize()
                 yield batch, images
-
-    def _start_if_it_fits(self, batch: list[Any], images: Tensor | None, full: int) -> Finish | None:
-        """Start a batch that was staged; None where its memory, or that which the work needs, is too small."""
-        if images is None or len(batch) > self.size:
-            return None
-        return self._if_it_fits(self._start, images, full)
 
     def _start(self, images: Tensor, full: int) -> Finish:
         """Start the images [N, ...] of a batch, filled up to those of a full one before it."""

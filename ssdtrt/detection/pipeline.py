@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssdtrt import config
-from ssdtrt.detection.postprocessor import Pending, Postprocessor, Started
+from ssdtrt.detection.postprocessor import Pending, Postprocessor
 from ssdtrt.images.tensors import normalization, scale_to
 from ssdtrt.reading.stage_times import StageTimes
 from ssdtrt.runners.baseline import EagerRunner
@@ -48,7 +48,7 @@ class Pipeline:
         self.normalization = normalization(runner.preprocess, self.device)
         self.postprocessor = Postprocessor(self.device, max_detections, nms_iou)
         self.graph = runner.graph_around(self._whole) if isinstance(runner, FileRunner) else None
-        self._running: tuple[int, Pending] | None = None  # with how many images it has
+        self._running: Pending | None = None
         self._warm: set[int] = set()  # sizes of batches
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
@@ -59,17 +59,12 @@ class Pipeline:
 
         Returns:
             A function that waits and returns the packed detections [N, K + 1, 6] on the host, where they stay. It may
-            be called after further starts too: where the sizes are equal, the device goes from one to the next.
+            be called after the next `start` too.
         """
-        if self._running is not None:  # What it reads on the device is overwritten now.
-            count, before = self._running
-            if self.graph is not None and count == len(images):
-                before.keep()
-            else:  # Another graph may be captured, in the memory of the one that is running.
-                before.wait()
-        pending = self._timed(images)
-        self._running = len(images), pending
-        return pending.result
+        if self._running is not None:
+            self._running.wait()  # Of a stream between two results. What it reads on the device is overwritten now.
+        self._running = Pending(self._timed(images))
+        return self._running.result
 
     def warm_up(self, count: int) -> None:
         """Run black images where that captures a graph, so that the first pictures do not wait for it.
@@ -82,7 +77,7 @@ class Pipeline:
         if not count or self.graph is None or count in self._warm:
             return
         if self._running is not None:
-            self._running[1].wait()
+            self._running.wait()
         self._warm.add(count)
         shape = count, 3, config.IMAGE_SIZE, config.IMAGE_SIZE
         with gpu_errors():
@@ -92,27 +87,26 @@ class Pipeline:
                 if not out_of_memory(error):
                     raise
 
-    def _timed(self, images: Tensor) -> Pending:
+    def _timed(self, images: Tensor) -> Callable[[], Tensor]:
         """Start, and add the time of the device once it has finished."""
         if self.device.type != "cuda":
             with self.times.busy("network"):
-                started = self._start(images)
-            return Pending(started, started.keep)
+                return self._start(images)
         with current_device(self.device):
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
-            started = self._start(images)
+            finish = self._start(images)
             end.record()
 
-        def finish() -> Tensor:
-            result = started()
+        def finish_timed() -> Tensor:
+            result = finish()
             end.synchronize()
             self.times.add("network", start.elapsed_time(end) / 1e3)
             return result
 
-        return Pending(finish, started.keep)
+        return finish_timed
 
-    def _start(self, images: Tensor) -> Started:
+    def _start(self, images: Tensor) -> Callable[[], Tensor]:
         if self.graph is None:
             return self.postprocessor.start(*self.runner(scale_to(images, *self.normalization)))
         with current_device(self.device):
@@ -121,7 +115,7 @@ class Pipeline:
     def release(self) -> None:
         """Free the captured graphs and the memory that they hold."""
         if self._running is not None:
-            self._running[1].wait()
+            self._running.wait()
         if self.graph is not None:
             self.graph.release()
         self._warm.clear()

@@ -10,7 +10,7 @@ from torch import Tensor
 from ssdtrt import config
 from ssdtrt.model.boxes import default_boxes
 from ssdtrt.model.nms import detect_exact, detect_fixed, detect_incomplete
-from ssdtrt.runners.cuda_graph import CudaGraphRunner, copy_outputs
+from ssdtrt.runners.cuda_graph import CudaGraphRunner
 from ssdtrt.system.devices import current_device
 
 
@@ -40,7 +40,7 @@ class Postprocessor:
         """Return the packed detections [N, K + 1, 6] on the host."""
         return self.start(loc, conf)()
 
-    def start(self, loc: Tensor, conf: Tensor) -> Started:
+    def start(self, loc: Tensor, conf: Tensor) -> Callable[[], Tensor]:
         """Start the work and do not wait for it.
 
         Args:
@@ -48,7 +48,8 @@ class Postprocessor:
             conf: Logits [N, C, A].
 
         Returns:
-            What waits for it. Call it, or its `keep`, before the next `start`, which may overwrite what it reads.
+            A function that waits and returns the packed detections [N, K + 1, 6] on the host. Call it before the next
+            `start`, which may overwrite what it reads. What it returned stays.
         """
         with current_device(self.device):
             return self.to_host(*self.steps(loc, conf))
@@ -64,9 +65,18 @@ class Postprocessor:
             iou = self.nms_iou
             return detect_fixed(loc, conf, self.default_boxes, self.max_detections, use_all=False, iou=iou)
 
-    def to_host(self, loc: Tensor, conf: Tensor, packed: Tensor) -> Started:
+    def to_host(self, loc: Tensor, conf: Tensor, packed: Tensor) -> Callable[[], Tensor]:
         """Start to copy what `detect` returned to the host, and return what `start` returns."""
-        return Started(self, loc, conf, packed)
+        host = to_host(packed)
+
+        def finish() -> Tensor:
+            found = host()
+            if bool(found[:, -1, 1].all()):
+                return found
+            with current_device(self.device), torch.no_grad():
+                return self._complete(packed, loc, conf)
+
+        return finish
 
     def release(self) -> None:
         """Free the captured graphs and the memory that they hold."""
@@ -74,62 +84,26 @@ class Postprocessor:
             if isinstance(steps, CudaGraphRunner):
                 steps.release()
 
-    def complete(self, loc: Tensor, conf: Tensor, packed: Tensor) -> Tensor:
-        """Return the packed detections on the host, where those of some pictures are not complete on the device."""
-        with current_device(self.device), torch.no_grad():
-            if len(packed) > 1:
-                return detect_incomplete(packed.clone(), loc, conf, self.default_boxes, self.nms_iou).cpu()
-            found = to_host(self.steps_of_best(loc, conf))()
-            if bool(found[0, -1, 1]):
-                return found
-            return detect_exact(loc, conf, self.default_boxes, self.max_detections, self.nms_iou).cpu()
-
-
-class Started:
-    """Packed detections on their way to the host, and what those of a picture with too many candidates are computed from.
-
-    Args:
-        postprocessor: Whose they are.
-        loc: What `Postprocessor.detect` returned, as are `conf` and `packed`.
-        conf: Logits.
-        packed: The packed detections.
-    """
-
-    def __init__(self, postprocessor: Postprocessor, loc: Tensor, conf: Tensor, packed: Tensor):
-        self._complete, self._outputs, self._wait = postprocessor.complete, (loc, conf, packed), to_host(packed)
-
-    def keep(self) -> None:
-        """Copy what the next work of the same shape overwrites: the call may then come after it was started."""
-        loc, conf, packed = self._outputs
-        with torch.no_grad():
-            self._outputs = (*copy_outputs(loc, conf), packed.clone())
-
-    def __call__(self) -> Tensor:
-        """Wait, and return the packed detections [N, K + 1, 6] on the host, where they stay."""
-        found = self._wait()
-        return found if bool(found[:, -1, 1].all()) else self._complete(*self._outputs)
+    def _complete(self, packed: Tensor, loc: Tensor, conf: Tensor) -> Tensor:
+        """The packed detections on the host, where those of some pictures are not complete."""
+        if len(packed) > 1:
+            return detect_incomplete(packed.clone(), loc, conf, self.default_boxes, self.nms_iou).cpu()
+        found = to_host(self.steps_of_best(loc, conf))()
+        if bool(found[0, -1, 1]):
+            return found
+        return detect_exact(loc, conf, self.default_boxes, self.max_detections, self.nms_iou).cpu()
 
 
 class Pending:
     """A result that the device is still computing: what `Postprocessor.start` returned, called only once.
 
     Its error is kept too, for who asks for the result.
-
-    Args:
-        finish: Waits for it.
-        keep: Does what `Started.keep` does.
     """
 
-    def __init__(self, finish: Callable[[], Tensor], keep: Callable[[], None] = lambda: None):
+    def __init__(self, finish: Callable[[], Tensor]):
         self._finish: Callable[[], Tensor] | None = finish
-        self._keep: Callable[[], None] | None = keep
         self._result: Tensor | None = None
         self._error: Exception | None = None
-
-    def keep(self) -> None:
-        """Copy what the next work overwrites, if this result is not on the host yet."""
-        if self._keep is not None:
-            self._keep()
 
     def wait(self) -> None:
         """Wait until the result is on the host, where it stays; raises nothing that the device fails with."""
@@ -139,7 +113,7 @@ class Pending:
             self._result = self._finish()
         except Exception as error:
             self._error = error.with_traceback(None)  # Its frames would hold what filled the memory.
-        self._finish = self._keep = None  # They hold the outputs, which may be the memory of a graph.
+        self._finish = None  # It holds the outputs, which may be the memory of a graph.
 
     def result(self) -> Tensor:
         """Wait, and return the result or raise its error."""

@@ -183,7 +183,7 @@ def test_the_memory_of_a_graph_is_freed_after_what_runs_in_it(captured):
     pipeline, images = Pipeline(captured), synthetic_pictures(1, seed=1)
     expected = pipeline.start(images)().clone()
     result, finished = pipeline.start(images), []
-    _, pending = pipeline._running
+    pending = pipeline._running
     pending._finish = lambda real=pending._finish: finished.append(len(pipeline.graph.graphs)) or real()
     pipeline.release()
     assert finished == [1] and torch.equal(result(), expected)

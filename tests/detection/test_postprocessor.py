@@ -108,9 +108,9 @@ def test_another_iou_is_that_of_torchvision(iou, pictures, spread, background, m
     loc, conf = outputs(pictures, spread, background)
     boxes, scores = decode_boxes(loc, conf, default_boxes())
     decoder = Postprocessor(CPU, 200, iou)
-    ways = [decoder(loc, conf), decoder.complete(*decoder.steps(loc, conf))]
+    ways = [decoder(loc, conf), decoder._complete(decoder.steps(loc, conf)[2], loc, conf)]
     monkeypatch.setattr(decoder, "steps_of_best", lambda *_: torch.zeros(1, 201, 6))
-    ways.append(decoder.complete(*decoder.steps(loc, conf)))
+    ways.append(decoder._complete(decoder.steps(loc, conf)[2], loc, conf))
     for place in range(pictures):
         anchor, label = torch.where(scores[place, :, 1:] > 0.05)
         score = scores[place][anchor, label + 1]

@@ -23,7 +23,9 @@ def test_the_page_holds_the_tables():
 
 def test_a_page_with_other_figures_is_found_and_written(tmp_path, monkeypatch):
     monkeypatch.setattr(scale, "PAGE", tmp_path / "scale.md")
-    scale.PAGE.write_text(PAGE.replace("| 7,261 | 1.59 |", "| 7,261 | 1.60 |"), encoding="utf-8")
+    other = re.sub(r"(\| FP16, decoded on the GPU \| 16 \| [\d,]+ \|) [\d.]+ \|", r"\1 9.99 |", PAGE)
+    assert other.count("9.99") == 1
+    scale.PAGE.write_text(other, encoding="utf-8")
     assert scale.main(["--check"]) == 1
     assert scale.main([]) == 0 and scale.PAGE.read_text(encoding="utf-8") == PAGE
 
@@ -56,5 +58,7 @@ def test_what_is_needed_over_what_there_is(monkeypatch):
 
 
 def test_other_assumptions_are_printed_and_not_written(capsys):
+    run = json.loads((ROOT / "benchmarks" / "reports" / "h200-files-gpu.json").read_text())["runs"][0]
+    dollars = f"${30 * 1e6 / 3600 / run['images_per_second']:.2f}"
     assert scale.main(["--price", "30"]) == 0
-    assert "$1.15" in capsys.readouterr().out and "$1.15" not in PAGE
+    assert dollars in capsys.readouterr().out and dollars not in PAGE
