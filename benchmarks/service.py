@@ -28,6 +28,8 @@ from files import write_files
 from service_load import Account, Known, Load, read_answers
 from service_process import SSDTRT, Server
 
+from ssdtrt import config
+
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
@@ -43,6 +45,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bad", type=float, default=0.05, help="the share of bad uploads")
     parser.add_argument("--pictures", type=int, default=200, help="different ones")
     parser.add_argument("--processes", type=int, help="that the clients are in; by default one for 10 clients")
+    parser.add_argument(
+        "--decode", default=config.SERVE_DECODE, choices=config.DECODE[1:], help="where JPEGs are decoded"
+    )
     parser.add_argument("--serve", default="", help="more options of ssdtrt serve, such as '--replicas 2'")
     parser.add_argument("--bench", action="store_true", help="measure the engine alone, too")
     parser.add_argument("--costs", action="store_true", help="measure decoding and batches alone, too")
@@ -59,12 +64,13 @@ def main(arguments: list[str] | None = None) -> None:
         folder.mkdir()
         write_files(folder, options.pictures, options.pictures, 0)
         report: dict[str, Any] = {"engine": os.path.basename(options.engine), "bad": options.bad}
-        pictures = known_answers(options.engine, folder / "links", Path(temporary))
+        pictures = known_answers(options.engine, folder / "links", Path(temporary), options.decode)
         if options.costs:
             report["costs"] = costs(options.engine, folder / "links")
-        with Server(options.engine, Path(temporary), *options.serve.split()) as server:
-            service = server.report["service"]
-            service = {name: service[name] for name in ("precision", "device", "batch_size", "replicas", "options")}
+        more = ["--decode", options.decode, *options.serve.split()]
+        with Server(options.engine, Path(temporary), *more) as server:
+            names = ("precision", "device", "batch_size", "decode", "replicas", "options")
+            service = {name: server.report["service"][name] for name in names}
             report |= {"service": service, "machine": machine(service["device"]), "rows": []}
             for number, long in zip(clients, seconds + seconds[-1:] * len(clients)):
                 report["rows"].append(row(server, pictures, number, long, options))
@@ -152,10 +158,10 @@ def bench(engine: str, path: Path) -> list[dict[str, Any]]:
     return [{name: row[name] for name in ("case", "batch_size", "median_ms", "images_per_second")} for row in rows]
 
 
-def known_answers(engine: str, folder: Path, temporary: Path) -> list[Known]:
-    """What `ssdtrt detect` says of each picture of a folder, decoded as the service does it."""
+def known_answers(engine: str, folder: Path, temporary: Path, decode: str) -> list[Known]:
+    """What `ssdtrt detect` says of each picture of a folder, decoded where the service does it."""
     lines = temporary / "answers.jsonl"
-    words = [*SSDTRT, "-q", "detect", engine, str(folder), "--decode", "cpu", "--jsonl", str(lines)]
+    words = [*SSDTRT, "-q", "detect", engine, str(folder), "--decode", decode, "--jsonl", str(lines)]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     return read_answers(lines.read_text())
 

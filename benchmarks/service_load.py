@@ -19,7 +19,7 @@ from PIL import Image
 MORE_SECONDS = 5.0  # than the time-out, after which a client gives up
 SCORE, PIXELS = 0.01, 2.0  # by which an answer may differ that comes from a batch of another size
 FLIPPED = 0.5  # of the detections have to be there at least, where rounding has flipped decisions of NMS
-EXPECTED = {"garbage": {422}, "truncated": {422}, "empty": {400}, "bomb": {413}, "large": {413}, "encoded": {415},
+EXPECTED = {"garbage": {422}, "truncated": {422}, "scrambled": {200, 422}, "empty": {400}, "bomb": {413}, "large": {413}, "encoded": {415},
             "cut": {0}, "slow": {408}}  # fmt: skip
 """The statuses of bad uploads, beside 503; 0 is none, for a client that goes away."""
 
@@ -151,8 +151,10 @@ class Load:
         if kind in ("cut", "slow", "large"):
             return await self._raw(kind), b""
         headers = {"Content-Type": "image/jpeg", **({"Content-Encoding": "gzip"} if kind == "encoded" else {})}
-        body = {"garbage": os.urandom(5000), "truncated": known.content[: len(known.content) // 2], "empty": b"",
-                "bomb": BOMB}.get(kind, known.content)  # fmt: skip
+        middle = len(known.content) // 2
+        body = {"garbage": os.urandom(5000), "truncated": known.content[:middle], "empty": b"", "bomb": BOMB,
+                "scrambled": known.content[:middle] + os.urandom(16) + known.content[middle + 16 :],
+               }.get(kind, known.content)  # fmt: skip
         async with session.post(f"{self.url}/detect", data=body, headers=headers) as response:
             return response.status, await response.read()
 

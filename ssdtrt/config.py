@@ -192,6 +192,7 @@ SUPPORT_MATRIX = "https://docs.nvidia.com/deeplearning/frameworks/support-matrix
 
 # The service on Ray Serve.
 SERVE_HOST, SERVE_PORT = "127.0.0.1", 8000
+SERVE_DECODE = "cpu"  # where JPEGs are decoded
 SERVE_BYTES = 20_000_000  # of a request's body
 SERVE_PIXELS = 50_000_000  # of a picture: 150 MB in RGB
 SERVE_PICTURES = 16  # of a request

@@ -88,6 +88,13 @@ _OF_STOP = {"ray", "stop"}
     help="Seconds until a request is answered.",
 )  # fmt: skip
 @click.option(
+    "--decode",
+    type=click.Choice(config.DECODE),
+    default=config.SERVE_DECODE,
+    show_default=True,
+    help="Where JPEGs are decoded.  auto: on the GPU, where nvImageCodec is installed.",
+)
+@click.option(
     "--device", type=click.Choice(("cpu", "cuda")), help="For a module.  [default: cuda where there are GPUs]"
 )
 @sha256_option

@@ -51,16 +51,13 @@ class EncodedJpeg(NamedTuple):
 def read_jpeg(path: str | os.PathLike, *, orient: bool = True, max_pixels: int | None = None) -> EncodedJpeg | None:
     """Read a file, if it is a JPEG that a GPU decodes as Pillow does.
 
-    That is a whole baseline JPEG of 8 bits, grey or Y'CbCr. All others are Pillow's: progressive ones, CMYK and RGB, what
-    is cut off, and what has so many pixels that Pillow has something to say about it.
-
     Args:
         path: The file.
-        orient: Whether it is turned by its EXIF orientation.
-        max_pixels: How many pixels are read (see `load_image`).
+        orient: As for `jpeg_in`, as is `max_pixels`.
+        max_pixels: How many pixels are read.
 
     Returns:
-        The file; None for everything else, also for what cannot be read.
+        As `jpeg_in`; None also for what cannot be read.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -68,7 +65,27 @@ def read_jpeg(path: str | os.PathLike, *, orient: bool = True, max_pixels: int |
         with open(path, "rb", buffering=0) as file:
             start = file.read(len(_START))
             data = start + file.readall() if start == _START else b""
-        if not data[-64:].rstrip(b"\0").endswith(_END):
+    except (OSError, ValueError, MemoryError):  # Raised again where it is read.
+        return None
+    return jpeg_in(data, orient=orient, max_pixels=max_pixels)
+
+
+def jpeg_in(data: bytes, *, orient: bool = True, max_pixels: int | None = None) -> EncodedJpeg | None:
+    """Return the JPEG that these bytes are, if a GPU decodes it as Pillow does.
+
+    That is a whole baseline JPEG of 8 bits, grey or Y'CbCr. All others are Pillow's: progressive ones, CMYK and RGB, what
+    is cut off, and what has so many pixels that Pillow has something to say about it.
+
+    Args:
+        data: The bytes of a file.
+        orient: Whether it is turned by its EXIF orientation.
+        max_pixels: How many pixels are read (see `load_image`).
+
+    Returns:
+        The file; None for everything else.
+    """
+    try:
+        if not (data.startswith(_START) and data[-64:].rstrip(b"\0").endswith(_END)):
             return None
         header = _read_header(data)
         if header is None or header.width * header.height > min(usual_pixels(), max_pixels or float("inf")):

@@ -34,7 +34,7 @@ def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureRe
         GpuError: Where the GPU fails.
     """
     groups = iter(lambda: list(itertools.islice(prepared, size)), [])
-    decode = partial(_decode, decoder=decoder, reader=reader)
+    decode = partial(decode_group, decoder=decoder, reader=reader)
     with (
         contextlib.closing(prepared),
         contextlib.closing(in_order(decode, groups, config.GPU_DECODERS, GROUPS_HELD)) as decoded,
@@ -43,9 +43,19 @@ def decode_on_device(prepared: Prepared, decoder: JpegDecoder, reader: PictureRe
             yield from group
 
 
-def _decode(
+def decode_group(
     group: list[PreparedPicture | ImageError], decoder: JpegDecoder, reader: PictureReader
 ) -> list[PreparedPicture | ImageError]:
+    """Return some pictures as `decode_on_device` yields them.
+
+    Args:
+        group: The pictures; the list is changed.
+        decoder: The decoder.
+        reader: The reader.
+
+    Raises:
+        GpuError: Where the GPU fails.
+    """
     with reader.times.busy("decode", config.GPU_DECODERS), gpu_errors():
         return _decode_group(group, decoder, reader)
 
@@ -67,7 +77,9 @@ def _decode_group(
         one.release()
         if image is None:
             found = reader.with_pillow(one)
-            group[place] = found if isinstance(found, ImageError) else replace(found, notes=(*found.notes, NOT_DECODED))
+            if not isinstance(found, ImageError):
+                found = replace(found, name=one.name, notes=(*found.notes, NOT_DECODED))
+            group[place] = found
         else:
             group[place] = PreparedPicture(one.index, one.name, one.size, image, one.source, notes=one.notes)
     return group

@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import load_image
-from ssdtrt.images.jpeg import EncodedJpeg, read_jpeg
+from ssdtrt.images.jpeg import EncodedJpeg, jpeg_in, read_jpeg
 
 WHOLE = jpeg()
 ADOBE = b"Adobe\0d\0\0\0\0"  # and the transform
@@ -167,3 +167,11 @@ def test_what_a_damaged_header_says_is_what_pillow_takes_from_it(data, tmp_path_
         except ImageError:
             return
     assert found is None or found.size == size
+
+
+@pytest.mark.parametrize("content", [*(content for content, _ in TAKEN.values()), *LEFT.values()])
+def test_bytes_are_judged_as_their_file_is(content, tmp_path):
+    file, inside = read(tmp_path, content), jpeg_in(content)
+    assert (file is None) == (inside is None)
+    if inside is not None:
+        assert bytes(inside.encoded()) == content and inside[1:] == file[1:]

@@ -12,6 +12,9 @@ from ssdtrt.detect import Detector
 from ssdtrt.detection.results import UNTRAINED
 from ssdtrt.detection.unpacking import Chosen, unpack
 from ssdtrt.errors import ImageError
+from ssdtrt.images.gpu_decode import decoder_for
+from ssdtrt.images.jpeg import jpeg_in
+from ssdtrt.reading.device_decoding import decode_group
 from ssdtrt.reading.reader import PictureReader, PreparedPicture
 from ssdtrt.serving.service.records import EngineFile, ServiceInfo, ServiceOptions
 from ssdtrt.serving.service.uploads import Refused, Upload
@@ -30,7 +33,8 @@ class LoadedEngine:
         detector: The same, loaded.
 
     Raises:
-        SsdtrtError: Where the file is not there, has another SHA-256 or does not run here.
+        SsdtrtError: Where the file is not there, has another SHA-256 or does not run here, or a GPU that is asked for cannot
+            decode.
     """
 
     def __init__(self, engine: EngineFile, options: ServiceOptions):
@@ -48,6 +52,12 @@ class LoadedEngine:
         )
         self._chosen = Chosen(detector.threshold, detector.classes, detector.max_detections)
         self._resize_on_device = detector.device.type == "cuda"
+        preprocess, wanted = detector.runner.preprocess, options.decode != "cpu"
+        self._decoder = decoder_for(options.decode, detector.device, preprocess, wanted)
+        self._text = io.StringIO()
+        self._sink = JsonLinesSink(
+            self._text, detector.runner.labels
+        )  # Takes longer to make than a batch does to write.
 
     def capture(self) -> None:
         """Run batches of the engine's sizes as CUDA graphs, and let no other size come.
@@ -64,13 +74,17 @@ class LoadedEngine:
             self.detector.pipeline.warm_up(size)
 
     def prepare(self, upload: Upload) -> PreparedPicture:
-        """Decode and resize a picture, in any thread.
+        """Decode and resize a picture, in any thread; a JPEG for the GPU stays as it is.
 
         Raises:
             Refused: For what cannot be read, and for more pixels than are allowed.
         """
         file = io.BytesIO(upload.content)
         file.name = upload.name or "The upload"
+        if self._decoder is not None:
+            jpeg = jpeg_in(upload.content, orient=self.detector.orient, max_pixels=self._options.max_pixels)
+            if jpeg is not None:
+                return PreparedPicture(0, upload.name, jpeg.size, jpeg, file)
         found = next(self._reader.at_once([file], resize_on_device=self._resize_on_device))
         if isinstance(found, ImageError):
             if isinstance(found.__cause__, Image.DecompressionBombError):
@@ -80,20 +94,27 @@ class LoadedEngine:
             raise Refused(422, str(found))
         return dataclasses.replace(found, name=upload.name, source="")  # Else it keeps the whole picture.
 
-    def detect(self, pictures: Sequence[PreparedPicture]) -> list[str]:
+    def detect(self, pictures: Sequence[PreparedPicture]) -> list[str | Refused]:
         """Detect in pictures, in one thread at a time.
 
         Returns:
-            For each picture what `ssdtrt detect --jsonl` writes, a line without its end.
+            For each picture what `ssdtrt detect --jsonl` writes, a line without its end; or why it cannot be read, which for a
+            JPEG for the GPU shows only here.
 
         Raises:
             GpuError: Where the GPU fails, or its memory is too small for the smallest batch.
         """
-        detector, runner, text = self.detector, self.detector.runner, io.StringIO()
-        sink = JsonLinesSink(text, runner.labels)
-        for batch, packed in detector.batches.run(detector.batches.cut(pictures)):
-            sink.write_batch(unpack(packed.numpy(), batch, self._chosen, runner.preprocess, runner.labels, _gone))
-        return text.getvalue().splitlines()
+        detector, runner = self.detector, self.detector.runner
+        decoded: list[PreparedPicture | ImageError] = [*pictures]
+        if self._decoder is not None:
+            decoded = decode_group(decoded, self._decoder, self._reader)
+        self._text.seek(0)
+        self._text.truncate()
+        readable = [one for one in decoded if isinstance(one, PreparedPicture)]
+        for batch, packed in detector.batches.run(detector.batches.cut(readable)):
+            self._sink.write_batch(unpack(packed.numpy(), batch, self._chosen, runner.preprocess, runner.labels, _gone))
+        lines = iter(self._text.getvalue().splitlines())
+        return [Refused(422, str(one)) if isinstance(one, ImageError) else next(lines) for one in decoded]
 
     def info(self) -> ServiceInfo:
         """Return what runs, in one replica."""
@@ -106,6 +127,7 @@ class LoadedEngine:
             note="" if runner.trained else UNTRAINED,
             device=str(self.detector.device),
             batch_size=self.detector.batch_size,
+            decode="cpu" if self._decoder is None else "gpu",
             replicas=1,
             options=self._options,
         )

@@ -29,6 +29,7 @@ class ServiceOptions(Report, frozen=True, kw_only=True):
         device: `cpu` or `cuda`.
         threshold: The lowest score that is reported.
         classes: The names or numbers of the classes that are reported; None for all.
+        decode: Where JPEGs are decoded: `gpu`, `cpu`, or `auto` for the GPU where that is possible.
         queue_delay: Microseconds that a picture may wait for others to fill a batch.
         max_queue: Requests that wait at each replica, or at each of Ray's HTTP proxies where there is no HAProxy; those beyond
             are refused.
@@ -44,6 +45,7 @@ class ServiceOptions(Report, frozen=True, kw_only=True):
     device: str = "cpu"
     threshold: float = config.THRESHOLD
     classes: tuple[str, ...] | None = None
+    decode: str = config.SERVE_DECODE
     queue_delay: int = config.SERVE_QUEUE_DELAY
     max_queue: int = config.SERVE_QUEUE["cpu"]
     max_bytes: int = config.SERVE_BYTES
@@ -65,6 +67,7 @@ class ServiceInfo(Report, frozen=True, kw_only=True):
         note: What is to be known about the detections, such as that the weights are untrained; "" for nothing.
         device: Where it runs.
         batch_size: The most pictures that run at once.
+        decode: Where JPEGs are decoded, `gpu` or `cpu`.
         replicas: How many replicas run.
         options: How the service was started.
     """
@@ -78,6 +81,7 @@ class ServiceInfo(Report, frozen=True, kw_only=True):
     note: str
     device: str
     batch_size: int
+    decode: str
     replicas: int
     options: ServiceOptions
 

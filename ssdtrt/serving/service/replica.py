@@ -150,11 +150,15 @@ class DetectReplica:
         assert loaded is not None
         reading = (loop.run_in_executor(self._readers, loaded.prepare, one) for one in uploads)
         pictures = await asyncio.gather(*reading)
-        return await asyncio.gather(*(self._detect((loaded, one)) for one in pictures))
+        lines = await asyncio.gather(*(self._detect((loaded, one)) for one in pictures))
+        for one in lines:
+            if isinstance(one, Refused):
+                raise one
+        return lines
 
     @serve.batch(max_batch_size=1, max_concurrent_batches=2)  # One of them waits for the thread of the device.
-    async def _detect(self, items: list[Item]) -> list[str]:
-        """A line for each picture, of pictures of any requests."""
+    async def _detect(self, items: list[Item]) -> list[str | Refused]:
+        """A line for each picture, of pictures of any requests, or why there is none."""
         try:
             return await asyncio.get_running_loop().run_in_executor(self._device, _detect_items, items)
         except GpuError as error:
@@ -162,9 +166,9 @@ class DetectReplica:
             raise
 
 
-def _detect_items(items: list[Item]) -> list[str]:
-    """A line for each picture; those of an engine that has just been replaced run apart."""
-    lines: list[str] = []
+def _detect_items(items: list[Item]) -> list[str | Refused]:
+    """A line for each picture, or why there is none; those of an engine that has just been replaced run apart."""
+    lines: list[str | Refused] = []
     for _, group in groupby(items, key=lambda item: id(item[0])):
         some = list(group)
         lines += some[0][0].detect([picture for _, picture in some])

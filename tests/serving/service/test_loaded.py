@@ -1,5 +1,6 @@
 """An engine in a replica: what it says is what `ssdtrt detect` writes."""
 
+import contextlib
 import io
 import json
 
@@ -7,9 +8,10 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra ray")
 
+from jpeg_files import jpeg, write_all
 from PIL import Image
 
-from ssdtrt.errors import ArtifactError
+from ssdtrt.errors import ArtifactError, SsdtrtError
 from ssdtrt.serving.service.loaded import LoadedEngine
 from ssdtrt.serving.service.records import EngineFile, ServiceOptions
 from ssdtrt.serving.service.uploads import Refused, Upload
@@ -57,3 +59,42 @@ def test_what_it_tells_of_itself(known):
 def test_another_file_than_was_checked(known):
     with pytest.raises(ArtifactError, match="expected 0000"):
         LoadedEngine(EngineFile(str(known), "0" * 64), ServiceOptions(url=""))
+
+
+def without_tables(content):
+    """The JPEG without its quantization tables: its header is a good one, and nothing can decode it."""
+    while (place := content.find(b"\xff\xdb")) >= 0:
+        content = content[:place] + content[place + 2 + int.from_bytes(content[place + 2 : place + 4], "big") :]
+    return content
+
+
+def test_jpegs_for_the_gpu_give_what_detect_writes(gpu_decoding, known, ssdtrt, tmp_path):
+    paths, broken = write_all(tmp_path)
+    files = [path for path in paths if path.is_file()]
+    loaded, pictures = load(known, decode="gpu"), []
+    for path in files:
+        with contextlib.suppress(Refused):
+            pictures.append(loaded.prepare(Upload(str(path), path.read_bytes())))
+    answers = [one for one in loaded.detect(pictures) if not isinstance(one, Refused)]
+    assert gpu_decoding.asked[-1] == 35 and loaded.info().decode == "gpu"
+    done = ssdtrt("-q", "detect", known, *files, "--decode", "cpu", "--jsonl", "-")
+    assert answers == done.stdout.splitlines() and len(answers) == len(paths) - broken
+
+
+def test_what_the_gpu_cannot_decode_pillow_reads_or_refuses_alone(gpu_decoding, known):
+    contents = [jpeg(seed=1), without_tables(jpeg(seed=2)), jpeg(seed=3)]
+    gpu_decoding.refused.append(contents[2])
+    names = ["a.jpg", "b.jpg", "c.jpg"]
+    loaded, pillow = load(known, decode="gpu"), load(known)
+    uploads = list(map(Upload, names, contents))
+    first, second, third = loaded.detect([loaded.prepare(one) for one in uploads])
+    assert [first, third] == pillow.detect([pillow.prepare(uploads[0]), pillow.prepare(uploads[2])])
+    with pytest.raises(Refused) as refused:
+        pillow.prepare(uploads[1])
+    assert (str(second), second.status) == (str(refused.value), 422) and "b.jpg" in str(second)
+
+
+def test_a_gpu_that_cannot_decode_is_an_error_only_where_it_was_asked_for(known):
+    with pytest.raises(SsdtrtError, match="JPEGs cannot be decoded on the GPU: there is no GPU"):
+        load(known, decode="gpu")
+    assert load(known, decode="auto").info().decode == load(known).info().decode == "cpu"

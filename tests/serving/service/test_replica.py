@@ -7,9 +7,12 @@ import pytest
 
 pytest.importorskip("ray", reason="needs the extra ray")
 
+from jpeg_files import jpeg
+
 from known import Few, known_file
 from ssdtrt.errors import ArtifactError
 from ssdtrt.serving.service.records import EngineFile, ServiceOptions
+from ssdtrt.serving.service.uploads import Refused, Upload
 from ssdtrt.system.digests import sha256_file
 
 
@@ -71,5 +74,24 @@ def test_a_file_that_cannot_be_loaded_leaves_the_one_that_runs(replica, engines)
             await replica.prepare(EngineFile(other.file, "0" * 64))
         replica.forget()
         assert replica.info().engine == one
+
+    asyncio.run(run())
+
+
+def test_a_picture_that_cannot_be_read_in_its_batch_refuses_its_request(replica, engines, monkeypatch):
+    """A JPEG for the GPU shows only there that it is broken."""
+    lines = {"a.jpg": "a line", "b.jpg": Refused(422, "broken")}
+
+    async def in_a_batch(item):  # Ray Serve's needs a service around it.
+        return lines[item[1].name]
+
+    async def run():
+        await replica.prepare(engines[0])
+        replica.switch(engines[0])
+        monkeypatch.setattr(replica, "_detect", in_a_batch)
+        good, bad = Upload("a.jpg", jpeg()), Upload("b.jpg", jpeg())
+        assert await replica._answer([good, good]) == ["a line", "a line"]
+        with pytest.raises(Refused, match="broken"):
+            await replica._answer([good, bad])
 
     asyncio.run(run())
