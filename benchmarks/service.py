@@ -4,7 +4,7 @@
 
 The script starts `ssdtrt serve ENGINE` itself, and ends it with SIGTERM. The pictures are seeded parts of the sample
 photographs, 640x480, whose answers `ssdtrt detect` gave before. Each client sends one after the other; one in so many
-requests is an upload that must be refused, of which the slow ones go on beside the next. The memory is that of the server's
+requests is a bad upload, of which the slow ones go on beside the next. The memory is that of the server's
 processes and of the GPUs, once a second; `cores` says how many cores its processes, the clients and others kept busy, and
 `replica_ms` how long a replica's threads computed for an answer, where every request is one (--bad 0). With --costs each step of a
 replica is measured alone, too, before the service starts. The report is written after each number of clients.

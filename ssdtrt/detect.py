@@ -270,7 +270,7 @@ class Detector:
         return detections_of(prepared, self.batches, chosen, self.runner, load, failures, self._notes)
 
     def start(self, images: Tensor) -> Callable[[], Tensor]:
-        """Start to detect in images on the device, and do not wait for it.
+        """Start to detect in images on the device once what was started before is done, and do not wait for it.
 
         Args:
             images: uint8 [N, 3, 300, 300], resized pictures on the detector's device.

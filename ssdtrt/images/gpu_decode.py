@@ -25,12 +25,19 @@ from ssdtrt.system.versions import pip_install
 _ALIGNMENT = 256  # bytes, that of memory from cudaMalloc
 
 
-def why_not(device: torch.device, preprocess: str) -> str:
-    """Return why JPEGs are not decoded on this device, and what to do; "" where they are."""
-    if device.type != "cuda":
+def never(device_type: str, preprocess: str) -> str:
+    """Return why no device of a type, such as `cuda`, decodes JPEGs for such a file, whatever is installed; "" where one may."""
+    if device_type != "cuda":
         return "there is no GPU here that torch sees, or --device is cpu"
     if preprocess != "eval":
         return f"the file was exported with --preprocess {preprocess}, whose blur and crop are computed on the CPU"
+    return ""
+
+
+def why_not(device: torch.device, preprocess: str) -> str:
+    """Return why JPEGs are not decoded on this device, and what to do; "" where they are."""
+    if reason := never(device.type, preprocess):
+        return reason
     if order_of_passes() is None:
         return "the installed Pillow resizes in a way that is not known here; install another version"
     try:
@@ -40,7 +47,16 @@ def why_not(device: torch.device, preprocess: str) -> str:
     return ""
 
 
-def decoder_for(decode: str, device: torch.device, preprocess: str, wanted: bool) -> JpegDecoder | None:
+def refusal(reason: str) -> SsdtrtError:
+    """Return the error for who asked for a GPU that cannot decode, for a reason that `why_not` gives."""
+    return SsdtrtError(
+        f"JPEGs cannot be decoded on the GPU: {reason.rstrip('.')}. Leave --decode (decode) out, and the CPU does it."
+    )
+
+
+def decoder_for(
+    decode: str, device: torch.device, preprocess: str, wanted: bool, threads: int = config.GPU_DECODERS
+) -> JpegDecoder | None:
     """Return a decoder where one is wanted.
 
     Args:
@@ -48,6 +64,7 @@ def decoder_for(decode: str, device: torch.device, preprocess: str, wanted: bool
         device: The device.
         preprocess: How pictures are prepared, `eval` or `hub`.
         wanted: Whether there is something to decode.
+        threads: How many threads call it at a time.
 
     Returns:
         The decoder; None where none is wanted, or JPEGs cannot be decoded on the device.
@@ -60,13 +77,11 @@ def decoder_for(decode: str, device: torch.device, preprocess: str, wanted: bool
     reason = why_not(device, preprocess)
     if not reason:
         try:
-            return JpegDecoder(device)
+            return JpegDecoder(device, threads)
         except SsdtrtError as error:
             reason = str(error)
     if decode == "gpu":
-        raise SsdtrtError(
-            f"JPEGs cannot be decoded on the GPU: {reason.rstrip('.')}. Leave --decode (decode) out, and the CPU does it."
-        )
+        raise refusal(reason)
     return None
 
 
@@ -75,10 +90,11 @@ class JpegDecoder:
 
     Pixels differ from Pillow's by 3 of 255 at most where the GPU has a decoder, 0.6 on average: both round what they
     interpolate between colors of a lower resolution. Work that runs on other streams goes on meanwhile, in which a decoder
-    waits for its turn again and again: config.GPU_DECODERS threads may call it at a time, each of which has its own.
+    waits for its turn again and again: so several threads may call it at a time, each of which has its own.
 
     Args:
         device: The GPU; or the CPU, where nvImageCodec decodes with libjpeg-turbo.
+        threads: How many they are.
 
     Attributes:
         kind: `hardware`, `hybrid` where a GPU has no decoder of its own, or `cpu`.
@@ -87,14 +103,14 @@ class JpegDecoder:
         SsdtrtError: Where nvImageCodec is missing, or decodes nothing here.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, threads: int = config.GPU_DECODERS):
         self.device = device
         self._free: queue.LifoQueue[_Decoder] = queue.LifoQueue()
         reason = SsdtrtError(f"nvImageCodec decodes no JPEG on {device}; update it: {pip_install(EXTRA)}")
         for self.kind in ("hardware", "hybrid") if device.type == "cuda" else ("cpu",):
             try:
                 with gpu_errors():
-                    decoders = [_Decoder(device, self.kind) for _ in range(config.GPU_DECODERS)]
+                    decoders = [_Decoder(device, self.kind) for _ in range(threads)]
                     if decoders[0]([EncodedJpeg(_tiny_jpeg(), (16, 16))])[0] is not None:
                         break
             except SsdtrtError as error:  # The next kind may start all the same.

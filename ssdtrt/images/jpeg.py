@@ -53,8 +53,8 @@ def read_jpeg(path: str | os.PathLike, *, orient: bool = True, max_pixels: int |
 
     Args:
         path: The file.
-        orient: As for `jpeg_in`, as is `max_pixels`.
-        max_pixels: How many pixels are read.
+        orient: Whether it is turned by its EXIF orientation.
+        max_pixels: How many pixels are read (see `load_image`).
 
     Returns:
         As `jpeg_in`; None also for what cannot be read.

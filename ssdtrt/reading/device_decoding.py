@@ -78,7 +78,8 @@ def _decode_group(
         if image is None:
             found = reader.with_pillow(one)
             if not isinstance(found, ImageError):
-                found = replace(found, name=one.name, notes=(*found.notes, NOT_DECODED))
+                # Of an open file it would keep the whole picture.
+                found = replace(found, name=one.name, source=one.source, notes=(*found.notes, NOT_DECODED))
             group[place] = found
         else:
             group[place] = PreparedPicture(one.index, one.name, one.size, image, one.source, notes=one.notes)

@@ -69,6 +69,10 @@ def test_what_is_refused_before_ray_starts(ssdtrt, known, engine, no_ray):
     assert_refused(done, "There is no class 'catt'; expected a name or a number of 1..80. Did you mean 'cat'?")
     done = ssdtrt("-q", "serve", engine, "--device", "cuda")
     assert_refused(done, "The file runs on cpu; found --device cuda. Leave it out.")
+    for options in ((engine,), (known, "--device", "cpu")):
+        done = ssdtrt("-q", "serve", *options, "--decode", "gpu")
+        assert_refused(done, "JPEGs cannot be decoded on the GPU: there is no GPU here that torch sees, or --device is "
+                             "cpu. Leave --decode (decode) out, and the CPU does it.")  # fmt: skip
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = ssdtrt("-q", "serve", known, "--port", port)

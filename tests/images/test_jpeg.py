@@ -70,6 +70,7 @@ LEFT = {
     "no rows": WHOLE.replace(b"\xff\xc0\0\x11\x08\0\x30", b"\xff\xc0\0\x11\x08\0\0"),
     "longer than a decoder takes": WHOLE.replace(b"\x08\0\x30\0\x40\x03", b"\x08\0\x30\x40\1\x03"),
     "junk between segments": WHOLE[:2] + b"x" + WHOLE[2:],
+    "another start": b"\0\0" + WHOLE[2:],
     "a start and an end": b"\xff\xd8\xff\xd9",
     "a start": b"\xff\xd8\xff",
     "nothing": b"",

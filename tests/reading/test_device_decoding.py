@@ -1,5 +1,6 @@
 """JPEGs among other pictures, decoded on a device: in order, with Pillow for what it refuses, slots let go once."""
 
+import io
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from jpeg_files import jpeg, write_all
 from ssdtrt.errors import GpuError, ImageError
 from ssdtrt.images.gpu_decode import JpegDecoder
 from ssdtrt.images.jpeg import EncodedJpeg
-from ssdtrt.reading.device_decoding import NOT_DECODED, decode_on_device
+from ssdtrt.reading.device_decoding import NOT_DECODED, decode_group, decode_on_device
 from ssdtrt.reading.reader import PictureReader, PreparedPicture
 
 CPU = torch.device("cpu")
@@ -81,6 +82,19 @@ def test_what_is_refused_and_what_there_is_no_memory_for_is_pillows_and_noted(de
     noted = [one.notes for one in found if not isinstance(one, ImageError) and NOT_DECODED in one.notes]
     assert len(noted) == 35
     assert len(released) == len(set(released)) == 35
+
+
+def test_of_an_open_file_that_is_pillows_no_picture_is_kept():
+    file = io.BytesIO(jpeg())
+    encoded = EncodedJpeg(np.frombuffer(jpeg(), np.uint8), (64, 48))
+    (found,) = decode_group([PreparedPicture(0, "a.jpg", (64, 48), encoded, file)], refusing, reader())
+    assert (found.name, found.size, found.notes, found.pixels.shape) == (
+        "a.jpg",
+        (64, 48),
+        (NOT_DECODED,),
+        (300, 300, 3),
+    )
+    assert found.source is file
 
 
 def test_a_file_that_is_gone_or_broken_when_it_is_decoded_has_the_message_of_the_cpu(gpu_decoding, tmp_path):

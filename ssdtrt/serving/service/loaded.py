@@ -53,11 +53,10 @@ class LoadedEngine:
         self._chosen = Chosen(detector.threshold, detector.classes, detector.max_detections)
         self._resize_on_device = detector.device.type == "cuda"
         preprocess, wanted = detector.runner.preprocess, options.decode != "cpu"
-        self._decoder = decoder_for(options.decode, detector.device, preprocess, wanted)
+        self._decoder = decoder_for(options.decode, detector.device, preprocess, wanted, threads=1)
         self._text = io.StringIO()
-        self._sink = JsonLinesSink(
-            self._text, detector.runner.labels
-        )  # Takes longer to make than a batch does to write.
+        # It takes longer to make than a batch does to write.
+        self._sink = JsonLinesSink(self._text, detector.runner.labels)
 
     def capture(self) -> None:
         """Run batches of the engine's sizes as CUDA graphs, and let no other size come.

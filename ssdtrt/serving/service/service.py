@@ -74,6 +74,11 @@ def start_service(
     metadata = check_file(file, sha256=sha256)
     needed = needed_device(metadata, device)
     class_numbers(options.get("classes"), metadata.model.labels)
+    if options.get("decode") == "gpu":
+        from ssdtrt.images.gpu_decode import never, refusal  # They import torch.
+
+        if reason := never(needed or "cuda", metadata.model.preprocess):
+            raise refusal(reason)
     engine = EngineFile(str(Path(file).absolute()), sha256_file(file))
     if not ray:
         check_port(host, port)

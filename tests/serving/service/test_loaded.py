@@ -89,9 +89,17 @@ def test_what_the_gpu_cannot_decode_pillow_reads_or_refuses_alone(gpu_decoding, 
     uploads = list(map(Upload, names, contents))
     first, second, third = loaded.detect([loaded.prepare(one) for one in uploads])
     assert [first, third] == pillow.detect([pillow.prepare(uploads[0]), pillow.prepare(uploads[2])])
+    assert loaded.detect([loaded.prepare(uploads[2])]) == [third]  # Nothing is left of the batch before.
     with pytest.raises(Refused) as refused:
         pillow.prepare(uploads[1])
     assert (str(second), second.status) == (str(refused.value), 422) and "b.jpg" in str(second)
+
+
+def test_too_many_pixels_are_refused_where_the_gpu_decodes_too(gpu_decoding, known):
+    for decode in ("cpu", "gpu"):
+        with pytest.raises(Refused, match="a.jpg has more than 99 pixels; send a smaller one.") as refused:
+            load(known, decode=decode, max_pixels=99).prepare(Upload("a.jpg", jpeg()))
+        assert refused.value.status == 413
 
 
 def test_a_gpu_that_cannot_decode_is_an_error_only_where_it_was_asked_for(known):
