@@ -161,6 +161,17 @@ def test_warming_up_is_nothing_without_graphs_and_leaves_a_lack_of_memory_to_the
         pipeline.warm_up(3)
 
 
+def test_warming_up_waits_for_what_runs(captured):
+    """It overwrites what that one's graph has put out."""
+    pipeline, images = Pipeline(captured), synthetic_pictures(2, seed=1)
+    expected = Pipeline(captured).start(images)().clone()
+    result, finished = pipeline.start(images), []
+    pending = pipeline._running
+    pending._finish = lambda real=pending._finish: finished.append(len(pipeline._warm)) or real()
+    pipeline.warm_up(2)
+    assert finished == [0] and torch.equal(result(), expected)
+
+
 def test_what_is_not_complete_is_computed_from_its_own_outputs(captured, monkeypatch):
     """Though the work that was started after it overwrote those of the graph."""
     detect = Postprocessor.detect
