@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -14,7 +14,7 @@ from ssdtrt.detection.unpacking import Chosen, unpack
 from ssdtrt.errors import ImageError
 from ssdtrt.images.gpu_decode import decoder_for
 from ssdtrt.images.jpeg import jpeg_in
-from ssdtrt.reading.device_decoding import decode_group
+from ssdtrt.reading.device_decoding import NOT_DECODED, decode_group
 from ssdtrt.reading.reader import PictureReader, PreparedPicture
 from ssdtrt.serving.service.records import EngineFile, ServiceInfo, ServiceOptions
 from ssdtrt.serving.service.uploads import Refused, Upload
@@ -27,6 +27,7 @@ class LoadedEngine:
     Args:
         engine: The file.
         options: How the service was started.
+        not_decoded: Called with how many JPEGs of a batch the GPU could not decode and the CPU did.
 
     Attributes:
         engine: The file.
@@ -37,8 +38,10 @@ class LoadedEngine:
             decode.
     """
 
-    def __init__(self, engine: EngineFile, options: ServiceOptions):
-        self.engine, self._options = engine, options
+    def __init__(
+        self, engine: EngineFile, options: ServiceOptions, not_decoded: Callable[[int], None] = lambda _: None
+    ):
+        self.engine, self._options, self._not_decoded = engine, options, not_decoded
         detector = self.detector = Detector(
             engine.file,
             options.device if options.device == "cpu" else None,
@@ -110,6 +113,8 @@ class LoadedEngine:
         self._text.seek(0)
         self._text.truncate()
         readable = [one for one in decoded if isinstance(one, PreparedPicture)]
+        if left := sum(NOT_DECODED in one.notes for one in readable):
+            self._not_decoded(left)
         for batch, packed in detector.batches.run(detector.batches.cut(readable)):
             self._sink.write_batch(unpack(packed.numpy(), batch, self._chosen, runner.preprocess, runner.labels, _gone))
         lines = iter(self._text.getvalue().splitlines())

@@ -49,6 +49,7 @@ class DetectReplica:
         self._readers = ThreadPoolExecutor(max(1, worker_count() // together), "read")
         self._device = ThreadPoolExecutor(1, "device")
         self._pictures = Counter("ssdtrt_pictures", "Pictures that detections were returned for.")
+        self._not_decoded = Counter("ssdtrt_not_decoded", "JPEGs that the GPU could not decode, so that the CPU did.")
 
     async def reconfigure(self, engine: dict[str, str]) -> None:
         """Load the engine that the service was started with, or the one that took its place since.
@@ -71,7 +72,7 @@ class DetectReplica:
 
         self._awaited, ready = engine, self._loaded
         if ready is None or ready.engine != engine:
-            ready = await asyncio.to_thread(LoadedEngine, engine, self._options)
+            ready = await asyncio.to_thread(LoadedEngine, engine, self._options, self._not_decoded.inc)
             # In the thread that detects, so that nothing else runs on the GPU meanwhile.
             await asyncio.get_running_loop().run_in_executor(self._device, ready.capture)
         if self._awaited == engine:

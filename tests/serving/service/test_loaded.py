@@ -18,8 +18,8 @@ from ssdtrt.serving.service.uploads import Refused, Upload
 from ssdtrt.system.digests import sha256_file
 
 
-def load(path, **options):
-    return LoadedEngine(EngineFile(str(path), sha256_file(path)), ServiceOptions(url="", **options))
+def load(path, *not_decoded, **options):
+    return LoadedEngine(EngineFile(str(path), sha256_file(path)), ServiceOptions(url="", **options), *not_decoded)
 
 
 @pytest.mark.parametrize("kind", ["engine", "hub_module"])
@@ -84,11 +84,12 @@ def test_jpegs_for_the_gpu_give_what_detect_writes(gpu_decoding, known, ssdtrt, 
 def test_what_the_gpu_cannot_decode_pillow_reads_or_refuses_alone(gpu_decoding, known):
     contents = [jpeg(seed=1), without_tables(jpeg(seed=2)), jpeg(seed=3)]
     gpu_decoding.refused.append(contents[2])
-    names = ["a.jpg", "b.jpg", "c.jpg"]
-    loaded, pillow = load(known, decode="gpu"), load(known)
+    names, counted = ["a.jpg", "b.jpg", "c.jpg"], []
+    loaded, pillow = load(known, counted.append, decode="gpu"), load(known)
     uploads = list(map(Upload, names, contents))
     first, second, third = loaded.detect([loaded.prepare(one) for one in uploads])
     assert [first, third] == pillow.detect([pillow.prepare(uploads[0]), pillow.prepare(uploads[2])])
+    assert counted == [1]
     assert loaded.detect([loaded.prepare(uploads[2])]) == [third]  # Nothing is left of the batch before.
     with pytest.raises(Refused) as refused:
         pillow.prepare(uploads[1])
