@@ -19,8 +19,8 @@ from PIL import Image
 MORE_SECONDS = 5.0  # than the time-out, after which a client gives up
 SCORE, PIXELS = 0.01, 2.0  # by which an answer may differ that comes from a batch of another size
 FLIPPED = 0.5  # of the detections have to be there at least, where rounding has flipped decisions of NMS
-EXPECTED = {"garbage": {422}, "truncated": {422}, "scrambled": {200, 422}, "empty": {400}, "bomb": {413}, "large": {413}, "encoded": {415},
-            "cut": {0}, "slow": {408}}  # fmt: skip
+EXPECTED = {"garbage": {422}, "truncated": {422}, "scrambled": {200, 422}, "empty": {400}, "bomb": {413}, "large": {413},
+            "encoded": {415}, "cut": {0}, "slow": {408}}  # fmt: skip
 """The statuses of bad uploads, beside 503; 0 is none, for a client that goes away."""
 
 

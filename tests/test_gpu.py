@@ -515,7 +515,7 @@ def test_bench_says_when_memory_ends_a_sweep(gpu_dir):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     said = [(row.case, row.batch_size, row.status, row.reason) for row in report.rows]
-    assert said[:3] == [(case, 1, "ok", None) for case in ("eager-fp32", "eager-fp16-graph", "torchscript")]
+    assert said[:3] == [(case, 1, "ok", "") for case in ("eager-fp32", "eager-fp16-graph", "torchscript")]
     large = {row.case: row for row in report.rows[3:] if row.batch_size == 64}
     for case in ("eager-fp32", "torchscript"):
         assert large[case].reason.startswith("out of memory (")

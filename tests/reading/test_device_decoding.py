@@ -88,13 +88,8 @@ def test_of_an_open_file_that_is_pillows_no_picture_is_kept():
     file = io.BytesIO(jpeg())
     encoded = EncodedJpeg(np.frombuffer(jpeg(), np.uint8), (64, 48))
     (found,) = decode_group([PreparedPicture(0, "a.jpg", (64, 48), encoded, file)], refusing, reader())
-    assert (found.name, found.size, found.notes, found.pixels.shape) == (
-        "a.jpg",
-        (64, 48),
-        (NOT_DECODED,),
-        (300, 300, 3),
-    )
-    assert found.source is file
+    assert (found.name, found.size, found.notes) == ("a.jpg", (64, 48), (NOT_DECODED,))
+    assert found.pixels.shape == (300, 300, 3) and found.source is file
 
 
 def test_a_file_that_is_gone_or_broken_when_it_is_decoded_has_the_message_of_the_cpu(gpu_decoding, tmp_path):
