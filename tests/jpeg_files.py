@@ -40,6 +40,13 @@ def without_jfif(content):
     return content[:2] + content[4 + int.from_bytes(content[4:6], "big") :]
 
 
+def without_tables(content):
+    """The JPEG without its quantization tables: its header is a good one, and nothing can decode it."""
+    while (place := content.find(b"\xff\xdb")) >= 0:
+        content = content[:place] + content[place + 2 + int.from_bytes(content[place + 2 : place + 4], "big") :]
+    return content
+
+
 def with_segment(content, marker, inside):
     """The JPEG with one more segment at its beginning."""
     return content[:2] + segment(marker, inside) + content[2:]

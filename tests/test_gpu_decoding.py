@@ -1,17 +1,19 @@
 """What only a CUDA GPU with nvImageCodec can show of JPEGs that are decoded there: `pytest -m gpu`."""
 
 import gc
+import json
 import threading
 
 import numpy as np
 import pytest
 import torch
-from jpeg_files import exif_with
+from jpeg_files import exif_with, without_tables
 from PIL import Image
 
 from conftest import assert_same_detections, gpu_marks, script
 from ssdtrt import config
 from ssdtrt.detect import Detector
+from ssdtrt.detection.results import Detections
 from ssdtrt.export import export_module
 from ssdtrt.images import gpu_resize
 from ssdtrt.images.gpu_decode import why_not
@@ -19,6 +21,7 @@ from ssdtrt.images.gpu_resize import resize
 from ssdtrt.images.preprocess import resize_image
 from ssdtrt.model.boxes import box_iou
 from ssdtrt.model.weights import build_model
+from ssdtrt.system.digests import sha256_file
 
 pytestmark = [
     *gpu_marks,
@@ -69,6 +72,20 @@ def detections(module, paths, decode, overlaps=None, many=True):
     if overlaps is not None:
         detector._overlaps = overlaps
     return [found for _, found in detector.stream(paths, many=many)]
+
+
+def read_back(line):
+    """A line of JSON as the detections that it was written of."""
+    found = json.loads(line)
+    rows = found["detections"]
+    return Detections(
+        "",
+        found["width"],
+        found["height"],
+        np.array([row["box"] for row in rows], np.float32).reshape(-1, 4),
+        np.array([row["label_id"] for row in rows], np.int64),
+        np.array([row["score"] for row in rows], np.float32),
+    )
 
 
 def matched(found, expected):
@@ -138,6 +155,28 @@ def test_weights_out_of_the_cache_stay_until_another_stream_has_used_them():
         overwritten = [torch.zeros(size, dtype=torch.int32, device=device) for size in (300, taps) for _ in range(500)]
     torch.cuda.synchronize()
     assert len(overwritten) == 1000 and torch.equal(found.cpu(), expected)
+
+
+def test_an_engine_in_the_service_decodes_as_detect_does(scenes_module, scenes):
+    pytest.importorskip("starlette", reason="needs the extra ray")
+    from ssdtrt.serving.service.loaded import LoadedEngine
+    from ssdtrt.serving.service.records import EngineFile, ServiceOptions
+    from ssdtrt.serving.service.uploads import Refused, Upload
+
+    paths, left = scenes[:50], []  # The last ten are progressive.
+    engine = EngineFile(str(scenes_module), sha256_file(scenes_module))
+    loaded = LoadedEngine(engine, ServiceOptions(url="", device=DEVICE, decode="gpu"), left.append)
+    loaded.capture()
+    uploads = [Upload("", path.read_bytes()) for path in paths]
+    uploads.insert(7, Upload("b.jpg", without_tables(uploads[7].content)))
+    answers = loaded.detect([loaded.prepare(upload) for upload in uploads])
+    refused = answers.pop(7)
+    assert isinstance(refused, Refused) and refused.status == 422 and "b.jpg" in str(refused)
+    expected, found = detections(scenes_module, paths, "gpu"), list(map(read_back, answers))
+    assert [(one.width, one.height) for one in found] == [(one.width, one.height) for one in expected]
+    total, partners = matched(found, expected)
+    assert total > 4 * len(paths) and partners >= 0.99 * total
+    assert loaded.info().decode == "gpu" and not left
 
 
 def test_memory_of_the_gpu_does_not_grow(scenes_module, scenes):

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra ray")
 
-from jpeg_files import jpeg, write_all
+from jpeg_files import jpeg, without_tables, write_all
 from PIL import Image
 
 from ssdtrt.errors import ArtifactError, SsdtrtError
@@ -59,13 +59,6 @@ def test_what_it_tells_of_itself(known):
 def test_another_file_than_was_checked(known):
     with pytest.raises(ArtifactError, match="expected 0000"):
         LoadedEngine(EngineFile(str(known), "0" * 64), ServiceOptions(url=""))
-
-
-def without_tables(content):
-    """The JPEG without its quantization tables: its header is a good one, and nothing can decode it."""
-    while (place := content.find(b"\xff\xdb")) >= 0:
-        content = content[:place] + content[place + 2 + int.from_bytes(content[place + 2 : place + 4], "big") :]
-    return content
 
 
 def test_jpegs_for_the_gpu_give_what_detect_writes(gpu_decoding, known, ssdtrt, tmp_path):
