@@ -14,11 +14,12 @@ import json
 import math
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from queue_simulation import calibrated_on_gpu
 from service_queue import Model, Simulation
 
 from ssdtrt import config
@@ -28,7 +29,7 @@ PAGE = HERE.parent / "docs" / "scale.md"
 BLOCK = re.compile(r"(<!-- table (\w+): benchmarks/scale_table\.py -->\n).*?(<!-- end of table -->)", re.S)
 DAY = 86_400  # seconds
 GPUS = (1, 8, 100, 1000)
-RATES = (100, 400, 800, 1600)  # pictures a second that are simulated
+RATES = (100, 400, 1600, 3200)  # pictures a second that are simulated
 SECONDS = 6.0  # for so long each
 
 
@@ -160,24 +161,12 @@ def limits(assumed: Assumed) -> str:
 
 
 def service_model(replicas: int) -> Model:
-    """Return a service on one H200 with 16 cores, whose replicas share both.
-
-    Decoding takes what the readers of the measured run took. What was not measured there is that of the CPU of cpu-service.json.
-    """
+    """Return the measured service, whose GPU decodes, with so many replicas that share it and 16 cores."""
     engine = {row["batch_size"]: row["median_ms"] for row in read("h200-range-default.json")["rows"]
               if row["case"] == "engine"}  # fmt: skip
     # With decoding of boxes, NMS and the way back.
     engine[32] = read("h200-pictures.json")["gpu_to_host"]["ms"]["median"]
-    files, on_cpu = read("h200-files-cpu.json")["runs"][-1], read("cpu-service-simulation.json")["model"]
-    (reading,) = [stage["seconds"] for stage in files["stages"] if stage["stage"] == "read"]
-    return Model(
-        engine,
-        decode_ms=1e3 * files["cores"] * reading / files["pictures"],
-        threads=files["cores"] // replicas,
-        replicas=replicas,
-        cores=files["cores"],
-        **{name: on_cpu[name] for name in ("decode_locked", "request_ms")},
-    )
+    return replace(calibrated_on_gpu(read("h200-service.json"), engine), replicas=replicas)
 
 
 @cache

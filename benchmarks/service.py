@@ -3,8 +3,8 @@
     python benchmarks/service.py ENGINE --json FILE [--clients 20 --clients 200] [--seconds 60] [--bad 0.05]
 
 The script starts `ssdtrt serve ENGINE` itself, and ends it with SIGTERM. The pictures are seeded parts of the sample
-photographs, 640x480, whose answers `ssdtrt detect` gave before. Each client sends one after the other; one in so many
-requests is a bad upload, of which the slow ones go on beside the next. The memory is that of the server's
+photographs, 640x480, whose answers `ssdtrt detect` gives, with JPEGs decoded where the service does it. Each client sends
+one after the other; one in so many requests is a bad upload, of which the slow ones go on beside the next. The memory is that of the server's
 processes and of the GPUs, once a second; `cores` says how many cores its processes, the clients and others kept busy, and
 `replica_ms` how long a replica's threads computed for an answer, where every request is one (--bad 0). With --costs each step of a
 replica is measured alone, too, before the service starts. The report is written after each number of clients.
@@ -28,8 +28,6 @@ from files import write_files
 from service_load import Account, Known, Load, read_answers
 from service_process import SSDTRT, Server
 
-from ssdtrt import config
-
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line."""
@@ -45,9 +43,6 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bad", type=float, default=0.05, help="the share of bad uploads")
     parser.add_argument("--pictures", type=int, default=200, help="different ones")
     parser.add_argument("--processes", type=int, help="that the clients are in; by default one for 10 clients")
-    parser.add_argument(
-        "--decode", default=config.SERVE_DECODE, choices=config.DECODE[1:], help="where JPEGs are decoded"
-    )
     parser.add_argument("--serve", default="", help="more options of ssdtrt serve, such as '--replicas 2'")
     parser.add_argument("--bench", action="store_true", help="measure the engine alone, too")
     parser.add_argument("--costs", action="store_true", help="measure decoding and batches alone, too")
@@ -64,14 +59,13 @@ def main(arguments: list[str] | None = None) -> None:
         folder.mkdir()
         write_files(folder, options.pictures, options.pictures, 0)
         report: dict[str, Any] = {"engine": os.path.basename(options.engine), "bad": options.bad}
-        pictures = known_answers(options.engine, folder / "links", Path(temporary), options.decode)
         if options.costs:
             report["costs"] = costs(options.engine, folder / "links")
-        more = ["--decode", options.decode, *options.serve.split()]
-        with Server(options.engine, Path(temporary), *more) as server:
+        with Server(options.engine, Path(temporary), *options.serve.split()) as server:
             names = ("precision", "device", "batch_size", "decode", "replicas", "options")
             service = {name: server.report["service"][name] for name in names}
             report |= {"service": service, "machine": machine(service["device"]), "rows": []}
+            pictures = known_answers(options.engine, folder / "links", Path(temporary), service["decode"])
             for number, long in zip(clients, seconds + seconds[-1:] * len(clients)):
                 report["rows"].append(row(server, pictures, number, long, options))
                 write(report, options.json)

@@ -192,7 +192,6 @@ SUPPORT_MATRIX = "https://docs.nvidia.com/deeplearning/frameworks/support-matrix
 
 # The service on Ray Serve.
 SERVE_HOST, SERVE_PORT = "127.0.0.1", 8000
-SERVE_DECODE = "cpu"  # where JPEGs are decoded
 SERVE_BYTES = 20_000_000  # of a request's body
 SERVE_PIXELS = 50_000_000  # of a picture: 150 MB in RGB
 SERVE_PICTURES = 16  # of a request
@@ -202,7 +201,7 @@ SERVE_QUEUE_DELAY = 5000  # microseconds that a picture may wait for others to f
 SERVE_ONGOING = {"cuda": 256, "cpu": 16}  # requests in a replica: those that are read, that wait, that run
 SERVE_QUEUE = {"cuda": 256, "cpu": 32}  # requests that wait at each replica; without HAProxy at each of Ray's proxies
 SERVE_TOGETHER = 4  # replicas that share a GPU by default, at most
-SERVE_CORES = 4  # that each of them wants by default
+SERVE_CORES = 2  # that each of them wants by default; with 16 for four they kept 4 to 5 busy
 SERVE_CLIENT_SECONDS = 60  # in which a client sends or takes something, or HAProxy ends its connection
 SERVE_RETRY_SECONDS = 1  # after which a client that was refused may try again
 SERVE_START_SECONDS = 600.0  # for an engine to be loaded

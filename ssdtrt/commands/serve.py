@@ -13,6 +13,7 @@ from ssdtrt.commands.options import (
     check_apart,
     check_json,
     classes_option,
+    decode_option,
     json_option,
     sha256_option,
     show,
@@ -87,13 +88,7 @@ _OF_STOP = {"ray", "stop"}
     "--timeout", type=Positive(), default=config.SERVE_SECONDS, show_default=True, metavar="S",
     help="Seconds until a request is answered.",
 )  # fmt: skip
-@click.option(
-    "--decode",
-    type=click.Choice(config.DECODE),
-    default=config.SERVE_DECODE,
-    show_default=True,
-    help="Where JPEGs are decoded.  auto: on the GPU, where nvImageCodec is installed.",
-)
+@decode_option
 @click.option(
     "--device", type=click.Choice(("cpu", "cuda")), help="For a module.  [default: cuda where there are GPUs]"
 )
@@ -159,6 +154,7 @@ def _text(report: ServeReport, width: int) -> str:
     """Return where it listens, and what runs."""
     service = report.service
     runs = f"{service.engine.file}, {service.precision.upper()} on {service.device}"
+    runs += "" if service.device == "cpu" else f", JPEGs decoded on the {service.decode.upper()}"
     before = f" in place of {report.before.file}" if report.before else ""
     return "\n".join(
         [

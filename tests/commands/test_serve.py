@@ -6,8 +6,10 @@ import socket
 import pytest
 from command_line import assert_refused
 
+from ssdtrt.commands.serve import _text as serve_text
 from ssdtrt.errors import SsdtrtError
 from ssdtrt.serving.service import cluster, service
+from ssdtrt.serving.service.records import EngineFile, ServeReport, ServiceInfo, ServiceOptions
 
 
 @pytest.mark.parametrize("options", [("--port", "8001"), ("--threshold", "0.5"), ("--classes", "cat")])
@@ -81,6 +83,20 @@ def test_what_is_refused_before_ray_starts(ssdtrt, known, engine, no_ray):
         done = ssdtrt("-q", "serve", known, "--host", host)
         assert done.exit_code == 1 and done.stderr.startswith(f"Error: {host!r} is no address of this machine (")
         assert done.stderr.endswith("). Give another --host.\n")
+
+
+@pytest.mark.parametrize("device, decode, told", [
+    ("cuda:0", "gpu", "on cuda:0, JPEGs decoded on the GPU, 4 replicas"),
+    ("cuda:0", "cpu", "on cuda:0, JPEGs decoded on the CPU, 4 replicas"),
+    ("cpu", "cpu", "on cpu, 4 replicas"),
+])  # fmt: skip
+def test_where_it_decodes_is_told_where_there_is_a_choice(device, decode, told):
+    runs = ServiceInfo(
+        engine=EngineFile("a.ts", "00"), precision="fp16", preprocess="eval", labels=(), note="", device=device,
+        batch_size=8, decode=decode, replicas=4, options=ServiceOptions(url="http://here:1"),
+    )  # fmt: skip
+    text = serve_text(ServeReport(url="http://here:1", ray="127.0.0.1:2", service=runs), 200)
+    assert text.splitlines()[0] == f"http://here:1: a.ts, FP16 {told}"
 
 
 def test_why_a_replica_does_not_start():

@@ -182,6 +182,43 @@ def test_calibrated_on_one_client():
     assert set(model.spread) == {1.0}
 
 
+def test_calibrated_on_one_and_on_the_most_clients_of_a_gpu():
+    """Four replicas that answer 2,000 a second have 2 ms for each; of 12 ms 5 are the delay, 1 the batch, 4 computed outside."""
+    report = recorded()
+    report["service"] |= {"device": "cuda", "replicas": 4}
+    one, most = report["rows"]
+    most |= {"clients": 200, "pictures_per_second": 2000.0}
+    one |= {"p50_ms": 12.5, "p90_ms": 12.5, "p99_ms": 12.5}
+    model = simulation.calibrated_on_gpu(report, {8: 3.0, 1: 1.0})
+    assert (model.request_ms, model.outside_ms) == (pytest.approx(2), pytest.approx(4))
+    assert (model.overhead_ms, model.replicas, model.on_cpu) == (pytest.approx(0.5), 4, False)
+    assert (model.queue_delay_ms, model.batch_ms, model.decode_ms) == (5, {8: 3, 1: 1}, 0)
+
+
+def test_other_numbers_of_replicas_are_predicted_where_they_decode_in_the_same_place(tmp_path):
+    """What a request has of an interpreter is what counts: two replicas answer half, whatever was measured."""
+    report = recorded()
+    report["service"] |= {"device": "cuda", "decode": "gpu", "replicas": 4}
+    report["machine"]["cores"] = 100
+    report["rows"][1] |= {"clients": 100, "pictures_per_second": 400.0}
+    runs = [
+        {**report, "service": {**report["service"], "replicas": replicas, "decode": decode}}
+        for replicas, decode in ((2, "gpu"), (8, "cpu"))
+    ]
+    (tmp_path / "in.json").write_text(json.dumps(report))
+    (tmp_path / "forms.json").write_text(json.dumps({"runs": runs}))
+    paths = {name: str(tmp_path / f"{name}.json") for name in ("in", "forms", "out")}
+    simulation.main(["--check", paths["in"], "--forms", paths["forms"], "--batch-ms", "1:0.5", "--batch-ms", "8:1",
+                     "--seconds", "5", "--json", paths["out"]])  # fmt: skip
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["calibrated_on"] == "the rows of 1 and 100 clients"
+    assert [(row.get("replicas"), row["clients"]) for row in found["compared"]] == [
+        (None, 1), (None, 100), (2, 1), (2, 100),
+    ]  # fmt: skip
+    assert found["compared"][1]["simulated"]["pictures_per_second"] == pytest.approx(400, rel=0.02)
+    assert found["compared"][3]["simulated_over_measured"]["pictures_per_second"] == pytest.approx(0.5, rel=0.02)
+
+
 def test_the_check_predicts_each_row(tmp_path, capsys):
     (tmp_path / "in.json").write_text(json.dumps(recorded()))
     words = ["--check", str(tmp_path / "in.json"), "--seconds", "20"]
@@ -210,6 +247,27 @@ def test_the_record_is_what_the_recorded_account_gives():
             assert " | ".join([f"| {rate:.1f}", *(f"{time:.1f} ms" for time in times)]) in page
     missed = [1 - row["simulated_over_measured"]["p99_ms"] for row in found["compared"][1:]]
     assert f"too low by {100 * missed[0]:.0f} and {100 * missed[1]:.0f} %" in page
+
+
+def test_the_pages_figures_of_a_gpu_are_those_of_the_reports():
+    page = (ROOT / "docs" / "service-load.md").read_text(encoding="utf-8")
+    recorded, proxy = (json.loads((REPORTS / f"h200-{name}.json").read_text()) for name in ("service", "service-proxy"))
+    forms = json.loads((REPORTS / "h200-service-forms.json").read_text())["runs"]
+    kept = [one for one in forms if (one["service"]["replicas"], one["service"]["decode"]) != (4, "gpu")]
+    assert len(kept) == 4 and (recorded["service"]["replicas"], recorded["service"]["decode"]) == (4, "gpu")
+    for run in (recorded, *kept, proxy):
+        rows = {row["clients"]: row for row in run["rows"]}
+        assert not any(row["unexpected"] or row["late"] or row["lost"] for row in rows.values())
+        assert all(set(row["statuses"]) == {"200"} for row in rows.values())
+        rates = [f"{rows[clients]['pictures_per_second']:,.0f}/s" for clients in (1, 20, 200)]
+        times = [f"{rows[200][name]:,.0f} ms" for name in ("p50_ms", "p99_ms", "max_ms")]
+        replicas = run["service"]["replicas"]
+        assert " | ".join([f" | {replicas}", *rates, *times]) in page
+    simulated = json.loads((REPORTS / "h200-service-simulation.json").read_text())["compared"]
+    for row in (row for row in simulated if row["clients"] > 1 and row.get("replicas") != 4):
+        for one in (row["measured"], row["simulated"]):
+            rate, p50, _, p99 = one.values()
+            assert f" | {rate:,.0f} | {p50:.1f} ms | {p99:.1f} ms |" in page
 
 
 def test_one_load_from_the_command_line(capsys):

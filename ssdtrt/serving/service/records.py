@@ -45,7 +45,7 @@ class ServiceOptions(Report, frozen=True, kw_only=True):
     device: str = "cpu"
     threshold: float = config.THRESHOLD
     classes: tuple[str, ...] | None = None
-    decode: str = config.SERVE_DECODE
+    decode: str = config.DECODE[0]
     queue_delay: int = config.SERVE_QUEUE_DELAY
     max_queue: int = config.SERVE_QUEUE["cpu"]
     max_bytes: int = config.SERVE_BYTES

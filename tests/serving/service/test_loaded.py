@@ -78,7 +78,7 @@ def test_what_the_gpu_cannot_decode_pillow_reads_or_refuses_alone(gpu_decoding, 
     contents = [jpeg(seed=1), without_tables(jpeg(seed=2)), jpeg(seed=3)]
     gpu_decoding.refused.append(contents[2])
     names, counted = ["a.jpg", "b.jpg", "c.jpg"], []
-    loaded, pillow = load(known, counted.append, decode="gpu"), load(known)
+    loaded, pillow = load(known, counted.append, decode="gpu"), load(known, decode="cpu")
     uploads = list(map(Upload, names, contents))
     first, second, third = loaded.detect([loaded.prepare(one) for one in uploads])
     assert [first, third] == pillow.detect([pillow.prepare(uploads[0]), pillow.prepare(uploads[2])])
