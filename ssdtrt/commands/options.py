@@ -130,7 +130,7 @@ decode_option = click.option(
     type=click.Choice(config.DECODE),
     default=config.DECODE[0],
     show_default=True,
-    help="Where JPEGs are decoded.  auto: on the GPU, where nvImageCodec is installed and not only a few are read.",
+    help="Where JPEGs are decoded.  auto: on the GPU, where nvImageCodec is installed and that is faster.",
 )
 
 

@@ -247,7 +247,7 @@ def _check_roads(facts: Facts) -> Iterator[Finding]:
             f"on the CPU, by Pillow; on the GPU, which leaves the CPU's cores free, with: {pip_install('gpu-decode')}"
         )
     else:
-        text = f"on the GPU, by nvImageCodec {decoder}, where many files are read"
+        text = f"on the GPU, by nvImageCodec {decoder}, where many files are read, and in the service"
     yield Finding("JPEG decoding", "ok", text)
     text = f"PyAV {video}" if video else f"not read; they are with: {pip_install('video')}"
     yield Finding("videos", "ok", text)

@@ -58,7 +58,7 @@ def test_a_machine_where_everything_is_right():
         ("weights folder", "ok", "/data/weights, 39.1 GiB free"),
         ("temporary folder", "ok", "/data/temporary, 39.1 GiB free"),
         ("current folder", "ok", "/data/current, 39.1 GiB free"),
-        ("JPEG decoding", "ok", "on the GPU, by nvImageCodec 0.9.0.20, where many files are read"),
+        ("JPEG decoding", "ok", "on the GPU, by nvImageCodec 0.9.0.20, where many files are read, and in the service"),
         ("videos", "ok", "PyAV 14.2.0"),
         ("CPU engine", "ok", "works here: ssdtrt export && ssdtrt compile --backend torchscript"),
     ]
@@ -110,7 +110,7 @@ WITH_GPU_DECODE = (
         ),
         (
             machine(packages={"av": ABSENT}),
-            "on the GPU, by nvImageCodec 0.9.0.20, where many files are read",
+            "on the GPU, by nvImageCodec 0.9.0.20, where many files are read, and in the service",
             "not read; they are with: pip install 'ssdtrt[video]'",
         ),
     ],

@@ -187,12 +187,13 @@ def test_calibrated_on_one_and_on_the_most_clients_of_a_gpu():
     report = recorded()
     report["service"] |= {"device": "cuda", "replicas": 4}
     one, most = report["rows"]
-    most |= {"clients": 200, "pictures_per_second": 2000.0}
+    most |= {"clients": 200, "pictures_per_second": 2000.0, "p90_ms": 99.0}
     one |= {"p50_ms": 12.5, "p90_ms": 12.5, "p99_ms": 12.5}
     model = simulation.calibrated_on_gpu(report, {8: 3.0, 1: 1.0})
     assert (model.request_ms, model.outside_ms) == (pytest.approx(2), pytest.approx(4))
     assert (model.overhead_ms, model.replicas, model.on_cpu) == (pytest.approx(0.5), 4, False)
     assert (model.queue_delay_ms, model.batch_ms, model.decode_ms) == (5, {8: 3, 1: 1}, 0)
+    assert (model.cores, model.max_queue, set(model.spread)) == (2, 32, {1.0})
 
 
 def test_other_numbers_of_replicas_are_predicted_where_they_decode_in_the_same_place(tmp_path):

@@ -50,7 +50,8 @@ def needed_device(metadata: Metadata, asked: str | None) -> str | None:
 def place(needed: str | None, replicas: int | None, gpus: int, cores: int) -> Placement:
     """Return where the replicas of a service run.
 
-    A replica is one Python process, which is busy long before a GPU is. So by default a GPU has as many as there are cores for.
+    A replica is one Python process, which is busy long before a GPU is. So by default a GPU has as many as there are
+    cores for, config.SERVE_TOGETHER at most.
 
     Args:
         needed: `cpu` or `cuda`; None for `cuda` where there is a GPU.

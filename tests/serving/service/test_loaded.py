@@ -69,7 +69,7 @@ def test_jpegs_for_the_gpu_give_what_detect_writes(gpu_decoding, known, ssdtrt, 
         with contextlib.suppress(Refused):
             pictures.append(loaded.prepare(Upload(str(path), path.read_bytes())))
     answers = [one for one in loaded.detect(pictures) if not isinstance(one, Refused)]
-    assert gpu_decoding.asked[-1] == 35 and loaded.info().decode == "gpu"
+    assert gpu_decoding.asked[-1] == 35 and loaded.info().decode == load(known).info().decode == "gpu"
     done = ssdtrt("-q", "detect", known, *files, "--decode", "cpu", "--jsonl", "-")
     assert answers == done.stdout.splitlines() and len(answers) == len(paths) - broken
 

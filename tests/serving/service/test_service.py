@@ -145,6 +145,7 @@ def test_what_it_says_of_itself(server, folder):
     info = json.loads(body)
     assert (status, headers["content-type"], info["schema"], info["kind"]) == (200, "application/json", 1, "service")
     assert (info["engine"]["file"], info["device"], info["replicas"]) == (str(folder / "one.ts"), "cpu", 1)
+    assert (info["options"]["decode"], info["decode"]) == ("auto", "cpu")
     assert info["options"]["timeout"] == 8 and info["options"]["max_bytes"] == 12_000_000
     assert server.report["kind"] == "serve" and server.report["service"]["engine"] == info["engine"]
     assert [ask(server, "GET", path)[::2] for path in ("/health", "/ready")] == [(200, b"ok\n"), (200, b"ready\n")]
