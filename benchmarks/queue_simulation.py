@@ -146,6 +146,19 @@ def times_by_size(texts: Sequence[str]) -> dict[int, float]:
     return {int(size): float(time) for size, _, time in (text.partition(":") for text in texts)}
 
 
+def checked(options: argparse.Namespace, parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """Return what --check finds."""
+    report, sizes = json.loads(Path(options.check).read_text(encoding="utf-8")), times_by_size(options.batch_ms)
+    if bool(sizes) != (report["service"]["device"] != "cpu"):
+        parser.error("Give --batch-ms with --check for the report of a GPU, and only there.")
+    model = calibrated_on_gpu(report, sizes) if sizes else calibrated(report)
+    found = {"report": Path(options.check).name, **check(report, model, options.seconds, options.seed)}
+    if options.forms:
+        runs = json.loads(Path(options.forms).read_text(encoding="utf-8"))["runs"]
+        found["compared"] += check_forms(runs, model, report["service"]["decode"], options.seconds, options.seed)
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Simulate, and print or write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -168,18 +181,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(arguments)
     if options.check:
-        report, simulated = json.loads(Path(options.check).read_text(encoding="utf-8")), (options.seconds, options.seed)
-        sizes = times_by_size(options.batch_ms)
-        model = calibrated_on_gpu(report, sizes) if sizes else calibrated(report)
-        found = {"report": Path(options.check).name, **check(report, model, *simulated)}
-        if options.forms:
-            runs = json.loads(Path(options.forms).read_text(encoding="utf-8"))["runs"]
-            found["compared"] += check_forms(runs, model, report["service"]["decode"], *simulated)
-    elif options.batch_ms and bool(options.clients) != bool(options.rate):
+        found = checked(options, parser)
+    elif options.batch_ms and not options.forms and bool(options.clients) != bool(options.rate):
         model = Model(times_by_size(options.batch_ms), **{name: getattr(options, name) for name in simple})
         found = Simulation(model, clients=options.clients, rate=options.rate, seed=options.seed).run(options.seconds)
     else:
-        parser.error("Give --check, or --batch-ms and either --clients or --rate.")
+        parser.error("Give --check, also with --forms, or --batch-ms and either --clients or --rate.")
     for row in found.get("compared", [found]):
         print(json.dumps(row))
     if options.json:

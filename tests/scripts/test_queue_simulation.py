@@ -275,5 +275,15 @@ def test_one_load_from_the_command_line(capsys):
     words = ["--clients", "5", "--batch-ms", "1:1", "--batch-ms", "8:2", "--decode-ms", "0", "--seconds", "1"]
     simulation.main(words)
     assert json.loads(capsys.readouterr().out)["p99_ms"] == 7
-    with pytest.raises(SystemExit):
-        simulation.main(["--clients", "5"])
+
+
+@pytest.mark.parametrize("words, told", [
+    (["--clients", "5"], "Give --check, also with --forms, or --batch-ms"),
+    (["--clients", "5", "--batch-ms", "1:1", "--forms", "forms.json"], "Give --check, also with --forms"),
+    (["--check", str(REPORTS / "h200-service.json")], "Give --batch-ms with --check for the report of a GPU"),
+    (["--check", str(REPORTS / "cpu-service.json"), "--batch-ms", "1:1"], "the report of a GPU, and only there"),
+])  # fmt: skip
+def test_what_does_not_go_together_is_refused(capsys, words, told):
+    with pytest.raises(SystemExit) as ended:
+        simulation.main(words)
+    assert ended.value.code == 2 and told in capsys.readouterr().err
