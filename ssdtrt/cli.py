@@ -20,7 +20,7 @@ from ssdtrt.commands.detect import detect
 from ssdtrt.commands.machine import cache, doctor, inspect
 from ssdtrt.commands.measure import bench, evaluate, profile
 from ssdtrt.commands.options import terminal
-from ssdtrt.commands.parameters.types import complete_paths, name_numbers
+from ssdtrt.commands.parameters.types import name_numbers, refine_texts
 from ssdtrt.commands.reports import compare, plot, report
 from ssdtrt.commands.run import run
 from ssdtrt.commands.serve import serve
@@ -104,7 +104,7 @@ def _prepare(command: click.Command) -> None:
     command.short_help = (command.help or "").partition("\n")[0]
     for one in command.commands.values() if isinstance(command, click.Group) else ():
         _prepare(one)
-    complete_paths(command)
+    refine_texts(command)
     name_numbers(command)
     command.params += _manner()
 

@@ -222,6 +222,13 @@ def test_a_gpu_that_is_not_there(command, known, picture, ssdtrt, monkeypatch):
         (("compile", "m.ts", "-o", "./m.ts"), "./m.ts is an input; give another path for -o."),
         (("bench", "a.ts", "b.ts", "--json", "b.ts"), "b.ts is an input; give another path for --json."),
         (("inspect", "a.ts", "--json", "a.ts"), "a.ts is an input; give another path for --json."),
+        (
+            ("export", "--weights", "random", "-o", ""),
+            "Invalid value for '-o' / '--output': it is empty; give a value, or",
+        ),
+        (("detect", "a.ts", ""), "Invalid value for 'IMAGE...': it is empty"),
+        (("detect", "a.ts", "b.jpg", "--sha256", ""), "Invalid value for '--sha256': it is empty"),
+        (("detect", "a.ts", "b.jpg", "--json", ""), "Invalid value for '--json': it is empty"),
         (("explode",), "No such command 'explode'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -165,7 +165,17 @@ class Values(click.ParamType):
         return found
 
 
-class PathName(StringParamType):
+class Text(StringParamType):
+    """Text that is not empty, as a variable of a shell that was never set is: that must not stand for the default."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Refuse an empty one."""
+        if value == "":
+            self.fail("it is empty; give a value, or leave it out.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class PathName(Text):
     """Text that is completed as a path.
 
     Args:
@@ -180,13 +190,12 @@ class PathName(StringParamType):
         return [CompletionItem(incomplete, type=self.kind)]
 
 
-def complete_paths(command: click.Command) -> None:
-    """Make a shell complete every argument of a command, and its options with the metavar FILE or DIR, as paths."""
+def refine_texts(command: click.Command) -> None:
+    """Refuse empty texts; let a shell complete every argument, and each option with the metavar FILE or DIR, as paths."""
     for parameter in command.params:
-        if parameter.type is click.STRING and (
-            isinstance(parameter, click.Argument) or parameter.metavar in ("FILE", "DIR")
-        ):
-            parameter.type = PathName("dir" if parameter.metavar == "DIR" else "file")
+        if parameter.type is click.STRING:
+            is_path = isinstance(parameter, click.Argument) or parameter.metavar in ("FILE", "DIR")
+            parameter.type = PathName("dir" if parameter.metavar == "DIR" else "file") if is_path else Text()
 
 
 def name_numbers(command: click.Command) -> None:
