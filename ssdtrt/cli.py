@@ -24,7 +24,7 @@ from ssdtrt.commands.parameters.types import name_numbers, refine_texts
 from ssdtrt.commands.reports import compare, plot, report
 from ssdtrt.commands.run import run
 from ssdtrt.commands.serve import serve
-from ssdtrt.commands.terminal import columns, take_any_name
+from ssdtrt.commands.terminal import columns, printable, take_any_name
 from ssdtrt.errors import ParityError, SsdtrtError
 
 logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ for _command in (
 def _fail(message: str, error: Exception) -> NoReturn:
     """End the command with one line and exit code 1."""
     terminal.done()
-    raise click.ClickException(message) from error
+    raise click.ClickException(printable(message)) from error
 
 
 def _fail_as_the_system(error: OSError) -> NoReturn:

@@ -13,6 +13,7 @@ import msgspec
 from ssdtrt.artifact.layers import EngineLayer, arithmetic_by_dtype, count_by_dtype
 from ssdtrt.commands.options import check_apart, check_json, end_with, json_option, sha256_option, show, terminal
 from ssdtrt.commands.parameters.types import complete_cached
+from ssdtrt.commands.terminal import printable
 from ssdtrt.commands.text.tables import (
     LAYER_COLUMNS,
     cache_text,
@@ -191,11 +192,11 @@ def inspection_text(found: Inspection, width: int) -> str:
     ]
     column = max(len(name) for name, _ in rows) + 2
     if width - column < _MIN_VALUE:
-        return "\n".join("\n".join([_printable(name), *_wrapped(value, width, "  ")]) for name, value in rows)
+        return "\n".join("\n".join([printable(name), *_wrapped(value, width, "  ")]) for name, value in rows)
     lines = []
     for name, value in rows:
         first, *more = _wrapped(value, width, " " * column)
-        lines += [_printable(name).ljust(column) + first[column:], *more]
+        lines += [printable(name).ljust(column) + first[column:], *more]
     return "\n".join(lines)
 
 
@@ -267,12 +268,7 @@ def _in_words(value: Any) -> str:
 
 def _wrapped(value: str, width: int, indent: str) -> list[str]:
     """Return a value as one or more indented lines of at most `width` columns; long words are broken."""
-    text = _printable(value) or "-"
+    text = printable(value) or "-"
     return textwrap.wrap(
         text, max(width, len(indent) + 8), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
     ) or [indent]
-
-
-def _printable(text: str) -> str:
-    """Return a text with escapes for characters that are not printable, which a terminal might interpret."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

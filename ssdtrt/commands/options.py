@@ -27,7 +27,7 @@ from ssdtrt.commands.parameters.types import (
     complete_weights,
     split_names,
 )
-from ssdtrt.commands.terminal import Terminal
+from ssdtrt.commands.terminal import Terminal, printable
 from ssdtrt.system.report import Report
 
 if TYPE_CHECKING:
@@ -252,7 +252,9 @@ def show(
     terminal.done()
     data = json.dumps(report.document(), indent=1) + "\n"
     page = markdown(report) if markdown else ""
-    shown = data if json_file == "-" else page if markdown_file == "-" else text(report, terminal.width())
+    shown = (
+        data if json_file == "-" else page if markdown_file == "-" else printable(text(report, terminal.width()), "\n")
+    )
     click.echo(shown, nl=not shown.endswith("\n"), err=err)
     for file, written in ((json_file, data), (markdown_file, page)):
         if file and file != "-":
@@ -269,10 +271,9 @@ def show(
 def end_with(failures: Iterable[object], code: int = 1) -> None:
     """Show a line for each failure, and exit with this code if there is one."""
     terminal.done()
-    lines = [f"Error: {failure}" for failure in failures]
-    for line in lines:
-        click.echo(line, err=True)
+    lines = [printable(f"Error: {failure}") for failure in failures]
     if lines:
+        click.echo("\n".join(lines), err=True)
         sys.exit(code)
 
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 import time
+import unicodedata
 
 _INTERVAL = 15.0  # seconds between two lines of one step if stderr is not a terminal
 
@@ -31,6 +32,7 @@ class Terminal:
         """Show how far a step is. A step is known by its first words, up to a comma or a bracket."""
         if self._quiet:
             return
+        text = printable(text)
         if self._live:
             sys.stderr.write("\r\x1b[K" + text[: columns() - 1])
             sys.stderr.flush()
@@ -44,7 +46,7 @@ class Terminal:
     def note(self, text: str) -> None:
         """Show a line, also when quiet."""
         self.done()
-        print(f"note: {text}", file=sys.stderr, flush=True)
+        print(f"note: {printable(text)}", file=sys.stderr, flush=True)
 
     @property
     def hints(self) -> bool:
@@ -55,7 +57,7 @@ class Terminal:
         """Show the command that usually comes next, unless there is none, or quiet or stdout is not a terminal."""
         self.done()
         if words and self.hints:
-            print(f"next: ssdtrt {shlex.join(map(str, words))}", file=sys.stderr, flush=True)
+            print(printable(f"next: ssdtrt {shlex.join(map(str, words))}"), file=sys.stderr, flush=True)
 
     def done(self) -> None:
         """Clear the progress line."""
@@ -68,6 +70,19 @@ class Terminal:
     def width() -> int:
         """Return the columns of the terminal, or a large number if stdout is not a terminal."""
         return columns() if sys.stdout.isatty() else 10_000
+
+
+def printable(text: str, but: str = "") -> str:
+    """Return a text with escapes for what a terminal would act on, as file names may have: a line stays one line.
+
+    Args:
+        text: The text.
+        but: Characters that stay, such as the ends of its lines.
+    """
+    return "".join(
+        char if char.isprintable() or char in but or unicodedata.category(char) == "Zs" else ascii(char)[1:-1]
+        for char in text
+    )
 
 
 def take_any_name() -> None:

@@ -97,6 +97,24 @@ def test_a_pipe_among_the_pictures_is_named_and_the_others_go_on(known, two, ssd
     assert "Error: pipe.jpg is a device or a pipe; expected a picture.\n" in done.stderr
 
 
+def test_names_with_line_ends_and_escapes_are_a_line_each(known, pictures, ssdtrt):
+    names = ["new\nline.jpg", "esc\x1b[31m.jpg"]
+    paths = [pictures(name) for name in names]
+    broken = paths[0].with_name("no\n\x1b[31mpicture.jpg")
+    broken.touch()
+    done = ssdtrt("-q", "detect", known, *paths, broken, "-o", "out\x1b[31m", "--device", "cpu")
+    lines = done.stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines[:3]] == [
+        "picture",
+        f"{paths[0].parent}/new\\nline.jpg",
+        f"{paths[0].parent}/esc\\x1b[31m.jpg",
+    ]
+    assert lines[4:] == ["written to out\\x1b[31m: 2 pictures and detections.json"]
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"Error: {paths[0].parent}/no\\n\\x1b[31mpicture.jpg cannot be read as a picture")
+    assert ssdtrt("inspect", broken).stderr.startswith(f"Error: {paths[0].parent}/no\\n\\x1b[31mpicture.jpg is ")
+
+
 def test_results_are_not_lost_to_a_name_mistyped(known, two, ssdtrt, tmp_path):
     assert ssdtrt("detect", known, *two, "-o", "out", "--jsonl", "d.jsonl", "--device", "cpu").exit_code == 0
     before = [(tmp_path / name).read_bytes() for name in ("out/detections.json", "d.jsonl")]

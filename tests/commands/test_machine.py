@@ -17,7 +17,7 @@ from ssdtrt import doctor
 from ssdtrt.artifact.inspection import inspect_file
 from ssdtrt.artifact.metadata import read_metadata
 from ssdtrt.commands import machine as inspecting
-from ssdtrt.commands.machine import _printable, doctor_text, inspection_text
+from ssdtrt.commands.machine import doctor_text, inspection_text
 from ssdtrt.diagnosis.checks import check_facts
 from ssdtrt.diagnosis.facts import BuildTest, Failure, Torch, TorchTensorrt
 from ssdtrt.diagnosis.report import DoctorReport, Finding
@@ -147,7 +147,6 @@ def test_what_a_terminal_would_act_on_is_written_out(tmp_path):
     path = small(tmp_path / "a.ts", metadata_like(labels=["background", "\x1b[2Jcat", "\u202ecar", "猫"]))
     text = inspection_text(inspect_file(path), 200)
     assert "background, \\x1b[2Jcat, \\u202ecar, 猫" in text
-    assert _printable("a\nb\ud800") == "a\\nb\\ud800"
 
 
 def test_inspect_imports_no_torch(tensorrt_engine):

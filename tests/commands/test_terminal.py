@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ssdtrt.commands.terminal import Terminal
+from ssdtrt.commands.terminal import Terminal, printable
 
 CLEAR = "\r\x1b[K"
 
@@ -73,6 +73,18 @@ def test_live_note_and_hint_clear_the_line_first(speaking):
     terminal.hint("bench", "my engine.ts")
     assert err.getvalue() == f"{CLEAR}loading{CLEAR}note: untrained\nnext: ssdtrt bench 'my engine.ts'\n"
     assert out.getvalue() == ""
+
+
+def test_what_a_terminal_would_act_on_is_written_out(speaking):
+    assert printable("a\nb\t\x1b[2J\u202e\ud800", but="\t") == "a\\nb\t\\x1b[2J\\u202e\\ud800"
+    assert printable("\u732b at\u202f10\xa0h") == "\u732b at\u202f10\xa0h"  # As in the names of screenshots.
+    terminal, _, err = speaking(live=True)
+    terminal.progress("reading a\x1b[2J.mp4")
+    terminal.note("b\n.jpg is")
+    terminal.hint("verify", "c\x1b[2J.jpg")
+    assert err.getvalue() == (
+        f"{CLEAR}reading a\\x1b[2J.mp4{CLEAR}note: b\\n.jpg is\nnext: ssdtrt verify 'c\\x1b[2J.jpg'\n"
+    )
 
 
 def test_piped_progress_is_one_line_a_step(speaking):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ssdtrt import config
 from ssdtrt.artifact.parity_report import Repeatability
+from ssdtrt.commands.terminal import printable
 from ssdtrt.reporting.numbers import match_rate as match_rate
 from ssdtrt.reporting.numbers import milliseconds as milliseconds
 from ssdtrt.reporting.numbers import scientific as scientific
@@ -95,7 +96,9 @@ def detections_text(results: Sequence[ImageDetections], width: int) -> str:
     rows = []
     for found in results:
         best = found.detections[0] if found.detections else None
-        rows.append((found.image, str(len(found.detections)), f"{best.label} {best.score:.2f}" if best else "-"))
+        rows.append(
+            (printable(found.image), str(len(found.detections)), f"{best.label} {best.score:.2f}" if best else "-")
+        )
     return table(("picture", "objects", "best"), rows, width) if rows else "no picture was read"
 
 
