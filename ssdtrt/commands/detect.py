@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,10 +131,10 @@ def detect(
     use_more_queues()  # Before CUDA starts.
     runner = load_engine(file, device, sha256=sha256)
     detector = Detector(runner, **options, note=terminal.note)
-    first = list(itertools.islice(coming, 1))
+    first = _up_to_first(coming, can_be_read)
     given = first_fetched(known or [], detector.addresses, failures)
-    if not first and not any(map(can_be_read, given)):
-        detect_files(detector, given, [], failures)  # A mistyped name must not replace earlier results.
+    if not any(map(can_be_read, [*first, *given])):
+        detect_files(detector, [*first, *given], [], failures)  # A mistyped name must not replace earlier results.
         end_with(failures)
     baselines = baseline_runners(runner, module, config.BASELINES[:1] if saving.pop("side_by_side", False) else ())
     baseline = next((Detector(one, **options, note=terminal.note) for one in baselines.values()), None)
@@ -151,6 +151,16 @@ def detect(
     end_with(summary.failures)
     if "-" not in (jsonl, coco, json_file):
         hint_verify(runner, file, module, summary.first, reading)
+
+
+def _up_to_first(coming: Iterator[Any], fits: Callable[[Any], bool]) -> list[Any]:
+    """Take what comes, up to the first that fits."""
+    taken = []
+    for one in coming:
+        taken.append(one)
+        if fits(one):
+            break
+    return taken
 
 
 def _check_usage(

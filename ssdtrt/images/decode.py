@@ -199,7 +199,7 @@ def _reason(picture: Picture, error: Exception, max_pixels: int | None) -> str:
     if isinstance(error, Image.DecompressionBombError):
         limit = max_pixels or 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return f"it has more than {limit:,} pixels; --max-pixels (max_pixels) allows more"
-    return first_line(error)
+    return getattr(error, "strerror", None) or first_line(error)  # An OSError of the system names the file again.
 
 
 def _head(picture: Any) -> bytes:

@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ssdtrt.errors import ImageError
+
 try:
     import fcntl
 except ImportError:  # Not on Windows.
     fcntl = None  # type: ignore[assignment]
 
 _CHUNK = 1 << 16  # bytes of a list
+_PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")  # JPEG, PNG, GIF, WebP, TIFF
 _MARKS = {  # That of UTF-32 begins with UTF-16's.
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -184,6 +187,9 @@ def paths_in_list(stream: BinaryIO) -> Iterator[str]:
 
     Args:
         stream: The list, in UTF-16 where its mark begins it, else in the encoding of the system's file names.
+
+    Raises:
+        ImageError: If there is a picture in its place, as of `cat street.jpg | ssdtrt detect ENGINE -`.
     """
     read = getattr(stream, "read1", stream.read)  # What is there, without waiting for more.
     decoder: codecs.IncrementalDecoder | None = None
@@ -192,6 +198,10 @@ def paths_in_list(stream: BinaryIO) -> Iterator[str]:
         chunk = read(_CHUNK) or b""  # None where a pipe does not wait.
         if decoder is None and len(chunk) == 1:
             chunk += read(1)  # A byte-order mark has two bytes or more.
+        if decoder is None and b"\0" in chunk and (chunk.startswith(_PICTURES) or chunk[4:8] == b"ftyp"):
+            raise ImageError(
+                "stdin begins as a picture does; expected a list of paths. Give the picture's path, not -."
+            )
         decoder = decoder or _decoder_of(chunk)
         rest += decoder.decode(chunk, final=not chunk)
         separator = "\0" if "\0" in rest else separator  # No path has one: it is `find -print0`.

@@ -371,6 +371,31 @@ def test_an_empty_list_is_an_error_and_costs_no_earlier_results(known, two, ssdt
     assert (tmp_path / "out" / "detections.json").read_bytes() == before and not (tmp_path / "d.jsonl").exists()
 
 
+def test_a_list_of_names_mistyped_costs_no_earlier_results(known, two, ssdtrt, tmp_path):
+    call = partial(ssdtrt, "-q", "detect", known, "-", "-o", "out", "--device", "cpu")
+    assert call(input=f"typo.jpg\n{two[0]}\nthree.jpg\n".encode()).exit_code == 1
+    before = (tmp_path / "out" / "detections.json").read_bytes()
+    assert [found["image"] for found in strict(before)["pictures"]] == [str(two[0])]
+    done = call(input=b"typo.jpg\nthree.jpg\n")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "Error: typo.jpg: no such file.\nError: three.jpg: no such file.\n"
+    assert (tmp_path / "out" / "detections.json").read_bytes() == before
+
+
+def test_a_picture_in_the_place_of_a_list_is_one_line_and_costs_no_earlier_results(
+    known, two, pictures, ssdtrt, tmp_path
+):
+    assert ssdtrt("-q", "detect", known, *two, "-o", "out", "--device", "cpu").exit_code == 0
+    before = (tmp_path / "out" / "detections.json").read_bytes()
+    for name in ("1.jpg", "1.png", "1.gif", "1.webp", "1.tif"):
+        content = pictures(name).read_bytes()
+        done = ssdtrt("-q", "detect", known, "-", "-o", "out", "--device", "cpu", input=content)
+        assert_refused(
+            done, "stdin begins as a picture does; expected a list of paths. Give the picture's path, not -."
+        )
+    assert (tmp_path / "out" / "detections.json").read_bytes() == before
+
+
 def test_a_list_of_find_print0_in_utf_8_with_a_mark(known, pictures, ssdtrt, tmp_path):
     """Through the command, with a folder whose name has brackets and a list that has a byte-order mark."""
     pictures("set [v1]/1.png")

@@ -276,6 +276,8 @@ def test_wrong_array(shape, dtype):
 def test_missing_picture(tmp_path):
     path = tmp_path / "no.jpg"
     assert refusal(path) == refusal(str(path)) == f"{path}: no such file."
+    path = tmp_path / ("a" * 300)
+    assert refusal(path) == f"{path} cannot be read as a picture (File name too long)."
 
 
 def test_directory(tmp_path):
