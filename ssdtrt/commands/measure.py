@@ -107,7 +107,7 @@ def bench(files, against, module, json_file, evaluating, **options):
 
     Example: ssdtrt bench ssd300.engine.ts --against compile,engine-plain --json bench.json
     """
-    files = files or (config.ENGINE_FILE,)
+    files = [*dict.fromkeys(map(Path, files or (config.ENGINE_FILE,)))]  # Each once: a report has one row of a name.
     asked = {name for name, value in evaluating.items() if value and (name, value) not in _UNASKED}
     if asked and not {"images", "annotations"} <= asked:
         raise click.UsageError("The AP takes both --images DIR and --annotations FILE.")

@@ -46,8 +46,8 @@ class Sizes(click.ParamType):
     name = "sizes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        """Parse each size."""
-        return [BATCH_SIZE.convert(part, param, ctx) for part in value.split(",")]
+        """Parse each size; one that is given twice counts once."""
+        return [*dict.fromkeys(BATCH_SIZE.convert(part, param, ctx) for part in value.split(","))]
 
 
 class Device(click.ParamType):

@@ -23,6 +23,7 @@ from ssdtrt.commands.parameters.types import Device, Names, Percent, Positive, R
         (Range(), "8:8:8", BatchRange(8, 8, 8)),
         (Sizes(), "1,8,32", [1, 8, 32]),
         (Sizes(), "4096", [4096]),
+        (Sizes(), "8,1,8", [8, 1]),
         (Device(), "cuda:12", "cuda:12"),
         (Names(("a", "b")), "b, a", ["b", "a"]),
         (Score(), "0.5", 0.5),
