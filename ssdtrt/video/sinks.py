@@ -107,6 +107,7 @@ class VideoSink:
         self._stream: Any = None
         self._reformatter: Any = self._av.video.reformatter.VideoReformatter()
         self._last = -1  # the time stamp of the last frame
+        self._failure: ArtifactError | None = None  # after which FFmpeg may crash where it is called again
         self._waiting: deque[Future[None]] = deque()
 
     def __enter__(self) -> VideoSink:
@@ -143,6 +144,8 @@ class VideoSink:
             with self._encoder, self._drawers:
                 while self._waiting:
                     self._waiting.popleft().result()
+            if self._failure is not None:
+                raise self._failure
             if self._container is None:
                 raise _NoFrameError
             for packet in self._stream.encode():
@@ -166,6 +169,8 @@ class VideoSink:
 
     def _encode(self, drawn: Future[np.ndarray], seconds: float) -> None:
         pixels = drawn.result()
+        if self._failure is not None:
+            raise self._failure
         try:
             if self._container is None:
                 self._open(pixels.shape[1], pixels.shape[0])
@@ -177,7 +182,8 @@ class VideoSink:
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
         except (self._av.FFmpegError, OSError) as error:
-            raise self._refused(error) from error
+            self._failure = self._refused(error)
+            raise self._failure from error
 
     def _open(self, width: int, height: int) -> None:
         known = FORMATS[self.path.suffix.lower()]

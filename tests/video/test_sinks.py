@@ -3,7 +3,10 @@
 import io
 import json
 import os
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -23,7 +26,7 @@ LABELS = config.COCO_LABELS
 
 
 def result(number, seconds, size=(160, 120), color=RED):
-    """A frame of one color with one cat, in a box whose edges are at a quarter and three quarters."""
+    """A frame of one color, or of these pixels, with one cat, in a box whose edges are at a quarter and three quarters."""
     pixels = np.full((size[1], size[0], 3), color, np.uint8)
     box = np.array([[size[0] / 4, size[1] / 4, size[0] * 3 / 4, size[1] * 3 / 4]], np.float32)
     found = Detections("", *size, box, np.array([16]), np.array([0.5], np.float32), LABELS, lambda: load_image(pixels))
@@ -125,6 +128,38 @@ def test_what_cannot_be_written_or_drawn_is_said(tmp_path):
     with pytest.raises(ArtifactError, match=r"a\.mp4 cannot be written: .*Give another with -o"):
         with VideoSink(tmp_path / "a.mp4", LABELS, info((1 << 15, 16))) as sink:
             sink.write(result(0, 0.0, (1 << 15, 16)))  # Larger than H.264 can be.
+    assert os.listdir(tmp_path) == []
+
+
+_IN_LITTLE_ROOM = """
+import resource, sys, test_sinks
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+test_sinks.write_noise(sys.argv[1])
+"""
+
+
+def write_noise(path):
+    """Writes frames of noise, and prints why that ends."""
+    noise = np.random.default_rng(0)
+    try:
+        with VideoSink(path, LABELS, info()) as sink:
+            for number in range(80):
+                pixels = noise.integers(0, 255, (120, 160, 3), dtype=np.uint8)
+                sink.write(result(number, number / 30, color=pixels))
+    except ArtifactError as error:
+        print(error)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of POSIX")
+@pytest.mark.parametrize("name, room", [("a.mp4", 0), ("a.mkv", 100_000)])
+def test_a_full_disk_is_said(name, room, tmp_path):
+    """In a process of its own, as FFmpeg crashes where it is called after its first error."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", _IN_LITTLE_ROOM, tmp_path / name, str(room)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (
+        0, f"{tmp_path / name} cannot be written: File too large. Give another with -o.\n"
+    ), done.stderr  # fmt: skip
     assert os.listdir(tmp_path) == []
 
 
