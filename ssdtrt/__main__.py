@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 
-from ssdtrt.cli import main
 from ssdtrt.config import INTERRUPTED
 
 
@@ -14,6 +13,11 @@ def start() -> None:
 
     So it does where a thread is left that still reads: Python and torch abort where they are unloaded under it.
     """
+    try:
+        from ssdtrt.cli import main  # Here, because Ctrl-C may come meanwhile.
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED[False])
     try:
         main(prog_name="ssdtrt")
     except SystemExit as end:

@@ -252,6 +252,14 @@ def test_it_runs_as_a_module():
     assert (done.returncode, done.stdout) == (0, f"ssdtrt, version {package.__version__}\n")
 
 
+def test_ctrl_c_while_the_command_is_imported_is_one_line_and_130(tmp_path):
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    known = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(tmp_path), ENVIRONMENT.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "ssdtrt", "--version"]
+    done = subprocess.run(command, env=known, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_no_help_imports_what_takes_long():
     code = (
         "import sys\nfrom ssdtrt.cli import main\n"
