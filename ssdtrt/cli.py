@@ -41,7 +41,7 @@ class _HelpFormatter(click.HelpFormatter):
     """Formats help for terminals of any width; click's own formatter needs 50 columns."""
 
     def __init__(self, indent_increment: int = 2, width: int | None = None, max_width: int | None = None):
-        super().__init__(indent_increment, width or min(columns(), max_width or 80) - 2, max_width)
+        super().__init__(indent_increment, width or max(min(columns(), max_width or 80) - 2, 1), max_width)
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """Write options and their descriptions, in a narrow terminal mostly below each other."""

@@ -332,6 +332,14 @@ def test_help_fits_and_shows_how(command, ssdtrt, monkeypatch):
     assert ssdtrt(*arguments[:-1], "-h").stdout == done.stdout
 
 
+@pytest.mark.parametrize("columns", ["1", "2", "3"])
+def test_help_and_usage_in_a_terminal_too_narrow_for_them(columns, ssdtrt, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert ssdtrt("detect", "--help").exit_code == 0
+    done = ssdtrt("detect")
+    assert done.exit_code == 2 and done.stderr.endswith("Error: Missing argument 'FILE'.\n")
+
+
 def test_quiet_leaves_stderr_empty_and_no_hint_goes_to_a_file(known, photographs, ssdtrt):
     loud = ssdtrt("detect", known, photographs[0], "--device", "cpu")
     quiet = ssdtrt("detect", known, photographs[0], "--device", "cpu", "-q")
