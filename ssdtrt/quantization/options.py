@@ -47,7 +47,7 @@ class Int8Options:
         if self.calibrator is not None and self.calibration_table is not None:
             raise CalibrationError("A calibration table has its calibrator: leave out one of the two.")
         if (self.images is None) != (self.annotations is None):
-            raise CalibrationError("Annotated pictures are given by images and annotations together.")
+            raise CalibrationError("Annotated pictures take both: --images DIR and --annotations FILE.")
         if self.calibration is None and (self.calibration_table is None or self.images is None):
             raise CalibrationError(
                 "INT8 needs pictures like those that it will see: --calibration DIR, 500 or more. With --calibration-table "

@@ -527,7 +527,7 @@ def test_compile_asks_for_int8_with_the_options_that_were_given(ssdtrt, compiled
         (["--int8"], 1, "INT8 needs pictures like those that it will see: --calibration DIR, 500 or more. With "
          "--calibration-table some are needed to judge the engine on: --calibration DIR, or --images DIR --annotations FILE."),
         (["--int8", "--calibration", "a", "--images", "b"], 1,
-         "Annotated pictures are given by images and annotations together."),
+         "Annotated pictures take both: --images DIR and --annotations FILE."),
         (["--int8", "--calibration", "a", "--front-end", "torchscript"], 1,
          "INT8 is built through TensorRT's own API: the front end is tensorrt, or auto."),
     ],

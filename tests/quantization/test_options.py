@@ -16,8 +16,11 @@ from ssdtrt.quantization.options import Int8Options
             {"calibration": "a", "calibration_table": "t", "calibrator": "mse"},
             "A calibration table has its calibrator: leave out one of the two.",
         ),
-        ({"calibration": "a", "images": "b"}, "Annotated pictures are given by images and annotations together."),
-        ({"calibration": "a", "annotations": "b"}, "Annotated pictures are given by images and annotations together."),
+        ({"calibration": "a", "images": "b"}, "Annotated pictures take both: --images DIR and --annotations FILE."),
+        (
+            {"calibration": "a", "annotations": "b"},
+            "Annotated pictures take both: --images DIR and --annotations FILE.",
+        ),
         ({}, "INT8 needs pictures like those that it will see: --calibration DIR, 500 or more. "),
         ({"images": "a", "annotations": "b"}, "INT8 needs pictures like those that it will see: --calibration DIR"),
         ({"calibration_table": "a"}, "INT8 needs pictures like those that it will see: --calibration DIR"),
