@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -20,7 +19,7 @@ from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.errors import BuilderError, CompileError, ParityError, first_line
 from ssdtrt.formats.plan_file import PlanInfo
-from ssdtrt.system.child import child_environment
+from ssdtrt.system.child import child_environment, python_command
 from ssdtrt.system.progress import Progress
 from ssdtrt.system.versions import Machine, Versions
 
@@ -146,7 +145,7 @@ def build_in_child(job: BuildJob, progress: Progress) -> Built:
         job_path.write_bytes(msgspec.json.encode(job))
         with open(log_path, "wb") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "ssdtrt.engine.worker", str(job_path)],
+                python_command("ssdtrt.engine.worker", str(job_path)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -56,6 +56,14 @@ def test_pictures_come_in_order_with_their_sizes(readers, colors):
     assert sorted(readers.free) == list(range(7))
 
 
+def test_code_beside_the_pictures_does_not_run(colors, monkeypatch):
+    for name in ("numpy", "PIL", "runpy", "ssdtrt"):
+        colors[0].with_name(f"{name}.py").write_text("import os; os.write(2, b'code of a stranger'); os._exit(9)")
+    monkeypatch.chdir(colors[0].parent)
+    with ReaderPool(1, 2, 2, orient=True, preprocess="eval") as readers:
+        assert [read.size for read in readers.read([colors[0].name])] == [(10, 20)]
+
+
 def test_a_slot_is_its_callers_until_given_back(readers, colors):
     held = []
     for number, read in enumerate(readers.read(colors * 2)):
