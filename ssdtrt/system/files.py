@@ -7,8 +7,8 @@ import contextlib
 import errno
 import glob
 import os
+import secrets
 import sys
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,15 +49,15 @@ def replacing(path: str | Path, *, exclusive: bool = False, remove_stale: bool =
         raise OSError(errno.EINVAL, "it is a device or a pipe", str(path))
     if remove_stale and _remove_stale(path) and exclusive:
         raise BusyError(f"another process is writing {path}")
-    prefix = f"{_prefix(path)}{os.getpid()}."
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary, handle = _create_temporary(path)
     try:
+        permissions = os.fstat(handle).st_mode & 0o777
+        temporary.chmod(0o600)  # Nobody else's until it is whole.
         _lock(handle)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(permissions)
         os.replace(temporary, path)
     finally:
         os.close(handle)
@@ -122,6 +122,17 @@ def _remove_stale(path: Path) -> int:
     """Remove the temporary files of `path` whose writers have ended, and return how many are still being written."""
     temporaries = path.parent.glob(f"{glob.escape(_prefix(path))}*.tmp")
     return sum(not remove_temporary(temporary) for temporary in temporaries)
+
+
+def _create_temporary(path: Path) -> tuple[Path, int]:
+    """Create a file beside `path` and open it, with the permissions that any new one gets.
+
+    They are not computed: the umask can only be read by changing it, for all threads.
+    """
+    while True:
+        temporary = path.parent / f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        with contextlib.suppress(FileExistsError):
+            return temporary, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
 
 
 def _prefix(path: Path) -> str:
@@ -238,9 +249,3 @@ def check_writable(path: str | Path) -> str | None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return f"the directory {path.parent} is not writable"
     return None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -92,6 +92,15 @@ def test_permissions_follow_the_umask(tmp_path, umask, mask, expected):
     assert os.umask(mask) == mask
 
 
+def test_the_umask_is_not_changed_for_other_threads(tmp_path, umask, monkeypatch):
+    umask(0o027)
+    with monkeypatch.context() as without:
+        without.delattr(os, "umask")
+        with replacing(tmp_path / "file.bin") as temporary:
+            temporary.write_bytes(b"new")
+    assert permissions(tmp_path / "file.bin") == 0o640
+
+
 def test_temporary_file_is_nobody_elses(tmp_path, umask):
     umask(0)
     with replacing(tmp_path / "file.bin") as temporary:
