@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import subprocess
 import tempfile
@@ -142,7 +143,9 @@ def build_in_child(job: BuildJob, progress: Progress) -> Built:
     """
     with tempfile.TemporaryDirectory(prefix="ssdtrt-build-") as folder:
         job_path, log_path = Path(folder, "job.json"), Path(folder, "log.txt")
-        job_path.write_bytes(msgspec.json.encode(job))
+        job_path.write_text(
+            json.dumps(msgspec.to_builtins(job)), encoding="utf-8"
+        )  # msgspec takes no path that is no text.
         with open(log_path, "wb") as log:
             child = subprocess.Popen(
                 python_command("ssdtrt.engine.worker", str(job_path)),
