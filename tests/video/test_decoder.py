@@ -155,7 +155,7 @@ def test_what_names_no_codec_and_no_length(tmp_path, monkeypatch):
     with pytest.raises(VideoError, match=r"^a\.avi is of a codec that PyAV lacks\.$"):
         Decoder("a.avi", 5)
     content = video(tmp_path / "a.mkv", 2).read_bytes()
-    (tmp_path / "a.mkv").write_bytes(re.sub(rb"00:00:00\.\d{4}", b"00:00:1/0    ", content))
+    (tmp_path / "a.mkv").write_bytes(re.sub(rb"00:00:00\.\d{9}", b"00:00:1/0".ljust(18), content))
     assert [frame.number for frame in frames_of("a.mkv")[0]] == [0, 1]
     with pytest.raises(VideoError, match=r"^http://\[bad/a\.mp4 cannot be opened as a video \(Invalid IPv6 URL\)\.$"):
         Decoder("http://[bad/a.mp4", 5)
