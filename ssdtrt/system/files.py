@@ -71,7 +71,7 @@ def open_exclusive(path: str | Path) -> BinaryIO:
         BusyError: If another process has opened it in the same way.
     """
     file = open(path, "ab", buffering=0)
-    if not _lock(file.fileno()):
+    if _lock(file.fileno()) is False:
         file.close()
         raise BusyError(f"another process is writing {path}")
     file.truncate(0)
@@ -102,19 +102,24 @@ def remove_unused(first: Path, *others: Path) -> None:
         raise BusyError(f"another process is writing {first}")
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(FileNotFoundError):
-            if not _lock(stack.enter_context(open(first, "rb")).fileno()):
+            if _lock(stack.enter_context(_open_to_lock(first)).fileno()) is False:
                 raise BusyError(f"another process is reading {first}")
         for path in (first, *others):
             path.unlink(missing_ok=True)
 
 
 def remove_temporary(temporary: Path) -> bool:
-    """Remove the temporary file of a writer that has ended; return False if it is still being written."""
+    """Remove the temporary file of a writer that has ended; return False if it is still being written.
+
+    Where the file system has no locks it stays, because its writer may be on another machine.
+    """
     writer = temporary.name.split(".")[-3]
-    with contextlib.suppress(OSError), open(temporary, "rb") as file:
-        if not _lock(file.fileno()) or (writer.isdigit() and _alive(int(writer))):
+    with contextlib.suppress(OSError), _open_to_lock(temporary) as file:
+        locked = _lock(file.fileno())
+        if locked is False or (writer.isdigit() and _alive(int(writer))):
             return False
-        temporary.unlink()
+        if locked:
+            temporary.unlink()
     return True
 
 
@@ -140,14 +145,28 @@ def _prefix(path: Path) -> str:
     return f".{path.name[:30]}-{zlib.crc32(os.fsencode(path.name)):08x}."
 
 
-def _lock(file: int) -> bool:
-    """Lock an open file until its process ends; return False if another process holds the lock."""
+def _open_to_lock(path: Path) -> BinaryIO:
+    """Open a file for writing too where that is allowed: NFS locks no other for one process alone."""
+    try:
+        return open(path, "rb+")
+    except PermissionError:
+        return open(path, "rb")
+
+
+def _lock(file: int) -> bool | None:
+    """Lock an open file until its process ends.
+
+    Returns:
+        False if another process holds the lock; None if the file system has no locks, as some of networks.
+    """
     if fcntl is None:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
+    except OSError:
+        return None
     return True
 
 
