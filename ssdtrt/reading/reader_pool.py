@@ -92,7 +92,13 @@ class ReaderPool:
             self.memory = shared_slots(file.fileno(), slots, whole)
             settings = ReaderSettings(preprocess, orient, whole, value_range, max_pixels, addresses, jpegs)
             words = [str(slots), settings.to_text()]
-            self.processes = [_start(file.fileno(), words, requests, responses) for _ in range(workers)]
+            self.processes: list[subprocess.Popen] = []
+            try:
+                for _ in range(workers):
+                    self.processes.append(_start(file.fileno(), words, requests, responses))
+            except BaseException:
+                self.__exit__()
+                raise
 
     def __enter__(self) -> ReaderPool:
         return self
