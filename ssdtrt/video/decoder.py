@@ -112,7 +112,8 @@ class Decoder:
             return self._av.open(f"file:{source}", options={"protocol_whitelist": "file,crypto,data"})
         if self._scheme in WEB_SCHEMES and suffix_of(source) not in PLAYLISTS:
             self._file = HttpFile(source, self._timeout)
-            return self._av.open(self._file, buffer_size=_BUFFER)
+            # What the server sends may be a list of files, of which none of this machine is opened.
+            return self._av.open(self._file, buffer_size=_BUFFER, options={"protocol_whitelist": "data"})
         options = {"rtsp_flags": "prefer_tcp"} if self._scheme.startswith("rtsp") else {}
         return self._av.open(source, options=options, timeout=self._timeout)
 
