@@ -156,7 +156,7 @@ def _open(picture: str | Path | BinaryIO) -> Image.Image:
         register_heif()
         formats = [name for name in Image.ID if name not in _OF_FILES_ALONE]
     try:
-        return Image.open(picture, formats=formats)
+        return Image.open(picture, "r", formats)
     except UnidentifiedImageError:
         if "HEIF" in Image.OPEN or not register_heif():
             raise
