@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Literal, cast
 
@@ -264,7 +265,9 @@ def _engine_metadata(
         inputs=inputs,
         outputs=outputs,
         export=base.export,
-        module=ModuleFile(module.name, sha256_file(module)),
+        module=ModuleFile(
+            re.sub(r"[\\\x00-\x1f\x7f]", "_", module.name), sha256_file(module)
+        ),  # What its record takes.
         request=request,
         build=BuildInfo(built.seconds, engine.cached, request.front_end, merged_projections=built.merged_projections),
         parity=engine.parity,

@@ -13,6 +13,7 @@ import warnings
 import pytest
 
 from ssdtrt.engine import build, worker
+from ssdtrt.system.child import python_command
 
 
 def fork(function):
@@ -40,7 +41,7 @@ class ForkedProcess:
     """A forked process that runs `ssdtrt.engine.worker`, with what `build_in_child` uses of subprocess.Popen."""
 
     def __init__(self, command, stdin, stdout, stderr, env):
-        assert command[1:3] == ["-m", "ssdtrt.engine.worker"] and stdin == subprocess.DEVNULL
+        assert command[:4] == python_command("ssdtrt.engine.worker") and stdin == subprocess.DEVNULL
 
         def run():
             os.dup2(stdout.fileno(), 1)
@@ -48,7 +49,7 @@ class ForkedProcess:
             sys.stdout, sys.stderr = open(1, "w"), open(2, "w", buffering=1)
             os.environ.clear()
             os.environ.update(env)
-            code = worker.main(command[3])
+            code = worker.main(command[-1])
             sys.stdout.flush()
             return code
 

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import sys
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -28,6 +30,7 @@ from ssdtrt.engine.cache import graph_digest, timing_cache_file
 from ssdtrt.errors import ArtifactError, BuilderError, CompileError, ParityError
 from ssdtrt.images.tensors import synthetic_pictures
 from ssdtrt.runners import torchscript
+from ssdtrt.runners.runner import load_engine
 from ssdtrt.system.progress import silent
 
 OTHER = b"what was here before"
@@ -132,6 +135,13 @@ def test_metadata_says_what_it_was_built_from_how_and_how_near_it_came(request, 
         assert parity["floor"] == 0
     else:
         assert 1e-3 < parity["floor"] < nearest
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems have no such names")
+def test_a_module_whose_name_is_no_text_becomes_an_engine_that_loads(module, tmp_path):
+    source, out = tmp_path / os.fsdecode(b"m\xff\n\\.ts"), tmp_path / os.fsdecode(b"e\xff.ts")
+    shutil.copyfile(module, source)
+    assert load_engine(compile_engine(source, out, backend="torchscript")).metadata.module.file == "m?__.ts"
 
 
 def test_an_engine_beyond_the_bound_is_refused_with_the_figures(module, out, scratch, monkeypatch, ssdtrt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,8 +143,8 @@ class ModuleMetadata(Report, frozen=True, kw_only=True, tag_field="kind", tag="m
         return {"kind": self.kind, **super().as_dict()}
 
     def to_json(self) -> bytes:
-        """Return the JSON text of the metadata member."""
-        return msgspec.json.format(msgspec.json.encode(self.as_dict()), indent=1)
+        """Return the JSON text of the metadata member; `?` for what is no text in the name of a file."""
+        return json.dumps(self.as_dict(), indent=1, ensure_ascii=False).encode(errors="replace")
 
 
 class EngineMetadata(ModuleMetadata, frozen=True, kw_only=True, tag_field="kind", tag="engine"):

@@ -78,7 +78,7 @@ def write_block(folder: Folder, block: int, run: str, rows: Sequence[Row], label
 
     errors = [row.error for row in rows if row.error]
     found = sum(len(row.scores) for row in rows)
-    done = BlockDone(block, run, len(rows), found, len(errors), errors[0] if errors else "")
+    done = BlockDone(block, run, len(rows), found, len(errors), _text(errors[0]) if errors else "")
     table = _table(rows, labels).replace_schema_metadata({_FOOTER: msgspec.json.encode(done.document())})
     content = io.BytesIO()
     pyarrow.parquet.write_table(table, content, compression="zstd")

@@ -105,7 +105,8 @@ def write_manifest(manifest: BatchManifest, folder: Folder) -> None:
         ArtifactError: Where it cannot be written.
     """
     folder.make()
-    folder.write(config.MANIFEST_FILE, json.dumps(manifest.document(), indent=1).encode() + b"\n")
+    content = json.dumps(manifest.document(), indent=1, ensure_ascii=False)
+    folder.write(config.MANIFEST_FILE, content.encode(errors="replace") + b"\n")  # The engine's name may be no text.
 
 
 def run_of(manifest: BatchManifest) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError
+from ssdtrt.errors import ArtifactError, ImageError, SsdtrtError, first_line
 from ssdtrt.reading.stage_times import StageTime
 from ssdtrt.system.outputs import writing
 from ssdtrt.system.report import Report, counted
@@ -220,7 +220,12 @@ class Detections:
             )
         drawn = self.plot(labels=labels)
         with writing(path) as temporary:
-            drawn.save(temporary, format=name, **({"quality": 92} if name == "JPEG" else {}))
+            try:
+                drawn.save(temporary, format=name, **({"quality": 92} if name == "JPEG" else {}))
+            except OSError:
+                raise
+            except Exception as error:  # Pillow's encoders raise almost anything for a size that a format cannot have.
+                raise ArtifactError(f"{path} cannot be written as {name} ({first_line(error)}).") from error
         return path
 
     def crop(self) -> list[Image.Image]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -20,7 +20,7 @@ from ssdtrt.artifact.layers import EngineLayer
 from ssdtrt.artifact.request import BuildRequest
 from ssdtrt.errors import BuilderError, CompileError, ParityError, first_line
 from ssdtrt.formats.plan_file import PlanInfo
-from ssdtrt.system.child import child_environment
+from ssdtrt.system.child import child_environment, python_command
 from ssdtrt.system.progress import Progress
 from ssdtrt.system.versions import Machine, Versions
 
@@ -143,10 +143,12 @@ def build_in_child(job: BuildJob, progress: Progress) -> Built:
     """
     with tempfile.TemporaryDirectory(prefix="ssdtrt-build-") as folder:
         job_path, log_path = Path(folder, "job.json"), Path(folder, "log.txt")
-        job_path.write_bytes(msgspec.json.encode(job))
+        job_path.write_text(
+            json.dumps(msgspec.to_builtins(job)), encoding="utf-8"
+        )  # msgspec takes no path that is no text.
         with open(log_path, "wb") as log:
             child = subprocess.Popen(
-                [sys.executable, "-m", "ssdtrt.engine.worker", str(job_path)],
+                python_command("ssdtrt.engine.worker", str(job_path)),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

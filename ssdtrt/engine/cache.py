@@ -135,8 +135,8 @@ def add_to_cache(
             shutil.copyfile(engine, temporary)
             entry = _Entry(sha256_file(temporary), built, parity, request)
             record.write_bytes(msgspec.json.encode(entry))
-    except OSError as error:
-        _logger.warning("the engine could not be cached in %s: %s", folder, error.strerror or error)
+    except (OSError, UnicodeEncodeError) as error:  # The latter for a request with a path that is no text.
+        _logger.warning("the engine could not be cached in %s: %s", folder, getattr(error, "strerror", None) or error)
 
 
 def timing_cache_file(device: torch.device) -> Path | None:

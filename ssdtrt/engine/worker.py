@@ -6,6 +6,7 @@ The compiler holds the interpreter lock for minutes, so the progress and Ctrl-C 
 from __future__ import annotations
 
 import importlib
+import json
 import signal
 import sys
 import time
@@ -83,7 +84,7 @@ def main(job_path: str) -> int:
         The exit code: 0 if an engine was built, else 1.
     """
     path = Path(job_path)
-    job = msgspec.json.decode(path.read_bytes(), type=BuildJob)
+    job = msgspec.convert(json.loads(path.read_text(encoding="utf-8")), BuildJob)
     die_with_parent(job.parent)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # So that Ctrl-C also ends the C++ compiler.
     result: BuildResult

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import threading
 import warnings
@@ -32,6 +33,10 @@ _NEEDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), _HEIF),
     **dict.fromkeys((b"avif", b"avis"), "AVIF: pip install 'pillow>=11.3'"),
 }
+_OF_FILES_ALONE = (
+    "EPS",
+    "IPTC",
+)  # Ghostscript runs the first as a program; the second has a picture of any format inside.
 _DNG_VERSION, _NEW_SUBFILE_TYPE = 50706, 254  # tags of a TIFF
 
 
@@ -54,7 +59,8 @@ def load_image(
 
     Returns:
         An RGB image. Of an animation it is the first frame, transparency is composed on white, and more than 8 bits a
-        channel become 8 (see `to_levels`). A PIL image that is upright RGB already is returned as it is.
+        channel become 8 (see `to_levels`). A PIL image that is upright RGB already is returned as it is. PostScript is read
+        from files alone, not from memory.
 
     Raises:
         ImageError: For what cannot be read, and for more pixels than `max_pixels`.
@@ -145,8 +151,12 @@ def missing_decoder(head: bytes) -> str:
 
 
 def _open(picture: str | Path | BinaryIO) -> Image.Image:
+    formats = None
+    if isinstance(picture, io.BytesIO):  # It was sent or fetched.
+        register_heif()
+        formats = [name for name in Image.ID if name not in _OF_FILES_ALONE]
     try:
-        return Image.open(picture)
+        return Image.open(picture, "r", formats)
     except UnidentifiedImageError:
         if "HEIF" in Image.OPEN or not register_heif():
             raise

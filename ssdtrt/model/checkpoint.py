@@ -183,7 +183,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     except SafetensorError as error:
         raise _damaged(path, first_line(error, limit=_SHOWN_CHARACTERS)) from error
     for key in RECORDED_AS:
-        with contextlib.suppress(KeyError, ValueError):
+        with contextlib.suppress(KeyError, ValueError, RecursionError):
             loaded[key] = json.loads(recorded[key])
     return loaded
 

@@ -6,7 +6,6 @@ import itertools
 import os
 import select
 import subprocess
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -20,7 +19,7 @@ from ssdtrt.images.jpeg import EncodedJpeg
 from ssdtrt.images.levels import ValueRange
 from ssdtrt.reading.addresses import PUBLIC, AddressRules
 from ssdtrt.reading.reader_process import REQUEST, RESPONSE, ReaderSettings, decode, encode, shared_slots, slot_bytes
-from ssdtrt.system.child import child_environment
+from ssdtrt.system.child import child_environment, python_command
 
 _SILENCE_SECONDS = 0.5  # without a response, after which it is checked whether a process has died
 _REQUESTS_AT_ONCE = 1 / 8  # of those that are read ahead: a write to a pipe takes as long as the rest for ten pictures
@@ -93,7 +92,13 @@ class ReaderPool:
             self.memory = shared_slots(file.fileno(), slots, whole)
             settings = ReaderSettings(preprocess, orient, whole, value_range, max_pixels, addresses, jpegs)
             words = [str(slots), settings.to_text()]
-            self.processes = [_start(file.fileno(), words, requests, responses) for _ in range(workers)]
+            self.processes: list[subprocess.Popen] = []
+            try:
+                for _ in range(workers):
+                    self.processes.append(_start(file.fileno(), words, requests, responses))
+            except BaseException:
+                self.__exit__()
+                raise
 
     def __enter__(self) -> ReaderPool:
         return self
@@ -181,7 +186,7 @@ class ReaderPool:
 
 def _start(file: int, settings: list[str], requests: BinaryIO, responses: BinaryIO) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "ssdtrt.reading.reader_process", str(file), *settings],
+        python_command("ssdtrt.reading.reader_process", str(file), *settings),
         stdin=requests,
         stdout=responses,
         pass_fds=[file],

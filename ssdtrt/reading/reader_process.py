@@ -1,6 +1,6 @@
 """A process that reads pictures: paths in, pixels into shared memory, short responses out. Started by `reader_pool`.
 
-    python -m ssdtrt.reading.reader_process FD SLOTS SETTINGS
+    ssdtrt.reading.reader_process FD SLOTS SETTINGS
 
 maps SLOTS slots of the open file FD; SETTINGS are ReaderSettings as JSON. A request is REQUEST; the path, in UTF-8, lies in
 the slot. All requests have one length, so that many processes can read from one pipe. The response is RESPONSE; for a picture that cannot be read it has width 0, and its height is the length of the

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ import torch
 
 from ssdtrt.errors import ArtifactError
 from ssdtrt.system.gpu_errors import gpu_errors
+
+_lock = threading.Lock()
+_fusing = 0  # threads
+_before = False
 
 
 @contextlib.contextmanager
@@ -45,15 +50,22 @@ def freeze(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 def fusing() -> Iterator[None]:
     """Enable TorchScript's oneDNN fusion of CPU layers inside the block, a setting of the process that no file holds.
 
-    TorchScript fuses a module in its third call with inputs of a shape, and does so for each shape.
+    TorchScript fuses a module in its third call with inputs of a shape, and does so for each shape. Threads that are in such
+    blocks at the same time share one change of the setting, which the last one out undoes.
     """
-    with quiet():
-        before = torch.jit.onednn_fusion_enabled()
-        torch.jit.enable_onednn_fusion(True)
+    global _fusing, _before
+    with _lock, quiet():
+        if not _fusing:
+            _before = torch.jit.onednn_fusion_enabled()
+            torch.jit.enable_onednn_fusion(True)
+        _fusing += 1
     try:
         yield
     finally:
-        torch.jit.enable_onednn_fusion(before)
+        with _lock:
+            _fusing -= 1
+            if not _fusing:
+                torch.jit.enable_onednn_fusion(_before)
 
 
 def reload(module: torch.jit.ScriptModule) -> torch.jit.ScriptModule:

@@ -24,6 +24,7 @@ from ssdtrt.reading.read_ahead import worker_count
 from ssdtrt.sinks.json_sinks import JsonListSink
 from ssdtrt.system.outputs import FolderRecord, remove_written
 
+_LONGEST_SIDE = 65_500  # pixels, that a JPEG can have
 _MAX_NAME_BYTES = 255  # of a file's name, on nearly every file system
 _FIRST_STARTS = (b"", b"[", b"[\n]\n", b'[\n{"image": ')  # of a detections.json of schema 1, whole or broken off
 
@@ -45,7 +46,8 @@ class FolderSink:
     """Writes each picture with its boxes into a folder, and `detections.json`; threads draw.
 
     What an earlier one wrote there is removed, by its record and where it has not changed since. No other file is
-    removed or overwritten: pictures of the same name are numbered. It needs `Detections.picture`.
+    removed or overwritten: pictures of the same name are numbered. It needs `Detections.picture`. What is larger than a
+    JPEG can be is drawn smaller.
 
     Args:
         folder: The folder, which is made.
@@ -147,6 +149,8 @@ class FolderSink:
 
 def _jpeg(image: Image.Image) -> bytes:
     content = io.BytesIO()
+    if max(image.size) > _LONGEST_SIDE:
+        image.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
     image.save(content, format="JPEG", quality=92)
     return content.getvalue()
 

@@ -7,8 +7,8 @@ import contextlib
 import errno
 import glob
 import os
+import secrets
 import sys
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,15 +52,15 @@ def replacing(path: str | Path, *, exclusive: bool = False, remove_stale: bool =
         raise OSError(errno.EINVAL, "it is a device or a pipe", str(path))
     if remove_stale and _remove_stale(path) and exclusive:
         raise BusyError(f"another process is writing {path}")
-    prefix = f"{_prefix(path)}{os.getpid()}."
-    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary, handle = _create_temporary(path)
     try:
+        permissions = os.fstat(handle).st_mode & 0o777
+        temporary.chmod(0o600)  # Nobody else's until it is whole.
         _lock(handle)
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(permissions)
         os.replace(temporary, path)
     finally:
         os.close(handle)
@@ -74,7 +74,7 @@ def open_exclusive(path: str | Path) -> BinaryIO:
         BusyError: If another process has opened it in the same way.
     """
     file = open(path, "ab", buffering=0)
-    if not _lock(file.fileno()):
+    if _lock(file.fileno()) is False:
         file.close()
         raise BusyError(f"another process is writing {path}")
     file.truncate(0)
@@ -105,19 +105,24 @@ def remove_unused(first: Path, *others: Path) -> None:
         raise BusyError(f"another process is writing {first}")
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(FileNotFoundError):
-            if not _lock(stack.enter_context(open(first, "rb")).fileno()):
+            if _lock(stack.enter_context(_open_to_lock(first)).fileno()) is False:
                 raise BusyError(f"another process is reading {first}")
         for path in (first, *others):
             path.unlink(missing_ok=True)
 
 
 def remove_temporary(temporary: Path) -> bool:
-    """Remove the temporary file of a writer that has ended; return False if it is still being written."""
+    """Remove the temporary file of a writer that has ended; return False if it is still being written.
+
+    Where the file system has no locks it stays, because its writer may be on another machine.
+    """
     writer = temporary.name.split(".")[-3]
-    with contextlib.suppress(OSError), open(temporary, "rb") as file:
-        if not _lock(file.fileno()) or (writer.isdigit() and _alive(int(writer))):
+    with contextlib.suppress(OSError), _open_to_lock(temporary) as file:
+        locked = _lock(file.fileno())
+        if locked is False or (writer.isdigit() and _alive(int(writer))):
             return False
-        temporary.unlink()
+        if locked:
+            temporary.unlink()
     return True
 
 
@@ -127,19 +132,44 @@ def _remove_stale(path: Path) -> int:
     return sum(not remove_temporary(temporary) for temporary in temporaries)
 
 
+def _create_temporary(path: Path) -> tuple[Path, int]:
+    """Create a file beside `path` and open it, with the permissions that any new one gets.
+
+    They are not computed: the umask can only be read by changing it, for all threads.
+    """
+    while True:
+        temporary = path.parent / f"{_prefix(path)}{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        with contextlib.suppress(FileExistsError):
+            return temporary, os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+
+
 def _prefix(path: Path) -> str:
     """Return the prefix of the names of this file's temporary files, and of no others."""
     return f".{path.name[:30]}-{zlib.crc32(os.fsencode(path.name)):08x}."
 
 
-def _lock(file: int) -> bool:
-    """Lock an open file until its process ends; return False if another process holds the lock."""
+def _open_to_lock(path: Path) -> BinaryIO:
+    """Open a file for writing too where that is allowed: NFS locks no other for one process alone."""
+    try:
+        return open(path, "rb+")
+    except PermissionError:
+        return open(path, "rb")
+
+
+def _lock(file: int) -> bool | None:
+    """Lock an open file until its process ends.
+
+    Returns:
+        False if another process holds the lock; None if the file system has no locks, as some of networks.
+    """
     if fcntl is None:
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
+    except OSError:
+        return None
     return True
 
 
@@ -248,9 +278,3 @@ def check_writable(path: str | Path) -> str | None:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         return f"the directory {path.parent} is not writable"
     return None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -93,7 +93,9 @@ def written_files(folder: str | Path) -> dict[Path, str]:
     folder, found = Path(folder), {}
     with contextlib.suppress(OSError):
         for line in (folder / config.RECORD_FILE).read_bytes().splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # The last line of a run that was killed.
+            with contextlib.suppress(
+                ValueError, KeyError, TypeError, RecursionError
+            ):  # The last line of a run that was killed.
                 one = json.loads(line)
                 name, sha256 = PurePosixPath(one["file"]), str(one["sha256"])
                 if not name.is_absolute() and ".." not in name.parts:
@@ -111,12 +113,14 @@ def is_as_written(path: str | Path, sha256: str) -> bool:
 def remove_written(folder: str | Path) -> None:
     """Remove the files of a folder's record that have not changed since, and the folders that are empty then.
 
+    What lies in another folder, to which a link leads, stays.
+
     Raises:
         OSError: Where one cannot be removed.
     """
-    folders = set()
+    folders, real = set(), Path(folder).resolve()
     for path, sha256 in written_files(folder).items():
-        if is_as_written(path, sha256):
+        if is_as_written(path, sha256) and path.parent.resolve().is_relative_to(real):
             path.unlink()
             folders |= {parent for parent in path.parents if Path(folder) in parent.parents}
     for emptied in sorted(folders, reverse=True):  # The deepest first.

@@ -90,9 +90,10 @@ class Decoder:
             self._close_file()
             raise VideoError(f"{self._name} cannot be opened as a video ({reason}).") from error
         self._stream = self._container.streams.best("video")
-        if self._stream is None:
+        if self._stream is None or self._stream.codec_context is None:
+            found = "has no video, only sound or subtitles" if self._stream is None else "is of a codec that PyAV lacks"
             self.__exit__()
-            raise VideoError(f"{self._name} has no video, only sound or subtitles.")
+            raise VideoError(f"{self._name} {found}.")
         self._stream.thread_type = "SLICE" if self._scheme in LIVE_SCHEMES else "AUTO"  # Frames at once come later.
         self._start = Fraction(self._container.start_time or 0, self._av.time_base)
         self._step = 1 / (self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE)
@@ -111,7 +112,8 @@ class Decoder:
             return self._av.open(f"file:{source}", options={"protocol_whitelist": "file,crypto,data"})
         if self._scheme in WEB_SCHEMES and suffix_of(source) not in PLAYLISTS:
             self._file = HttpFile(source, self._timeout)
-            return self._av.open(self._file, buffer_size=_BUFFER)
+            # What the server sends may be a list of files, of which none of this machine is opened.
+            return self._av.open(self._file, buffer_size=_BUFFER, options={"protocol_whitelist": "data"})
         options = {"rtsp_flags": "prefer_tcp"} if self._scheme.startswith("rtsp") else {}
         return self._av.open(source, options=options, timeout=self._timeout)
 
@@ -133,7 +135,7 @@ class Decoder:
         if self._stream.duration and self._stream.time_base:
             return self._stream.duration * self._stream.time_base
         parts = self._stream.metadata.get("DURATION", "").split(":")  # Matroska's and WebM's.
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, ZeroDivisionError):
             if len(parts) == 3:
                 return sum((Fraction(part) * 60**place for place, part in enumerate(reversed(parts))), Fraction(0))
         return Fraction(self._container.duration, self._av.time_base) if self._container.duration else None

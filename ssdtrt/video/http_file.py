@@ -36,7 +36,10 @@ class HttpFile(io.RawIOBase):
     """
 
     def __init__(self, address: str, timeout: float):
-        parts = urlsplit(address)
+        try:
+            parts = urlsplit(address)
+        except ValueError as error:
+            raise OSError(str(error)) from None
         account, _, host = parts.netloc.rpartition("@")
         self._address, self._timeout = urlunsplit(parts._replace(netloc=host)), timeout
         self._headers = {"User-Agent": "ssdtrt", "Accept": "*/*"}

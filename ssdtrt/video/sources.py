@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from urllib.parse import urlsplit, urlunsplit
 
 from ssdtrt.errors import VideoError
+from ssdtrt.reading.addresses import path_of, shown
 from ssdtrt.system.versions import pip_install
 
 LIVE_SCHEMES = frozenset(("rtsp", "rtsps", "rtmp", "rtmps", "udp", "srt", "tcp"))
@@ -42,16 +42,12 @@ def scheme_of(source: str) -> str:
 
 def shown_name(source: str | Path) -> str:
     """Return how a video is called in messages and results: a path as it is, an address without user and password."""
-    text = str(source)
-    if not scheme_of(text):
-        return text
-    parts = urlsplit(text)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return shown(str(source))
 
 
 def suffix_of(source: str) -> str:
     """Return the suffix of a path or of an address's path, in lowercase."""
-    return os.path.splitext(urlsplit(source).path if scheme_of(source) else source)[1].lower()
+    return os.path.splitext(path_of(source))[1].lower()
 
 
 def is_video(source: str | Path) -> bool:

@@ -39,6 +39,11 @@ def test_rows_are_columns_and_what_could_not_be_read_is_null(folder, tmp_path):
     assert read_footer(folder, 7) == done
 
 
+def test_a_path_that_is_no_text_and_cannot_be_read(folder):
+    done = write_block(folder, 0, RUN, [unread("\udcff.jpg", "\udcff.jpg: no such file.")], LABELS)
+    assert done == read_footer(folder, 0) == BlockDone(0, RUN, 1, 0, 1, "\\udcff.jpg: no such file.")
+
+
 def test_a_block_without_any_detection_has_the_same_columns(folder, tmp_path):
     write_block(folder, 0, RUN, ROWS, LABELS)
     write_block(folder, 1, RUN, ROWS[1:], LABELS)

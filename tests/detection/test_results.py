@@ -122,6 +122,13 @@ def test_save_writes_the_format_of_the_suffix(gray, tmp_path):
             found.save(tmp_path / name)
     with pytest.raises(ArtifactError, match="cannot be written: No such file or directory.$"):
         found.save(tmp_path / "none" / "a.png")
+    image = Image.new("RGB", (66_000, 2))
+    wide = Detections(
+        "a.png", *image.size, found.xyxy[:0], found.class_id[:0], found.confidence[:0], load=lambda: image
+    )
+    for name in ("b.webp", "b.gif", "b.tga", "b.sgi"):
+        with pytest.raises(ArtifactError, match=rf"{name} cannot be written as {name[2:].upper()} \("):
+            wide.save(tmp_path / name)
     assert sorted(os.listdir(tmp_path)) == ["a.JPG", "a.png", "a.webp"]
 
 

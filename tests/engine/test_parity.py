@@ -2,6 +2,7 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -203,6 +204,27 @@ def test_the_floor_comes_from_what_eager_shows_in_that_precision(reference, imag
     assert report.floor == pytest.approx(0.3 * nearest, rel=1e-5) and report.floor > 0
     assert report.bound == 2e-2 and report.passed
     assert reference.loc.dtype == torch.float32  # The reference is not cast.
+
+
+class Overflowing(Reference):
+    """In FP16 the location overflows on the way, which is back in range at the end."""
+
+    def forward(self, images):
+        loc, conf = super().forward(images)
+        return loc * 1e5 / 1e5, conf
+
+
+class OverflowingAll(Reference):
+    def forward(self, images):
+        loc, conf = super().forward(images)
+        return loc * 1e5 / 1e5, conf * 1e5 / 1e5
+
+
+def test_where_eager_overflows_in_fp16_the_report_has_a_floor_all_the_same(images):
+    one, both = (report_of(kind(), kind(), images, "fp16") for kind in (Overflowing, OverflowingAll))
+    assert 0 < one.floor < 1e-3 and not one.passed  # It is FP32, as the other output shows.
+    assert both.floor == 0 and both.bound == 2e-2
+    assert [msgspec.convert(report.as_dict(), ParityReport) for report in (one, both)] == [one, both]
 
 
 def test_the_limits_of_int8_come_from_its_quantized_network_in_torch(model):

@@ -4,7 +4,6 @@ import importlib
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -23,6 +22,7 @@ from ssdtrt.engine.tensorrt_backend import BuildLimits
 from ssdtrt.errors import BuilderError, CompileError
 from ssdtrt.rewriting.fused import FusedNetwork, FusedSSD300, ProjectedBlock
 from ssdtrt.runners import torchscript
+from ssdtrt.system.child import python_command
 
 
 def job_for(module, out, **changes):
@@ -35,7 +35,7 @@ def run_process(folder, job):
     """Run the build process on a job; return its exit code, its result and its stderr."""
     (folder / "job.json").write_bytes(msgspec.json.encode(job))
     environment = {**os.environ, "PYTHONPATH": str(Path(ssdtrt.__file__).parent.parent)}
-    command = [sys.executable, "-m", "ssdtrt.engine.worker", str(folder / "job.json")]
+    command = python_command("ssdtrt.engine.worker", str(folder / "job.json"))
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     result = msgspec.json.decode((folder / "result.json").read_bytes(), type=BuildResult)
     return done.returncode, result, done.stderr

@@ -1,6 +1,7 @@
 """Pictures of every kind as upright RGB, and what cannot be read."""
 
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from picture_files import chunk, png
-from PIL import Image, TiffImagePlugin
+from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
 from ssdtrt.errors import ImageError
 from ssdtrt.images.decode import content_format, load_image
@@ -447,6 +448,29 @@ def test_damaged_tiff(tmp_path):
     path = tmp_path / "bad.tif"
     path.write_bytes(TiffImagePlugin.II + b"\x08\x00\x00\x00\xff\xff")
     assert str(path) in refusal(path)
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n"
+IPTC = {60: b"\1\0", 20: b"\0\0\0\x08", 30: b"\0\0\0\x08", 120: b"\0\0\0\5"}  # gray, 8x8, a JPEG as it says
+
+
+def in_iptc(content):
+    fields = (bytes([0x1C, 3, tag]) + struct.pack(">H", len(value)) + value for tag, value in IPTC.items())
+    return b"".join(fields) + b"\x1c\x08\x0a" + struct.pack(">H", len(content)) + content
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the program that stands for Ghostscript is a shell script")
+@pytest.mark.parametrize("content", [POSTSCRIPT, in_iptc(POSTSCRIPT)], ids=["itself", "in IPTC"])
+def test_postscript_that_was_sent_or_fetched_does_not_run(tmp_path, monkeypatch, content):
+    (tmp_path / "gs").write_text(f"#!/bin/sh\necho >{tmp_path}/ran\nexit 1\n")
+    (tmp_path / "gs").chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    assert "cannot be read as a picture" in refusal(io.BytesIO(content))
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "a.eps").write_bytes(content)
+    assert "cannot be read as a picture" in refusal(tmp_path / "a.eps")
+    assert (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("picture", [None, torch.zeros(3, 4, 4)])

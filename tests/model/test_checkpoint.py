@@ -110,7 +110,8 @@ def test_safetensors(trust, model, tmp_path):
     save_file = pytest.importorskip("safetensors.torch").save_file
     path, notes = tmp_path / "model.safetensors", []
     state = {key: value for key, value in prefixed(model.state_dict(), "model.").items() if COUNT not in key}
-    save_file(state, path, metadata={"format": "pt", "label_map": '{"1": "bolt", "2": "nut"}', "names": "bolt, nut"})
+    save_file(state, path, metadata={"format": "pt", "label_map": '{"1": "bolt", "2": "nut"}', "names": "bolt, nut",
+                                    "labels": "[" * 100_000})  # fmt: skip
     loaded = build_model(path, trust=trust, note=notes.append)
     assert loaded.source.sha256 == state_sha256({**model.state_dict(), COUNT: torch.tensor(0)})
     assert loaded.labels[1:4] == ("bolt", "nut", "class 3")

@@ -16,6 +16,7 @@ from ssdtrt.errors import ImageError, SsdtrtError
 from ssdtrt.images.decode import load_image
 from ssdtrt.images.jpeg import EncodedJpeg
 from ssdtrt.images.preprocess import resize_image
+from ssdtrt.reading import reader_pool
 from ssdtrt.reading.reader_pool import ReaderPool
 from ssdtrt.reading.reader_process import slot_bytes
 from ssdtrt.system.child import child_environment
@@ -54,6 +55,29 @@ def test_pictures_come_in_order_with_their_sizes(readers, colors):
         assert pixels.shape == (300, 300, 3) and pixels.dtype == np.uint8
         assert (pixels == number * 20).all()
     assert sorted(readers.free) == list(range(7))
+
+
+def test_code_beside_the_pictures_does_not_run(colors, monkeypatch):
+    for name in ("numpy", "PIL", "runpy", "ssdtrt"):
+        colors[0].with_name(f"{name}.py").write_text("import os; os.write(2, b'code of a stranger'); os._exit(9)")
+    monkeypatch.chdir(colors[0].parent)
+    with ReaderPool(1, 2, 2, orient=True, preprocess="eval") as readers:
+        assert [read.size for read in readers.read([colors[0].name])] == [(10, 20)]
+
+
+def test_processes_end_where_not_all_can_be_started(monkeypatch):
+    started, start = [], reader_pool._start
+
+    def start_one(*arguments):
+        if started:
+            raise KeyboardInterrupt
+        started.append(start(*arguments))
+        return started[0]
+
+    monkeypatch.setattr(reader_pool, "_start", start_one)
+    with pytest.raises(KeyboardInterrupt):
+        ReaderPool(2, 2, 2, orient=True, preprocess="eval")
+    assert started[0].poll() is not None
 
 
 def test_a_slot_is_its_callers_until_given_back(readers, colors):

@@ -111,3 +111,14 @@ def test_a_truncated_archive_is_refused(scripted, tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ArtifactError, match="cannot be loaded .*zip archive"):
         torchscript.load(path)
+
+
+def test_threads_that_fuse_leave_the_processs_switch_as_it_was(fusing):
+    """The second one is in its block before the first one leaves its own, as where an engine is loaded while another runs."""
+    first, second = torchscript.fusing(), torchscript.fusing()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert torch.jit.onednn_fusion_enabled() is True
+    second.__exit__(None, None, None)
+    assert torch.jit.onednn_fusion_enabled() is False

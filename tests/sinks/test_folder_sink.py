@@ -212,6 +212,19 @@ def test_crops_are_what_lies_in_the_boxes(tmp_path):
     assert abs(opened[0].astype(int) - 200).max() < 3 and opened[1].max() < 3
 
 
+def test_what_no_jpeg_can_hold_is_drawn_smaller(tmp_path):
+    image = Image.new("RGB", (66_000, 20))
+    arrays = np.float32([[0, 0, 66_000, 20]]), np.int64([1]), np.float32([0.9])
+    with FolderSink(tmp_path, ("background", "a"), save_crops=True) as sink:
+        sink.write(Detections("a.png", *image.size, *arrays, load=lambda: image))
+    (entry,) = pictures_in(tmp_path)
+    assert (entry["width"], entry["detections"][0]["box"]) == (66_000, [0, 0, 66_000, 20])
+    for name in (entry["drawing"], entry["detections"][0]["crop"]):
+        with Image.open(tmp_path / name) as opened:
+            assert opened.width == 65_500
+    assert image.width == 66_000
+
+
 def test_without_labels_there_are_boxes_alone(known, pictures, tmp_path):
     path, detector = pictures("gray.png", (128, 128, 129), (400, 200)), Detector(known, "cpu", max_detections=1)
     ink = []

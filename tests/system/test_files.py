@@ -1,5 +1,6 @@
 """Tests of writing files completely or not at all, and of their SHA-256."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -14,8 +15,19 @@ from hypothesis import strategies as st
 from permissions import as_ordinary_user, closed_folder  # noqa: F401
 
 from ssdtrt.system.digests import sha256_file
-from ssdtrt.system.files import BusyError, check_writable, decode_text, replacing, write_text
+from ssdtrt.system.files import (
+    BusyError,
+    check_writable,
+    decode_text,
+    fcntl,
+    open_exclusive,
+    remove_unused,
+    replacing,
+    write_text,
+)
 from ssdtrt.system.progress import silent
+
+FLOCK = fcntl and fcntl.flock
 
 
 @pytest.fixture
@@ -90,6 +102,15 @@ def test_permissions_follow_the_umask(tmp_path, umask, mask, expected):
             temporary.write_bytes(content)
         assert permissions(path) == expected
     assert os.umask(mask) == mask
+
+
+def test_the_umask_is_not_changed_for_other_threads(tmp_path, umask, monkeypatch):
+    umask(0o027)
+    with monkeypatch.context() as without:
+        without.delattr(os, "umask")
+        with replacing(tmp_path / "file.bin") as temporary:
+            temporary.write_bytes(b"new")
+    assert permissions(tmp_path / "file.bin") == 0o640
 
 
 def test_temporary_file_is_nobody_elses(tmp_path, umask):
@@ -284,6 +305,37 @@ def test_a_writer_that_must_be_alone(tmp_path, writer):
     assert (tmp_path / "file.bin").read_text() == "mine"
     (left,) = tmp_path.glob(".*.tmp")
     assert left.read_text() == "half" and writer.poll() is None
+
+
+def as_nfs_locks(file, how):
+    """What flock(2) says of NFS: who locks a file for itself alone must have it open for writing."""
+    if how & fcntl.LOCK_EX and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    FLOCK(file, how)
+
+
+def no_locks(file, how):
+    """What flock does on Lustre that is mounted without its option for it."""
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+@pytest.mark.skipif(fcntl is None, reason="there are no such locks")
+@pytest.mark.parametrize("flock", [as_nfs_locks, no_locks])
+def test_network_file_systems(tmp_path, writer, monkeypatch, flock):
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(BusyError), replacing(tmp_path / "file.bin", exclusive=True):
+        raise AssertionError("not reached")
+    writer.kill()
+    writer.wait()
+    with replacing(tmp_path / "file.bin", exclusive=True) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "file.bin").read_text() == "new"
+    # Without locks nobody knows whether it is another machine that writes.
+    assert len(list(tmp_path.glob(".*.tmp"))) == (flock is no_locks)
+    with open_exclusive(tmp_path / "file.bin") as file:
+        file.write(b"newer")
+    remove_unused(tmp_path / "file.bin")
+    assert not (tmp_path / "file.bin").exists()
 
 
 def test_a_folder_of_many_is_not_looked_through(tmp_path, writer):

@@ -66,8 +66,9 @@ def test_a_record_never_leads_out_of_its_folder(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     lines = [{"file": name, "sha256": hashlib.sha256(b"mine").hexdigest()} for name in
-             ("../mine.txt", str(tmp_path / "mine.txt"), "a/../../mine.txt")]  # fmt: skip
-    (folder / config.RECORD_FILE).write_text("\n".join(map(json.dumps, lines)))
+             ("../mine.txt", str(tmp_path / "mine.txt"), "a/../../mine.txt", "link/mine.txt", "a\0/b")]  # fmt: skip
+    (folder / "link").symlink_to(tmp_path)
+    (folder / config.RECORD_FILE).write_text("\n".join([*map(json.dumps, lines), "[" * 100_000]))
     remove_written(folder)
     assert (tmp_path / "mine.txt").read_bytes() == b"mine"
 

@@ -1,5 +1,6 @@
 """Frames of a video: their numbers, times and pixels, upright, and what is said of a video that is not whole."""
 
+import re
 from fractions import Fraction
 
 import av
@@ -145,3 +146,16 @@ def test_files_that_are_no_videos(tmp_path, monkeypatch):
         assert str(caught.value) == f"{name} cannot be opened as a video ({reason})."
     with pytest.raises(VideoError):  # What it names is not fetched.
         Decoder("list.m3u8", 5)
+
+
+def test_what_names_no_codec_and_no_length(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = video(tmp_path / "a.avi", 2).read_bytes()
+    (tmp_path / "a.avi").write_bytes(content.replace(b"FMP4", b"none"))
+    with pytest.raises(VideoError, match=r"^a\.avi is of a codec that PyAV lacks\.$"):
+        Decoder("a.avi", 5)
+    content = video(tmp_path / "a.mkv", 2).read_bytes()
+    (tmp_path / "a.mkv").write_bytes(re.sub(rb"00:00:00\.\d{9}", b"00:00:1/0".ljust(18), content))
+    assert [frame.number for frame in frames_of("a.mkv")[0]] == [0, 1]
+    with pytest.raises(VideoError, match=r"^http://\[bad/a\.mp4 cannot be opened as a video \(Invalid IPv6 URL\)\.$"):
+        Decoder("http://[bad/a.mp4", 5)

@@ -12,6 +12,7 @@ from ssdtrt.video.decoder import Decoder
 from ssdtrt.video.http_file import HttpFile
 
 CONTENT = bytes(range(256)) * 40
+LIST = b"ffconcat version 1.0\nfile a.mp4\n"
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def web(tmp_path):
             if self.path == "/missing":
                 self.send_error(404)
                 return
-            content = clip if self.path == "/a.mp4" else CONTENT
+            content = {"/a.mp4": clip, "/list.mp4": LIST}.get(self.path, CONTENT)
             start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
             self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
@@ -65,6 +66,12 @@ def test_it_seeks_where_the_server_sends_ranges(web):
 def test_a_video_whose_index_is_at_its_end(web):
     with Decoder(f"http://{web[0]}/a.mp4", 5) as decoder:
         assert [frame.number for frame in decoder.frames()] == [0, 1, 2, 3, 4]
+
+
+def test_a_list_that_a_server_sends_opens_no_file_of_this_machine(web, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Where a.mp4 is.
+    with pytest.raises(VideoError, match="cannot be opened as a video"):
+        Decoder(f"http://{web[0]}/list.mp4", 5)
 
 
 @pytest.mark.parametrize(

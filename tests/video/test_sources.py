@@ -10,14 +10,14 @@ from ssdtrt.video.sources import is_video, shown_name, videos_among
 
 @pytest.mark.parametrize(
     "argument", ["clip.mp4", "a/B.MKV", "x.webm", "rtsp://camera/1", "RTSPS://c", "udp://@:5000", "srt://h:1", "rtmp://h/live",
-                 "http://h/clip.mp4?token=1", "https://h/a/index.m3u8", "in/*.mov", "none.ts"]
+                 "http://h/clip.mp4?token=1", "http://[bad/clip.mp4", "https://h/a/index.m3u8", "in/*.mov", "none.ts"]
 )  # fmt: skip
 def test_videos(argument):
     assert is_video(argument)
 
 
 @pytest.mark.parametrize(
-    "argument", ["a.jpg", "https://h/a.jpg", "https://h/show?file=clip.mp4", "http://h/", "in", "-", "a.gif", "x.jpg://y", "."]
+    "argument", ["a.jpg", "https://h/a.jpg", "https://h/show?file=clip.mp4", "http://h/", "http://[bad/a.jpg", "in", "-", "a.gif", "x.jpg://y", "."]
 )  # fmt: skip
 def test_pictures_folders_and_addresses_that_may_be_pictures(argument):
     assert not is_video(argument)
@@ -42,4 +42,5 @@ def test_patterns_and_names_without_passwords(tmp_path):
     with pytest.raises(VideoError, match="matches no file"):
         videos_among([f"{tmp_path}/*.mov"])
     assert shown_name("rtsp://me:secret@camera:554/1?x=1") == "rtsp://camera:554/1?x=1"
+    assert shown_name("rtsp://me:secret@[bad/1") == "rtsp://[bad/1"
     assert shown_name("a@b/clip.mp4") == "a@b/clip.mp4"

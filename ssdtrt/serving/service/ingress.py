@@ -37,7 +37,7 @@ _SETTINGS = {
 }
 _BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _WITH_PARENT = """#!/bin/sh
-exec {python} -SEc 'import ctypes, os, sys
+exec {python} -SIc 'import ctypes, os, sys
 ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
 os.execv(sys.argv[1], sys.argv[1:])' {haproxy} "$@"
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -213,7 +214,8 @@ def _check_picture(
     wanted = int((expected.confidence >= chosen.threshold).sum())
     distance = None
     if "loc" in answer:
-        distance = max(relative_l2(answer[name], local[name]) for name in ("loc", "conf"))
+        distances = [relative_l2(answer[name], local[name]) for name in ("loc", "conf")]
+        distance = math.nan if any(map(math.isnan, distances)) else max(distances)
     near = distance is None or distance <= PRECISIONS[runner.precision].bound
     passed = near and matched == count and missing == wanted
     return CheckedPicture(picture.name, count, wanted, matched, distance, passed), times

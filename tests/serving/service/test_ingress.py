@@ -90,6 +90,7 @@ def until(reached):
 def test_haproxy_ends_with_its_parent_that_is_killed(ended, tmp_path):
     use_haproxy("127.0.0.1")
     (tmp_path / "haproxy.cfg").write_text("defaults\n timeout client 1s\nfrontend one\n bind unix@a.sock\n mode http\n")
+    (tmp_path / "ctypes.py").write_text("raise SystemExit('what lies in the working folder was run')")
     words = [os.environ["RAY_SERVE_HAPROXY_BINARY_PATH"], "-db", "-f", "haproxy.cfg"]
     with subprocess.Popen([sys.executable, "-c", STARTS, *words], stdout=subprocess.PIPE, cwd=tmp_path) as parent:
         child = int(parent.stdout.readline())

@@ -12,9 +12,16 @@ from starlette.requests import ClientDisconnect, Request
 from ssdtrt.serving.service.records import ServiceOptions
 from ssdtrt.serving.service.uploads import Refused, Upload, read_uploads, within
 
-OPTIONS = ServiceOptions(url="", max_bytes=1000, max_pictures=2)
+OPTIONS = ServiceOptions(url="", max_bytes=300_000, max_pictures=2)
 FORM = "multipart/form-data; boundary=cut"
+BAD_NAME = b"--cut\r\nContent-Disposition: form-data; filename*=a\0b''x\r\n\r\n\r\n"
 FIELD = b'--cut\r\nContent-Disposition: form-data; name="note"\r\n\r\nhello\r\n'
+
+# Parts in parts; read as mail they take as long as their number times that of the lines.
+NESTED = b"".join(
+    b"--%s\r\nContent-Type: multipart/mixed; boundary=%d\r\n\r\n" % (b"%d" % (depth - 1) if depth else b"cut", depth)
+    for depth in range(3000)
+) + b"\r\n"  # fmt: skip
 
 
 def request(*chunks, method="POST", ends=True, **headers):
@@ -55,6 +62,23 @@ def test_a_form_has_several():
     assert found == [Upload("a.jpg", every_byte), Upload("b c.png", b"")]
 
 
+def test_names_are_the_clients():
+    names = ["été.jpg", "图 2.jpg", "a%22b.jpg"]  # As browsers send them.
+    found = read(form(*[(f'"{name}"'.encode(), b"x") for name in names[:2]]), content_type=FORM)
+    found += read(form((f'"{names[2]}"'.encode(), b"x")), content_type=FORM)
+    assert [one.name for one in found] == names
+
+
+def test_a_part_in_base64():
+    head = b"--cut\r\nContent-Disposition: form-data; filename=a\r\nContent-Transfer-Encoding: base64\r\n\r\n"
+    assert read(head + b"YWJj\r\n--cut--\r\n", content_type=FORM) == [Upload("a", b"abc")]
+
+
+def test_a_line_that_begins_as_the_boundary_does_is_content():
+    content = b"x\r\n--cutting\r\n-- cut\r\n"
+    assert read(form((b"a", content)), content_type=FORM) == [Upload("a", content)]
+
+
 def test_fields_of_a_form_that_are_no_files_are_left_out():
     assert read(FIELD + form((b"a", b"x")), content_type=FORM) == [Upload("a", b"x")]
 
@@ -64,8 +88,8 @@ def test_fields_of_a_form_that_are_no_files_are_left_out():
     [
         (405, "GET is not possible here; POST a picture.", [], {"method": "GET"}),
         (415, "The body is encoded as 'gzip'; send the picture's file as it is.", [b"a"], {"content_encoding": "gzip"}),
-        (413, "The body has more than 1,000 bytes; send a smaller picture.", [b"a"], {"content_length": "1001"}),
-        (413, "The body has more than 1,000 bytes; send a smaller picture.", [b"a" * 600, b"a" * 600], {}),
+        (413, "The body has more than 300,000 bytes; send a smaller picture.", [b"a"], {"content_length": "300001"}),
+        (413, "The body has more than 300,000 bytes; send a smaller picture.", [b"a" * 200_000, b"a" * 200_000], {}),
         (400, "The body is empty; expected a picture.", [], {}),
         (400, "The form has no file; expected one or more pictures.", [FIELD + form()], {"content_type": FORM}),
         (400, "The form is damaged or incomplete; send it as multipart/form-data.", [form((b"a", b"x"), end=b"")],
@@ -74,8 +98,15 @@ def test_fields_of_a_form_that_are_no_files_are_left_out():
          {"content_type": "multipart/form-data"}),
         (413, "The form has 3 files; at most 2 are taken at once.", [form(*[(b"a", b"x")] * 3)],
          {"content_type": FORM}),
+        (400, "The form has no file; expected one or more pictures.", [NESTED + form()], {"content_type": FORM}),
+        (400, "The form is damaged or incomplete; send it as multipart/form-data.", [form((b"a\r\n" + b"x" * 9000, b""))],
+         {"content_type": FORM}),
+        (400, "The form is damaged or incomplete; send it as multipart/form-data.", [BAD_NAME + form()],
+         {"content_type": FORM}),
+        (413, "The form has 1,001 parts; at most 1,000 are read.", [FIELD * 1001 + form()], {"content_type": FORM}),
     ],
-    ids=["method", "encoding", "length", "chunks", "empty", "no file", "cut off", "no boundary", "too many"],
+    ids=["method", "encoding", "length", "chunks", "empty", "no file", "cut off", "no boundary", "too many", "nested",
+         "long head", "bad name", "many parts"],
 )  # fmt: skip
 def test_what_is_refused(status, message, chunks, options):
     with pytest.raises(Refused) as refused:
@@ -88,7 +119,7 @@ def test_what_is_refused(status, message, chunks, options):
 
 
 def test_a_body_that_is_announced_too_large_is_not_read():
-    one, left = request(b"a", content_length="1001")
+    one, left = request(b"a", content_length="300001")
     with pytest.raises(Refused):
         asyncio.run(read_uploads(one, OPTIONS))
     assert len(left) == 2

@@ -72,6 +72,14 @@ def test_a_server_that_answers_otherwise(served, detector_file, engine, photogra
         assert done.exit_code == 1 and done.stdout.splitlines()[2].endswith("1.0e-02      no")
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert line.startswith(f"Error: {photographs[0]}: the server found ") and line.endswith("relative L2 1.0e-02")
+        # Where the file finds nothing, NaN would be no other number of detections.
+        servicer.networks["ssd300_engine"] = lambda images: (network(images)[0], network(images)[1] * float("nan"))
+        checked = check_server(url, photographs[:1], engine=engine, threshold=1, calls=1)
+        assert (checked.pictures[0].detections, checked.pictures[0].expected, checked.pictures[0].passed) == (
+            0,
+            0,
+            False,
+        )
     finally:
         servicer.networks["ssd300_engine"] = network
     network = servicer.network("ssd300_detector")
