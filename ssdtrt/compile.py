@@ -265,9 +265,8 @@ def _engine_metadata(
         inputs=inputs,
         outputs=outputs,
         export=base.export,
-        module=ModuleFile(
-            re.sub(r"[\\\x00-\x1f\x7f]", "_", module.name), sha256_file(module)
-        ),  # What its record takes.
+        # The name as its record takes it.
+        module=ModuleFile(re.sub(r"[\\\x00-\x1f\x7f]", "_", module.name), sha256_file(module)),
         request=request,
         build=BuildInfo(built.seconds, engine.cached, request.front_end, merged_projections=built.merged_projections),
         parity=engine.parity,

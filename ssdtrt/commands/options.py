@@ -252,9 +252,8 @@ def show(
     terminal.done()
     data = json.dumps(report.document(), indent=1) + "\n"
     page = markdown(report) if markdown else ""
-    shown = (
-        data if json_file == "-" else page if markdown_file == "-" else printable(text(report, terminal.width()), "\n")
-    )
+    shown = data if json_file == "-" else page if markdown_file == "-" else ""
+    shown = shown or printable(text(report, terminal.width()), "\n")
     click.echo(shown, nl=not shown.endswith("\n"), err=err)
     for file, written in ((json_file, data), (markdown_file, page)):
         if file and file != "-":

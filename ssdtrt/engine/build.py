@@ -143,9 +143,8 @@ def build_in_child(job: BuildJob, progress: Progress) -> Built:
     """
     with tempfile.TemporaryDirectory(prefix="ssdtrt-build-") as folder:
         job_path, log_path = Path(folder, "job.json"), Path(folder, "log.txt")
-        job_path.write_text(
-            json.dumps(msgspec.to_builtins(job)), encoding="utf-8"
-        )  # msgspec takes no path that is no text.
+        # msgspec writes no path that is no text.
+        job_path.write_text(json.dumps(msgspec.to_builtins(job)), encoding="utf-8")
         with open(log_path, "wb") as log:
             child = subprocess.Popen(
                 python_command("ssdtrt.engine.worker", str(job_path)),

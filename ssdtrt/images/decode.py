@@ -33,10 +33,8 @@ _NEEDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), _HEIF),
     **dict.fromkeys((b"avif", b"avis"), "AVIF: pip install 'pillow>=11.3'"),
 }
-_OF_FILES_ALONE = (
-    "EPS",
-    "IPTC",
-)  # Ghostscript runs the first as a program; the second has a picture of any format inside.
+# Ghostscript runs the first as a program; the second has a picture of any format inside.
+_OF_FILES_ALONE = ("EPS", "IPTC")
 _DNG_VERSION, _NEW_SUBFILE_TYPE = 50706, 254  # tags of a TIFF
 
 

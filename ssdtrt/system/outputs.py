@@ -93,9 +93,8 @@ def written_files(folder: str | Path) -> dict[Path, str]:
     folder, found = Path(folder), {}
     with contextlib.suppress(OSError):
         for line in (folder / config.RECORD_FILE).read_bytes().splitlines():
-            with contextlib.suppress(
-                ValueError, KeyError, TypeError, RecursionError
-            ):  # The last line of a run that was killed.
+            # The last line of a run that was killed.
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 one = json.loads(line)
                 name, sha256 = PurePosixPath(one["file"]), str(one["sha256"])
                 if not name.is_absolute() and ".." not in name.parts:
