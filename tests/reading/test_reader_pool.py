@@ -161,7 +161,7 @@ def test_any_number_of_failures(readers, tmp_path):
     assert str(failures[0]) == f"{tmp_path}/no\nsuch\udcff.png: no such file."
     assert str(failures[1]).startswith(f"{tmp_path}/\ud800.png cannot be read as a picture (")
     assert str(failures[2]) == f"{tmp_path}/ is a directory; expected a picture."
-    assert str(failures[3]).startswith(f"{tmp_path}/{names[3]} cannot be read as a picture ([Errno 36] File name too")
+    assert str(failures[3]).startswith(f"{tmp_path}/{names[3]} cannot be read as a picture (File name too long)")
     assert str(failures[4]).startswith(f"{tmp_path}/a\0b cannot be read")
     assert [str(failure) for failure in failures[5:]] == [f"{tmp_path}/{number}: no such file." for number in range(20)]
     assert sorted(readers.free) == list(range(7))
